@@ -1,0 +1,367 @@
+//! Decide: whether a deposit is bet on, on which game, and with how much. Pure.
+
+use crate::{money::Amount, webhook::event::WalletChange};
+use rust_decimal::{Decimal, RoundingStrategy};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// Digits after the point of a wager: cents.
+const CENTS: u32 = 2;
+
+/// The smallest bet that Purple Flea takes: $0.01.
+const SMALLEST_WAGER: Decimal = Decimal::from_parts(1, 0, 0, false, CENTS);
+
+/// The most that a won coin-flip pays per dollar. Purple Flea's pages say 1.95 to 1.99; two is the bound.
+const COIN_FLIP_PAYS_AT_MOST: Decimal = Decimal::TWO;
+
+/// The games that a deposit can be bet on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GameName {
+    /// A multiplier climbs until it crashes; won when it passes the cash-out first.
+    Crash,
+    /// Heads or tails.
+    CoinFlip,
+}
+
+/// A side of the coin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Heads.
+    Heads,
+    /// Tails.
+    Tails,
+}
+
+/// The multiplier at which a crash bet cashes out: 1.01 to 100, at most two digits after the point (the crash
+/// point itself is a number of hundredths).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CashoutAt(Amount);
+
+impl CashoutAt {
+    /// A cash-out; `None` outside 1.01 to 100, or with a fraction of a hundredth.
+    pub fn new(amount: Amount) -> Option<Self> {
+        let value = amount.decimal().normalize();
+        let lowest = Decimal::from_parts(101, 0, 0, false, CENTS);
+        (value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= CENTS).then_some(Self(amount))
+    }
+}
+
+impl<'de> Deserialize<'de> for CashoutAt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(Amount::deserialize(deserializer)?).ok_or_else(|| {
+            de::Error::custom(
+                "cashout_at must lie within 1.01 and 100, with at most 2 digits after the point",
+            )
+        })
+    }
+}
+
+/// A game with what it needs to be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Game {
+    /// Crash, cashing out at a multiplier.
+    Crash(CashoutAt),
+    /// Coin-flip on a side.
+    CoinFlip(Side),
+}
+
+impl Game {
+    /// Its name.
+    pub fn name(self) -> GameName {
+        match self {
+            Self::Crash(_) => GameName::Crash,
+            Self::CoinFlip(_) => GameName::CoinFlip,
+        }
+    }
+
+    /// The most that a dollar on it can pay.
+    fn pays_at_most(self) -> Decimal {
+        match self {
+            Self::Crash(CashoutAt(at)) => at.decimal(),
+            Self::CoinFlip(_) => COIN_FLIP_PAYS_AT_MOST,
+        }
+    }
+}
+
+/// The rules that a deposit is judged by. [`crate::config`] says what each means and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The game, where a caller does not choose another.
+    pub game: GameName,
+    /// The cash-out of a crash bet.
+    pub cashout_at: CashoutAt,
+    /// The side of a coin-flip.
+    pub side: Side,
+    /// Below this balance nothing is bet.
+    pub min_balance: Amount,
+    /// Below this deposit nothing is bet.
+    pub min_change: Amount,
+    /// The part of the balance that is bet: above 0, at most 1.
+    pub wager_fraction: Decimal,
+    /// The most that is bet at once.
+    pub max_wager: Option<Amount>,
+    /// Nothing is bet while this is set.
+    pub paused: bool,
+}
+
+/// What a caller may choose for one call, under its signature: never a limit, never the pause.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// The game.
+    pub game: Option<GameName>,
+    /// The cash-out of a crash bet.
+    pub cashout_at: Option<CashoutAt>,
+    /// The side of a coin-flip.
+    pub side: Option<Side>,
+}
+
+/// A bet that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bet {
+    /// For whom.
+    pub agent_id: String,
+    /// On what.
+    pub game: Game,
+    /// How much, in cents.
+    pub wager: Amount,
+}
+
+/// Why nothing is bet, and nothing ever will be for this event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// The row is of a table that this function does nothing about.
+    UnhandledTable,
+    /// The row was not inserted but changed or deleted.
+    UnhandledEvent,
+    /// The row is a withdrawal, a payout or something else that is not a deposit.
+    NotADeposit,
+    /// The row does not say what the wallet holds.
+    NoBalance,
+    /// The balance is below `min_balance`.
+    BelowMinBalance,
+    /// The deposit is below `min_change`, or does not say how much it is while there is such a threshold.
+    BelowMinChange,
+    /// The wager would be below one cent.
+    WagerTooSmall,
+    /// The wager could win more than the result's column holds (99,999,999.9999).
+    TooLarge,
+}
+
+impl Skip {
+    /// Its name in replies and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UnhandledTable => "unhandled_table",
+            Self::UnhandledEvent => "unhandled_event",
+            Self::NotADeposit => "not_a_deposit",
+            Self::NoBalance => "no_balance",
+            Self::BelowMinBalance => "below_min_balance",
+            Self::BelowMinChange => "below_min_change",
+            Self::WagerTooSmall => "wager_too_small",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+/// What is to be done about a deposit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Make this bet.
+    Bet(Bet),
+    /// Nothing, for good.
+    Skip(Skip),
+    /// Nothing for now: the policy is paused.
+    Paused,
+}
+
+impl Policy {
+    /// The same rules with the caller's choice of game.
+    pub fn with(&self, choice: &Choice) -> Self {
+        Self {
+            game: choice.game.unwrap_or(self.game),
+            cashout_at: choice.cashout_at.unwrap_or(self.cashout_at),
+            side: choice.side.unwrap_or(self.side),
+            ..self.clone()
+        }
+    }
+
+    /// Decides about one row.
+    pub fn decide(&self, row: &WalletChange) -> Decision {
+        match self.bet_on(row) {
+            Err(skip) => Decision::Skip(skip),
+            Ok(_) if self.paused => Decision::Paused,
+            Ok(bet) => Decision::Bet(bet),
+        }
+    }
+
+    fn bet_on(&self, row: &WalletChange) -> Result<Bet, Skip> {
+        if !row.is_deposit() {
+            return Err(Skip::NotADeposit);
+        }
+        let balance = row.new_balance.ok_or(Skip::NoBalance)?;
+        if balance < self.min_balance {
+            return Err(Skip::BelowMinBalance);
+        }
+        if row.change_amount.unwrap_or(Amount::ZERO) < self.min_change {
+            return Err(Skip::BelowMinChange);
+        }
+        let wager = self.wager(balance).ok_or(Skip::TooLarge)?;
+        if wager < SMALLEST_WAGER {
+            return Err(Skip::WagerTooSmall);
+        }
+        let game = match self.game {
+            GameName::Crash => Game::Crash(self.cashout_at),
+            GameName::CoinFlip => Game::CoinFlip(self.side),
+        };
+        let payout = wager.checked_mul(game.pays_at_most()).ok_or(Skip::TooLarge)?;
+        Amount::new(payout).map_err(|_| Skip::TooLarge)?;
+        Ok(Bet {
+            agent_id: row.agent_id.clone(),
+            game,
+            wager: Amount::new(wager).map_err(|_| Skip::TooLarge)?,
+        })
+    }
+
+    /// `min(round_half_up(balance × fraction, 2), floor(balance, 2), floor(max_wager, 2))`; `None` if the product
+    /// does not fit a decimal.
+    fn wager(&self, balance: Amount) -> Option<Decimal> {
+        let floor = |value: Decimal| value.round_dp_with_strategy(CENTS, RoundingStrategy::ToZero);
+        let part = balance
+            .decimal()
+            .checked_mul(self.wager_fraction)?
+            .round_dp_with_strategy(CENTS, RoundingStrategy::MidpointAwayFromZero);
+        let wager = part.min(floor(balance.decimal()));
+        let mut wager = match self.max_wager {
+            Some(max) => wager.min(floor(max.decimal())),
+            None => wager,
+        };
+        wager.rescale(CENTS);
+        Some(wager)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn amount(text: &str) -> Amount {
+        text.parse().unwrap()
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            game: GameName::Crash,
+            cashout_at: CashoutAt::new(amount("1.5")).unwrap(),
+            side: Side::Heads,
+            min_balance: amount("5"),
+            min_change: Amount::ZERO,
+            wager_fraction: Decimal::new(10, 2),
+            max_wager: None,
+            paused: false,
+        }
+    }
+
+    fn deposit(change: Option<&str>, balance: Option<&str>) -> WalletChange {
+        WalletChange {
+            id: Some(1),
+            agent_id: "agent-001".into(),
+            change_type: "deposit".into(),
+            change_amount: change.map(amount),
+            new_balance: balance.map(amount),
+        }
+    }
+
+    fn wager(policy: &Policy, balance: &str) -> String {
+        match policy.decide(&deposit(None, Some(balance))) {
+            Decision::Bet(bet) => bet.wager.to_string(),
+            other => panic!("{balance}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_tenth_of_the_balance_is_bet_to_the_cent() {
+        assert_eq!(wager(&policy(), "100"), "10.00");
+        assert_eq!(wager(&policy(), "12345678.1235"), "1234567.81");
+        assert_eq!(wager(&policy(), "5.05"), "0.51");
+        assert_eq!(wager(&policy(), "5.0499"), "0.50");
+    }
+
+    #[test]
+    fn never_more_than_the_cap_or_the_whole_cents_of_the_balance() {
+        let capped = Policy { max_wager: Some(amount("3.9999")), ..policy() };
+        assert_eq!(wager(&capped, "100"), "3.99");
+        let all = Policy { wager_fraction: Decimal::ONE, min_balance: Amount::ZERO, ..policy() };
+        assert_eq!(wager(&all, "7.0099"), "7.00");
+        assert_eq!(wager(&all, "7.0050"), "7.00");
+    }
+
+    #[test]
+    fn every_reason_not_to_bet_has_its_name() {
+        let strict = Policy { min_change: amount("10"), ..policy() };
+        let tiny = Policy { min_balance: Amount::ZERO, ..policy() };
+        let bold = Policy { cashout_at: CashoutAt::new(amount("100")).unwrap(), ..policy() };
+        let payout = WalletChange { change_type: "payout".into(), ..deposit(None, Some("100")) };
+        for (policy, row, skip) in [
+            (&policy(), payout, Skip::NotADeposit),
+            (&policy(), deposit(Some("10"), None), Skip::NoBalance),
+            (&policy(), deposit(Some("4.9999"), Some("4.9999")), Skip::BelowMinBalance),
+            (&strict, deposit(Some("9.9999"), Some("100")), Skip::BelowMinChange),
+            (&strict, deposit(None, Some("100")), Skip::BelowMinChange),
+            (&tiny, deposit(None, Some("0.0499")), Skip::WagerTooSmall),
+            (&tiny, deposit(None, Some("0")), Skip::WagerTooSmall),
+            (&bold, deposit(None, Some("99999999.9999")), Skip::TooLarge),
+        ] {
+            assert_eq!(policy.decide(&row), Decision::Skip(skip));
+        }
+    }
+
+    #[test]
+    fn a_pause_holds_back_bets_and_nothing_else() {
+        let paused = Policy { paused: true, ..policy() };
+        assert_eq!(paused.decide(&deposit(None, Some("100"))), Decision::Paused);
+        let poor = paused.decide(&deposit(None, Some("1")));
+        assert_eq!(poor, Decision::Skip(Skip::BelowMinBalance));
+    }
+
+    #[test]
+    fn the_largest_possible_payout_still_fits_the_column() {
+        let flip = Policy { game: GameName::CoinFlip, wager_fraction: Decimal::new(5, 1), ..policy() };
+        assert_eq!(wager(&flip, "99999999.98"), "49999999.99");
+        let row = deposit(None, Some("99999999.9999"));
+        assert_eq!(flip.decide(&row), Decision::Skip(Skip::TooLarge));
+    }
+
+    #[test]
+    fn a_choice_changes_the_game_and_keeps_every_limit() {
+        let choice = Choice { game: Some(GameName::CoinFlip), side: Some(Side::Tails), cashout_at: None };
+        let Decision::Bet(bet) = policy().with(&choice).decide(&deposit(None, Some("50"))) else { panic!() };
+        assert_eq!(bet.game, Game::CoinFlip(Side::Tails));
+        assert_eq!(policy().with(&choice).min_balance, policy().min_balance);
+    }
+
+    proptest! {
+        #[test]
+        fn a_wager_is_never_above_the_balance_the_cap_or_the_fraction_by_more_than_half_a_cent(
+            balance in 0..=999_999_999_999_i64,
+            fraction in 1..=1_000_000_i64,
+            max in proptest::option::of(100..=999_999_999_999_i64),
+        ) {
+            let balance = Amount::new(Decimal::new(balance, 4)).unwrap();
+            let fraction = Decimal::new(fraction, 6);
+            let max_wager = max.map(|m| Amount::new(Decimal::new(m, 4)).unwrap());
+            let policy = Policy { min_balance: Amount::ZERO, wager_fraction: fraction, max_wager, ..policy() };
+            let row = WalletChange { new_balance: Some(balance), ..deposit(None, None) };
+            if let Decision::Bet(bet) = policy.decide(&row) {
+                let wager = bet.wager.decimal();
+                prop_assert!(wager >= Decimal::new(1, 2));
+                prop_assert_eq!(wager.scale(), 2);
+                prop_assert!(bet.wager <= balance);
+                prop_assert!(max_wager.is_none_or(|max| bet.wager <= max));
+                prop_assert!(wager <= balance.decimal() * fraction + Decimal::new(5, 3));
+            }
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Everything that can go wrong with a request, as one enum: what the caller is told, and what to do next. The
+//! reply is RFC 9457 (`application/problem+json`). Details of our own side and of the caller's credentials go to
+//! the log, never here.
+
+use crate::{
+    config::SettingError,
+    money::Amount,
+    purple_flea::{Doubt, Failure},
+    webhook::{
+        event::{ReadError, Reference, ReferenceError},
+        signature::Refusal,
+    },
+};
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+
+/// After how many seconds a caller may ask again when our settings, or Purple Flea's mind about our key, have to
+/// change first: somebody has to do something, and asking more often helps nobody.
+const CONFIGURATION_RETRY_S: u64 = 60;
+
+/// After how many seconds a caller may ask again when Purple Flea was not reached: long enough for a restart.
+const NOT_REACHED_RETRY_S: u64 = 10;
+
+/// What went wrong. Each variant's text starts with the status that it produces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// 400: the body is not JSON.
+    InvalidJson(String),
+    /// 400: JSON, but not an event that this function reads. The text says which part is wrong.
+    InvalidEvent(String),
+    /// 400: nothing to call the event by: no `id` in the row, no `webhook-id`.
+    MissingReference,
+    /// 400: a `webhook-id` that cannot serve as a reference.
+    InvalidReference,
+    /// 400: the body broke off, or took more than its time.
+    IncompleteBody,
+    /// 401: no valid signature or token. The reply does not say which part was wrong; the log does.
+    Unauthorized(Refusal),
+    /// 404: no such path.
+    NotFound,
+    /// 405: the path exists, the method does not; `Allow` names the one that does.
+    MethodNotAllowed(&'static str),
+    /// 413: a body of more than 64 KiB.
+    BodyTooLarge,
+    /// 415: not `application/json`.
+    UnsupportedMediaType,
+    /// 422: Purple Flea refused the bet for good.
+    Rejected {
+        /// Its own word for why.
+        code: Option<String>,
+        /// The most it would have taken, where it says so.
+        max_bet: Option<Amount>,
+    },
+    /// 503: settings are missing or wrong.
+    NotConfigured(Vec<SettingError>),
+    /// 503: a ledger's doorbell, and no ledger in our settings.
+    LedgerNotConfigured,
+    /// 503: Purple Flea refuses our key or does not know our URL.
+    PurpleFleaRefusedUs(StatusCode),
+    /// 503: the bet was certainly not sent.
+    NotReached(&'static str),
+    /// 503: too many requests; the seconds to wait.
+    RateLimited(u64),
+    /// 502: the bet was sent, and nothing says whether it was executed.
+    OutcomeUnknown(Doubt),
+    /// 504: the bet was sent, and no answer came in time.
+    TimedOut,
+}
+
+/// One row of the design's table: the constant part of a problem.
+struct Kind {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    executed: &'static str,
+    retryable: bool,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    code: &'a str,
+    executed: &'a str,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purple_flea_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bet: Option<Amount>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<&'static str>,
+}
+
+impl Problem {
+    fn kind(&self) -> Kind {
+        let no = |status, code, title, retryable| Kind { status, code, title, executed: "no", retryable };
+        let unknown =
+            |status, title, code| Kind { status, code, title, executed: "unknown", retryable: false };
+        use StatusCode as S;
+        match self {
+            Self::InvalidJson(_) => no(S::BAD_REQUEST, "invalid_json", "The body is not JSON", false),
+            Self::InvalidEvent(_) => no(S::BAD_REQUEST, "invalid_event", "The body is not an event", false),
+            Self::MissingReference => no(S::BAD_REQUEST, "missing_reference", "The event has no name", false),
+            Self::InvalidReference => {
+                no(S::BAD_REQUEST, "invalid_reference", "The event's name cannot be used", false)
+            }
+            Self::IncompleteBody => {
+                no(S::BAD_REQUEST, "incomplete_body", "The body did not arrive whole", true)
+            }
+            Self::Unauthorized(_) => no(S::UNAUTHORIZED, "unauthorized", "The caller is not known", false),
+            Self::NotFound => no(S::NOT_FOUND, "not_found", "There is nothing at this path", false),
+            Self::MethodNotAllowed(_) => {
+                no(S::METHOD_NOT_ALLOWED, "method_not_allowed", "The path has another method", false)
+            }
+            Self::BodyTooLarge => no(S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", false),
+            Self::UnsupportedMediaType => no(
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The body is not declared as JSON",
+                false,
+            ),
+            Self::Rejected { .. } => {
+                no(S::UNPROCESSABLE_ENTITY, "rejected", "Purple Flea refused the bet", false)
+            }
+            Self::NotConfigured(_) => {
+                no(S::SERVICE_UNAVAILABLE, "not_configured", "The function is not configured", true)
+            }
+            Self::LedgerNotConfigured => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_not_configured", "The function has no ledger", true)
+            }
+            Self::PurpleFleaRefusedUs(_) => no(
+                S::SERVICE_UNAVAILABLE,
+                "purple_flea_refused_us",
+                "Purple Flea does not know this function",
+                true,
+            ),
+            Self::NotReached(_) => {
+                no(S::SERVICE_UNAVAILABLE, "not_reached", "Purple Flea was not reached", true)
+            }
+            Self::RateLimited(_) => {
+                no(S::SERVICE_UNAVAILABLE, "rate_limited", "Purple Flea asks to wait", true)
+            }
+            Self::OutcomeUnknown(_) => {
+                unknown(S::BAD_GATEWAY, "Nobody knows whether the bet was made", "outcome_unknown")
+            }
+            Self::TimedOut => unknown(S::GATEWAY_TIMEOUT, "Purple Flea did not answer in time", "timed_out"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        let text = match self {
+            Self::InvalidJson(detail) | Self::InvalidEvent(detail) => return detail.clone(),
+            Self::NotConfigured(errors) => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                return format!("{}. Set this and send the same event again.", errors.join("; "));
+            }
+            Self::MissingReference => "The row has no `id`, so a `webhook-id` header must name the event.",
+            Self::InvalidReference => "`webhook-id` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -",
+            Self::IncompleteBody => "Send the whole body within 10 seconds.",
+            Self::Unauthorized(_) => {
+                "Sign the request with Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature), or show the bearer token where one is configured."
+            }
+            Self::NotFound => "The paths are /execute-trade and /health.",
+            Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
+            Self::BodyTooLarge => "A body may have at most 65536 bytes.",
+            Self::UnsupportedMediaType => "Send `content-type: application/json`.",
+            Self::Rejected { .. } => {
+                "The bet was refused for good and nothing was executed. The same request would be refused again."
+            }
+            Self::LedgerNotConfigured => {
+                "The event belongs to a ledger, and a function without the ledger's settings never bets on one. Configure the ledger; the deposit waits there."
+            }
+            Self::PurpleFleaRefusedUs(_) => {
+                "It refuses the key, or does not know the URL, that this function is configured with. Nothing was executed; correct the settings and send the same event again."
+            }
+            Self::NotReached(_) => "The bet was not sent. Send the same event again.",
+            Self::RateLimited(_) => "The bet was not executed. Send the same event again after Retry-After.",
+            Self::OutcomeUnknown(_) | Self::TimedOut => {
+                "The bet was sent and may have been executed. Do not send the event again before its bet was looked up at Purple Flea: that could bet twice."
+            }
+        };
+        text.to_owned()
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::MethodNotAllowed(allow) => Some((ALLOW, HeaderValue::from_static(allow))),
+            Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::NotConfigured(_) | Self::LedgerNotConfigured | Self::PurpleFleaRefusedUs(_) => {
+                Some((RETRY_AFTER, CONFIGURATION_RETRY_S.into()))
+            }
+            Self::NotReached(_) => Some((RETRY_AFTER, NOT_REACHED_RETRY_S.into())),
+            Self::RateLimited(seconds) => Some((RETRY_AFTER, (*seconds).into())),
+            _ => None,
+        }
+    }
+
+    /// Its stable code, which the reply and the log share.
+    pub fn code(&self) -> &'static str {
+        self.kind().code
+    }
+
+    /// What the log says beyond the code, and the caller is not told.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            Self::InvalidJson(detail) | Self::InvalidEvent(detail) => Some(detail.clone()),
+            Self::Unauthorized(refusal) => Some(refusal.name().to_owned()),
+            Self::Rejected { code, .. } => code.clone(),
+            Self::PurpleFleaRefusedUs(status) | Self::OutcomeUnknown(Doubt::Status(status)) => {
+                Some(format!("status_{}", status.as_u16()))
+            }
+            Self::NotReached(why) | Self::OutcomeUnknown(Doubt::Broken(why)) => Some((*why).to_owned()),
+            Self::OutcomeUnknown(Doubt::Unrecognised) => Some("unrecognised_reply".to_owned()),
+            Self::NotConfigured(errors) => {
+                let names: Vec<&str> = errors.iter().map(|error| error.name).collect();
+                Some(names.join(" "))
+            }
+            _ => None,
+        }
+    }
+
+    /// The reply, with the event's reference where the caller was let in and it is known.
+    pub fn response(&self, reference: Option<&Reference>) -> Response<Vec<u8>> {
+        let kind = self.kind();
+        let (purple_flea_code, max_bet) = match self {
+            Self::Rejected { code, max_bet } => (code.as_deref(), *max_bet),
+            _ => (None, None),
+        };
+        let body = Body {
+            kind: format!("urn:purple-flea-edge:problem:{}", kind.code),
+            title: kind.title,
+            status: kind.status.as_u16(),
+            detail: self.detail(),
+            code: kind.code,
+            executed: kind.executed,
+            retryable: kind.retryable,
+            reference: reference.map(Reference::as_str),
+            purple_flea_code,
+            max_bet,
+            settings: match self {
+                Self::NotConfigured(errors) => errors.iter().map(|error| error.name).collect(),
+                _ => Vec::new(),
+            },
+        };
+        let mut response = json(kind.status, "application/problem+json", &body);
+        response.headers_mut().extend(self.header());
+        response
+    }
+}
+
+/// A JSON reply with its length: without it head and body leave in two writes, and a keep-alive caller waits
+/// 40 ms for the second on a host that leaves Nagle's algorithm on.
+pub fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Vec<u8>> {
+    // Nothing that is written here can fail to be JSON: no map with other keys than strings, no foreign types.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let length = body.len();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, length.into());
+    response
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotJson(detail) => Self::InvalidJson(detail),
+            ReadError::NotAnEvent(detail) => Self::InvalidEvent(detail),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Unauthorized(refusal)
+    }
+}
+
+impl From<ReferenceError> for Problem {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Missing => Self::MissingReference,
+            ReferenceError::Malformed => Self::InvalidReference,
+            ReferenceError::Mismatch => Self::Unauthorized(Refusal::ReferenceMismatch),
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rejected { code, max_bet } => Self::Rejected { code, max_bet },
+            Failure::NotAuthorized(status) => Self::PurpleFleaRefusedUs(status),
+            Failure::RateLimited { retry_after_s } => Self::RateLimited(retry_after_s),
+            Failure::NotSent(why) => Self::NotReached(why),
+            Failure::TimedOut => Self::TimedOut,
+            Failure::Unknown(doubt) => Self::OutcomeUnknown(doubt),
+        }
+    }
+}

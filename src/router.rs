@@ -1,0 +1,121 @@
+//! The way in: which route, with which method, and a body that may be looked at. Infallible: whatever comes in,
+//! a JSON reply and a line of log go out.
+
+use crate::{
+    config::Checked,
+    execute_trade, health,
+    log::{Line, milliseconds},
+    outside::Outside,
+    problem::Problem,
+};
+use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE};
+
+/// Largest body that is read. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below.
+pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// Longest that a body may take to arrive, in seconds. A caller that drips must not hold an instance's slot.
+pub const BODY_TIMEOUT_S: u64 = 10;
+
+/// A request's body, as far as it was read.
+#[derive(Debug)]
+pub enum Body {
+    /// All of it: at most [`BODY_LIMIT_BYTES`].
+    Whole(Vec<u8>),
+    /// It is larger than [`BODY_LIMIT_BYTES`].
+    TooLarge,
+    /// It broke off, or was not there within [`BODY_TIMEOUT_S`].
+    Incomplete,
+}
+
+/// The routes, a line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    ExecuteTrade,
+    Health,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/" | "/execute-trade" | "/functions/v1/execute-trade" => Some(Self::ExecuteTrade),
+            "/health" => Some(Self::Health),
+            _ => None,
+        }
+    }
+
+    fn method(self) -> (Method, &'static str) {
+        match self {
+            Self::ExecuteTrade => (Method::POST, "POST"),
+            Self::Health => (Method::GET, "GET"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ExecuteTrade => "execute_trade",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// Answers one request.
+pub async fn respond(
+    settings: &Checked,
+    request: Request<Body>,
+    outside: &impl Outside,
+) -> (Response<Vec<u8>>, Line) {
+    let started = outside.monotonic();
+    let route = Route::of(request.uri().path());
+    let mut line = Line::new(outside.now(), route.map_or("unknown", Route::name));
+    let response = match dispatch(settings, route, request, outside, &mut line).await {
+        Ok(response) => response,
+        Err(problem) => {
+            line.code = Some(problem.code());
+            line.cause = problem.cause();
+            problem.response(None)
+        }
+    };
+    line.set_status(response.status());
+    line.ms = milliseconds(outside.monotonic().saturating_sub(started));
+    (response, line)
+}
+
+async fn dispatch(
+    settings: &Checked,
+    route: Option<Route>,
+    request: Request<Body>,
+    outside: &impl Outside,
+    line: &mut Line,
+) -> Result<Response<Vec<u8>>, Problem> {
+    let route = route.ok_or(Problem::NotFound)?;
+    let (method, allow) = route.method();
+    if request.method() != method {
+        return Err(Problem::MethodNotAllowed(allow));
+    }
+    let settings = settings.as_ref().map_err(|errors| Problem::NotConfigured(errors.clone()))?;
+    match route {
+        Route::Health => Ok(health::healthy(settings)),
+        Route::ExecuteTrade => {
+            let (head, body) = request.into_parts();
+            let body = match body {
+                Body::Whole(body) => body,
+                Body::TooLarge => return Err(Problem::BodyTooLarge),
+                Body::Incomplete => return Err(Problem::IncompleteBody),
+            };
+            if !is_json(&head.headers) {
+                return Err(Problem::UnsupportedMediaType);
+            }
+            Ok(execute_trade::run(settings, &head.headers, &body, outside, line).await)
+        }
+    }
+}
+
+/// `application/json`, with or without parameters such as a charset, and no second opinion.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(first), None) = (types.next(), types.next()) else {
+        return false;
+    };
+    let essence = first.as_bytes().split(|byte| *byte == b';').next();
+    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+}

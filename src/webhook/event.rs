@@ -1,0 +1,468 @@
+//! What the body says: which row came, in whichever of the three shapes, and what the caller asks for beside it.
+//!
+//! - bare: the row itself, as `row_to_json(new)` writes it
+//! - a Supabase Database Webhook: `{type, table, schema, record, old_record}`
+//! - a Realtime payload: `{data: {type, table, schema, record, …}}`
+//!
+//! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
+
+use crate::{
+    money::Amount,
+    policy::{Choice, Skip},
+};
+use serde::{Deserialize, Deserializer, de};
+use std::{fmt, marker::PhantomData};
+
+/// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
+pub const AGENT_ID_LIMIT_BYTES: usize = 128;
+
+/// Longest reference, in bytes: what Purple Flea documents as the most of an `Idempotency-Key`.
+pub const REFERENCE_LIMIT_BYTES: usize = 64;
+
+/// A row of `wallet_changes`, as far as it matters here. Unknown columns are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletChange {
+    /// The row's primary key, where it came along.
+    pub id: Option<u64>,
+    /// Whose wallet.
+    pub agent_id: String,
+    /// `deposit`, `withdrawal` or `payout`; anything else is not a deposit either.
+    pub change_type: String,
+    /// By how much the wallet changed; may be null in a row.
+    pub change_amount: Option<Amount>,
+    /// What the wallet held afterwards; may be null in a row.
+    pub new_balance: Option<Amount>,
+}
+
+/// What a body turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A row of `wallet_changes` was inserted.
+    Inserted {
+        /// The row.
+        row: WalletChange,
+        /// What the caller chose for this call.
+        choice: Choice,
+    },
+    /// Something that this function does nothing about.
+    Unhandled(Skip),
+    /// The doorbell of a ledger. Without a ledger's settings it must never lead to a bet.
+    Ledger,
+}
+
+/// Why a body is not an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// Not JSON at all (or nested deeper than 128 levels, where a value is looked at).
+    NotJson(String),
+    /// JSON, but not an event. The text says which part is wrong.
+    NotAnEvent(String),
+}
+
+/// Longest part of a parser's message that is passed on, in characters: it can quote the caller's own bytes.
+const DETAIL_LIMIT_CHARS: usize = 200;
+
+/// Every field that any of the three shapes has. Which shape it is shows in which are there.
+#[derive(Deserialize)]
+struct Body {
+    record: Option<Object<Record>>,
+    data: Option<Object<Change>>,
+    policy: Option<Object<Choice>>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    table: Option<String>,
+    schema: Option<String>,
+    #[serde(default)]
+    ledger: bool,
+    // The columns of a bare row; read by hand, as `flatten` would take numbers through a float.
+    id: Option<RowId>,
+    agent_id: Option<String>,
+    change_type: Option<String>,
+    change_amount: Option<Amount>,
+    new_balance: Option<Amount>,
+}
+
+#[derive(Deserialize)]
+struct Change {
+    record: Option<Object<Record>>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    table: Option<String>,
+    schema: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    id: Option<RowId>,
+    agent_id: Option<String>,
+    change_type: Option<String>,
+    change_amount: Option<Amount>,
+    new_balance: Option<Amount>,
+}
+
+/// A JSON object. Serde alone would also read an array, by the order of our fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// A `bigserial`: a whole number from 1, as a JSON number or a string.
+struct RowId(u64);
+
+impl<'de> Deserialize<'de> for RowId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let digits = match &value {
+            serde_json::Value::Number(number) => number.as_str(),
+            serde_json::Value::String(text) => text,
+            _ => "",
+        };
+        if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(de::Error::custom("id must be a whole number from 1"));
+        }
+        match digits.parse::<i64>().map(u64::try_from) {
+            Ok(Ok(id)) => Ok(Self(id)),
+            _ => Err(de::Error::custom("id must be a whole number from 1")),
+        }
+    }
+}
+
+/// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
+pub fn read(body: &[u8]) -> Result<Event, ReadError> {
+    let Object(body): Object<Body> = serde_json::from_slice(body).map_err(|error| {
+        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
+        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
+    })?;
+    if body.ledger {
+        return Ok(Event::Ledger);
+    }
+    let choice = body.policy.map(|Object(choice)| choice);
+    let change = match (body.data, body.record) {
+        (Some(_), Some(_)) => return refuse("`data` and `record` cannot both be there"),
+        (Some(Object(change)), None) => change,
+        (None, Some(record)) => {
+            Change { record: Some(record), kind: body.kind, table: body.table, schema: body.schema }
+        }
+        (None, None) if body.kind.is_some() || body.table.is_some() => {
+            Change { record: None, kind: body.kind, table: body.table, schema: body.schema }
+        }
+        (None, None) if choice.is_some() => {
+            // A choice that is overlooked would play another game than the one that was asked for.
+            return refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}");
+        }
+        (None, None) => Change {
+            record: Some(Object(Record {
+                id: body.id,
+                agent_id: body.agent_id,
+                change_type: body.change_type,
+                change_amount: body.change_amount,
+                new_balance: body.new_balance,
+            })),
+            kind: None,
+            table: None,
+            schema: None,
+        },
+    };
+    read_change(change, choice.unwrap_or_default())
+}
+
+fn read_change(change: Change, choice: Choice) -> Result<Event, ReadError> {
+    let differs = |given: &Option<String>, ours: &str| given.as_deref().is_some_and(|g| g != ours);
+    if differs(&change.schema, "public") || differs(&change.table, "wallet_changes") {
+        return Ok(Event::Unhandled(Skip::UnhandledTable));
+    }
+    if differs(&change.kind, "INSERT") {
+        return Ok(Event::Unhandled(Skip::UnhandledEvent));
+    }
+    let Some(Object(record)) = change.record else {
+        return refuse("`record` is missing");
+    };
+    let Some(agent_id) = record.agent_id else {
+        return refuse("`agent_id` is missing");
+    };
+    let Some(change_type) = record.change_type else {
+        return refuse("`change_type` is missing");
+    };
+    if agent_id.is_empty() || agent_id.len() > AGENT_ID_LIMIT_BYTES || agent_id.contains(char::is_control) {
+        return refuse("`agent_id` must be 1 to 128 bytes without control characters");
+    }
+    let row = WalletChange {
+        id: record.id.map(|id| id.0),
+        agent_id,
+        change_type,
+        change_amount: record.change_amount,
+        new_balance: record.new_balance,
+    };
+    let negative = |amount: Option<Amount>| amount.is_some_and(Amount::is_negative);
+    if row.is_deposit() && negative(row.change_amount) {
+        return refuse("`change_amount` of a deposit must not be negative");
+    }
+    if row.is_deposit() && negative(row.new_balance) {
+        return refuse("`new_balance` of a deposit must not be negative");
+    }
+    Ok(Event::Inserted { row, choice })
+}
+
+fn refuse<T>(detail: &str) -> Result<T, ReadError> {
+    Err(ReadError::NotAnEvent(detail.to_owned()))
+}
+
+impl WalletChange {
+    /// Whether money came in from outside; a payout is Purple Flea's own.
+    pub fn is_deposit(&self) -> bool {
+        self.change_type == "deposit"
+    }
+}
+
+/// Our name for a deposit's job: what people, logs and Purple Flea's `Idempotency-Key` call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference(String);
+
+/// Why an event has no usable reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferenceError {
+    /// Neither an `id` in the row nor a `webhook-id`.
+    Missing,
+    /// The `webhook-id` has a character other than `A-Z a-z 0-9 . _ : -`, or is over 64 bytes long.
+    Malformed,
+    /// The `webhook-id` and the row's `id` name two different deposits.
+    Mismatch,
+}
+
+impl Reference {
+    /// `wallet-change-{id}`; without an id in the row the `webhook-id`. Where both exist they must agree.
+    pub fn of(row: &WalletChange, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
+        match (row.id.map(|id| format!("wallet-change-{id}")), webhook_id) {
+            (Some(ours), Some(theirs)) if ours != theirs => Err(ReferenceError::Mismatch),
+            (Some(ours), _) => Ok(Self(ours)),
+            (None, Some(theirs)) if is_plain(theirs) => Ok(Self(theirs.to_owned())),
+            (None, Some(_)) => Err(ReferenceError::Malformed),
+            (None, None) => Err(ReferenceError::Missing),
+        }
+    }
+
+    /// The text of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    (1..=REFERENCE_LIMIT_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{GameName, Side};
+    use proptest::prelude::*;
+
+    const ROW: &str = r#"{"id":42,"agent_id":"agent-001","change_type":"deposit","change_amount":100.0000,"new_balance":"100.0000","created_at":"2026-11-21T00:00:00Z"}"#;
+
+    fn row(body: &str) -> WalletChange {
+        match read(body.as_bytes()) {
+            Ok(Event::Inserted { row, .. }) => row,
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    fn refused(body: &str) -> String {
+        match read(body.as_bytes()) {
+            Err(ReadError::NotAnEvent(detail)) => detail,
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_three_shapes_say_the_same() {
+        let bare = row(ROW);
+        assert_eq!(bare.id, Some(42));
+        assert_eq!(bare.new_balance, Some("100".parse().unwrap()));
+        let webhook = format!(
+            r#"{{"type":"INSERT","table":"wallet_changes","schema":"public","record":{ROW},"old_record":null}}"#
+        );
+        let realtime = format!(
+            r#"{{"data":{{"type":"INSERT","table":"wallet_changes","schema":"public","record":{ROW},"columns":[],"errors":null}},"ids":[1]}}"#
+        );
+        for body in [webhook, realtime, format!(r#"{{"record":{ROW}}}"#)] {
+            assert_eq!(row(&body), bare);
+        }
+    }
+
+    #[test]
+    fn amounts_may_be_null_or_missing() {
+        let row = row(r#"{"agent_id":"a","change_type":"deposit","change_amount":null}"#);
+        assert_eq!((row.id, row.change_amount, row.new_balance), (None, None, None));
+    }
+
+    #[test]
+    fn a_choice_is_read_beside_the_record_and_nowhere_else() {
+        let body = format!(r#"{{"record":{ROW},"policy":{{"game":"coin-flip","side":"tails"}}}}"#);
+        let Ok(Event::Inserted { choice, .. }) = read(body.as_bytes()) else { panic!() };
+        assert_eq!((choice.game, choice.side), (Some(GameName::CoinFlip), Some(Side::Tails)));
+        let beside_nothing = ROW.replacen('{', r#"{"policy":{"game":"coin-flip"},"#, 1);
+        assert!(refused(&beside_nothing).contains("beside `record`"));
+    }
+
+    #[test]
+    fn a_choice_never_reaches_a_limit_or_the_pause() {
+        for limit in [
+            r#""max_wager":1000"#,
+            r#""paused":false"#,
+            r#""wager_fraction":1"#,
+            r#""min_balance":0"#,
+            r#""min_change":0"#,
+        ] {
+            let body = format!(r#"{{"record":{ROW},"policy":{{{limit}}}}}"#);
+            assert!(refused(&body).contains("unknown field"), "{limit}");
+        }
+        for wrong in [
+            r#""game":"hi-lo""#,
+            r#""side":"HEADS""#,
+            r#""cashout_at":1.00"#,
+            r#""cashout_at":1.0149"#,
+            r#""cashout_at":100.01"#,
+            r#""cashout_at":"NaN""#,
+        ] {
+            refused(&format!(r#"{{"record":{ROW},"policy":{{{wrong}}}}}"#));
+        }
+    }
+
+    #[test]
+    fn other_tables_and_other_events_are_left_alone() {
+        for (head, skip) in [
+            (r#""type":"INSERT","table":"agents","schema":"public""#, Skip::UnhandledTable),
+            (r#""type":"INSERT","table":"wallet_changes","schema":"audit""#, Skip::UnhandledTable),
+            (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
+            (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
+        ] {
+            for record in [ROW, "null"] {
+                let body = format!(r#"{{{head},"record":{record},"old_record":null}}"#);
+                assert_eq!(read(body.as_bytes()), Ok(Event::Unhandled(skip)), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ledgers_doorbell_is_known_for_what_it_is() {
+        let body = format!(r#"{{"record":{ROW},"ledger":true}}"#);
+        assert_eq!(read(body.as_bytes()), Ok(Event::Ledger));
+        assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Ledger));
+    }
+
+    #[test]
+    fn every_wrong_shape_is_refused_with_the_part_that_is_wrong() {
+        for (body, part) in [
+            ("{}", "agent_id"),
+            (r#"{"agent_id":"a"}"#, "change_type"),
+            (r#"{"agent_id":"","change_type":"deposit"}"#, "agent_id"),
+            (r#"{"agent_id":7,"change_type":"deposit"}"#, "string"),
+            (r#"{"agent_id":"a\u0000","change_type":"deposit"}"#, "agent_id"),
+            (r#"{"type":"INSERT","table":"wallet_changes"}"#, "record"),
+            (r#"{"record":[]}"#, "JSON object"),
+            (r#"{"record":[1,"a","deposit",1,100]}"#, "JSON object"),
+            (r#"{"record":{"agent_id":"a","change_type":"deposit"},"policy":["crash"]}"#, "JSON object"),
+            (r#"{"record":{},"data":{}}"#, "both"),
+            (r#"{"agent_id":"a","agent_id":"b","change_type":"deposit"}"#, "duplicate"),
+            ("[]", "JSON object"),
+            (r#"[{"agent_id":"a","change_type":"deposit"}]"#, "JSON object"),
+            ("null", "invalid type"),
+            ("42", "invalid type"),
+            ("\"deposit\"", "invalid type"),
+        ] {
+            let detail = refused(body);
+            assert!(detail.contains(part), "{body}: {detail}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_number_is_refused() {
+        for number in [
+            "\"NaN\"",
+            "1e400",
+            "-5",
+            "-0.0001",
+            "123456789012345678901234567890",
+            "0.00001",
+            "true",
+            "[]",
+            "{}",
+            "\"\"",
+        ] {
+            for column in ["change_amount", "new_balance"] {
+                refused(&format!(r#"{{"agent_id":"a","change_type":"deposit","{column}":{number}}}"#));
+            }
+        }
+        for id in ["0", "-1", "1.0", "1e3", "\"\"", "\"x\"", "9223372036854775808", "true"] {
+            refused(&format!(r#"{{"id":{id},"agent_id":"a","change_type":"deposit"}}"#));
+        }
+        // A withdrawal lowers the balance; only a deposit's own amounts must not be negative.
+        row(r#"{"agent_id":"a","change_type":"withdrawal","change_amount":-5}"#);
+    }
+
+    #[test]
+    fn what_is_not_json_is_said_not_to_be() {
+        let deep = "[".repeat(10_000);
+        let deep_in_a_column = format!(r#"{{"agent_id":{}"#, r#"{"a":"#.repeat(10_000));
+        let deep_amount = format!(r#"{{"agent_id":"a","change_type":"deposit","new_balance":{deep}"#);
+        for body in ["", "{", "{'a':1}", "{\"a\":NaN}", "\u{feff}{}", "{} {}"] {
+            assert!(matches!(read(body.as_bytes()), Err(ReadError::NotJson(_))), "{body}");
+        }
+        for body in [deep, deep_in_a_column, deep_amount] {
+            assert!(read(body.as_bytes()).is_err());
+        }
+        assert!(read(b"{\"agent_id\":\"\xff\",\"change_type\":\"deposit\"}").is_err());
+        let long = format!(r#"{{"agent_id":"a","change_type":"deposit","id":"{}"}}"#, "x".repeat(60_000));
+        assert!(refused(&long).len() <= 4 * DETAIL_LIMIT_CHARS);
+    }
+
+    #[test]
+    fn the_reference_is_the_rows_and_the_webhook_id_must_agree() {
+        let with = row(ROW);
+        let without = row(r#"{"agent_id":"a","change_type":"deposit"}"#);
+        let of = |row, id| Reference::of(row, id).map(|r| r.as_str().to_owned());
+        assert_eq!(of(&with, None).unwrap(), "wallet-change-42");
+        assert_eq!(of(&with, Some("wallet-change-42")).unwrap(), "wallet-change-42");
+        assert_eq!(of(&with, Some("wallet-change-43")), Err(ReferenceError::Mismatch));
+        assert_eq!(of(&without, Some("by-hand-1")).unwrap(), "by-hand-1");
+        assert_eq!(of(&without, None), Err(ReferenceError::Missing));
+        assert_eq!(of(&without, Some("a b")), Err(ReferenceError::Malformed));
+        assert_eq!(of(&without, Some(&"x".repeat(65))), Err(ReferenceError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused_and_never_panic(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = read(&body);
+        }
+
+        #[test]
+        fn almost_events_are_read_or_refused_and_never_panic(cut in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+            let whole = format!(r#"{{"type":"INSERT","table":"wallet_changes","record":{ROW},"policy":{{"cashout_at":1.5}}}}"#);
+            let mut body = whole.into_bytes();
+            let at = cut.index(body.len());
+            body[at] = byte;
+            let _ = read(&body);
+            body.truncate(at);
+            prop_assert!(read(&body).is_err());
+        }
+    }
+}
