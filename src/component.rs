@@ -23,7 +23,6 @@ use spin_sdk::{
     },
 };
 use std::{
-    collections::BTreeMap,
     io::Write,
     pin::pin,
     time::{Duration, SystemTime},
@@ -50,14 +49,14 @@ async fn handle(request: spin_sdk::http::Request) -> Response<FullBody<Bytes>> {
 
 #[cfg(feature = "spin")]
 async fn settings() -> config::Checked {
-    let mut values = BTreeMap::new();
+    let mut values = Vec::new();
     for setting in config::SETTINGS {
         // Undefined and unreadable are the same to us: not set. A required one is then named by /health.
         if let Ok(value) = spin_sdk::variables::get(setting.name).await {
-            values.insert(setting.name, value);
+            values.push((setting.name, value));
         }
     }
-    config::check(|name| values.get(name).cloned())
+    config::check(|name| values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone()))
 }
 
 #[cfg(not(feature = "spin"))]

@@ -1,1 +1,13 @@
-//! x
+//! What the function promises, a file a promise, through its front doors: HTTP, SQL and the scripts. The component
+//! runs as it is built, on a WASI host, against a simulator of Purple Flea.
+
+mod artifacts;
+mod bad_input;
+mod deposits;
+mod doorbell;
+mod front_door;
+mod pgtap;
+mod scripts;
+mod settings;
+mod stand_ins;
+mod unknown;

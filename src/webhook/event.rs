@@ -11,6 +11,7 @@ use crate::{
     policy::{Choice, Skip},
 };
 use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
 
 /// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
@@ -64,9 +65,12 @@ const DETAIL_LIMIT_CHARS: usize = 200;
 
 /// Every field that any of the three shapes has. Which shape it is shows in which are there.
 #[derive(Deserialize)]
-struct Body {
-    record: Option<Object<Record>>,
-    data: Option<Object<Change>>,
+struct Body<'a> {
+    // Read only once it is known to be a row of our table.
+    #[serde(borrow)]
+    record: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<Object<Change<'a>>>,
     policy: Option<Object<Choice>>,
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -83,8 +87,9 @@ struct Body {
 }
 
 #[derive(Deserialize)]
-struct Change {
-    record: Option<Object<Record>>,
+struct Change<'a> {
+    #[serde(borrow)]
+    record: Option<&'a RawValue>,
     #[serde(rename = "type")]
     kind: Option<String>,
     table: Option<String>,
@@ -146,44 +151,38 @@ impl<'de> Deserialize<'de> for RowId {
 
 /// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
-    let Object(body): Object<Body> = serde_json::from_slice(body).map_err(|error| {
-        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
-        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
-    })?;
+    let body: Body = object(body)?;
     if body.ledger {
         return Ok(Event::Ledger);
     }
     let choice = body.policy.map(|Object(choice)| choice);
-    let change = match (body.data, body.record) {
-        (Some(_), Some(_)) => return refuse("`data` and `record` cannot both be there"),
-        (Some(Object(change)), None) => change,
-        (None, Some(record)) => {
-            Change { record: Some(record), kind: body.kind, table: body.table, schema: body.schema }
+    let wrapped = body.record.is_some() || body.kind.is_some() || body.table.is_some();
+    match body.data {
+        Some(_) if wrapped => refuse("`data` and `record` cannot both be there"),
+        Some(Object(change)) => read_change(change, choice),
+        None if wrapped => {
+            let Body { record, kind, table, schema, .. } = body;
+            read_change(Change { record, kind, table, schema }, choice)
         }
-        (None, None) if body.kind.is_some() || body.table.is_some() => {
-            Change { record: None, kind: body.kind, table: body.table, schema: body.schema }
+        // A choice that is overlooked would play another game than the one that was asked for.
+        None if choice.is_some() => {
+            refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}")
         }
-        (None, None) if choice.is_some() => {
-            // A choice that is overlooked would play another game than the one that was asked for.
-            return refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}");
+        None => {
+            let Body { id, agent_id, change_type, change_amount, new_balance, .. } = body;
+            read_record(Record { id, agent_id, change_type, change_amount, new_balance }, None)
         }
-        (None, None) => Change {
-            record: Some(Object(Record {
-                id: body.id,
-                agent_id: body.agent_id,
-                change_type: body.change_type,
-                change_amount: body.change_amount,
-                new_balance: body.new_balance,
-            })),
-            kind: None,
-            table: None,
-            schema: None,
-        },
-    };
-    read_change(change, choice.unwrap_or_default())
+    }
 }
 
-fn read_change(change: Change, choice: Choice) -> Result<Event, ReadError> {
+fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
+    serde_json::from_slice(text).map(|Object(value)| value).map_err(|error| {
+        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
+        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
+    })
+}
+
+fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadError> {
     let differs = |given: &Option<String>, ours: &str| given.as_deref().is_some_and(|g| g != ours);
     if differs(&change.schema, "public") || differs(&change.table, "wallet_changes") {
         return Ok(Event::Unhandled(Skip::UnhandledTable));
@@ -191,9 +190,13 @@ fn read_change(change: Change, choice: Choice) -> Result<Event, ReadError> {
     if differs(&change.kind, "INSERT") {
         return Ok(Event::Unhandled(Skip::UnhandledEvent));
     }
-    let Some(Object(record)) = change.record else {
-        return refuse("`record` is missing");
-    };
+    match change.record {
+        Some(record) => read_record(object(record.get().as_bytes())?, choice),
+        None => refuse("`record` is missing"),
+    }
+}
+
+fn read_record(record: Record, choice: Option<Choice>) -> Result<Event, ReadError> {
     let Some(agent_id) = record.agent_id else {
         return refuse("`agent_id` is missing");
     };
@@ -217,7 +220,7 @@ fn read_change(change: Change, choice: Choice) -> Result<Event, ReadError> {
     if row.is_deposit() && negative(row.new_balance) {
         return refuse("`new_balance` of a deposit must not be negative");
     }
-    Ok(Event::Inserted { row, choice })
+    Ok(Event::Inserted { row, choice: choice.unwrap_or_default() })
 }
 
 fn refuse<T>(detail: &str) -> Result<T, ReadError> {
@@ -354,7 +357,7 @@ mod tests {
             (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
             (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
         ] {
-            for record in [ROW, "null"] {
+            for record in [ROW, "null", r#"{"id":"agent-001"}"#] {
                 let body = format!(r#"{{{head},"record":{record},"old_record":null}}"#);
                 assert_eq!(read(body.as_bytes()), Ok(Event::Unhandled(skip)), "{body}");
             }

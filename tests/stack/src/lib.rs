@@ -1,1 +1,20 @@
-//! The local stack.
+//! The local stack, which the tests and `scripts/dev` share: real parts where a machine has them, stand-ins that
+//! say so where it has not.
+//!
+//! | part | module | real, or a stand-in? |
+//! | --- | --- | --- |
+//! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster |
+//! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
+//! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
+//! | Purple Flea | [`purple_flea`] | always a simulator |
+//!
+//! Everything listens on free ports of the loopback interface and ends with the value that started it.
+
+pub mod host;
+pub mod http1;
+pub mod log;
+pub mod pg_net;
+pub mod postgres;
+pub mod process;
+pub mod purple_flea;
+pub mod webhook;

@@ -1,0 +1,68 @@
+-- Who may do what. The service writes; a signed-in user reads what belongs to their own agents; anonymous callers
+-- get nothing. Supabase's default privileges hand everything in `public` to all three, so each is taken away by
+-- name before a part of it is given back.
+
+alter table public.agents          enable row level security;
+alter table public.wallet_changes  enable row level security;
+alter table public.trade_results   enable row level security;
+alter table public.escrow_requests enable row level security;
+
+revoke all on public.agents, public.wallet_changes, public.trade_results, public.escrow_requests
+  from public, anon, authenticated, service_role;
+revoke all on sequence public.wallet_changes_id_seq, public.trade_results_id_seq, public.escrow_requests_id_seq
+  from public, anon, authenticated, service_role;
+
+grant select, insert, update, delete
+  on public.agents, public.wallet_changes, public.trade_results, public.escrow_requests
+  to service_role;
+grant usage on sequence public.wallet_changes_id_seq, public.trade_results_id_seq, public.escrow_requests_id_seq
+  to service_role;
+
+-- By column: row-level security hides rows, not columns, and api_key names a secret.
+grant select (id, balance, status, created_at, owner_id) on public.agents to authenticated;
+grant select on public.wallet_changes, public.trade_results, public.escrow_requests to authenticated;
+
+drop policy if exists agents_owner_reads on public.agents;
+create policy agents_owner_reads on public.agents
+  for select to authenticated
+  using (owner_id = (select auth.uid()));
+
+drop policy if exists agents_service_writes on public.agents;
+create policy agents_service_writes on public.agents
+  for all to service_role
+  using (true) with check (true);
+
+drop policy if exists wallet_changes_owner_reads on public.wallet_changes;
+create policy wallet_changes_owner_reads on public.wallet_changes
+  for select to authenticated
+  using (agent_id in (select id from public.agents where owner_id = (select auth.uid())));
+
+drop policy if exists wallet_changes_service_writes on public.wallet_changes;
+create policy wallet_changes_service_writes on public.wallet_changes
+  for all to service_role
+  using (true) with check (true);
+
+drop policy if exists trade_results_owner_reads on public.trade_results;
+create policy trade_results_owner_reads on public.trade_results
+  for select to authenticated
+  using (agent_id in (select id from public.agents where owner_id = (select auth.uid())));
+
+drop policy if exists trade_results_service_writes on public.trade_results;
+create policy trade_results_service_writes on public.trade_results
+  for all to service_role
+  using (true) with check (true);
+
+-- Either side of an escrow may see it.
+drop policy if exists escrow_requests_owner_reads on public.escrow_requests;
+create policy escrow_requests_owner_reads on public.escrow_requests
+  for select to authenticated
+  using (
+    sender_id   in (select id from public.agents where owner_id = (select auth.uid()))
+    or
+    receiver_id in (select id from public.agents where owner_id = (select auth.uid()))
+  );
+
+drop policy if exists escrow_requests_service_writes on public.escrow_requests;
+create policy escrow_requests_service_writes on public.escrow_requests
+  for all to service_role
+  using (true) with check (true);

@@ -1,0 +1,65 @@
+-- Where secrets and settings lie: in Supabase's Vault or, where there is no Vault, in a table that only its owner
+-- may read. Names in use:
+--
+--   purple_flea_function_url    where the trigger posts to: https://…/execute-trade
+--   purple_flea_webhook_secret  what it signs with: whsec_<base64>, one of the function's webhook_secrets
+--   <agents.api_key>            an agent's own Purple Flea key
+
+do $$
+begin
+  if to_regclass('vault.decrypted_secrets') is null then
+    create table if not exists purple_flea.secrets (
+      name   text primary key,
+      secret text not null
+    );
+    comment on table purple_flea.secrets is 'Secrets by name, on a server without Vault. For its owner only.';
+    revoke all on purple_flea.secrets from public, anon, authenticated, service_role;
+  end if;
+end;
+$$;
+
+create or replace function purple_flea.secret(secret_name text) returns text
+  language plpgsql
+  stable
+  security invoker
+  set search_path = ''
+as $$
+declare
+  secret text;
+begin
+  -- Which of the two exists is known only when it runs, so neither may stand in the text.
+  if to_regclass('vault.decrypted_secrets') is not null then
+    execute 'select decrypted_secret from vault.decrypted_secrets where name = $1' into secret using secret_name;
+  else
+    execute 'select secret from purple_flea.secrets where name = $1' into secret using secret_name;
+  end if;
+  return nullif(btrim(secret), '');
+end;
+$$;
+comment on function purple_flea.secret(text) is 'A secret by name, or null. For the owner''s own functions only.';
+revoke all on function purple_flea.secret(text) from public, anon, authenticated, service_role;
+
+create or replace function purple_flea.set_secret(secret_name text, new_secret text) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  known uuid;
+begin
+  if to_regclass('vault.decrypted_secrets') is not null then
+    execute 'select id from vault.decrypted_secrets where name = $1' into known using secret_name;
+    if known is null then
+      execute 'select vault.create_secret($1, $2, $3)' using new_secret, secret_name, 'Purple Flea Edge';
+    else
+      execute 'select vault.update_secret($1, $2)' using known, new_secret;
+    end if;
+  else
+    execute 'insert into purple_flea.secrets (name, secret) values ($1, $2)
+             on conflict (name) do update set secret = excluded.secret' using secret_name, new_secret;
+  end if;
+end;
+$$;
+comment on function purple_flea.set_secret(text, text) is 'Sets a secret by name, in Vault where there is one. For the owner only.';
+revoke all on function purple_flea.set_secret(text, text) from public, anon, authenticated, service_role;

@@ -1,0 +1,131 @@
+//! What is built and what is declared agree.
+
+use anyhow::{Context, Result};
+use stack::{host::Build, postgres::repository};
+use std::{collections::BTreeSet, fs};
+use toml::{Table, Value};
+
+fn manifest() -> Result<Table> {
+    Ok(fs::read_to_string(repository().join("spin.toml"))?.parse()?)
+}
+
+fn table<'a>(value: &'a Table, path: &[&str]) -> Result<&'a Table> {
+    path.iter().try_fold(value, |table, name| {
+        table.get(*name).and_then(Value::as_table).with_context(|| format!("no {name}"))
+    })
+}
+
+/// The settings' names and secrecy, as `src/config.rs` defines them.
+fn defined() -> Result<Vec<(String, Option<String>, bool)>> {
+    let source = fs::read_to_string(repository().join("src/config.rs"))?;
+    let mut settings = Vec::new();
+    for line in source.lines().filter(|line| line.starts_with("pub const") && line.contains(": Setting =")) {
+        let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let name = quoted.first().context("a setting without a name")?;
+        settings.push((
+            (*name).to_owned(),
+            quoted.get(1).map(|s| (*s).to_owned()),
+            line.contains("= secret("),
+        ));
+    }
+    assert!(settings.len() >= 14, "{settings:?}");
+    Ok(settings)
+}
+
+#[test]
+fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
+    let manifest = manifest()?;
+    let component = table(&manifest, &["component", "purple-flea-edge"])?;
+    let source = component["source"].as_str().context("no source")?;
+    assert_eq!(repository().join(source), Build::Spin.artifact()?);
+    let command = component["build"]["command"].as_str().context("no build command")?;
+    assert_eq!(command, "cargo build --target wasm32-wasip2 --release");
+    let hosts = component["allowed_outbound_hosts"].as_array().context("no hosts")?;
+    assert_eq!(hosts, &[Value::from("{{ purple_flea_url }}")]);
+    Ok(())
+}
+
+#[test]
+fn the_manifest_has_every_setting_with_its_default_and_its_secrecy() -> Result<()> {
+    let manifest = manifest()?;
+    let variables = table(&manifest, &["variables"])?;
+    let passed_on = table(&manifest, &["component", "purple-flea-edge", "variables"])?;
+    let defined = defined()?;
+    for (name, default, secret) in &defined {
+        let variable = variables
+            .get(name)
+            .and_then(Value::as_table)
+            .with_context(|| format!("{name} is not declared"))?;
+        assert_eq!(variable.get("secret").is_some_and(|s| s.as_bool() == Some(true)), *secret, "{name}");
+        if variable.get("required").is_none() {
+            let default = default.clone().unwrap_or_default();
+            assert_eq!(variable.get("default").and_then(Value::as_str), Some(default.as_str()), "{name}");
+        }
+        let template = passed_on
+            .get(name)
+            .and_then(Value::as_str)
+            .with_context(|| format!("{name} is not passed on"))?;
+        assert!(template.starts_with(&format!("{{{{ {name} }}}}")), "{template}");
+    }
+    let names: BTreeSet<&str> = defined.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(passed_on.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
+    Ok(())
+}
+
+#[test]
+fn the_readme_explains_every_setting_and_every_code() -> Result<()> {
+    let readme = fs::read_to_string(repository().join("README.md"))?;
+    for (name, ..) in defined()? {
+        assert!(readme.contains(&format!("| `{name}`")), "{name}");
+    }
+    let problem = fs::read_to_string(repository().join("src/problem.rs"))?;
+    let codes = problem.split("S::").skip(1).filter_map(|part| part.split('"').nth(1));
+    let mut seen = 0;
+    for code in
+        codes.chain(["outcome_unknown", "timed_out"]).filter(|code| code.contains('_') || *code == "rejected")
+    {
+        seen += 1;
+        assert!(readme.contains(&format!("`{code}`")), "{code}");
+    }
+    assert!(seen > 15, "only {seen} codes were found");
+    Ok(())
+}
+
+#[test]
+fn the_default_build_imports_spins_variables_and_otherwise_wasi_only() -> Result<()> {
+    let imports = Build::Spin.imports()?;
+    let (spin, others): (Vec<_>, Vec<_>) = imports.iter().partition(|name| name.starts_with("spin:"));
+    assert_eq!(spin, ["spin:variables/variables@3.0.0"]);
+    assert!(others.iter().all(|name| name.starts_with("wasi:")), "{others:?}");
+    Ok(())
+}
+
+#[test]
+fn the_build_without_spin_imports_nothing_but_wasi() -> Result<()> {
+    let imports = Build::Wasi.imports()?;
+    assert!(imports.iter().any(|name| name.starts_with("wasi:http/")), "{imports:?}");
+    assert!(imports.iter().all(|name| name.starts_with("wasi:")), "{imports:?}");
+    Ok(())
+}
+
+#[test]
+fn the_component_has_none_of_the_crates_that_do_not_belong_into_it() -> Result<()> {
+    let mut tree = std::process::Command::new(env!("CARGO"));
+    tree.current_dir(repository()).args([
+        "tree",
+        "--edges",
+        "normal",
+        "--target",
+        "wasm32-wasip2",
+        "--prefix",
+        "none",
+    ]);
+    let output = tree.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crates = String::from_utf8(output.stdout)?;
+    assert!(crates.contains("spin-sdk"), "{crates}");
+    for banned in ["tokio", "reqwest", "sqlx", "regex"] {
+        assert!(!crates.lines().any(|line| line.split(' ').next() == Some(banned)), "{banned}:\n{crates}");
+    }
+    Ok(())
+}

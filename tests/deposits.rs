@@ -1,0 +1,234 @@
+//! One deposit, one bet, one reply.
+
+use crate::front_door::{FrontDoor, reply, row, soon};
+use anyhow::Result;
+use serde_json::{Value, json};
+use stack::{
+    host::{Build, Kind},
+    http1,
+    purple_flea::{self, Fault, How},
+    webhook,
+};
+use std::collections::HashSet;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_becomes_one_bet_and_the_reply_says_how_it_ended() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let reply = door.deposit(42, "100.0000").await?;
+    let bets = door.purple_flea.bets();
+    let [bet] = &bets[..] else { panic!("{bets:?}") };
+
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body["status"], "executed");
+    assert_eq!(reply.body["reference"], "wallet-change-42");
+    assert_eq!(reply.body["agent_id"], "agent-001");
+    assert_eq!(reply.body["game"], "crash");
+    assert_eq!(reply.body["cashout_at"].to_string(), "1.5");
+    assert_eq!(reply.body["wager"].to_string(), "10.00");
+    assert_eq!(reply.body["outcome"], if bet.won { "win" } else { "loss" });
+    assert_eq!(reply.body["payout"].to_string(), bet.payout.to_string());
+    assert_eq!(reply.body["bet_id"], bet.bet_id.as_str());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_purple_flea_gets_is_the_documented_request_to_the_byte() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    door.deposit(7, "12345678.1235").await?;
+    let coin = r#"{"record":{"id":8,"agent_id":"agent-001","change_type":"deposit","new_balance":"100"},"policy":{"game":"coin-flip","side":"tails"}}"#;
+    door.send(8, coin).await?;
+    let requests = door.purple_flea.requests();
+    let [crash, flip] = &requests[..] else { panic!("{requests:?}") };
+
+    assert_eq!(crash.path, "/casino/crash");
+    assert_eq!(crash.body, r#"{"agent_id":"agent-001","cashout_at":1.5,"wager":1234567.81}"#);
+    assert_eq!(flip.path, "/casino/coin-flip");
+    assert_eq!(flip.body, r#"{"agent_id":"agent-001","side":"tails","wager":10.00}"#);
+    for (request, reference) in [(crash, "wallet-change-7"), (flip, "wallet-change-8")] {
+        assert_eq!(request.headers["authorization"], format!("Bearer {}", purple_flea::KEY));
+        assert_eq!(request.headers["content-type"], "application/json");
+        assert_eq!(request.headers["content-length"], request.body.len().to_string());
+        assert_eq!(request.headers["idempotency-key"], reference);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_three_shapes_and_the_three_paths_do_the_same() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let webhook = |id| {
+        let record = row(id, "50");
+        format!(
+            r#"{{"type":"INSERT","table":"wallet_changes","schema":"public","record":{record},"old_record":null}}"#
+        )
+    };
+    let realtime = |id| {
+        let record = row(id, "50");
+        format!(
+            r#"{{"data":{{"type":"INSERT","table":"wallet_changes","schema":"public","record":{record}}},"ids":[1]}}"#
+        )
+    };
+    for (id, path, body) in [
+        (1, "/", row(1, "50")),
+        (2, "/execute-trade", webhook(2)),
+        (3, "/functions/v1/execute-trade?game=coin-flip&wager=9", realtime(3)),
+    ] {
+        let request = webhook::signed(&door.url(path), &format!("wallet-change-{id}"), body.as_bytes())?;
+        let reply = reply(request.body(body.into())?).await?;
+        assert_eq!(reply.body["status"], "executed");
+        assert_eq!(reply.body["game"], "crash");
+        assert_eq!(reply.body["wager"].to_string(), "5.00");
+    }
+    assert_eq!(door.purple_flea.bets().len(), 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
+    let door = FrontDoor::with(&[("min_change", "10")]).await?;
+    let with = |key: &str, value: Value| {
+        let mut row: Value = serde_json::from_str(&row(1, "100")).unwrap();
+        row[key] = value;
+        row.to_string()
+    };
+    let other_table = r#"{"type":"INSERT","table":"agents","schema":"public","record":{"id":"agent-001"}}"#;
+    let update =
+        r#"{"type":"UPDATE","table":"wallet_changes","schema":"public","record":{},"old_record":{}}"#;
+    for (body, reason) in [
+        (with("change_type", json!("withdrawal")), "not_a_deposit"),
+        (with("new_balance", json!(4.99)), "below_min_balance"),
+        (with("new_balance", json!(null)), "no_balance"),
+        (with("change_amount", json!(9.99)), "below_min_change"),
+        (with("change_amount", json!(null)), "below_min_change"),
+        (other_table.to_owned(), "unhandled_table"),
+        (update.to_owned(), "unhandled_event"),
+    ] {
+        let reply = door.send(1, &body).await?;
+        assert_eq!(reply.status, 200);
+        assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!(reason)));
+    }
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_every_bet_back() -> Result<()> {
+    let door = FrontDoor::with(&[("paused", "true")]).await?;
+    let reply = door.deposit(1, "100").await?;
+    assert_eq!(reply.status, 200);
+    assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("waiting"), &json!("paused")));
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bearer_token_is_enough_where_one_is_configured() -> Result<()> {
+    let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
+    let request = |body: &str| {
+        http::Request::post(door.url("/execute-trade"))
+            .header("content-type", "application/json; charset=utf-8")
+            .header("authorization", "Bearer a-token-for-calls-by-hand")
+            .body(body.as_bytes().to_vec())
+    };
+    let by_row = reply(request(&row(5, "100"))?).await?;
+    assert_eq!(by_row.body["reference"], "wallet-change-5");
+    let nameless = r#"{"agent_id":"agent-001","change_type":"deposit","new_balance":100}"#;
+    let mut by_header = request(nameless)?;
+    by_header.headers_mut().insert("webhook-id", "by-hand-1".parse()?);
+    assert_eq!(reply(by_header).await?.body["reference"], "by-hand-1");
+    let without = reply(request(nameless)?).await?;
+    crate::front_door::assert_problem(&without, 400, "missing_reference", "no");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_deposits_at_once_get_a_hundred_bets_and_none_crosses_over() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let replies = (1..=100_u64).map(|id| {
+        let door = &door;
+        async move { (id, door.deposit(id, &format!("{}", id * 100)).await) }
+    });
+    for (id, reply) in soon(futures_util::future::join_all(replies)).await? {
+        let reply = reply?;
+        assert_eq!(reply.body["reference"], format!("wallet-change-{id}"));
+        assert_eq!(reply.body["wager"].to_string(), format!("{}.00", id * 10));
+        let bets = door.purple_flea.bets();
+        let bet = bets.iter().find(|bet| reply.body["bet_id"] == bet.bet_id.as_str());
+        let bet = bet.unwrap_or_else(|| panic!("{}", reply.body));
+        assert_eq!(bet.idempotency_key, Some(format!("wallet-change-{id}")));
+        assert_eq!(reply.body["payout"].to_string(), bet.payout.to_string());
+    }
+    let keys: HashSet<_> = door.purple_flea.bets().into_iter().map(|bet| bet.idempotency_key).collect();
+    assert_eq!(keys.len(), 100);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secret() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    door.deposit(1, "100").await?;
+    let line = door.line(&["\"wallet-change-1\""]).await?;
+    assert_eq!((&line["event"], &line["level"]), (&json!("execute_trade"), &json!("info")));
+    assert_eq!((&line["agent"], &line["decision"]), (&json!("agent-001"), &json!("bet")));
+    assert_eq!(line["status"], 200);
+    assert!(
+        line["time"].as_str().is_some_and(|time| time.starts_with("20") && time.ends_with('Z')),
+        "{line}"
+    );
+    assert!(line["ms"].is_number() && line["purple_flea_ms"].is_number(), "{line}");
+
+    // Requests that fail in every way, so that every kind of line is there.
+    door.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
+    door.deposit(2, "100").await?;
+    let wrong_token = http::Request::post(door.url("/?key=in-the-query"))
+        .header("content-type", "application/json")
+        .header("authorization", "Bearer hunter2-hunter2-hunter2")
+        .body(b"in-the-body".to_vec())?;
+    reply(wrong_token).await?;
+    door.line(&["unauthorized"]).await?;
+    let everything = door.host.log.lines().join("\n");
+    for secret in
+        [purple_flea::KEY, webhook::SECRET, &webhook::SECRET[6..], "hunter2", "in-the-query", "in-the-body"]
+    {
+        assert!(!everything.contains(secret), "{everything}");
+    }
+    Ok(())
+}
+
+/// What `WASI_HOST` names, or both builds on the embedded host: health, a skip, a bet, a refusal, and a caller
+/// that hangs up in mid-bet.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_host_and_both_builds_do_the_main_job() -> Result<()> {
+    let hosts = match Kind::from_env()? {
+        Kind::Embedded => vec![(Kind::Embedded, Build::Spin), (Kind::Embedded, Build::Wasi)],
+        Kind::Wasmtime => vec![(Kind::Wasmtime, Build::Wasi)],
+        Kind::Spin => vec![(Kind::Spin, Build::Spin)],
+    };
+    for (kind, build) in hosts {
+        smoke(FrontDoor::on(kind, build, &[]).await?).await?;
+    }
+    Ok(())
+}
+
+async fn smoke(door: FrontDoor) -> Result<()> {
+    let health = reply(http::Request::get(door.url("/health")).body(vec![])?).await?;
+    assert_eq!((health.status.as_u16(), &health.body["status"]), (200, &json!("ok")));
+    assert_eq!(door.deposit(1, "1").await?.body["reason"], "below_min_balance");
+    assert_eq!(door.deposit(2, "100").await?.body["status"], "executed");
+    let body = row(3, "100");
+    let forged = webhook::signed(&door.url("/execute-trade"), "wallet-change-3", b"another body")?;
+    assert_eq!(reply(forged.body(body.into())?).await?.status, 401);
+    assert_eq!(door.purple_flea.bets().len(), 1);
+
+    // The bet is on its way when the caller goes. It is made once all the same, and the host serves on.
+    door.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Hang });
+    let body = row(4, "100");
+    let request = webhook::signed(&door.url("/execute-trade"), "wallet-change-4", body.as_bytes())?;
+    let caller = tokio::spawn(http1::send(request.body(body.into())?));
+    soon(door.purple_flea.reached(2)).await?;
+    caller.abort();
+    assert_eq!(door.deposit(5, "100").await?.body["status"], "executed");
+    let keys: Vec<_> = door.purple_flea.bets().into_iter().filter_map(|bet| bet.idempotency_key).collect();
+    assert_eq!(keys, ["wallet-change-2", "wallet-change-4", "wallet-change-5"]);
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! End to end: a row goes into Postgres, the trigger rings, the function bets, and its reply comes back. And whatever
+//! is wrong with the doorbell, the deposit is stored.
+
+use crate::front_door::{FrontDoor, soon};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use stack::{
+    pg_net::PgNet,
+    postgres::{Cluster, OWNER, SUPERUSER},
+    webhook,
+};
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+struct EndToEnd {
+    door: FrontDoor,
+    cluster: Cluster,
+    owner: Client,
+    _pg_net: PgNet,
+}
+
+impl EndToEnd {
+    async fn start() -> Result<Self> {
+        let door = FrontDoor::open().await?;
+        let cluster = Cluster::start().await?;
+        let pg_net = PgNet::start(&cluster).await?;
+        cluster.migrate(OWNER).await?;
+        let owner = cluster.connect(OWNER).await?;
+        let this = Self { door, cluster, owner, _pg_net: pg_net };
+        this.set("purple_flea_function_url", &this.door.url("/execute-trade")).await?;
+        this.set("purple_flea_webhook_secret", webhook::SECRET).await?;
+        this.owner.batch_execute("insert into public.agents (id) values ('agent-001')").await?;
+        Ok(this)
+    }
+
+    async fn set(&self, name: &str, secret: &str) -> Result<()> {
+        self.owner.execute("select purple_flea.set_secret($1, $2)", &[&name, &secret]).await?;
+        Ok(())
+    }
+
+    async fn deposit(&self, columns: &str, values: &str) -> Result<i64> {
+        let insert = format!(
+            "insert into public.wallet_changes (agent_id, change_type, {columns}) values ('agent-001', 'deposit', {values}) returning id"
+        );
+        Ok(self.owner.query_one(&insert, &[]).await?.get(0))
+    }
+
+    /// The function's reply to a deposit, as pg_net stored it.
+    async fn reply(&self, id: i64) -> Result<Value> {
+        let superuser = self.cluster.connect(SUPERUSER).await?;
+        let sql = "select content from net._http_response where content like $1";
+        let wanted = format!("%\"wallet-change-{id}\"%");
+        soon(async {
+            loop {
+                if let Some(row) = superuser.query_opt(sql, &[&wanted]).await? {
+                    return Ok(serde_json::from_str(row.get(0))?);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await?
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_postgres_becomes_one_bet_and_the_reply_comes_back() -> Result<()> {
+    let stack = EndToEnd::start().await?;
+    // Another session's time zone must not change what is signed.
+    stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'").await?;
+    let id = stack.deposit("change_amount, new_balance", "100, 12345678.1235").await?;
+    let reply = stack.reply(id).await?;
+    assert_eq!((&reply["status"], &reply["agent_id"]), (&json!("executed"), &json!("agent-001")));
+    assert_eq!(reply["wager"].to_string(), "1234567.81");
+    // The specification's own test row leaves change_amount out.
+    let id = stack.deposit("new_balance", "50").await?;
+    assert_eq!(stack.reply(id).await?["wager"].to_string(), "5.00");
+    assert_eq!(stack.door.purple_flea.bets().len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
+    let stack = EndToEnd::start().await?;
+    let agent = "agent-ü-😀-\"quoted\"-\\";
+    stack.door.purple_flea.fund(agent, 1_000.into());
+    stack.owner.execute("insert into public.agents (id) values ($1)", &[&agent]).await?;
+    let insert = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ($1, 'deposit', 100) returning id";
+    let id: i64 = stack.owner.query_one(insert, &[&agent]).await?.get(0);
+    assert_eq!(stack.reply(id).await?["agent_id"], agent);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_deposits_ring() -> Result<()> {
+    let stack = EndToEnd::start().await?;
+    let others = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values \
+                  ('agent-001', 'withdrawal', -50, 100), ('agent-001', 'payout', 50, 100)";
+    stack.owner.batch_execute(others).await?;
+    stack
+        .owner
+        .batch_execute(
+            "update public.wallet_changes set change_type = 'deposit' where change_type = 'payout'",
+        )
+        .await?;
+    let id = stack.deposit("new_balance", "1").await?;
+    assert_eq!(stack.reply(id).await?["reason"], "below_min_balance");
+    let rung = stack.door.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
+    assert_eq!(rung, 1);
+    assert!(stack.door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<()> {
+    let stack = EndToEnd::start().await?;
+    // In one transaction, so that the queue is seen before it is sent.
+    stack.owner.batch_execute("begin").await?;
+    stack.deposit("new_balance", "100").await?;
+    let queue = "select convert_from(body, 'UTF8'), headers::text, url from net.http_request_queue";
+    let row = stack.owner.query_one(queue, &[]).await?;
+    let shown =
+        format!("{} {} {}", row.get::<_, String>(0), row.get::<_, String>(1), row.get::<_, String>(2));
+    stack.owner.batch_execute("rollback").await?;
+    let definitions = "select string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
+                       where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
+    let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
+    assert!(shown.contains("webhook-signature") && defined.contains("http_post"));
+    assert!(!format!("{shown}{defined}").contains(&webhook::SECRET[6..]), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let psql = |sql: &'static str| {
+        let (program, url) = (cluster.bin().join("psql"), cluster.url(OWNER));
+        async move {
+            let output = tokio::process::Command::new(program)
+                .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, &url])
+                .output()
+                .await?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            anyhow::ensure!(output.status.success(), "{said}");
+            anyhow::Ok(said)
+        }
+    };
+    const DEPOSIT: &str = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
+    // Without pg_net (the stand-in comes later), and without any setting.
+    let migrated = cluster.migrate(OWNER).await?;
+    assert!(migrated.contains("6 files applied"), "{migrated}");
+    psql("insert into public.agents (id) values ('agent-001')").await?;
+    let mut stored = 0_i64;
+    let mut warns = async |because: &str| -> Result<()> {
+        let said = psql(DEPOSIT).await?;
+        assert!(said.contains("WARNING") && said.contains("the function was not called"), "{said}");
+        assert!(said.contains(because), "{said}");
+        assert!(!said.contains(&webhook::SECRET[6..]), "{said}");
+        stored += 1;
+        Ok(())
+    };
+    warns("purple_flea_function_url is not set").await?;
+    psql("select purple_flea.set_secret('purple_flea_function_url', 'not a url')").await?;
+    warns("purple_flea_webhook_secret is not set").await?;
+    psql("select purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_broken!')").await?;
+    warns("schema \"net\" does not exist").await?;
+    let pg_net = PgNet::start(&cluster).await?;
+    warns("not of the form").await?;
+    psql("select purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=')")
+        .await?;
+    warns("URL").await?;
+    drop(pg_net);
+
+    // pg_net raises, and pg_net's queue is locked by somebody else.
+    psql("select purple_flea.set_secret('purple_flea_function_url', 'http://127.0.0.1:9')").await?;
+    let superuser = cluster.connect(SUPERUSER).await?;
+    superuser.batch_execute("begin; lock table net.http_request_queue in access exclusive mode").await?;
+    warns("lock timeout").await?;
+    superuser.batch_execute("rollback; drop table net.http_request_queue").await?;
+    warns("http_request_queue").await?;
+
+    let count = "select count(*) from public.wallet_changes";
+    assert_eq!(superuser.query_one(count, &[]).await?.get::<_, i64>(0), stored);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sql_applies_twice_to_supabase_and_to_plain_postgres_and_to_the_specifications_tables()
+-> Result<()> {
+    let supabase = Cluster::start().await?;
+    let plain = Cluster::start_plain().await?;
+    let older = Cluster::start().await?;
+    let specification = "
+        create table agents (id text primary key, api_key text not null, balance numeric(12,4) default 0,
+          status text default 'idle', created_at timestamptz default now());
+        create table wallet_changes (id bigserial primary key, agent_id text references agents, change_type text not null,
+          change_amount numeric(12,4), new_balance numeric(12,4), created_at timestamptz default now());
+        create table trade_results (id bigserial primary key, agent_id text references agents, game text,
+          wager numeric(12,4), outcome text, payout numeric(12,4), created_at timestamptz default now());
+        create table escrow_requests (id bigserial primary key, sender_id text references agents,
+          receiver_id text references agents, amount numeric(12,4), pf_escrow_id text, status text default 'pending',
+          created_at timestamptz default now());
+        insert into agents values ('agent-000', 'a secret''s name');
+        insert into wallet_changes (agent_id, change_type, new_balance) values ('agent-000', 'deposit', 5);";
+    older.connect(OWNER).await?.batch_execute(specification).await?;
+    for (cluster, role) in [(&supabase, OWNER), (&plain, SUPERUSER), (&older, OWNER)] {
+        let dump = async || {
+            let client = cluster.connect(role).await?;
+            anyhow::Ok(client.query_one(SHAPE, &[]).await?.get::<_, String>(0))
+        };
+        cluster.migrate(role).await?;
+        let once = dump().await?;
+        cluster.migrate(role).await?;
+        assert_eq!(dump().await?, once);
+        let client = cluster.connect(role).await?;
+        let stored = "insert into public.agents (id) values ('agent-001') on conflict do nothing; \
+                      insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
+        client.batch_execute(stored).await.context("a deposit could not be stored")?;
+    }
+    Ok(())
+}
+
+/// Everything that the SQL makes, as text.
+const SHAPE: &str = "
+    select string_agg(line, E'\\n' order by line) from (
+        select format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable, column_default)
+        from information_schema.columns where table_schema in ('public', 'purple_flea')
+        union all select format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) from pg_constraint
+        where connamespace = 'public'::regnamespace
+        union all select indexdef from pg_indexes where schemaname in ('public', 'purple_flea')
+        union all select format('%s %s %s %s %s', tablename, policyname, roles, qual, with_check) from pg_policies
+        union all select format('%s %s', oid::regclass, relacl) from pg_class where relnamespace = 'public'::regnamespace
+        union all select format('%s %s', oid::regprocedure, proacl) from pg_proc
+        where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+        union all select pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+        union all select format('%s %s', pubname, tablename) from pg_publication_tables
+    ) as shape (line)";

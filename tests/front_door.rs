@@ -1,0 +1,122 @@
+//! The function on a host, with a simulator behind it: what most tests start from.
+
+use anyhow::{Context, Result};
+use http::StatusCode;
+use serde_json::Value;
+use stack::{
+    host::{Build, Host, Kind, Options, Settings},
+    http1, purple_flea,
+    purple_flea::PurpleFlea,
+    webhook,
+};
+use std::time::Duration;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A function and the Purple Flea that it plays at.
+pub struct FrontDoor {
+    pub host: Host,
+    pub purple_flea: PurpleFlea,
+}
+
+/// A reply, taken apart.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Value,
+}
+
+impl FrontDoor {
+    /// With the stack's own settings, and agent-001 well funded.
+    pub async fn open() -> Result<Self> {
+        Self::with(&[]).await
+    }
+
+    /// With some settings changed.
+    pub async fn with(changes: &[(&str, &str)]) -> Result<Self> {
+        Self::on(Kind::Embedded, Build::Spin, changes).await
+    }
+
+    /// On a certain host.
+    pub async fn on(kind: Kind, build: Build, changes: &[(&str, &str)]) -> Result<Self> {
+        let purple_flea = PurpleFlea::start().await?;
+        purple_flea.fund("agent-001", 1_000_000_000.into());
+        let mut settings = settings(&purple_flea.url);
+        settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let host = Host::start(kind, Options { build, settings, allowed_origins: None }).await?;
+        Ok(Self { host, purple_flea })
+    }
+
+    /// The URL of a route.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.host.url)
+    }
+
+    /// Signs a deposit row and sends it.
+    pub async fn deposit(&self, id: u64, balance: &str) -> Result<Reply> {
+        self.send(id, &row(id, balance)).await
+    }
+
+    /// Signs a body as what belongs to a row, and sends it.
+    pub async fn send(&self, id: u64, body: &str) -> Result<Reply> {
+        let request =
+            webhook::signed(&self.url("/execute-trade"), &format!("wallet-change-{id}"), body.as_bytes())?;
+        reply(request.body(body.into())?).await
+    }
+
+    /// The log line of the request that has all these words in it.
+    pub async fn line(&self, words: &[&str]) -> Result<Value> {
+        let line =
+            self.host.log.find(|line| line.starts_with('{') && words.iter().all(|word| line.contains(word)));
+        Ok(serde_json::from_str(&soon(line).await?)?)
+    }
+}
+
+/// The settings of a local function.
+pub fn settings(purple_flea_url: &str) -> Settings {
+    [
+        ("purple_flea_url", purple_flea_url),
+        ("purple_flea_key", purple_flea::KEY),
+        ("webhook_secrets", webhook::SECRET),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// A row as the trigger sends it.
+pub fn row(id: u64, balance: &str) -> String {
+    format!(
+        r#"{{"id": {id}, "agent_id": "agent-001", "created_at": "2026-11-21T00:00:00+00:00", "change_type": "deposit", "new_balance": {balance}, "change_amount": {balance}}}"#
+    )
+}
+
+/// Sends a request and takes the reply apart. Every reply is JSON and says how long it is.
+pub async fn reply(request: http::Request<Vec<u8>>) -> Result<Reply> {
+    let (head, body) = soon(http1::send(request)).await??.into_parts();
+    let length = head.headers.get("content-length").context("a reply without content-length")?;
+    assert_eq!(length.to_str()?, body.len().to_string());
+    let content_type = head.headers.get("content-type").context("a reply without content-type")?.to_str()?;
+    let expected = if head.status.is_success() { "application/json" } else { "application/problem+json" };
+    assert_eq!(content_type, expected);
+    let body = serde_json::from_slice(&body).with_context(|| format!("not JSON: {body:?}"))?;
+    Ok(Reply { status: head.status, headers: head.headers, body })
+}
+
+/// Waits for something that must come.
+pub async fn soon<T>(future: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(PATIENCE, future).await.context("it did not happen in time")
+}
+
+/// Asserts that a reply is a problem of a certain kind.
+#[track_caller]
+pub fn assert_problem(reply: &Reply, status: u16, code: &str, executed: &str) {
+    assert_eq!(reply.status.as_u16(), status, "{}", reply.body);
+    assert_eq!(reply.body["code"], code, "{}", reply.body);
+    assert_eq!(reply.body["executed"], executed, "{}", reply.body);
+    assert_eq!(reply.body["status"], status, "{}", reply.body);
+    assert_eq!(reply.body["type"], format!("urn:purple-flea-edge:problem:{code}"));
+    assert!(reply.body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", reply.body);
+    assert!(reply.body["title"].is_string() && reply.body["retryable"].is_boolean(), "{}", reply.body);
+}

@@ -1,0 +1,63 @@
+//! A function that is not configured says so, and never bets.
+
+use crate::front_door::{FrontDoor, assert_problem, reply};
+use anyhow::Result;
+use http::Request;
+use serde_json::json;
+use stack::{
+    host::{Build, Kind},
+    purple_flea, webhook,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_good_when_the_settings_are_complete_and_shows_none_of_them() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let health = reply(Request::get(door.url("/health")).body(vec![])?).await?;
+    assert_eq!(health.status, 200);
+    assert_eq!(health.body["mode"], "standalone");
+    assert_eq!(health.body["version"], env!("CARGO_PKG_VERSION"));
+    let shown = health.body.to_string();
+    assert!(!shown.contains(purple_flea::KEY) && !shown.contains(webhook::SECRET), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_missing_or_wrong_setting_is_named_and_no_value_is() -> Result<()> {
+    for build in [Build::Spin, Build::Wasi] {
+        let changes = [("purple_flea_key", ""), ("webhook_secrets", "hunter2"), ("cashout_at", "0.5")];
+        let door = FrontDoor::on(Kind::Embedded, build, &changes).await?;
+        let health = reply(Request::get(door.url("/health")).body(vec![])?).await?;
+        let bet = door.deposit(1, "100").await?;
+        for reply in [health, bet] {
+            assert_problem(&reply, 503, "not_configured", "no");
+            assert_eq!(reply.body["settings"], json!(["webhook_secrets", "cashout_at", "purple_flea_key"]));
+            assert_eq!(
+                (&reply.body["retryable"], &reply.headers["retry-after"]),
+                (&json!(true), &"60".parse()?)
+            );
+            assert!(!reply.body.to_string().contains("hunter2"), "{}", reply.body);
+        }
+        assert!(door.purple_flea.requests().is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_or_a_token_nobody_is_let_in() -> Result<()> {
+    let door = FrontDoor::with(&[("webhook_secrets", "")]).await?;
+    assert_problem(&door.deposit(1, "100").await?, 503, "not_configured", "no");
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_rule_the_bet() -> Result<()> {
+    let changes =
+        [("game", "coin-flip"), ("side", "tails"), ("wager_fraction", "0.5"), ("max_wager", "20.009")];
+    let door = FrontDoor::with(&changes).await?;
+    let reply = door.deposit(1, "100").await?;
+    assert_eq!((&reply.body["game"], &reply.body["side"]), (&json!("coin-flip"), &json!("tails")));
+    assert_eq!(reply.body["wager"].to_string(), "20.00");
+    assert!(reply.body.get("cashout_at").is_none());
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Where the component runs: Wasmtime embedded by its crates, or the `wasmtime` or `spin` of this machine.
+
+mod embedded;
+mod external;
+
+use crate::{log::Log, postgres::repository};
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// Which host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Wasmtime, embedded.
+    Embedded,
+    /// `wasmtime serve`.
+    Wasmtime,
+    /// `spin up`.
+    Spin,
+}
+
+impl Kind {
+    /// What `WASI_HOST` asks for; embedded where it asks for nothing.
+    pub fn from_env() -> Result<Self> {
+        match std::env::var("WASI_HOST").unwrap_or_default().as_str() {
+            "" | "embedded" => Ok(Self::Embedded),
+            "wasmtime" => Ok(Self::Wasmtime),
+            "spin" => Ok(Self::Spin),
+            other => bail!("WASI_HOST is {other:?}; it can be embedded, wasmtime or spin"),
+        }
+    }
+}
+
+/// Which build of the component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// The default build, which reads Spin variables.
+    Spin,
+    /// The build without the `spin` feature, which reads the environment.
+    Wasi,
+}
+
+impl Build {
+    /// Where `scripts/build` puts it.
+    pub fn artifact(self) -> Result<PathBuf> {
+        let folder = match self {
+            Self::Spin => "target/wasm32-wasip2/release",
+            Self::Wasi => "target/wasi/wasm32-wasip2/release",
+        };
+        let path = repository().join(folder).join("purple_flea_edge.wasm");
+        let built = std::fs::metadata(&path).and_then(|data| data.modified());
+        match (built, newest(&repository().join("src"))?) {
+            (Err(_), _) => bail!("{} is not there; scripts/build makes it", path.display()),
+            (Ok(built), changed) if built < changed => {
+                bail!("{} is older than src; scripts/build makes it anew", path.display())
+            }
+            (Ok(_), _) => Ok(path),
+        }
+    }
+
+    /// The interfaces that it imports.
+    pub fn imports(self) -> Result<Vec<String>> {
+        embedded::imports(&self.artifact()?)
+    }
+}
+
+/// When the newest file of a folder was changed.
+fn newest(folder: &Path) -> Result<SystemTime> {
+    let mut latest = SystemTime::UNIX_EPOCH;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let changed = if entry.file_type()?.is_dir() {
+            newest(&entry.path())?
+        } else {
+            entry.metadata()?.modified()?
+        };
+        latest = latest.max(changed);
+    }
+    Ok(latest)
+}
+
+/// The function's settings by name.
+pub type Settings = BTreeMap<String, String>;
+
+/// A running host with one component on it. Ends when it is dropped.
+pub struct Host {
+    /// Its URL, without a slash at the end.
+    pub url: String,
+    /// What the component printed.
+    pub log: Log,
+    _running: Running,
+}
+
+enum Running {
+    Embedded { _server: embedded::Server },
+    External { _process: external::Process },
+}
+
+/// What a host needs to know.
+pub struct Options {
+    /// Which build of the component.
+    pub build: Build,
+    /// Its settings.
+    pub settings: Settings,
+    /// The origins that it may send to; `None` allows all. The embedded host only: the others have their own ways.
+    pub allowed_origins: Option<Vec<String>>,
+}
+
+impl Host {
+    /// Starts a host and waits until it listens.
+    pub async fn start(kind: Kind, options: Options) -> Result<Self> {
+        let log = Log::default();
+        let (url, running) = match kind {
+            Kind::Embedded => {
+                let server = embedded::Server::start(&options, log.clone()).await?;
+                (server.url.clone(), Running::Embedded { _server: server })
+            }
+            Kind::Wasmtime | Kind::Spin => {
+                let process = external::Process::start(kind, &options, log.clone())
+                    .await
+                    .with_context(|| format!("{kind:?} did not start"))?;
+                (process.url.clone(), Running::External { _process: process })
+            }
+        };
+        Ok(Self { url, log, _running: running })
+    }
+}

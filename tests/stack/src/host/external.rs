@@ -1,0 +1,87 @@
+//! The `wasmtime` or the `spin` of this machine, as a process.
+
+use super::{Build, Kind, Options};
+use crate::{log::Log, postgres::repository, process};
+use anyhow::{Context, Result, bail};
+use std::{path::Path, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::{TcpListener, TcpStream},
+    process::Child,
+};
+
+/// How long a host may take to listen: compiling the component is part of it.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often it is tried whether it listens.
+const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// A host's process. Killed when it is dropped.
+pub(super) struct Process {
+    pub(super) url: String,
+    _child: Child,
+}
+
+impl Process {
+    pub(super) async fn start(kind: Kind, options: &Options, log: Log) -> Result<Self> {
+        let address = free_address().await?;
+        let mut command = match kind {
+            Kind::Wasmtime => {
+                if options.build != Build::Wasi {
+                    bail!(
+                        "`wasmtime serve` has no spin:variables; it runs the build without the `spin` feature"
+                    );
+                }
+                let mut command = process::command(Path::new("wasmtime"), None, "KILL");
+                command.args([
+                    "serve",
+                    "-Scli,p3,inherit-network",
+                    "-Wcomponent-model-async",
+                    "--no-logging-prefix",
+                ]);
+                command.args(["--addr", &address]);
+                for (name, value) in &options.settings {
+                    command.arg("--env").arg(format!("{}={value}", name.to_ascii_uppercase()));
+                }
+                command.arg(options.build.artifact()?);
+                command
+            }
+            Kind::Spin => {
+                let mut command = process::command(Path::new("spin"), None, "KILL");
+                command.args(["up", "--listen", &address, "--from"]).arg(repository().join("spin.toml"));
+                for (name, value) in &options.settings {
+                    command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
+                }
+                command
+            }
+            Kind::Embedded => bail!("the embedded host is not a process"),
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        tokio::spawn(copy(child.stdout.take().context("no stdout")?, log.clone()));
+        tokio::spawn(copy(child.stderr.take().context("no stderr")?, log.clone()));
+        let listening = async {
+            while TcpStream::connect(&address).await.is_err() {
+                if let Some(status) = child.try_wait()? {
+                    bail!("it ended with {status}:\n{}", log.lines().join("\n"));
+                }
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(START_TIMEOUT, listening).await.context("it did not listen in time")??;
+        Ok(Self { url: format!("http://{address}"), _child: child })
+    }
+}
+
+/// A port that was free a moment ago: these hosts do not tell which one they took.
+async fn free_address() -> Result<String> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.to_string())
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, log: Log) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        log.write(&buffer[..count]);
+    }
+}

@@ -1,0 +1,46 @@
+//! The plainest HTTP client there is: one request on one new connection. And a listener on a free port.
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A listener on a free port of the loopback interface, and its `http://` URL.
+pub async fn listen() -> Result<(TcpListener, String)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port on 127.0.0.1")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    Ok((listener, url))
+}
+
+/// A new connection to where a request goes.
+pub async fn connect(uri: &http::Uri) -> Result<SendRequest<Full<Bytes>>> {
+    let host = uri.host().context("the URL has no host")?;
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // Its end, good or bad, shows at the sender.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+/// Puts a request with a whole URL into the form that goes over a connection: a path, and a `host` header.
+pub fn in_origin_form<B>(mut request: Request<B>) -> Result<Request<B>> {
+    let authority = request.uri().authority().context("the URL has no host")?.clone();
+    request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    *request.uri_mut() = path.parse()?;
+    Ok(request)
+}
+
+/// Sends one request on a connection of its own and reads the whole reply.
+pub async fn send(request: Request<Vec<u8>>) -> Result<Response<Bytes>> {
+    let mut sender = connect(request.uri()).await?;
+    let request = in_origin_form(request)?.map(|body| Full::new(Bytes::from(body)));
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}

@@ -1,0 +1,102 @@
+//! The lines that something prints, kept for whoever wants to see or wait for them.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+use tokio::{io::AsyncWrite, sync::watch};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+
+/// Most lines that are kept; older ones are dropped.
+const LINES_LIMIT: usize = 100_000;
+
+/// A shared list of lines.
+#[derive(Clone)]
+pub struct Log {
+    state: Arc<Mutex<State>>,
+    written: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    lines: VecDeque<String>,
+    partial: Vec<u8>,
+    total: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { state: Arc::default(), written: watch::channel(0).0 }
+    }
+}
+
+impl Log {
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.state().lines.iter().cloned().collect()
+    }
+
+    /// The first line that `wanted` accepts, as soon as there is one. Waits for ever: bound it from outside.
+    pub async fn find(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let mut written = self.written.subscribe();
+        loop {
+            if let Some(line) = self.state().lines.iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            // The sender lives as long as `self`.
+            let _ = written.changed().await;
+        }
+    }
+
+    /// Adds bytes; whole lines become visible.
+    pub fn write(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        for byte in bytes {
+            if *byte == b'\n' {
+                let line = String::from_utf8_lossy(&state.partial).into_owned();
+                state.partial.clear();
+                state.lines.push_back(line);
+                state.total += 1;
+                if state.lines.len() > LINES_LIMIT {
+                    state.lines.pop_front();
+                }
+            } else {
+                state.partial.push(*byte);
+            }
+        }
+        self.written.send_replace(state.total);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IsTerminal for Log {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Log {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+}
+
+impl AsyncWrite for Log {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.write(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,250 @@
+//! pg_net: the extension where the server has it; otherwise a stand-in with the same SQL interface and a worker
+//! that behaves as the real one was measured to, unpleasant sides included:
+//!
+//! - the queue and the responses are unlogged, and everybody may read them
+//! - batches of 200; within a batch in parallel, and no response is visible before the slowest of its batch is in
+//! - a second of sleep after each batch, whatever waits
+//! - no retry, whatever the status; a redirect is followed, by 301 to 303 as a GET without a body
+//! - connections are kept; when a reused one dies without an answer, the same request is sent a second time
+//!
+//! What it does not do: TLS.
+
+use crate::{
+    http1,
+    postgres::{Cluster, SUPERUSER},
+};
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use futures_util::{future::join_all, stream, stream::StreamExt};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+/// Most requests of one batch (`pg_net.batch_size`).
+const BATCH_SIZE: i64 = 200;
+
+/// How long the worker sleeps after each batch.
+const SLEEP_AFTER_BATCH: Duration = Duration::from_secs(1);
+
+/// Most redirects that are followed, as libcurl has it.
+const REDIRECT_LIMIT: usize = 30;
+
+const STAND_IN: &str = include_str!("pg_net.sql");
+
+/// A running pg_net. The stand-in ends when it is dropped.
+pub struct PgNet {
+    real: bool,
+    _worker: JoinSet<()>,
+}
+
+impl PgNet {
+    /// Starts pg_net in a cluster: the extension, if the server has it.
+    pub async fn start(cluster: &Cluster) -> Result<Self> {
+        let client = cluster.connect(SUPERUSER).await?;
+        let available = "select 1 from pg_available_extensions where name = 'pg_net'";
+        let mut worker = JoinSet::new();
+        let real = !client.query(available, &[]).await?.is_empty();
+        if real {
+            client.batch_execute("create extension if not exists pg_net").await?;
+        } else {
+            client.batch_execute(STAND_IN).await?;
+            worker.spawn(Worker::start(cluster).await?.run());
+        }
+        Ok(Self { real, _worker: worker })
+    }
+
+    /// Which of the two runs, in words.
+    pub fn name(&self) -> &'static str {
+        if self.real { "pg_net" } else { "a stand-in for pg_net" }
+    }
+}
+
+struct Worker {
+    client: Client,
+    rung: Arc<Notify>,
+    connections: Arc<Connections>,
+    _connection: JoinSet<()>,
+}
+
+impl Worker {
+    async fn start(cluster: &Cluster) -> Result<Self> {
+        let (client, mut connection) = tokio_postgres::connect(&cluster.url(SUPERUSER), NoTls).await?;
+        let rung = Arc::new(Notify::new());
+        let ring = rung.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
+            while let Some(Ok(message)) = messages.next().await {
+                if let AsyncMessage::Notification(_) = message {
+                    ring.notify_one();
+                }
+            }
+        });
+        client.batch_execute("listen pg_net_stand_in").await?;
+        Ok(Self { client, rung, connections: Arc::default(), _connection: tasks })
+    }
+
+    async fn run(self) {
+        loop {
+            match self.batch().await {
+                Ok(0) => self.rung.notified().await,
+                Ok(_) => sleep(SLEEP_AFTER_BATCH).await,
+                Err(error) => {
+                    eprintln!("the stand-in for pg_net stops: {error:#}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends what waits, at most a batch, and stores the responses once all are in.
+    async fn batch(&self) -> Result<usize> {
+        let take = "delete from net.http_request_queue where id in \
+                    (select id from net.http_request_queue order by id limit $1) \
+                    returning id, url, headers, body, timeout_milliseconds";
+        let rows = self.client.query(take, &[&BATCH_SIZE]).await?;
+        let exchanges = rows.iter().map(|row| async {
+            let timeout_ms: i32 = row.get(4);
+            let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+            let exchange = self.exchange(row.get(1), row.get(2), row.get(3));
+            (row.get::<_, i64>(0), tokio::time::timeout(timeout, exchange).await)
+        });
+        for (id, result) in join_all(exchanges).await {
+            self.store(id, result).await?;
+        }
+        Ok(rows.len())
+    }
+
+    async fn store(
+        &self,
+        id: i64,
+        result: Result<Result<Response<Bytes>>, tokio::time::error::Elapsed>,
+    ) -> Result<()> {
+        let answered = "insert into net._http_response (id, status_code, content_type, headers, content, timed_out) \
+                        values ($1, $2, $3, $4, $5, false)";
+        let failed = "insert into net._http_response (id, timed_out, error_msg) values ($1, $2, $3)";
+        match result {
+            Ok(Ok(response)) => {
+                let headers: serde_json::Map<String, serde_json::Value> = response
+                    .headers()
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+                    .collect();
+                let content_type = headers.get("content-type").and_then(|value| value.as_str());
+                let status = i32::from(response.status().as_u16());
+                let content = String::from_utf8_lossy(response.body());
+                let headers = serde_json::Value::from(headers.clone());
+                self.client.execute(answered, &[&id, &status, &content_type, &headers, &content]).await?;
+            }
+            Ok(Err(error)) => {
+                self.client.execute(failed, &[&id, &false, &format!("{error:#}")]).await?;
+            }
+            Err(_) => {
+                self.client.execute(failed, &[&id, &true, &"Timeout was reached"]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn exchange(
+        &self,
+        url: &str,
+        headers: serde_json::Value,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Bytes>> {
+        let mut message = Message {
+            method: Method::POST,
+            uri: url.parse().context("URL using bad/illegal format")?,
+            headers: serde_json::from_value(headers)?,
+            body: body.unwrap_or_default().into(),
+        };
+        for _ in 0..REDIRECT_LIMIT {
+            let response = self.connections.send(&message).await?;
+            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let (true, Some(location)) = (response.status().is_redirection(), location) else {
+                return Ok(response);
+            };
+            message.uri = resolve(&message.uri, location)?;
+            if matches!(response.status().as_u16(), 301..=303) {
+                message.method = Method::GET;
+                message.body = Bytes::new();
+            }
+        }
+        anyhow::bail!("Number of redirects hit maximum amount")
+    }
+}
+
+fn resolve(base: &Uri, location: &str) -> Result<Uri> {
+    if location.starts_with('/') {
+        let authority = base.authority().context("the URL has no host")?;
+        return Ok(format!("http://{authority}{location}").parse()?);
+    }
+    Ok(location.parse()?)
+}
+
+struct Message {
+    method: Method,
+    uri: Uri,
+    headers: HashMap<String, String>,
+    body: Bytes,
+}
+
+impl Message {
+    fn request(&self) -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(self.uri.clone())
+            .header(header::USER_AGENT, "pg_net/stand-in")
+            .body(Full::new(self.body.clone()))?;
+        for (name, value) in &self.headers {
+            let name: HeaderName = name.parse()?;
+            request.headers_mut().insert(name, HeaderValue::from_str(value)?);
+        }
+        http1::in_origin_form(request)
+    }
+}
+
+/// Kept connections by host and port.
+#[derive(Default)]
+struct Connections(Mutex<HashMap<String, Vec<SendRequest<Full<Bytes>>>>>);
+
+impl Connections {
+    async fn send(&self, message: &Message) -> Result<Response<Bytes>> {
+        let place = message.uri.authority().context("URL using bad/illegal format")?.to_string();
+        if let Some(mut kept) = self.take(&place) {
+            if let Ok(response) = exchange(&mut kept, message).await {
+                self.keep(place, kept);
+                return Ok(response);
+            }
+            // libcurl does the same, and says nothing: the request may be executed twice.
+        }
+        let mut fresh = http1::connect(&message.uri).await.ok().context("Couldn't connect to server")?;
+        let response =
+            exchange(&mut fresh, message).await.context("Server returned nothing (no headers, no data)")?;
+        self.keep(place, fresh);
+        Ok(response)
+    }
+
+    fn take(&self, place: &str) -> Option<SendRequest<Full<Bytes>>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_mut(place)?.pop()
+    }
+
+    fn keep(&self, place: String, connection: SendRequest<Full<Bytes>>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.entry(place).or_default().push(connection);
+    }
+}
+
+async fn exchange(connection: &mut SendRequest<Full<Bytes>>, message: &Message) -> Result<Response<Bytes>> {
+    connection.ready().await?;
+    let (head, body) = connection.send_request(message.request()?).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}

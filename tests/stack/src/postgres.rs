@@ -1,0 +1,208 @@
+//! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
+//! privileges that a hosted Supabase project has.
+
+use crate::process;
+use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, geteuid};
+use std::{
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, process::Child, time::sleep};
+use tokio_postgres::{Client, NoTls};
+
+/// The superuser, whom hosted projects keep to themselves.
+pub const SUPERUSER: &str = "supabase_admin";
+
+/// The role that a project's owner has: no superuser.
+pub const OWNER: &str = "postgres";
+
+/// How long the server may take to accept connections.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often that is tried.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// Supabase's roles, schemas and default privileges.
+const SUPABASE: &str = include_str!("supabase.sql");
+
+/// The root of this repository.
+pub fn repository() -> &'static Path {
+    // `tests/stack` lies two folders below it.
+    let stack = Path::new(env!("CARGO_MANIFEST_DIR"));
+    stack.parent().and_then(Path::parent).unwrap_or(stack)
+}
+
+/// A running cluster. Ends when it is dropped.
+pub struct Cluster {
+    folder: TempDir,
+    port: u16,
+    server: Option<Child>,
+    bin: PathBuf,
+    user: Option<String>,
+    preload: Vec<String>,
+}
+
+impl Cluster {
+    /// Makes and starts a cluster as hosted Supabase has it.
+    pub async fn start() -> Result<Self> {
+        let cluster = Self::start_plain().await?;
+        let superuser = cluster.connect(SUPERUSER).await?;
+        superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")?;
+        Ok(cluster)
+    }
+
+    /// Makes and starts a cluster with nothing but its superuser.
+    pub async fn start_plain() -> Result<Self> {
+        let bin = bin()?;
+        let folder = tempfile::Builder::new().prefix("purple-flea-postgres-").tempdir()?;
+        let user = unprivileged(folder.path()).await?;
+        let data = folder.path().join("data");
+        let mut initdb = process::command(&bin.join("initdb"), user.as_deref(), "KILL");
+        initdb.current_dir(folder.path()).arg("--pgdata").arg(&data);
+        initdb.args([
+            "--username",
+            SUPERUSER,
+            "--auth",
+            "trust",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C.UTF-8",
+            "--no-sync",
+        ]);
+        process::run(&mut initdb).await?;
+        let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
+        let preload = if has_extension(&bin, "pg_net").await { vec!["pg_net".to_owned()] } else { vec![] };
+        let mut cluster = Self { folder, port, server: None, bin, user, preload };
+        cluster.launch().await?;
+        Ok(cluster)
+    }
+
+    async fn launch(&mut self) -> Result<()> {
+        let mut server = process::command(&self.bin.join("postgres"), self.user.as_deref(), "INT");
+        server.current_dir(self.folder.path()).arg("-D").arg(self.folder.path().join("data"));
+        for option in [
+            format!("port={}", self.port),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={}", self.folder.path().display()),
+            format!("shared_preload_libraries={}", self.preload.join(",")),
+            "fsync=off".to_owned(),
+            "wal_level=logical".to_owned(),
+            "max_connections=200".to_owned(),
+        ] {
+            server.arg("-c").arg(option);
+        }
+        let log = std::fs::File::create(self.log_path())?;
+        server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.server = Some(server.spawn().context("postgres does not start")?);
+        let accepting = async {
+            while let Err(error) = self.connect(SUPERUSER).await {
+                if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().ok().flatten())
+                {
+                    let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+                    bail!("postgres ended with {status} ({error:#}):\n{log}");
+                }
+                sleep(TRY_EVERY).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(START_TIMEOUT, accepting)
+            .await
+            .context("postgres did not accept connections in time")?
+    }
+
+    /// What the server has logged lies here.
+    pub fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Its URL for a role.
+    pub fn url(&self, role: &str) -> String {
+        format!("postgresql://{role}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The folder of the server's own programs, `psql` among them.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// A connection as a role.
+    pub async fn connect(&self, role: &str) -> Result<Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url(role), NoTls).await?;
+        tokio::spawn(async move {
+            // Its end shows at the client.
+            let _ = connection.await;
+        });
+        Ok(client)
+    }
+
+    /// Applies the project's SQL with the project's own script, as a role.
+    pub async fn migrate(&self, role: &str) -> Result<String> {
+        let mut migrate = process::command(&repository().join("scripts/migrate"), None, "TERM");
+        migrate.env("DATABASE_URL", self.url(role)).env("PATH", path_with(&self.bin)?);
+        process::run(&mut migrate).await
+    }
+
+    /// Ends the server in good order.
+    pub async fn stop(&mut self) -> Result<()> {
+        match &mut self.server {
+            Some(server) => process::stop(server, Signal::INT).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// `PATH` with a folder in front.
+pub fn path_with(folder: &Path) -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
+}
+
+/// The folder of the newest server's programs.
+fn bin() -> Result<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort();
+    let debian = versions.pop().map(|(_, bin)| bin);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = debian.into_iter().chain(std::env::split_paths(&path));
+    candidates
+        .into_iter()
+        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+        .context("there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql")
+}
+
+async fn has_extension(bin: &Path, name: &str) -> bool {
+    let mut command = process::command(&bin.join("pg_config"), None, "KILL");
+    let Ok(folder) = process::run(command.arg("--sharedir")).await else {
+        return false;
+    };
+    Path::new(folder.trim()).join("extension").join(format!("{name}.control")).exists()
+}
+
+/// As root: the user that the server runs as, who is given the folder, as PostgreSQL refuses to run as root.
+async fn unprivileged(folder: &Path) -> Result<Option<String>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    for user in ["postgres", "nobody"] {
+        let id = |flag: &'static str| async move {
+            let output = process::run(tokio::process::Command::new("id").args([flag, user])).await?;
+            output.trim().parse::<u32>().context("id printed no number")
+        };
+        if let (Ok(uid), Ok(gid)) = (id("-u").await, id("-g").await) {
+            chown(folder, Some(uid), Some(gid))?;
+            return Ok(Some(user.to_owned()));
+        }
+    }
+    bail!("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+}

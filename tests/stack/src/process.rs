@@ -1,0 +1,57 @@
+//! Child processes that never outlive us.
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{path::Path, time::Duration};
+use tokio::process::{Child, Command};
+
+/// Debian's tool for running a program with another user, and for ending it with its parent.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
+/// How long a child gets to end by itself.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A command that, where the machine can, gets `signal` when we die, however we die; and, with a `user`, runs as
+/// that user.
+pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
+    let mut command = if Path::new(SETPRIV).exists() {
+        let mut command = Command::new(SETPRIV);
+        command.args(["--pdeathsig", signal]);
+        if let Some(user) = user {
+            command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+        }
+        command.arg("--").arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.kill_on_drop(true);
+    command
+}
+
+/// Asks a child to end, by its own process id, and waits until it has; kills it when it does not.
+pub async fn stop(child: &mut Child, signal: Signal) -> Result<()> {
+    let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
+        return Ok(());
+    };
+    kill_process(pid, signal).context("the child could not be signalled")?;
+    if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+        child.kill().await.context("the child could not be killed")?;
+    }
+    Ok(())
+}
+
+/// Runs a command to its end and gives its output, or an error with what it printed.
+pub async fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().await.with_context(|| format!("{:?} does not run", command.as_std()))?;
+    if !output.status.success() {
+        bail!(
+            "{:?} failed ({}):\n{}{}",
+            command.as_std(),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,218 @@
+//! Unknown is not failed: what Purple Flea's answers, and its silence, prove. Whatever happens on the way, no bet is
+//! sent twice.
+
+use crate::front_door::{FrontDoor, Reply, assert_problem, reply, row, settings, soon};
+use anyhow::Result;
+use serde_json::json;
+use stack::{
+    host::{Build, Host, Kind, Options},
+    http1,
+    purple_flea::{Fault, How, PurpleFlea},
+    webhook,
+};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_rustls::{TlsAcceptor, rustls};
+
+async fn one(door: &FrontDoor, fault: Fault) -> Result<Reply> {
+    let before = door.purple_flea.requests().len();
+    door.purple_flea.misbehave_once(fault);
+    let reply = door.deposit(1, "100").await?;
+    assert_eq!(door.purple_flea.requests().len(), before + 1, "sent once and never again");
+    Ok(reply)
+}
+
+fn answers(status: u16, body: &str) -> Fault {
+    Fault { after_the_bet: false, how: How::answer(status, body) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bet_that_purple_flea_refuses_is_final_and_carries_its_code() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    for status in [400, 402, 409, 422] {
+        let reply = one(&door, answers(status, r#"{"error":"kelly_limit_exceeded","max_bet":4.93}"#)).await?;
+        assert_problem(&reply, 422, "rejected", "no");
+        assert_eq!(reply.body["retryable"], false);
+        assert_eq!(reply.body["purple_flea_code"], "kelly_limit_exceeded");
+        assert_eq!(reply.body["max_bet"].to_string(), "4.93");
+        assert_eq!(reply.body["reference"], "wallet-change-1");
+    }
+    let poor = r#"{"record":{"id":1,"agent_id":"agent-002","change_type":"deposit","new_balance":100}}"#;
+    assert_eq!(door.send(1, poor).await?.body["purple_flea_code"], "unknown_agent");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_or_url_condemns_no_deposit() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    for status in [401, 403, 404] {
+        let reply = one(&door, answers(status, "{}")).await?;
+        assert_problem(&reply, 503, "purple_flea_refused_us", "no");
+        assert_eq!((&reply.body["retryable"], &reply.headers["retry-after"]), (&json!(true), &"60".parse()?));
+    }
+    let door = FrontDoor::with(&[("purple_flea_key", "another-key")]).await?;
+    assert_problem(&door.deposit(1, "100").await?, 503, "purple_flea_refused_us", "no");
+    assert!(door.purple_flea.bets().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_say_how_long_to_wait() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let silent = one(&door, answers(429, r#"{"error":"rate_limited"}"#)).await?;
+    assert_problem(&silent, 503, "rate_limited", "no");
+    assert_eq!(silent.headers["retry-after"], "60");
+    let mut how = How::answer(429, "{}");
+    if let How::Answer { headers, .. } = &mut how {
+        headers.push(("retry-after", "17".to_owned()));
+    }
+    let told = one(&door, Fault { after_the_bet: false, how }).await?;
+    assert_eq!((&told.headers["retry-after"], &told.body["retryable"]), (&"17".parse()?, &json!(true)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_after_sending_is_unknown_whether_the_bet_was_taken_or_not() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    for after_the_bet in [false, true] {
+        for status in [500, 502, 503, 504, 408] {
+            let reply = one(&door, Fault { after_the_bet, how: How::answer(status, "{}") }).await?;
+            assert_problem(&reply, 502, "outcome_unknown", "unknown");
+            assert_eq!(reply.body["retryable"], false);
+            assert!(!reply.headers.contains_key("retry-after"));
+        }
+        for how in [How::Reset, How::BreakOff] {
+            let reply = one(&door, Fault { after_the_bet, how }).await?;
+            assert_problem(&reply, 502, "outcome_unknown", "unknown");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_a_bet_is_never_followed() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    for status in [301, 302, 303, 307, 308] {
+        let mut how = How::answer(status, "{}");
+        if let How::Answer { headers, .. } = &mut how {
+            headers.push(("location", format!("{}/casino/crash", door.purple_flea.url)));
+        }
+        let reply = one(&door, Fault { after_the_bet: false, how }).await?;
+        assert_problem(&reply, 502, "outcome_unknown", "unknown");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_without_an_outcome_is_unknown() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let cut_off = format!(r#"{{"outcome":"win","payout":15,"padding":"{}"}}"#, "x".repeat(64 * 1024));
+    for body in [
+        "",
+        "{}",
+        "null",
+        "<html>ok</html>",
+        r#"{"outcome":"pending"}"#,
+        r#"{"won":true,"outcome":"loss"}"#,
+        &cut_off,
+    ] {
+        let reply = one(&door, answers(200, body)).await?;
+        assert_problem(&reply, 502, "outcome_unknown", "unknown");
+    }
+    let readable =
+        one(&door, answers(201, r#"{"won":"true","amount_won":"15.00","extra":{"a":[1]}}"#)).await?;
+    assert_eq!((&readable.body["status"], &readable.body["outcome"]), (&json!("executed"), &json!("win")));
+    assert_eq!(readable.body["payout"].to_string(), "15.00");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_counts_even_when_its_text_is_too_long_to_read() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let reply = one(&door, answers(400, &"x".repeat(200 * 1024))).await?;
+    assert_problem(&reply, 422, "rejected", "no");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_drips_or_stalls_ends_at_the_timeout_as_unknown() -> Result<()> {
+    for how in [How::Hang, How::Drip, How::Stall] {
+        let door = FrontDoor::with(&[("purple_flea_timeout_ms", "1500")]).await?;
+        let reply = one(&door, Fault { after_the_bet: true, how }).await?;
+        assert_problem(&reply, 504, "timed_out", "unknown");
+        let line = door.line(&["timed_out"]).await?;
+        let ms: f64 = line["purple_flea_ms"].to_string().parse()?;
+        assert!((1_500.0..8_000.0).contains(&ms), "{line}");
+    }
+    Ok(())
+}
+
+/// A function that plays at this URL.
+async fn function_at(url: &str, allowed_origins: Option<Vec<String>>) -> Result<Host> {
+    let mut settings = settings(url);
+    settings.insert("purple_flea_timeout_ms".into(), "1500".into());
+    Host::start(Kind::Embedded, Options { build: Build::Spin, settings, allowed_origins }).await
+}
+
+async fn deposit(host: &Host) -> Result<Reply> {
+    let body = row(1, "100");
+    let request = webhook::signed(&format!("{}/", host.url), "wallet-change-1", body.as_bytes())?;
+    reply(request.body(body.into())?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bet_that_never_left_is_known_not_to_have_been_made() -> Result<()> {
+    let (listener, closed) = http1::listen().await?;
+    drop(listener);
+    for url in [closed.as_str(), "https://name.invalid"] {
+        let reply = deposit(&function_at(url, None).await?).await?;
+        assert_problem(&reply, 503, "not_reached", "no");
+        assert_eq!((&reply.body["retryable"], &reply.headers["retry-after"]), (&json!(true), &"10".parse()?));
+    }
+    let purple_flea = PurpleFlea::start().await?;
+    let denied = deposit(&function_at(&purple_flea.url, Some(vec![])).await?).await?;
+    assert_problem(&denied, 503, "not_reached", "no");
+    assert!(purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_in_its_handshake_ends_at_the_timeout() -> Result<()> {
+    let (listener, url) = http1::listen().await?;
+    let silent = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    let reply = deposit(&function_at(&url.replace("http:", "https:"), None).await?).await?;
+    assert_eq!(reply.status, 504, "{}", reply.body);
+    silent.abort();
+    Ok(())
+}
+
+/// The hosts call a bad certificate a broken handshake, which is no proof; so the reply is `unknown`, the safe side.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_a_certificate_that_nobody_trusts_is_not_told_the_key() -> Result<()> {
+    let (listener, url) = http1::listen().await?;
+    let server = tokio::spawn(tls_server(listener));
+    let host = function_at(&url.replace("http:", "https:"), None).await?;
+    let reply = deposit(&host).await?;
+    assert!(matches!(reply.status.as_u16(), 502 | 503), "{}", reply.body);
+    assert!(!soon(server).await???, "the handshake was completed");
+    Ok(())
+}
+
+/// Whether the first caller completes the handshake with a self-made certificate.
+async fn tls_server(listener: TcpListener) -> Result<bool> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())
+        .map_err(anyhow::Error::msg)?;
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+    let (stream, _) = listener.accept().await?;
+    Ok(TlsAcceptor::from(Arc::new(config)).accept(stream).await.is_ok())
+}
