@@ -1,1 +1,171 @@
-//! Later.
+//! The scripts do what they say, and clean up after themselves.
+
+use crate::front_door::{FrontDoor, soon};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use stack::{
+    postgres::{Cluster, OWNER, repository},
+    webhook,
+};
+use std::process::{Output, Stdio};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
+    process::Command,
+};
+
+fn script(name: &str) -> Command {
+    let mut command = Command::new(repository().join("scripts").join(name));
+    // As a person would, not as a part of this cargo.
+    command.current_dir(repository()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+async fn output(command: &mut Command) -> Result<Output> {
+    soon(command.output()).await?.context("it does not run")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
+    for name in ["build", "dev", "invoke", "migrate", "test"] {
+        let help = output(script(name).arg("--help")).await?;
+        assert!(help.status.success() && text(&help.stdout).starts_with("Usage: scripts/"), "{name}");
+        let unknown = output(script(name).arg("--no-such-option")).await?;
+        assert_eq!(unknown.status.code(), Some(2), "{name}: {}", text(&unknown.stderr));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_once_ends_with_the_functions_reply_and_leaves_nothing_behind() -> Result<()> {
+    let output = output(script("dev").arg("--once")).await?;
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let stdout = text(&output.stdout);
+    let reply: Value = serde_json::from_str(stdout.lines().last().context("no output")?)?;
+    assert_eq!((&reply["status"], &reply["wager"].to_string()), (&"executed".into(), &"10.00".to_owned()));
+    assert_eq!(reply["reference"], "wallet-change-1");
+    assert_nothing_listens(&said).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -> Result<()> {
+    let mut child = script("dev").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+    let mut said = String::new();
+    soon(async {
+        while let Some(line) = lines.next_line().await? {
+            said.push_str(&line);
+            said.push('\n');
+            if line.starts_with("Deposits, replies and trades") {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    let database =
+        said.split_whitespace().find(|word| word.starts_with("postgresql://")).context("no URL was said")?;
+    let deposit = "insert into wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
+    let (client, connection) = tokio_postgres::connect(database, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    client.batch_execute(deposit).await?;
+    let shown = soon(async {
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("trade ") {
+                return anyhow::Ok(line);
+            }
+        }
+        anyhow::bail!("it ended")
+    })
+    .await??;
+    assert!(shown.contains("wallet-change-1"), "{shown}");
+    let pid = child.id().context("no pid")?.to_string();
+    assert!(output(Command::new("kill").args(["-INT", &pid])).await?.status.success());
+    assert!(soon(child.wait()).await??.success());
+    assert_nothing_listens(&said).await;
+    Ok(())
+}
+
+/// No URL of the loopback interface that was printed answers any more.
+async fn assert_nothing_listens(said: &str) {
+    let addresses: Vec<&str> = said
+        .split("127.0.0.1:")
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+        .collect();
+    assert!(addresses.len() >= 3, "{said}");
+    for port in addresses {
+        let address = format!("127.0.0.1:{port}");
+        let gone = soon(async {
+            while TcpStream::connect(&address).await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        assert!(gone.await.is_ok(), "{address} still listens");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<()> {
+    let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
+    let invoke = || {
+        let mut command = script("invoke");
+        command.env("FUNCTION_URL", door.url("/execute-trade")).arg("docs/deposit.json");
+        command
+    };
+    let sent = output(invoke().env("WEBHOOK_SECRET", webhook::SECRET)).await?;
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    let reply: Value = serde_json::from_slice(&sent.stdout)?;
+    assert_eq!((&reply["status"], &reply["reference"]), (&"executed".into(), &"wallet-change-1001".into()));
+
+    let by_token = output(invoke().env("WEBHOOK_TOKEN", "a-token-for-calls-by-hand")).await?;
+    assert!(by_token.status.success(), "{}", text(&by_token.stderr));
+
+    let printed = output(invoke().env("WEBHOOK_SECRET", webhook::SECRET).arg("--print")).await?;
+    let line = text(&printed.stdout);
+    assert!(line.starts_with("curl ") && !line.contains(&webhook::SECRET[6..]), "{line}");
+    let ran = output(Command::new("bash").current_dir(repository()).args(["-c", &line])).await?;
+    assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed");
+    assert_eq!(door.purple_flea.bets().len(), 3);
+
+    let refused =
+        output(invoke().env("WEBHOOK_SECRET", "whsec_YW5vdGhlciBzZWNyZXQsIG5vdCB0aGUgcmlnaHQgb25l")).await?;
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&refused.stdout)?["code"], "unauthorized");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_migration_changes_nothing_and_a_failed_one_neither() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let owner = cluster.connect(OWNER).await?;
+    let migrate = |url: String| {
+        let mut command = script("migrate");
+        command.env("DATABASE_URL", url);
+        command
+    };
+    let tables = async || -> Result<i64> {
+        let count = "select count(*) from pg_tables where schemaname in ('public', 'purple_flea')";
+        Ok(owner.query_one(count, &[]).await?.get(0))
+    };
+    let dry = output(migrate(cluster.url(OWNER)).arg("--dry-run")).await?;
+    assert!(dry.status.success(), "{}", text(&dry.stderr));
+    assert_eq!(tables().await?, 0);
+
+    // Something in the way of the third file: what the first two did goes too.
+    owner.batch_execute("create view public.trade_results as select 1").await?;
+    let failed = output(&mut migrate(cluster.url(OWNER))).await?;
+    assert!(!failed.status.success());
+    assert!(text(&failed.stderr).contains("sql/020_tables.sql"), "{}", text(&failed.stderr));
+    assert_eq!(tables().await?, 0);
+
+    let nobody = output(&mut migrate(cluster.url("nobody"))).await?;
+    assert!(!nobody.status.success());
+    Ok(())
+}

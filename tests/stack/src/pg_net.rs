@@ -116,9 +116,13 @@ impl Worker {
             let exchange = self.exchange(row.get(1), row.get(2), row.get(3));
             (row.get::<_, i64>(0), tokio::time::timeout(timeout, exchange).await)
         });
-        for (id, result) in join_all(exchanges).await {
+        let results = join_all(exchanges).await;
+        // Nobody sees one response of a batch before the others.
+        self.client.batch_execute("begin").await?;
+        for (id, result) in results {
             self.store(id, result).await?;
         }
+        self.client.batch_execute("commit").await?;
         Ok(rows.len())
     }
 
@@ -218,13 +222,13 @@ struct Connections(Mutex<HashMap<String, Vec<SendRequest<Full<Bytes>>>>>);
 impl Connections {
     async fn send(&self, message: &Message) -> Result<Response<Bytes>> {
         let place = message.uri.authority().context("URL using bad/illegal format")?.to_string();
-        if let Some(mut kept) = self.take(&place) {
-            if let Ok(response) = exchange(&mut kept, message).await {
-                self.keep(place, kept);
-                return Ok(response);
-            }
-            // libcurl does the same, and says nothing: the request may be executed twice.
+        if let Some(mut kept) = self.take(&place)
+            && let Ok(response) = exchange(&mut kept, message).await
+        {
+            self.keep(place, kept);
+            return Ok(response);
         }
+        // After a kept connection died libcurl does the same, and says nothing: the request may be executed twice.
         let mut fresh = http1::connect(&message.uri).await.ok().context("Couldn't connect to server")?;
         let response =
             exchange(&mut fresh, message).await.context("Server returned nothing (no headers, no data)")?;
