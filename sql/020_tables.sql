@@ -85,7 +85,7 @@ declare
 begin
   for wanted in
     select * from (values
-      ('agents',          'agents_id_check',                     $c$check (char_length(id) between 1 and 128 and id !~ '[[:cntrl:]]')$c$),
+      ('agents',          'agents_id_check',                     $c$check (octet_length(id) between 1 and 128 and id !~ '[[:cntrl:]]')$c$),
       ('agents',          'agents_balance_check',                $c$check (balance >= 0 and balance <> 'NaN')$c$),
       ('agents',          'agents_status_check',                 $c$check (status in ('idle', 'trading', 'offline'))$c$),
       ('wallet_changes',  'wallet_changes_change_type_check',    $c$check (change_type in ('deposit', 'withdrawal', 'payout'))$c$),

@@ -2,8 +2,9 @@
 //! `spin` feature, from the environment (the same names in capitals), and validated once, here.
 
 use crate::{
+    game::{CashoutAt, GameName, Side},
     money::Amount,
-    policy::{CashoutAt, GameName, Policy, Side},
+    policy::Policy,
     purple_flea::{Api, BaseUrl, Key, PurpleFlea},
     webhook::signature::{Callers, Secret, Token},
 };

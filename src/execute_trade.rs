@@ -2,14 +2,16 @@
 
 use crate::{
     config::Settings,
+    game::{CashoutAt, Game, GameName, Side},
     log::{Line, milliseconds},
     money::Amount,
     outside::Outside,
-    policy::{Bet, CashoutAt, Decision, Game, GameName, Side, Skip},
+    policy::{Bet, Decision, Skip},
     problem::{Problem, json},
-    purple_flea::Outcome,
+    purple_flea::reply::Outcome,
     webhook::{
-        event::{self, Event, Reference},
+        event::{self, Event, Unhandled},
+        reference::Reference,
         signature::{self, Caller},
     },
 };
@@ -80,9 +82,9 @@ async fn execute(
     let (row, choice) = match event::read(body)? {
         Event::Inserted { row, choice } => (row, choice),
         Event::Ledger => return Err(Problem::LedgerNotConfigured),
-        Event::Unhandled(skip) => {
-            line.decision = Some(skip.name());
-            return Ok(skipped(skip, None, None));
+        Event::Unhandled(why) => {
+            line.decision = Some(why.name());
+            return Ok(unhandled(why));
         }
     };
     let reference = Reference::of(&row, webhook_id.as_deref())?;
@@ -92,7 +94,7 @@ async fn execute(
     match settings.policy.with(&choice).decide(&row) {
         Decision::Skip(skip) => {
             line.decision = Some(skip.name());
-            Ok(skipped(skip, Some(reference), Some(&row.agent_id)))
+            Ok(skipped(skip, reference, &row.agent_id))
         }
         Decision::Paused => {
             line.decision = Some("paused");
@@ -141,13 +143,24 @@ fn executed(bet: &Bet, reference: &Reference, outcome: &Outcome) -> Response<Vec
     })
 }
 
-fn skipped(skip: Skip, reference: Option<&Reference>, agent_id: Option<&str>) -> Response<Vec<u8>> {
+fn unhandled(why: Unhandled) -> Response<Vec<u8>> {
+    ok(&NotBet {
+        status: "skipped",
+        reason: why.name(),
+        detail: match why {
+            Unhandled::Table => "Only rows of public.wallet_changes lead to bets.",
+            Unhandled::Kind => "Only inserted rows lead to bets.",
+        },
+        reference: None,
+        agent_id: None,
+    })
+}
+
+fn skipped(skip: Skip, reference: &Reference, agent_id: &str) -> Response<Vec<u8>> {
     ok(&NotBet {
         status: "skipped",
         reason: skip.name(),
         detail: match skip {
-            Skip::UnhandledTable => "Only rows of public.wallet_changes lead to bets.",
-            Skip::UnhandledEvent => "Only inserted rows lead to bets.",
             Skip::NotADeposit => "Only rows whose change_type is deposit lead to bets.",
             Skip::NoBalance => "The row has no new_balance to take a part of.",
             Skip::BelowMinBalance => "new_balance is below min_balance.",
@@ -155,8 +168,8 @@ fn skipped(skip: Skip, reference: Option<&Reference>, agent_id: Option<&str>) ->
             Skip::WagerTooSmall => "The wager would be below $0.01.",
             Skip::TooLarge => "The wager could win more than a result can hold (99999999.9999).",
         },
-        reference: reference.map(Reference::as_str),
-        agent_id,
+        reference: Some(reference.as_str()),
+        agent_id: Some(agent_id),
     })
 }
 

@@ -7,7 +7,8 @@
 //! | in: the route, the method, the size, the content type | [`router`] |
 //! | verify: who calls | [`webhook::signature`] |
 //! | read: what happened | [`webhook::event`] |
-//! | decide: bet or skip, and how much | [`policy`] |
+//! | name: what it is called | [`webhook::reference`] |
+//! | decide: bet or skip, and how much | [`policy`], on a [`game`] |
 //! | call: Purple Flea, and what its reply proves | [`purple_flea`] |
 //! | out: the reply, and one line of log | [`execute_trade`], [`problem`], [`log`] |
 //!
@@ -36,6 +37,7 @@
 
 pub mod config;
 pub mod execute_trade;
+pub mod game;
 pub mod health;
 pub mod log;
 pub mod money;

@@ -1,88 +1,17 @@
 //! Decide: whether a deposit is bet on, on which game, and with how much. Pure.
 
-use crate::{money::Amount, webhook::event::WalletChange};
+use crate::{
+    game::{CashoutAt, Choice, Game, GameName, Side},
+    money::Amount,
+    webhook::event::WalletChange,
+};
 use rust_decimal::{Decimal, RoundingStrategy};
-use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Digits after the point of a wager: cents.
 const CENTS: u32 = 2;
 
 /// The smallest bet that Purple Flea takes: $0.01.
 const SMALLEST_WAGER: Decimal = Decimal::from_parts(1, 0, 0, false, CENTS);
-
-/// The most that a won coin-flip pays per dollar. Purple Flea's pages say 1.95 to 1.99; two is the bound.
-const COIN_FLIP_PAYS_AT_MOST: Decimal = Decimal::TWO;
-
-/// The games that a deposit can be bet on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GameName {
-    /// A multiplier climbs until it crashes; won when it passes the cash-out first.
-    Crash,
-    /// Heads or tails.
-    CoinFlip,
-}
-
-/// A side of the coin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// Heads.
-    Heads,
-    /// Tails.
-    Tails,
-}
-
-/// The multiplier at which a crash bet cashes out: 1.01 to 100, at most two digits after the point (the crash
-/// point itself is a number of hundredths).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct CashoutAt(Amount);
-
-impl CashoutAt {
-    /// A cash-out; `None` outside 1.01 to 100, or with a fraction of a hundredth.
-    pub fn new(amount: Amount) -> Option<Self> {
-        let value = amount.decimal().normalize();
-        let lowest = Decimal::from_parts(101, 0, 0, false, CENTS);
-        (value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= CENTS).then_some(Self(amount))
-    }
-}
-
-impl<'de> Deserialize<'de> for CashoutAt {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::new(Amount::deserialize(deserializer)?).ok_or_else(|| {
-            de::Error::custom(
-                "cashout_at must lie within 1.01 and 100, with at most 2 digits after the point",
-            )
-        })
-    }
-}
-
-/// A game with what it needs to be played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Game {
-    /// Crash, cashing out at a multiplier.
-    Crash(CashoutAt),
-    /// Coin-flip on a side.
-    CoinFlip(Side),
-}
-
-impl Game {
-    /// Its name.
-    pub fn name(self) -> GameName {
-        match self {
-            Self::Crash(_) => GameName::Crash,
-            Self::CoinFlip(_) => GameName::CoinFlip,
-        }
-    }
-
-    /// The most that a dollar on it can pay.
-    fn pays_at_most(self) -> Decimal {
-        match self {
-            Self::Crash(CashoutAt(at)) => at.decimal(),
-            Self::CoinFlip(_) => COIN_FLIP_PAYS_AT_MOST,
-        }
-    }
-}
 
 /// The rules that a deposit is judged by. [`crate::config`] says what each means and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,18 +34,6 @@ pub struct Policy {
     pub paused: bool,
 }
 
-/// What a caller may choose for one call, under its signature: never a limit, never the pause.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Choice {
-    /// The game.
-    pub game: Option<GameName>,
-    /// The cash-out of a crash bet.
-    pub cashout_at: Option<CashoutAt>,
-    /// The side of a coin-flip.
-    pub side: Option<Side>,
-}
-
 /// A bet that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bet {
@@ -131,10 +48,6 @@ pub struct Bet {
 /// Why nothing is bet, and nothing ever will be for this event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
-    /// The row is of a table that this function does nothing about.
-    UnhandledTable,
-    /// The row was not inserted but changed or deleted.
-    UnhandledEvent,
     /// The row is a withdrawal, a payout or something else that is not a deposit.
     NotADeposit,
     /// The row does not say what the wallet holds.
@@ -153,8 +66,6 @@ impl Skip {
     /// Its name in replies and logs.
     pub fn name(self) -> &'static str {
         match self {
-            Self::UnhandledTable => "unhandled_table",
-            Self::UnhandledEvent => "unhandled_event",
             Self::NotADeposit => "not_a_deposit",
             Self::NoBalance => "no_balance",
             Self::BelowMinBalance => "below_min_balance",

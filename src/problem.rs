@@ -5,9 +5,10 @@
 use crate::{
     config::SettingError,
     money::Amount,
-    purple_flea::{Doubt, Failure},
+    purple_flea::reply::{Doubt, Failure},
     webhook::{
-        event::{ReadError, Reference, ReferenceError},
+        event::ReadError,
+        reference::{Reference, ReferenceError},
         signature::Refusal,
     },
 };

@@ -1,4 +1,5 @@
-//! What comes in: who sent it ([`signature`]) and what it says ([`event`]).
+//! What comes in: who sent it ([`signature`]), what it says ([`event`]) and what it is called ([`reference`]).
 
 pub mod event;
+pub mod reference;
 pub mod signature;

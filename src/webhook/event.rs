@@ -6,19 +6,13 @@
 //!
 //! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
 
-use crate::{
-    money::Amount,
-    policy::{Choice, Skip},
-};
+use crate::{game::Choice, money::Amount};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
 
 /// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
 pub const AGENT_ID_LIMIT_BYTES: usize = 128;
-
-/// Longest reference, in bytes: what Purple Flea documents as the most of an `Idempotency-Key`.
-pub const REFERENCE_LIMIT_BYTES: usize = 64;
 
 /// A row of `wallet_changes`, as far as it matters here. Unknown columns are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +40,28 @@ pub enum Event {
         choice: Choice,
     },
     /// Something that this function does nothing about.
-    Unhandled(Skip),
+    Unhandled(Unhandled),
     /// The doorbell of a ledger. Without a ledger's settings it must never lead to a bet.
     Ledger,
+}
+
+/// Why nothing is done about an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unhandled {
+    /// The row is of another table than `public.wallet_changes`.
+    Table,
+    /// The row was not inserted but changed or deleted.
+    Kind,
+}
+
+impl Unhandled {
+    /// Its name in replies and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "unhandled_table",
+            Self::Kind => "unhandled_event",
+        }
+    }
 }
 
 /// Why a body is not an event.
@@ -185,10 +198,10 @@ fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
 fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadError> {
     let differs = |given: &Option<String>, ours: &str| given.as_deref().is_some_and(|g| g != ours);
     if differs(&change.schema, "public") || differs(&change.table, "wallet_changes") {
-        return Ok(Event::Unhandled(Skip::UnhandledTable));
+        return Ok(Event::Unhandled(Unhandled::Table));
     }
     if differs(&change.kind, "INSERT") {
-        return Ok(Event::Unhandled(Skip::UnhandledEvent));
+        return Ok(Event::Unhandled(Unhandled::Kind));
     }
     match change.record {
         Some(record) => read_record(object(record.get().as_bytes())?, choice),
@@ -234,48 +247,10 @@ impl WalletChange {
     }
 }
 
-/// Our name for a deposit's job: what people, logs and Purple Flea's `Idempotency-Key` call it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference(String);
-
-/// Why an event has no usable reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReferenceError {
-    /// Neither an `id` in the row nor a `webhook-id`.
-    Missing,
-    /// The `webhook-id` has a character other than `A-Z a-z 0-9 . _ : -`, or is over 64 bytes long.
-    Malformed,
-    /// The `webhook-id` and the row's `id` name two different deposits.
-    Mismatch,
-}
-
-impl Reference {
-    /// `wallet-change-{id}`; without an id in the row the `webhook-id`. Where both exist they must agree.
-    pub fn of(row: &WalletChange, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
-        match (row.id.map(|id| format!("wallet-change-{id}")), webhook_id) {
-            (Some(ours), Some(theirs)) if ours != theirs => Err(ReferenceError::Mismatch),
-            (Some(ours), _) => Ok(Self(ours)),
-            (None, Some(theirs)) if is_plain(theirs) => Ok(Self(theirs.to_owned())),
-            (None, Some(_)) => Err(ReferenceError::Malformed),
-            (None, None) => Err(ReferenceError::Missing),
-        }
-    }
-
-    /// The text of it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-fn is_plain(text: &str) -> bool {
-    (1..=REFERENCE_LIMIT_BYTES).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{GameName, Side};
+    use crate::game::{GameName, Side};
     use proptest::prelude::*;
 
     const ROW: &str = r#"{"id":42,"agent_id":"agent-001","change_type":"deposit","change_amount":100.0000,"new_balance":"100.0000","created_at":"2026-11-21T00:00:00Z"}"#;
@@ -352,10 +327,10 @@ mod tests {
     #[test]
     fn other_tables_and_other_events_are_left_alone() {
         for (head, skip) in [
-            (r#""type":"INSERT","table":"agents","schema":"public""#, Skip::UnhandledTable),
-            (r#""type":"INSERT","table":"wallet_changes","schema":"audit""#, Skip::UnhandledTable),
-            (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
-            (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Skip::UnhandledEvent),
+            (r#""type":"INSERT","table":"agents","schema":"public""#, Unhandled::Table),
+            (r#""type":"INSERT","table":"wallet_changes","schema":"audit""#, Unhandled::Table),
+            (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
+            (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
         ] {
             for record in [ROW, "null", r#"{"id":"agent-001"}"#] {
                 let body = format!(r#"{{{head},"record":{record},"old_record":null}}"#);
@@ -435,20 +410,6 @@ mod tests {
         assert!(read(b"{\"agent_id\":\"\xff\",\"change_type\":\"deposit\"}").is_err());
         let long = format!(r#"{{"agent_id":"a","change_type":"deposit","id":"{}"}}"#, "x".repeat(60_000));
         assert!(refused(&long).len() <= 4 * DETAIL_LIMIT_CHARS);
-    }
-
-    #[test]
-    fn the_reference_is_the_rows_and_the_webhook_id_must_agree() {
-        let with = row(ROW);
-        let without = row(r#"{"agent_id":"a","change_type":"deposit"}"#);
-        let of = |row, id| Reference::of(row, id).map(|r| r.as_str().to_owned());
-        assert_eq!(of(&with, None).unwrap(), "wallet-change-42");
-        assert_eq!(of(&with, Some("wallet-change-42")).unwrap(), "wallet-change-42");
-        assert_eq!(of(&with, Some("wallet-change-43")), Err(ReferenceError::Mismatch));
-        assert_eq!(of(&without, Some("by-hand-1")).unwrap(), "by-hand-1");
-        assert_eq!(of(&without, None), Err(ReferenceError::Missing));
-        assert_eq!(of(&without, Some("a b")), Err(ReferenceError::Malformed));
-        assert_eq!(of(&without, Some(&"x".repeat(65))), Err(ReferenceError::Malformed));
     }
 
     proptest! {

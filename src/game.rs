@@ -1,0 +1,95 @@
+//! The games that a deposit can be bet on, and what a caller may choose of them.
+
+use crate::money::Amount;
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// Digits after the point of a cash-out: the crash point itself is a number of hundredths.
+const HUNDREDTHS: u32 = 2;
+
+/// The most that a won coin-flip pays per dollar. Purple Flea's pages say 1.95 to 1.99; two is the bound.
+const COIN_FLIP_PAYS_AT_MOST: Decimal = Decimal::TWO;
+
+/// The games that a deposit can be bet on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GameName {
+    /// A multiplier climbs until it crashes; won when it passes the cash-out first.
+    Crash,
+    /// Heads or tails.
+    CoinFlip,
+}
+
+/// A side of the coin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Heads.
+    Heads,
+    /// Tails.
+    Tails,
+}
+
+/// The multiplier at which a crash bet cashes out: 1.01 to 100, at most two digits after the point (the crash
+/// point itself is a number of hundredths).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CashoutAt(Amount);
+
+impl CashoutAt {
+    /// A cash-out; `None` outside 1.01 to 100, or with a fraction of a hundredth.
+    pub fn new(amount: Amount) -> Option<Self> {
+        let value = amount.decimal().normalize();
+        let lowest = Decimal::from_parts(101, 0, 0, false, HUNDREDTHS);
+        (value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= HUNDREDTHS)
+            .then_some(Self(amount))
+    }
+}
+
+impl<'de> Deserialize<'de> for CashoutAt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(Amount::deserialize(deserializer)?).ok_or_else(|| {
+            de::Error::custom(
+                "cashout_at must lie within 1.01 and 100, with at most 2 digits after the point",
+            )
+        })
+    }
+}
+
+/// A game with what it needs to be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Game {
+    /// Crash, cashing out at a multiplier.
+    Crash(CashoutAt),
+    /// Coin-flip on a side.
+    CoinFlip(Side),
+}
+
+impl Game {
+    /// Its name.
+    pub fn name(self) -> GameName {
+        match self {
+            Self::Crash(_) => GameName::Crash,
+            Self::CoinFlip(_) => GameName::CoinFlip,
+        }
+    }
+
+    /// The most that a dollar on it can pay.
+    pub fn pays_at_most(self) -> Decimal {
+        match self {
+            Self::Crash(CashoutAt(at)) => at.decimal(),
+            Self::CoinFlip(_) => COIN_FLIP_PAYS_AT_MOST,
+        }
+    }
+}
+
+/// What a caller may choose for one call, under its signature: never a limit, never the pause.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// The game.
+    pub game: Option<GameName>,
+    /// The cash-out of a crash bet.
+    pub cashout_at: Option<CashoutAt>,
+    /// The side of a coin-flip.
+    pub side: Option<Side>,
+}
