@@ -41,7 +41,9 @@ impl Process {
                 ]);
                 command.args(["--addr", &address]);
                 for (name, value) in &options.settings {
-                    command.arg("--env").arg(format!("{}={value}", name.to_ascii_uppercase()));
+                    // By name alone: everybody on the machine may read a process's arguments.
+                    let name = name.to_ascii_uppercase();
+                    command.env(&name, value).arg("--env").arg(name);
                 }
                 command.arg(options.build.artifact()?);
                 command
