@@ -47,13 +47,12 @@ struct Stack {
 
 /// Runs the stack: until the one deposit is answered, or for ever.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let mut stack = Stack::start().await?;
+    let stack = Stack::start().await?;
     stack.introduce();
     if options.once {
         let reply =
             timeout(ONCE_TIMEOUT, stack.once(options)).await.context("no reply came within 30 s")??;
         println!("{reply}");
-        stack.cluster.stop().await?;
         if reply["status"] != "executed" {
             bail!("the deposit was not bet on: {}", reply["detail"]);
         }

@@ -146,12 +146,13 @@ impl Cluster {
         migrate.env("DATABASE_URL", self.url(role)).env("PATH", path_with(&self.bin)?);
         process::run(&mut migrate).await
     }
+}
 
-    /// Ends the server in good order.
-    pub async fn stop(&mut self) -> Result<()> {
-        match &mut self.server {
-            Some(server) => process::stop(server, Signal::INT).await,
-            None => Ok(()),
+impl Drop for Cluster {
+    /// Ends the server at once, but not by killing it: that would leave its shared memory behind.
+    fn drop(&mut self) {
+        if let Some(server) = &mut self.server {
+            process::stop(server, Signal::QUIT);
         }
     }
 }

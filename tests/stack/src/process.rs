@@ -2,14 +2,20 @@
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio::process::{Child, Command};
 
 /// Debian's tool for running a program with another user, and for ending it with its parent.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// How long a child gets to end by itself.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A command that, where the machine can, gets `signal` when we die, however we die; and, with a `user`, runs as
 /// that user.
@@ -29,16 +35,17 @@ pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
     command
 }
 
-/// Asks a child to end, by its own process id, and waits until it has; kills it when it does not.
-pub async fn stop(child: &mut Child, signal: Signal) -> Result<()> {
-    let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
-        return Ok(());
-    };
-    kill_process(pid, signal).context("the child could not be signalled")?;
-    if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
-        child.kill().await.context("the child could not be killed")?;
+/// Asks a child to end, by its own process id, and waits until it has. One that does not is left to be killed when
+/// it is dropped.
+pub fn stop(child: &mut Child, signal: Signal) {
+    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if pid.is_none_or(|pid| kill_process(pid, signal).is_err()) {
+        return;
     }
-    Ok(())
+    let asked = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Runs a command to its end and gives its output, or an error with what it printed.
