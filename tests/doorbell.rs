@@ -117,7 +117,7 @@ async fn only_deposits_ring() -> Result<()> {
 async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<()> {
     let stack = EndToEnd::start().await?;
     // In one transaction, so that the queue is seen before it is sent.
-    stack.owner.batch_execute("begin").await?;
+    stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'; begin").await?;
     stack.deposit("new_balance", "100").await?;
     let queue = "select convert_from(body, 'UTF8'), headers::text, url from net.http_request_queue";
     let row = stack.owner.query_one(queue, &[]).await?;
@@ -127,6 +127,7 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
     let definitions = "select string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
                        where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
     let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
+    assert!(shown.contains("+00:00\""), "the row's time is not in UTC: {shown}");
     assert!(shown.contains("webhook-signature") && defined.contains("http_post"));
     assert!(!format!("{shown}{defined}").contains(&webhook::SECRET[6..]), "{shown}");
     Ok(())

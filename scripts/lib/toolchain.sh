@@ -1,7 +1,9 @@
+# shellcheck shell=bash
 # Finds or installs a Rust toolchain. Sourced by the other scripts, from the repository's root.
 #
 # toolchain_for_host: sets CARGO, for what runs on this machine.
 # toolchain_for_wasm: sets WASM_CARGO and WASM_OPTIONS, for the component.
+# shellcheck disable=SC2034 # they are used where this is sourced
 
 RUST_MINOR_MIN=95 # rust-version in Cargo.toml
 
@@ -65,7 +67,7 @@ toolchain_for_wasm() {
   debian_rust "building the component (Rust's standard library for wasm32-wasip2)"
   # rustc-web brings the library's sources; cargo builds it along, which needs the flag.
   WASM_CARGO=(env PATH="/usr/bin:$PATH" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-L native=/usr/lib/wasm32-wasi" cargo)
-  WASM_OPTIONS=(-Zbuild-std=std,panic_abort)
+  WASM_OPTIONS=("-Zbuild-std=std,panic_abort")
 }
 
 # rustfmt and clippy, of the toolchains in use.
@@ -91,7 +93,7 @@ pgtap() {
   local version
   if [ -d /usr/lib/postgresql ]; then
     # The newest is the one that the stack uses.
-    version=$(ls /usr/lib/postgresql | sort --numeric-sort | tail -n 1)
+    version=$(find /usr/lib/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort --numeric-sort | tail -n 1)
     install "the database's tests" "postgresql-$version-pgtap" libtap-parser-sourcehandler-pgtap-perl
   fi
   command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
