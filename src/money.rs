@@ -181,6 +181,14 @@ mod tests {
         }
 
         #[test]
+        fn any_number_however_long_or_large_is_read_or_refused_and_never_panics(
+            number in "-?[0-9]{1,40}(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,12})?",
+        ) {
+            let _ = number.parse::<Amount>();
+            let _ = Amount::rounded(&number);
+        }
+
+        #[test]
         fn every_value_of_the_column_survives_the_way_through_json(units in -999_999_999_999_i64..=999_999_999_999) {
             let amount = Amount::new(Decimal::new(units, 4)).unwrap();
             let json = serde_json::to_string(&amount).unwrap();
