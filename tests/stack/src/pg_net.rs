@@ -160,13 +160,13 @@ impl Worker {
     async fn exchange(
         &self,
         url: &str,
-        headers: serde_json::Value,
+        headers: Option<serde_json::Value>,
         body: Option<Vec<u8>>,
     ) -> Result<Response<Bytes>> {
         let mut message = Message {
             method: Method::POST,
             uri: url.parse().context("URL using bad/illegal format")?,
-            headers: serde_json::from_value(headers)?,
+            headers: headers.map(serde_json::from_value).transpose()?.unwrap_or_default(),
             body: body.unwrap_or_default().into(),
         };
         for _ in 0..REDIRECT_LIMIT {
