@@ -1,4 +1,4 @@
-//! What comes in: who sent it ([`signature`]), what it says ([`event`]) and what it is called ([`reference`]).
+//! What comes in: who sent it ([`signature`]), what it says ([`event`]) and what it is called ([`mod@reference`]).
 
 pub mod event;
 pub mod reference;
