@@ -18,16 +18,17 @@ async fn nothing_reached(door: FrontDoor) {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_are_no_event_are_refused() -> Result<()> {
     let door = FrontDoor::open().await?;
-    let deep = "[".repeat(10_000);
-    let deep_column =
-        format!(r#"{{"agent_id":"a","change_type":"deposit","new_balance":{}"#, "[".repeat(10_000));
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let deep_column = row(1, "100").replacen('{', &format!(r#"{{"note":{deep},"#), 1);
+    let deep_elsewhere = format!(r#"{{"record":{},"old_record":{deep}}}"#, row(1, "100"));
     for (body, code) in [
         ("", "invalid_json"),
         ("{", "invalid_json"),
         ("{\"new_balance\": NaN}", "invalid_json"),
         (&row(1, "100")[..50], "invalid_json"),
         (&deep, "invalid_event"),
-        (&deep_column, "invalid_json"),
+        (&deep_column, "invalid_event"),
+        (&deep_elsewhere, "invalid_event"),
         ("[]", "invalid_event"),
         ("null", "invalid_event"),
         ("\"deposit\"", "invalid_event"),
@@ -38,10 +39,14 @@ async fn bodies_that_are_no_event_are_refused() -> Result<()> {
         let reply = door.send(1, body).await?;
         assert_problem(&reply, 400, code, "no");
     }
-    let invalid_utf8 =
-        b"{\"agent_id\":\"\xff\xfe\",\"change_type\":\"deposit\",\"new_balance\":100,\"id\":1}";
-    let reply = reply(signed("wallet-change-1", &door, invalid_utf8)?).await?;
-    assert_problem(&reply, 400, "invalid_json", "no");
+    for invalid_utf8 in [
+        &b"{\"agent_id\":\"\xff\xfe\",\"change_type\":\"deposit\",\"new_balance\":100,\"id\":1}"[..],
+        b"{\"agent_id\":\"agent-001\",\"change_type\":\"deposit\",\"new_balance\":100,\"id\":1,\"note\":\"\xff\"}",
+        b"{\"record\":{\"agent_id\":\"agent-001\",\"change_type\":\"deposit\",\"new_balance\":100,\"id\":1},\"x\":\"\xff\"}",
+    ] {
+        let reply = reply(signed("wallet-change-1", &door, invalid_utf8)?).await?;
+        assert_problem(&reply, 400, "invalid_json", "no");
+    }
     nothing_reached(door).await;
     Ok(())
 }
