@@ -1,7 +1,7 @@
 //! What is built and what is declared agree.
 
 use anyhow::{Context, Result};
-use stack::{host::Build, postgres::repository};
+use stack::{host::Build, repository};
 use std::{collections::BTreeSet, fs};
 use toml::{Table, Value};
 

@@ -186,7 +186,9 @@ async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secr
         .body(b"in-the-body".to_vec())?;
     reply(wrong_token).await?;
     door.line(&["unauthorized"]).await?;
-    let everything = door.host.log.lines().join("\n");
+    let lines = door.host.log.lines();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let everything = lines.join("\n");
     for secret in
         [purple_flea::KEY, webhook::SECRET, &webhook::SECRET[6..], "hunter2", "in-the-query", "in-the-body"]
     {

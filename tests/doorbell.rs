@@ -27,18 +27,8 @@ impl EndToEnd {
         let door = FrontDoor::open().await?;
         let cluster = Cluster::start().await?;
         let pg_net = PgNet::start(&cluster).await?;
-        cluster.migrate(OWNER).await?;
-        let owner = cluster.connect(OWNER).await?;
-        let this = Self { door, cluster, owner, _pg_net: pg_net };
-        this.set("purple_flea_function_url", &this.door.url("/execute-trade")).await?;
-        this.set("purple_flea_webhook_secret", webhook::SECRET).await?;
-        this.owner.batch_execute("insert into public.agents (id) values ('agent-001')").await?;
-        Ok(this)
-    }
-
-    async fn set(&self, name: &str, secret: &str) -> Result<()> {
-        self.owner.execute("select purple_flea.set_secret($1, $2)", &[&name, &secret]).await?;
-        Ok(())
+        let owner = cluster.install(&door.url("/execute-trade"), "agent-001").await?;
+        Ok(Self { door, cluster, owner, _pg_net: pg_net })
     }
 
     async fn deposit(&self, columns: &str, values: &str) -> Result<i64> {

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use http::StatusCode;
 use serde_json::Value;
 use stack::{
-    host::{Build, Host, Kind, Options, Settings},
-    http1, purple_flea,
+    host::{Build, Host, Kind, Options, local_settings},
+    http1,
     purple_flea::PurpleFlea,
     webhook,
 };
@@ -43,9 +43,13 @@ impl FrontDoor {
     pub async fn on(kind: Kind, build: Build, changes: &[(&str, &str)]) -> Result<Self> {
         let purple_flea = PurpleFlea::start().await?;
         purple_flea.fund("agent-001", 1_000_000_000.into());
-        let mut settings = settings(&purple_flea.url);
+        let mut settings = local_settings(&purple_flea.url);
         settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let host = Host::start(kind, Options { build, settings, allowed_origins: None }).await?;
+        let host = Host::start(
+            kind,
+            Options { build, settings, allowed_origins: Some(vec![purple_flea.url.clone()]) },
+        )
+        .await?;
         Ok(Self { host, purple_flea })
     }
 
@@ -72,17 +76,6 @@ impl FrontDoor {
             self.host.log.find(|line| line.starts_with('{') && words.iter().all(|word| line.contains(word)));
         Ok(serde_json::from_str(&soon(line).await?)?)
     }
-}
-
-/// The settings of a local function.
-pub fn settings(purple_flea_url: &str) -> Settings {
-    [
-        ("purple_flea_url", purple_flea_url),
-        ("purple_flea_key", purple_flea::KEY),
-        ("webhook_secrets", webhook::SECRET),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
 }
 
 /// A row as the trigger sends it.

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use stack::{
-    postgres::{Cluster, OWNER, SUPERUSER, path_with, repository},
-    process,
+    postgres::{Cluster, OWNER, SUPERUSER, path_with},
+    process, repository,
 };
 use tokio::process::Command;
 

@@ -4,8 +4,8 @@ use crate::front_door::{FrontDoor, soon};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use stack::{
-    postgres::{Cluster, OWNER, repository},
-    webhook,
+    postgres::{Cluster, OWNER},
+    repository, webhook,
 };
 use std::process::{Output, Stdio};
 use tokio::{
@@ -67,7 +67,7 @@ async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -
         while let Some(line) = lines.next_line().await? {
             said.push_str(&line);
             said.push('\n');
-            if line.starts_with("Deposits, replies and trades") {
+            if line.starts_with("Deposits, trades and") {
                 break;
             }
         }
@@ -90,10 +90,43 @@ async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -
     })
     .await??;
     assert!(shown.contains("wallet-change-1"), "{shown}");
-    let pid = child.id().context("no pid")?.to_string();
-    assert!(output(Command::new("kill").args(["-INT", &pid])).await?.status.success());
+    signal(&child, "INT").await?;
     assert!(soon(child.wait()).await??.success());
     assert_nothing_listens(&said).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_once_that_is_interrupted_says_so_and_fails() -> Result<()> {
+    let mut child = script("dev").arg("--once").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+    soon(async {
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with("==> Purple Flea") {
+                break;
+            }
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    signal(&child, "TERM").await?;
+    assert_eq!(soon(child.wait()).await??.code(), Some(143));
+    let mut said = String::new();
+    while let Some(line) = soon(lines.next_line()).await?? {
+        said.push_str(&line);
+    }
+    assert!(said.contains("interrupted before the reply"), "{said}");
+    Ok(())
+}
+
+/// Sends a signal by the shell's own `kill`: the program of this name is not everywhere.
+async fn signal(child: &tokio::process::Child, name: &str) -> Result<()> {
+    let pid = child.id().context("it has ended")?;
+    let kill = format!("kill -{name} {pid}");
+    anyhow::ensure!(
+        output(Command::new("bash").args(["-c", &kill])).await?.status.success(),
+        "{kill} failed"
+    );
     Ok(())
 }
 

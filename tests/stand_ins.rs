@@ -64,21 +64,82 @@ async fn pg_net_sends_a_request_twice_when_a_kept_connection_dies() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> {
+async fn pg_net_does_not_send_again_what_was_answered_in_part() -> Result<()> {
     let net = Net::start().await?;
-    net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::Hang });
-    net.client.batch_execute("begin").await?;
-    let ids = [net.post("{}", 1500).await?, net.post("{}", 1500).await?];
-    net.client.batch_execute("commit").await?;
-    net.response(ids[0]).await?;
-    let both = "select count(*) filter (where timed_out), count(*) from net._http_response";
-    let row = net.client.query_one(both, &[]).await?;
-    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 2));
+    let first = net.post(r#"{"n": 1}"#, 5000).await?;
+    net.response(first).await?;
+    net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::BreakOff });
+    let second = net.post(r#"{"n": 2}"#, 5000).await?;
+    assert_eq!(net.response(second).await?.0, None);
+    assert_eq!(net.purple_flea.requests().len(), 2);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_follows_a_redirect_without_the_body() -> Result<()> {
+async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> {
+    let net = Net::start().await?;
+    net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::Hang });
+    net.client.batch_execute("begin").await?;
+    for _ in 0..2 {
+        net.post("{}", 1500).await?;
+    }
+    net.client.batch_execute("commit").await?;
+    let counts = "select count(*) filter (where timed_out), count(*) from net._http_response";
+    let (late, all) = soon(async {
+        loop {
+            let row = net.client.query_one(counts, &[]).await?;
+            if row.get::<_, i64>(1) > 0 {
+                return anyhow::Ok((row.get::<_, i64>(0), row.get::<_, i64>(1)));
+            }
+        }
+    })
+    .await??;
+    assert_eq!((late, all), (1, 2), "whoever sees the first sees both");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg_net_sends_200_at_once_and_the_rest_a_second_later() -> Result<()> {
+    let net = Net::start().await?;
+    let url = &net.purple_flea.url;
+    let many = format!("select net.http_post('{url}/casino/crash') from generate_series(1, 201)");
+    net.client.batch_execute(&many).await?;
+    let created =
+        "select extract(epoch from max(created) - min(created))::float8, count(*) from net._http_response";
+    let apart_s = soon(async {
+        loop {
+            let row = net.client.query_one(created, &[]).await?;
+            if row.get::<_, i64>(1) == 201 {
+                return anyhow::Ok(row.get::<_, f64>(0));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await??;
+    assert!(apart_s >= 1.0, "only {apart_s} s lie between the batches");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg_net_does_not_try_again_whatever_the_status() -> Result<()> {
+    let net = Net::start().await?;
+    net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
+    let failed = net.post("{}", 5000).await?;
+    assert_eq!(net.response(failed).await?, (Some(500), Some(false)));
+    let next = net.post("{}", 5000).await?;
+    net.response(next).await?;
+    assert_eq!(net.purple_flea.requests().len(), 2);
+    let refused = "select net.http_post('http://127.0.0.1:9/')";
+    let id: i64 = net.client.query_one(refused, &[]).await?.get(0);
+    assert_eq!(net.response(id).await?.0, None);
+    let error = "select error_msg from net._http_response where id = $1";
+    let error: String = net.client.query_one(error, &[&id]).await?.get(0);
+    assert!(error.contains("Couldn't connect to server"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg_net_follows_redirects_and_only_a_307_keeps_the_body() -> Result<()> {
     let net = Net::start().await?;
     let mut how = How::answer(302, "{}");
     if let How::Answer { headers, .. } = &mut how {
@@ -89,19 +150,33 @@ async fn pg_net_follows_a_redirect_without_the_body() -> Result<()> {
     assert_eq!(net.response(id).await?.0, Some(404));
     let requests = net.purple_flea.requests();
     assert_eq!((requests[1].path.as_str(), requests[1].body.as_str()), ("/elsewhere", ""));
+
+    let mut how = How::answer(307, "{}");
+    if let How::Answer { headers, .. } = &mut how {
+        headers.push(("location", "/kept".to_owned()));
+    }
+    net.purple_flea.misbehave_once(Fault { after_the_bet: false, how });
+    let id = net.post(r#"{"n": 2}"#, 5000).await?;
+    net.response(id).await?;
+    let requests = net.purple_flea.requests();
+    assert_eq!((requests[3].path.as_str(), requests[3].body.as_str()), ("/kept", r#"{"n": 2}"#));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_nets_tables_do_not_survive_a_crash_and_everybody_may_read_them() -> Result<()> {
+async fn pg_nets_tables_are_unlogged_and_everybody_may_read_them() -> Result<()> {
     let net = Net::start().await?;
     let tables = "select relname::text, relpersistence::text, has_table_privilege('anon', oid, 'select') from pg_class \
                   where relnamespace = 'net'::regnamespace and relkind = 'r' order by 1";
-    for (row, name) in
-        net.client.query(tables, &[]).await?.iter().zip(["_http_response", "http_request_queue"])
-    {
-        assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, bool>(2)), (name, "u", true));
-    }
+    let rows = net.client.query(tables, &[]).await?;
+    let seen: Vec<(&str, &str, bool)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    assert_eq!(seen, [("_http_response", "u", true), ("http_request_queue", "u", true)]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<()> {
+    let net = Net::start().await?;
     for call in [
         "url => null",
         "url => 'nonsense'",
@@ -109,6 +184,14 @@ async fn pg_nets_tables_do_not_survive_a_crash_and_everybody_may_read_them() -> 
     ] {
         assert!(net.client.query_one(&format!("select net.http_post({call})"), &[]).await.is_err(), "{call}");
     }
+    // Without a content type it gets one.
+    let bare = format!(
+        "select net.http_post('{}/casino/crash', headers => '{{\"x\": \"y\"}}')",
+        net.purple_flea.url
+    );
+    let id: i64 = net.client.query_one(&bare, &[]).await?.get(0);
+    net.response(id).await?;
+    assert_eq!(net.purple_flea.requests()[0].headers["content-type"], "application/json");
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! Unknown is not failed: what Purple Flea's answers, and its silence, prove. Whatever happens on the way, no bet is
 //! sent twice.
 
-use crate::front_door::{FrontDoor, Reply, assert_problem, reply, row, settings, soon};
+use crate::front_door::{FrontDoor, Reply, assert_problem, reply, row, soon};
 use anyhow::Result;
 use serde_json::json;
 use stack::{
-    host::{Build, Host, Kind, Options},
+    host::{Build, Host, Kind, Options, local_settings},
     http1,
     purple_flea::{Fault, How, PurpleFlea},
     webhook,
@@ -148,9 +148,9 @@ async fn a_server_that_hangs_drips_or_stalls_ends_at_the_timeout_as_unknown() ->
 }
 
 /// A function that plays at this URL.
-async fn function_at(url: &str, allowed_origins: Option<Vec<String>>) -> Result<Host> {
-    let mut settings = settings(url);
-    settings.insert("purple_flea_timeout_ms".into(), "1500".into());
+async fn function_at(url: &str, timeout_ms: u64, allowed_origins: Option<Vec<String>>) -> Result<Host> {
+    let mut settings = local_settings(url);
+    settings.insert("purple_flea_timeout_ms".into(), timeout_ms.to_string());
     Host::start(Kind::Embedded, Options { build: Build::Spin, settings, allowed_origins }).await
 }
 
@@ -165,12 +165,12 @@ async fn a_bet_that_never_left_is_known_not_to_have_been_made() -> Result<()> {
     let (listener, closed) = http1::listen().await?;
     drop(listener);
     for url in [closed.as_str(), "https://name.invalid"] {
-        let reply = deposit(&function_at(url, None).await?).await?;
+        let reply = deposit(&function_at(url, 13_000, None).await?).await?;
         assert_problem(&reply, 503, "not_reached", "no");
         assert_eq!((&reply.body["retryable"], &reply.headers["retry-after"]), (&json!(true), &"10".parse()?));
     }
     let purple_flea = PurpleFlea::start().await?;
-    let denied = deposit(&function_at(&purple_flea.url, Some(vec![])).await?).await?;
+    let denied = deposit(&function_at(&purple_flea.url, 1_500, Some(vec![])).await?).await?;
     assert_problem(&denied, 503, "not_reached", "no");
     assert!(purple_flea.requests().is_empty());
     Ok(())
@@ -185,7 +185,7 @@ async fn a_server_that_hangs_in_its_handshake_ends_at_the_timeout() -> Result<()
             held.push(connection);
         }
     });
-    let reply = deposit(&function_at(&url.replace("http:", "https:"), None).await?).await?;
+    let reply = deposit(&function_at(&url.replace("http:", "https:"), 1_500, None).await?).await?;
     assert_eq!(reply.status, 504, "{}", reply.body);
     silent.abort();
     Ok(())
@@ -196,7 +196,7 @@ async fn a_server_that_hangs_in_its_handshake_ends_at_the_timeout() -> Result<()
 async fn a_server_with_a_certificate_that_nobody_trusts_is_not_told_the_key() -> Result<()> {
     let (listener, url) = http1::listen().await?;
     let server = tokio::spawn(tls_server(listener));
-    let host = function_at(&url.replace("http:", "https:"), None).await?;
+    let host = function_at(&url.replace("http:", "https:"), 1_500, None).await?;
     let reply = deposit(&host).await?;
     assert!(matches!(reply.status.as_u16(), 502 | 503), "{}", reply.body);
     assert!(!soon(server).await???, "the handshake was completed");

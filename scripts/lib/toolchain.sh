@@ -1,11 +1,15 @@
 # shellcheck shell=bash
 # Finds or installs a Rust toolchain. Sourced by the other scripts, from the repository's root.
 #
-# toolchain_for_host: sets CARGO, for what runs on this machine.
+# toolchain_for_host: sets CARGO, for what runs on this machine, and HOST_ENV, to run other things with the same.
 # toolchain_for_wasm: sets WASM_CARGO and WASM_OPTIONS, for the component.
 # shellcheck disable=SC2034 # they are used where this is sourced
 
 RUST_MINOR_MIN=95 # rust-version in Cargo.toml
+
+# Everything is looked for, and put, below target, wherever else the person's own builds go.
+export CARGO_TARGET_DIR=$PWD/target
+unset CARGO_BUILD_TARGET
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
@@ -29,6 +33,7 @@ install() {
   if ! { ${root[@]+"${root[@]}"} apt-get update && ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive \
     apt-get install --yes --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
     tail -n 20 "$log" >&2
+    rm -f "$log"
     die "apt-get install ${missing[*]} failed"
   fi
   rm -f "$log"
@@ -41,28 +46,36 @@ recent() {
   [ -n "$minor" ] && [ "$minor" -ge "$RUST_MINOR_MIN" ]
 }
 
-debian_rust() { install "$1" rustc-web cargo-web rust-web-src rust-web-llvm lld-22 wasi-libc gcc libc6-dev; }
+debian_rust() {
+  install "$1" rustc-web cargo-web rust-web-src rust-web-llvm lld-22 wasi-libc gcc libc6-dev ca-certificates
+}
+
+# has_wasm: whether the rustc in use has the target's library; rustup's need not be the first in PATH.
+has_wasm() { [ -d "$(rustc --print target-libdir --target wasm32-wasip2 2> /dev/null)" ]; }
 
 toolchain_for_host() {
-  if recent rustc && command -v cargo > /dev/null; then
-    CARGO=(cargo)
-  else
+  HOST_ENV=(env)
+  if ! recent rustc || ! command -v cargo > /dev/null; then
     debian_rust "the tests and the local stack (Rust 1.$RUST_MINOR_MIN or later)"
     recent /usr/bin/rustc || die "Debian's rustc is older than 1.$RUST_MINOR_MIN"
-    CARGO=(env PATH="/usr/bin:$PATH" cargo)
+    HOST_ENV=(env PATH="/usr/bin:$PATH")
   fi
+  CARGO=("${HOST_ENV[@]}" cargo)
   command -v cc > /dev/null || install "linking" gcc libc6-dev
 }
 
 toolchain_for_wasm() {
   WASM_OPTIONS=()
   if recent rustc && command -v rustup > /dev/null; then
-    if rustup target list --installed 2> /dev/null | grep -qx wasm32-wasip2 \
-      || { say "Adding rustup's target wasm32-wasip2"; rustup target add wasm32-wasip2 > /dev/null 2>&1; }; then
+    if ! has_wasm; then
+      say "Adding rustup's target wasm32-wasip2"
+      rustup target add wasm32-wasip2 > /dev/null 2>&1 || say "rustup cannot download the target wasm32-wasip2"
+    fi
+    if has_wasm; then
       WASM_CARGO=(cargo)
       return
     fi
-    say "rustup cannot download the target wasm32-wasip2; Debian's Rust has it in its sources"
+    say "Debian's Rust has the target's library in its sources"
   fi
   debian_rust "building the component (Rust's standard library for wasm32-wasip2)"
   # rustc-web brings the library's sources; cargo builds it along, which needs the flag.
@@ -72,10 +85,10 @@ toolchain_for_wasm() {
 
 # rustfmt and clippy, of the toolchains in use.
 lints() {
-  if [ "${CARGO[0]}" = env ] || [ "${WASM_CARGO[0]}" = env ]; then
+  if [ ${#HOST_ENV[@]} -gt 1 ] || [ ${#WASM_OPTIONS[@]} -gt 0 ]; then
     install "format and lints" rustfmt-web rust-web-clippy
   fi
-  if [ "${CARGO[0]}" = cargo ] && ! cargo clippy --version > /dev/null 2>&1; then
+  if [ ${#HOST_ENV[@]} -eq 1 ] && command -v rustup > /dev/null && ! cargo clippy --version > /dev/null 2>&1; then
     rustup component add rustfmt clippy || die "rustup cannot add rustfmt and clippy"
   fi
 }
@@ -88,24 +101,28 @@ cargo_deny() {
   "${CARGO[@]}" install cargo-deny --quiet --locked --version "$CARGO_DENY_VERSION" --root target/tools --target-dir target/tools/build
 }
 
-# pgTAP for the server that is used, and pg_prove.
-pgtap() {
-  local version
-  if [ -d /usr/lib/postgresql ]; then
-    # The newest is the one that the stack uses.
-    version=$(find /usr/lib/postgresql -mindepth 1 -maxdepth 1 -printf '%f\n' | sort --numeric-sort | tail -n 1)
-    install "the database's tests" "postgresql-$version-pgtap" libtap-parser-sourcehandler-pgtap-perl
-  fi
-  command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
+# The versions of Debian's PostgreSQL servers; a folder may hold a client alone.
+server_versions() {
+  local folder
+  for folder in /usr/lib/postgresql/*/bin; do
+    [ -x "$folder/initdb" ] && basename "$(dirname "$folder")"
+  done | sort --numeric-sort
 }
 
 # A server to run locally; nothing is done to one that is there.
 local_postgres() {
-  local folder
-  for folder in /usr/lib/postgresql/*/bin; do
-    [ -x "$folder/initdb" ] && return
-  done
+  [ -n "$(server_versions)" ] && return
   command -v initdb > /dev/null && command -v postgres > /dev/null && return
   # Debian would also make and start a cluster of its own; ours are throw-away ones.
   install "the local database" postgresql
+}
+
+# pgTAP for the server that is used (the newest), and pg_prove; what the scripts under test call.
+test_tools() {
+  local version
+  version=$(server_versions | tail -n 1)
+  [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" libtap-parser-sourcehandler-pgtap-perl
+  command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
+  command -v curl > /dev/null || install "the test of scripts/invoke" curl
+  perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
 }

@@ -3,13 +3,13 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use stack::{
-    host::{Build, Host, Kind, Options as HostOptions},
+    host::{Build, Host, Kind, Options as HostOptions, local_settings},
     pg_net::PgNet,
     postgres::{Cluster, OWNER},
-    purple_flea::{self, PurpleFlea},
+    purple_flea::PurpleFlea,
     webhook,
 };
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Row};
 
@@ -30,7 +30,7 @@ const ONCE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Options {
     /// Make one deposit of 100, print the function's reply as the last line, and end.
     #[arg(long)]
-    once: bool,
+    pub(crate) once: bool,
     /// Print each event as a line of JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -61,7 +61,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     stack.hint();
     let mut watch = Watch::default();
     loop {
-        watch.look(&stack.owner, options).await?;
+        for reply in watch.look(&stack.owner, options).await? {
+            if let Err(error) = reply {
+                eprintln!("reply     none: {error:#}");
+            }
+        }
+        watch.read(&stack.host.log.lines(), options);
         sleep(LOOK_EVERY).await;
     }
 }
@@ -76,22 +81,14 @@ impl Stack {
         let purple_flea = PurpleFlea::start().await?;
         purple_flea.fund(AGENT, AT_PURPLE_FLEA.into());
         progress(&format!("The function: the component on its host ({kind:?})"));
-        let settings = [
-            ("purple_flea_url", purple_flea.url.as_str()),
-            ("purple_flea_key", purple_flea::KEY),
-            ("webhook_secrets", webhook::SECRET),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let build = if kind == Kind::Wasmtime { Build::Wasi } else { Build::Spin };
-        let host = Host::start(kind, HostOptions { build, settings, allowed_origins: None }).await?;
+        let options = HostOptions {
+            build: if kind == Kind::Wasmtime { Build::Wasi } else { Build::Spin },
+            settings: local_settings(&purple_flea.url),
+            allowed_origins: Some(vec![purple_flea.url.clone()]),
+        };
+        let host = Host::start(kind, options).await?;
         progress("The SQL: scripts/migrate");
-        cluster.migrate(OWNER).await?;
-        let owner = cluster.connect(OWNER).await?;
-        let set = "select purple_flea.set_secret($1, $2)";
-        let url = format!("{}/execute-trade", host.url);
-        owner.execute(set, &[&"purple_flea_function_url", &url]).await?;
-        owner.execute(set, &[&"purple_flea_webhook_secret", &webhook::SECRET]).await?;
-        owner.execute("insert into public.agents (id) values ($1)", &[&AGENT]).await?;
+        let owner = cluster.install(&format!("{}/execute-trade", host.url), AGENT).await?;
         Ok(Self { cluster, pg_net, purple_flea, host, owner })
     }
 
@@ -121,7 +118,7 @@ impl Stack {
         eprintln!();
         eprintln!("  curl {}/health", self.host.url);
         eprintln!();
-        eprintln!("Deposits, replies and trades appear here. Ctrl-C ends everything.");
+        eprintln!("Deposits, trades and the function's log appear here. Ctrl-C ends everything.");
         eprintln!();
     }
 
@@ -133,36 +130,52 @@ impl Stack {
         let mut watch = Watch::default();
         loop {
             if let Some(reply) = watch.look(&self.owner, options).await?.into_iter().next() {
-                return Ok(reply);
+                return reply;
             }
             sleep(LOOK_EVERY).await;
         }
     }
 }
 
+/// How many rows are looked at again each time: one that was made earlier can become visible later.
+const LOOK_BACK_ROWS: i64 = 500;
+
 /// What has been shown so far.
 #[derive(Default)]
 struct Watch {
-    change: i64,
-    response: i64,
+    changes: HashSet<i64>,
+    responses: HashSet<i64>,
+    lines: usize,
 }
 
 impl Watch {
-    /// Shows what is new, and gives the function's replies among it.
-    async fn look(&mut self, client: &Client, options: &Options) -> Result<Vec<Value>> {
-        let changes = "select id, agent_id, change_type, coalesce(change_amount::text, '?'), coalesce(new_balance::text, '?') \
-                       from public.wallet_changes where id > $1 order by id";
-        for row in client.query(changes, &[&self.change]).await? {
-            self.change = row.get(0);
-            show_change(&row, options);
+    /// Shows what is new in the database, and gives the function's replies among it.
+    async fn look(&mut self, client: &Client, options: &Options) -> Result<Vec<Result<Value>>> {
+        let changes = "select id, agent_id, change_type, coalesce(change_amount::text, '?'), \
+                       coalesce(new_balance::text, '?') from \
+                       (select * from public.wallet_changes order by id desc limit $1) as last order by id";
+        for row in client.query(changes, &[&LOOK_BACK_ROWS]).await? {
+            if self.changes.insert(row.get(0)) {
+                show_change(&row, options);
+            }
         }
-        let responses = "select id, status_code, content, coalesce(error_msg, '') from net._http_response where id > $1 order by id";
+        let responses = "select id, status_code, content, coalesce(error_msg, '') from \
+                         (select * from net._http_response order by id desc limit $1) as last order by id";
         let mut replies = Vec::new();
-        for row in client.query(responses, &[&self.response]).await? {
-            self.response = row.get(0);
-            replies.push(show_response(&row, options)?);
+        for row in client.query(responses, &[&LOOK_BACK_ROWS]).await? {
+            if self.responses.insert(row.get(0)) {
+                replies.push(show_response(&row, options));
+            }
         }
         Ok(replies)
+    }
+
+    /// Shows what is new in the function's own log: calls by hand are there too.
+    fn read(&mut self, lines: &[String], options: &Options) {
+        for line in lines.iter().skip(self.lines).filter(|_| !options.json) {
+            eprintln!("log       {line}");
+        }
+        self.lines = lines.len();
     }
 }
 

@@ -3,7 +3,7 @@
 mod embedded;
 mod external;
 
-use crate::{log::Log, postgres::repository};
+use crate::{log::Log, purple_flea, repository, webhook};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
@@ -67,11 +67,16 @@ impl Build {
     }
 }
 
-/// When the newest file of a folder was changed.
+/// When the newest Rust source of a folder was changed; what an editor leaves beside them does not count.
 fn newest(folder: &Path) -> Result<SystemTime> {
     let mut latest = SystemTime::UNIX_EPOCH;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
+        let name = entry.file_name();
+        let (folder, name) = (entry.file_type()?.is_dir(), name.to_string_lossy());
+        if name.starts_with('.') || !(folder || name.ends_with(".rs")) {
+            continue;
+        }
         let changed = if entry.file_type()?.is_dir() {
             newest(&entry.path())?
         } else {
@@ -84,6 +89,17 @@ fn newest(folder: &Path) -> Result<SystemTime> {
 
 /// The function's settings by name.
 pub type Settings = BTreeMap<String, String>;
+
+/// The settings of a local function that plays at a simulator.
+pub fn local_settings(purple_flea_url: &str) -> Settings {
+    [
+        ("purple_flea_url", purple_flea_url),
+        ("purple_flea_key", purple_flea::KEY),
+        ("webhook_secrets", webhook::SECRET),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
 
 /// A running host with one component on it. Ends when it is dropped.
 pub struct Host {

@@ -18,3 +18,12 @@ pub mod postgres;
 pub mod process;
 pub mod purple_flea;
 pub mod webhook;
+
+use std::path::Path;
+
+/// The root of this repository.
+pub fn repository() -> &'static Path {
+    // `tests/stack` lies two folders below it.
+    let stack = Path::new(env!("CARGO_MANIFEST_DIR"));
+    stack.parent().and_then(Path::parent).unwrap_or(stack)
+}

@@ -40,10 +40,19 @@ impl Log {
 
     /// The first line that `wanted` accepts, as soon as there is one. Waits for ever: bound it from outside.
     pub async fn find(&self, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait(|lines| lines.iter().find(|line| wanted(line)).cloned()).await
+    }
+
+    /// A line by its number from 0, as soon as it is there. Waits for ever, too.
+    pub async fn nth(&self, number: usize) -> String {
+        self.wait(|lines| lines.get(number).cloned()).await
+    }
+
+    async fn wait(&self, found: impl Fn(&VecDeque<String>) -> Option<String>) -> String {
         let mut written = self.written.subscribe();
         loop {
-            if let Some(line) = self.state().lines.iter().find(|line| wanted(line)) {
-                return line.clone();
+            if let Some(line) = found(&self.state().lines) {
+                return line;
             }
             // The sender lives as long as `self`.
             let _ = written.changed().await;

@@ -22,13 +22,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Command::Dev(options) = Arguments::parse().command;
-    let (Ok(mut interrupted), Ok(mut terminated)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        eprintln!("this system has no signals");
-        return ExitCode::FAILURE;
-    };
-    // Whichever ends first: what the other branches hold is dropped, and with it everything that was started.
+    // Whichever ends first: what the other branch holds is dropped, and with it everything that was started.
     tokio::select! {
         result = dev::run(&options) => match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -37,7 +31,26 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        _ = interrupted.recv() => ExitCode::SUCCESS,
-        _ = terminated.recv() => ExitCode::SUCCESS,
+        code = interrupted() => {
+            if !options.once {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("dev: interrupted before the reply");
+            ExitCode::from(code)
+        }
     }
+}
+
+/// Waits for a signal that asks us to end, and gives the exit code that shells know it by.
+async fn interrupted() -> u8 {
+    let wait = async |kind: SignalKind| match signal(kind) {
+        Ok(mut signal) => signal.recv().await,
+        Err(_) => std::future::pending().await,
+    };
+    let code = tokio::select! {
+        _ = wait(SignalKind::hangup()) => SignalKind::hangup(),
+        _ = wait(SignalKind::interrupt()) => SignalKind::interrupt(),
+        _ = wait(SignalKind::terminate()) => SignalKind::terminate(),
+    };
+    u8::try_from(128 + code.as_raw_value()).unwrap_or(1)
 }

@@ -7,7 +7,7 @@
 //! - no retry, whatever the status; a redirect is followed, by 301 to 303 as a GET without a body
 //! - connections are kept; when a reused one dies without an answer, the same request is sent a second time
 //!
-//! What it does not do: TLS.
+//! What it does not do is TLS: a request to an `https` URL fails instead of leaving in the clear.
 
 use crate::{
     http1,
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::{future::join_all, stream, stream::StreamExt};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::SendRequest;
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -188,7 +188,7 @@ impl Worker {
 fn resolve(base: &Uri, location: &str) -> Result<Uri> {
     if location.starts_with('/') {
         let authority = base.authority().context("the URL has no host")?;
-        return Ok(format!("http://{authority}{location}").parse()?);
+        return Ok(format!("{}://{authority}{location}", base.scheme_str().unwrap_or("http")).parse()?);
     }
     Ok(location.parse()?)
 }
@@ -221,19 +221,29 @@ struct Connections(Mutex<HashMap<String, Vec<SendRequest<Full<Bytes>>>>>);
 
 impl Connections {
     async fn send(&self, message: &Message) -> Result<Response<Bytes>> {
+        anyhow::ensure!(message.uri.scheme_str() == Some("http"), "the stand-in for pg_net does not do TLS");
         let place = message.uri.authority().context("URL using bad/illegal format")?.to_string();
-        if let Some(mut kept) = self.take(&place)
-            && let Ok(response) = exchange(&mut kept, message).await
-        {
-            self.keep(place, kept);
-            return Ok(response);
-        }
-        // After a kept connection died libcurl does the same, and says nothing: the request may be executed twice.
-        let mut fresh = http1::connect(&message.uri).await.ok().context("Couldn't connect to server")?;
-        let response =
-            exchange(&mut fresh, message).await.context("Server returned nothing (no headers, no data)")?;
-        self.keep(place, fresh);
-        Ok(response)
+        let answered = match self.take(&place) {
+            // When a kept connection dies without an answer libcurl sends again, and says nothing: the request may
+            // be executed twice.
+            Some(mut kept) => head(&mut kept, message).await.ok().map(|answer| (kept, answer)),
+            None => None,
+        };
+        let (connection, answer) = match answered {
+            Some(answered) => answered,
+            None => {
+                let mut fresh =
+                    http1::connect(&message.uri).await.ok().context("Couldn't connect to server")?;
+                let answer = head(&mut fresh, message)
+                    .await
+                    .context("Server returned nothing (no headers, no data)")?;
+                (fresh, answer)
+            }
+        };
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.context("Transferred a partial file")?.to_bytes();
+        self.keep(place, connection);
+        Ok(Response::from_parts(head, body))
     }
 
     fn take(&self, place: &str) -> Option<SendRequest<Full<Bytes>>> {
@@ -247,8 +257,7 @@ impl Connections {
     }
 }
 
-async fn exchange(connection: &mut SendRequest<Full<Bytes>>, message: &Message) -> Result<Response<Bytes>> {
+async fn head(connection: &mut SendRequest<Full<Bytes>>, message: &Message) -> Result<Response<Incoming>> {
     connection.ready().await?;
-    let (head, body) = connection.send_request(message.request()?).await?.into_parts();
-    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    Ok(connection.send_request(message.request()?).await?)
 }

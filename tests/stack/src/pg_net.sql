@@ -56,7 +56,11 @@ begin
   values (
     'POST',
     http_post.url || coalesce('?' || query, ''),
-    http_post.headers,
+    case
+      when exists (select from jsonb_object_keys(http_post.headers) as name where lower(name) = 'content-type')
+      then http_post.headers
+      else coalesce(http_post.headers, '{}') || '{"Content-Type": "application/json"}'
+    end,
     convert_to(http_post.body::text, 'UTF8'),
     http_post.timeout_milliseconds
   )

@@ -1,7 +1,7 @@
 //! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
 //! privileges that a hosted Supabase project has.
 
-use crate::process;
+use crate::{process, repository, webhook};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, geteuid};
 use std::{
@@ -29,13 +29,6 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 /// Supabase's roles, schemas and default privileges.
 const SUPABASE: &str = include_str!("supabase.sql");
 
-/// The root of this repository.
-pub fn repository() -> &'static Path {
-    // `tests/stack` lies two folders below it.
-    let stack = Path::new(env!("CARGO_MANIFEST_DIR"));
-    stack.parent().and_then(Path::parent).unwrap_or(stack)
-}
-
 /// A running cluster. Ends when it is dropped.
 pub struct Cluster {
     folder: TempDir,
@@ -58,7 +51,9 @@ impl Cluster {
     /// Makes and starts a cluster with nothing but its superuser.
     pub async fn start_plain() -> Result<Self> {
         let bin = bin()?;
-        let folder = tempfile::Builder::new().prefix("purple-flea-postgres-").tempdir()?;
+        // As root: where the server's own user can get to, whatever TMPDIR says.
+        let base = if geteuid().is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("purple-flea-postgres-").tempdir_in(base)?;
         let user = unprivileged(folder.path()).await?;
         let data = folder.path().join("data");
         let mut initdb = process::command(&bin.join("initdb"), user.as_deref(), "KILL");
@@ -88,7 +83,7 @@ impl Cluster {
         for option in [
             format!("port={}", self.port),
             "listen_addresses=127.0.0.1".to_owned(),
-            format!("unix_socket_directories={}", self.folder.path().display()),
+            "unix_socket_directories=".to_owned(),
             format!("shared_preload_libraries={}", self.preload.join(",")),
             "fsync=off".to_owned(),
             "wal_level=logical".to_owned(),
@@ -146,6 +141,17 @@ impl Cluster {
         migrate.env("DATABASE_URL", self.url(role)).env("PATH", path_with(&self.bin)?);
         process::run(&mut migrate).await
     }
+
+    /// Applies the project's SQL as the owner, tells the trigger where the function is, and registers an agent.
+    pub async fn install(&self, function_url: &str, agent_id: &str) -> Result<Client> {
+        self.migrate(OWNER).await?;
+        let owner = self.connect(OWNER).await?;
+        let set = "select purple_flea.set_secret($1, $2)";
+        owner.execute(set, &[&"purple_flea_function_url", &function_url]).await?;
+        owner.execute(set, &[&"purple_flea_webhook_secret", &webhook::SECRET]).await?;
+        owner.execute("insert into public.agents (id) values ($1)", &[&agent_id]).await?;
+        Ok(owner)
+    }
 }
 
 impl Drop for Cluster {
@@ -171,6 +177,8 @@ fn bin() -> Result<PathBuf> {
         .flatten()
         .flatten()
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        // A folder may hold a client alone.
+        .filter(|(_, bin): &(u32, PathBuf)| bin.join("initdb").exists())
         .collect();
     versions.sort();
     let debian = versions.pop().map(|(_, bin)| bin);

@@ -34,6 +34,7 @@ grant usage on schema auth to postgres, anon, authenticated, service_role;
 create table auth.users (
   id uuid primary key
 );
+comment on table auth.users is 'A stand-in for Supabase Auth''s table: its key alone.';
 alter table auth.users owner to supabase_auth_admin;
 grant all on auth.users to postgres;
 
@@ -45,6 +46,7 @@ as $$
     nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub'
   )::uuid
 $$;
+comment on function auth.uid() is 'A stand-in for Supabase Auth''s function, with the same meaning.';
 alter function auth.uid() owner to supabase_auth_admin;
 
 set role postgres;

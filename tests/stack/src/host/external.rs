@@ -1,8 +1,9 @@
 //! The `wasmtime` or the `spin` of this machine, as a process.
 
 use super::{Build, Kind, Options};
-use crate::{log::Log, postgres::repository, process};
+use crate::{log::Log, process, repository};
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -16,10 +17,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is tried whether it listens.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
-/// A host's process. Killed when it is dropped.
+/// A host's process. Ends when it is dropped.
 pub(super) struct Process {
     pub(super) url: String,
-    _child: Child,
+    child: Child,
+}
+
+impl Drop for Process {
+    /// Asks first: `spin` ends the server that it has started only when it is interrupted.
+    fn drop(&mut self) {
+        process::stop(&mut self.child, Signal::INT);
+    }
 }
 
 impl Process {
@@ -49,7 +57,7 @@ impl Process {
                 command
             }
             Kind::Spin => {
-                let mut command = process::command(Path::new("spin"), None, "KILL");
+                let mut command = process::command(Path::new("spin"), None, "INT");
                 command.args(["up", "--listen", &address, "--from"]).arg(repository().join("spin.toml"));
                 for (name, value) in &options.settings {
                     command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
@@ -72,7 +80,7 @@ impl Process {
             Ok(())
         };
         tokio::time::timeout(START_TIMEOUT, listening).await.context("it did not listen in time")??;
-        Ok(Self { url: format!("http://{address}"), _child: child })
+        Ok(Self { url: format!("http://{address}"), child })
     }
 }
 

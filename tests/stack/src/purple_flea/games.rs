@@ -3,7 +3,7 @@
 use super::{Bet, KEY, Request, State};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{StatusCode, header::AUTHORIZATION};
-use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero, prelude::ToPrimitive};
+use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -16,7 +16,8 @@ const EDGE: Decimal = Decimal::from_parts(5, 0, 0, false, 3);
 /// The most that the multiplier climbs to.
 const CRASH_CAP: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 
-/// Rolls by commit and reveal, as the real one does: HMAC-SHA256(server seed, client seed:nonce).
+/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce), but with seeds that are always the
+/// same and never revealed: a simulator's first roll is everybody's first roll.
 #[derive(Default)]
 pub(super) struct House {
     nonce: u64,
@@ -149,7 +150,7 @@ fn number(value: &Value) -> Option<Decimal> {
     let Value::Number(number) = value else {
         return None;
     };
-    Decimal::from_str_exact(number.as_str()).ok().filter(|decimal| decimal.to_f64().is_some())
+    Decimal::from_str_exact(number.as_str()).ok()
 }
 
 fn raw(value: Decimal) -> Value {
