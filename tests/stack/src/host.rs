@@ -112,7 +112,7 @@ pub struct Host {
 
 enum Running {
     Embedded { _server: embedded::Server },
-    External { _process: external::Process },
+    External { _process: external::Running },
 }
 
 /// What a host needs to know.
@@ -135,7 +135,7 @@ impl Host {
                 (server.url.clone(), Running::Embedded { _server: server })
             }
             Kind::Wasmtime | Kind::Spin => {
-                let process = external::Process::start(kind, &options, log.clone())
+                let process = external::Running::start(kind, &options, log.clone())
                     .await
                     .with_context(|| format!("{kind:?} did not start"))?;
                 (process.url.clone(), Running::External { _process: process })

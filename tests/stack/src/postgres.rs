@@ -1,7 +1,10 @@
 //! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
 //! privileges that a hosted Supabase project has.
 
-use crate::{process, repository, webhook};
+use crate::{
+    process::{self, Process},
+    repository, webhook,
+};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, geteuid};
 use std::{
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpListener, process::Child, time::sleep};
+use tokio::{net::TcpListener, time::sleep};
 use tokio_postgres::{Client, NoTls};
 
 /// The superuser, whom hosted projects keep to themselves.
@@ -31,9 +34,10 @@ const SUPABASE: &str = include_str!("supabase.sql");
 
 /// A running cluster. Ends when it is dropped.
 pub struct Cluster {
+    // Before the folder, because they are dropped in this order.
+    server: Option<Process>,
     folder: TempDir,
     port: u16,
-    server: Option<Child>,
     bin: PathBuf,
     user: Option<String>,
     preload: Vec<String>,
@@ -69,10 +73,14 @@ impl Cluster {
             "C.UTF-8",
             "--no-sync",
         ]);
-        process::run(&mut initdb).await?;
+        // It cleans up when it is interrupted, and would leave its own children behind if it were killed.
+        let mut initdb = Process::spawn(initdb.stdout(Stdio::null()), Signal::INT)?;
+        if !initdb.child.wait().await?.success() {
+            bail!("initdb failed");
+        }
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
         let preload = if has_extension(&bin, "pg_net").await { vec!["pg_net".to_owned()] } else { vec![] };
-        let mut cluster = Self { folder, port, server: None, bin, user, preload };
+        let mut cluster = Self { server: None, folder, port, bin, user, preload };
         cluster.launch().await?;
         Ok(cluster)
     }
@@ -93,10 +101,11 @@ impl Cluster {
         }
         let log = std::fs::File::create(self.log_path())?;
         server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.server = Some(server.spawn().context("postgres does not start")?);
+        self.server = Some(Process::spawn(&mut server, Signal::INT)?);
         let accepting = async {
             while let Err(error) = self.connect(SUPERUSER).await {
-                if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().ok().flatten())
+                if let Some(status) =
+                    self.server.as_mut().and_then(|server| server.child.try_wait().ok().flatten())
                 {
                     let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
                     bail!("postgres ended with {status} ({error:#}):\n{log}");
@@ -151,15 +160,6 @@ impl Cluster {
         owner.execute(set, &[&"purple_flea_webhook_secret", &webhook::SECRET]).await?;
         owner.execute("insert into public.agents (id) values ($1)", &[&agent_id]).await?;
         Ok(owner)
-    }
-}
-
-impl Drop for Cluster {
-    /// Ends the server at once, but not by killing it: that would leave its shared memory behind.
-    fn drop(&mut self) {
-        if let Some(server) = &mut self.server {
-            process::stop(server, Signal::QUIT);
-        }
     }
 }
 

@@ -35,16 +35,32 @@ pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
     command
 }
 
-/// Asks a child to end, by its own process id, and waits until it has. One that does not is left to be killed when
-/// it is dropped.
-pub fn stop(child: &mut Child, signal: Signal) {
-    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if pid.is_none_or(|pid| kill_process(pid, signal).is_err()) {
-        return;
+/// A child that is asked to end when it is dropped, by its own process id, and waited for. One that does not end in
+/// time is killed. (What is killed at once leaves its own children, files and shared memory behind.)
+pub struct Process {
+    /// The child.
+    pub child: Child,
+    signal: Signal,
+}
+
+impl Process {
+    /// Starts a child that ends by this signal.
+    pub fn spawn(command: &mut Command, signal: Signal) -> Result<Self> {
+        let child = command.spawn().with_context(|| format!("{:?} does not start", command.as_std()))?;
+        Ok(Self { child, signal })
     }
-    let asked = Instant::now();
-    while matches!(child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
-        std::thread::sleep(LOOK_EVERY);
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if pid.is_none_or(|pid| kill_process(pid, self.signal).is_err()) {
+            return;
+        }
+        let asked = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! The `wasmtime` or the `spin` of this machine, as a process.
 
 use super::{Build, Kind, Options};
-use crate::{log::Log, process, repository};
+use crate::{
+    log::Log,
+    process::{self, Process},
+    repository,
+};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::{TcpListener, TcpStream},
-    process::Child,
 };
 
 /// How long a host may take to listen: compiling the component is part of it.
@@ -18,19 +21,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// A host's process. Ends when it is dropped.
-pub(super) struct Process {
+pub(super) struct Running {
     pub(super) url: String,
-    child: Child,
+    _process: Process,
 }
 
-impl Drop for Process {
-    /// Asks first: `spin` ends the server that it has started only when it is interrupted.
-    fn drop(&mut self) {
-        process::stop(&mut self.child, Signal::INT);
-    }
-}
-
-impl Process {
+impl Running {
     pub(super) async fn start(kind: Kind, options: &Options, log: Log) -> Result<Self> {
         let address = free_address().await?;
         let mut command = match kind {
@@ -67,7 +63,9 @@ impl Process {
             Kind::Embedded => bail!("the embedded host is not a process"),
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        // `spin` ends the server that it has started only when it is interrupted.
+        let mut process = Process::spawn(&mut command, Signal::INT)?;
+        let child = &mut process.child;
         tokio::spawn(copy(child.stdout.take().context("no stdout")?, log.clone()));
         tokio::spawn(copy(child.stderr.take().context("no stderr")?, log.clone()));
         let listening = async {
@@ -80,7 +78,7 @@ impl Process {
             Ok(())
         };
         tokio::time::timeout(START_TIMEOUT, listening).await.context("it did not listen in time")??;
-        Ok(Self { url: format!("http://{address}"), child })
+        Ok(Self { url: format!("http://{address}"), _process: process })
     }
 }
 
