@@ -51,32 +51,14 @@ struct NotBet<'a> {
     agent_id: Option<&'a str>,
 }
 
-/// Answers one event. What the log should know goes into `line` on the way.
+/// Answers one event. What the log should know goes into `line` on the way, the reference among it: what has one by
+/// then is called by it in the reply, too.
 pub async fn run(
     settings: &Settings,
     headers: &HeaderMap,
     body: &[u8],
     outside: &impl Outside,
     line: &mut Line,
-) -> Response<Vec<u8>> {
-    let mut reference = None;
-    match execute(settings, headers, body, outside, line, &mut reference).await {
-        Ok(response) => response,
-        Err(problem) => {
-            line.code = Some(problem.code());
-            line.cause = problem.cause();
-            problem.response(reference.as_ref())
-        }
-    }
-}
-
-async fn execute(
-    settings: &Settings,
-    headers: &HeaderMap,
-    body: &[u8],
-    outside: &impl Outside,
-    line: &mut Line,
-    known_as: &mut Option<Reference>,
 ) -> Result<Response<Vec<u8>>, Problem> {
     let Caller { webhook_id } = signature::verify(&settings.callers, headers, body, unix_s(outside.now()))?;
     let (row, choice) = match event::read(body)? {
@@ -90,20 +72,19 @@ async fn execute(
     let reference = Reference::of(&row, webhook_id.as_deref())?;
     line.reference = Some(reference.as_str().to_owned());
     line.agent = Some(row.agent_id.clone());
-    let reference = known_as.insert(reference);
     match settings.policy.with(&choice).decide(&row) {
         Decision::Skip(skip) => {
             line.decision = Some(skip.name());
-            Ok(skipped(skip, reference, &row.agent_id))
+            Ok(skipped(skip, &reference, &row.agent_id))
         }
         Decision::Paused => {
             line.decision = Some("paused");
-            Ok(waiting(reference, &row.agent_id))
+            Ok(waiting(&reference, &row.agent_id))
         }
         Decision::Bet(bet) => {
             line.decision = Some("bet");
-            let outcome = call(settings, &bet, reference, outside, line).await?;
-            Ok(executed(&bet, reference, &outcome))
+            let outcome = call(settings, &bet, &reference, outside, line).await?;
+            Ok(executed(&bet, &reference, &outcome))
         }
     }
 }

@@ -6,11 +6,7 @@ use crate::{
     config::SettingError,
     money::Amount,
     purple_flea::reply::{Doubt, Failure},
-    webhook::{
-        event::ReadError,
-        reference::{Reference, ReferenceError},
-        signature::Refusal,
-    },
+    webhook::{event::ReadError, reference::ReferenceError, signature::Refusal},
 };
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
@@ -229,7 +225,7 @@ impl Problem {
     }
 
     /// The reply, with the event's reference where the caller was let in and it is known.
-    pub fn response(&self, reference: Option<&Reference>) -> Response<Vec<u8>> {
+    pub fn response(&self, reference: Option<&str>) -> Response<Vec<u8>> {
         let kind = self.kind();
         let (purple_flea_code, max_bet) = match self {
             Self::Rejected { code, max_bet } => (code.as_deref(), *max_bet),
@@ -243,7 +239,7 @@ impl Problem {
             code: kind.code,
             executed: kind.executed,
             retryable: kind.retryable,
-            reference: reference.map(Reference::as_str),
+            reference,
             purple_flea_code,
             max_bet,
             settings: match self {

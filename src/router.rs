@@ -72,7 +72,7 @@ pub async fn respond(
         Err(problem) => {
             line.code = Some(problem.code());
             line.cause = problem.cause();
-            problem.response(None)
+            problem.response(line.reference.as_deref())
         }
     };
     line.set_status(response.status());
@@ -105,7 +105,7 @@ async fn dispatch(
             if !is_json(&head.headers) {
                 return Err(Problem::UnsupportedMediaType);
             }
-            Ok(execute_trade::run(settings, &head.headers, &body, outside, line).await)
+            execute_trade::run(settings, &head.headers, &body, outside, line).await
         }
     }
 }
