@@ -14,6 +14,19 @@ begin
 end;
 $$;
 
+-- What the function may be in the database if it is not to be service_role: it may claim, settle and look after jobs,
+-- and nothing else. PostgREST switches to it for a token with the claim "role": "purple_flea_worker".
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'purple_flea_worker') then
+    create role purple_flea_worker nologin;
+  end if;
+  if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
+    grant purple_flea_worker to authenticator;
+  end if;
+end;
+$$;
+
 -- Signatures are made with pgcrypto's hmac().
 create schema if not exists extensions;
 create extension if not exists pgcrypto with schema extensions;
@@ -56,4 +69,4 @@ $$;
 -- What this project keeps to itself. The API exposes `public` only, and no role of the API may use this schema.
 create schema if not exists purple_flea;
 comment on schema purple_flea is 'Purple Flea Edge: what is not for the API.';
-revoke all on schema purple_flea from public, anon, authenticated, service_role;
+revoke all on schema purple_flea from public, anon, authenticated, service_role, purple_flea_worker;

@@ -49,14 +49,18 @@ create table if not exists public.trade_results (
   created_at timestamptz   default now()
 );
 alter table public.trade_results
+  add column if not exists reference text,
+  add column if not exists bet_id    text,
   alter column agent_id   set not null,
   alter column created_at set not null;
 
-comment on table  public.trade_results         is 'How bets ended.';
-comment on column public.trade_results.game    is 'crash, coin-flip or hi-lo.';
-comment on column public.trade_results.wager   is 'What was staked, in US dollars.';
-comment on column public.trade_results.outcome is 'win or loss.';
-comment on column public.trade_results.payout  is 'What was paid, the stake included, in US dollars; 0 for a loss.';
+comment on table  public.trade_results           is 'How bets ended: at most one row for each deposit.';
+comment on column public.trade_results.game      is 'crash, coin-flip or hi-lo.';
+comment on column public.trade_results.wager     is 'What was staked, in US dollars.';
+comment on column public.trade_results.outcome   is 'win or loss.';
+comment on column public.trade_results.payout    is 'What was paid, the stake included, in US dollars; 0 for a loss; null where a win does not say.';
+comment on column public.trade_results.reference is 'Which job led to it: wallet-change-<id> for a deposit. Null for rows that are older than the ledger.';
+comment on column public.trade_results.bet_id    is 'Purple Flea''s name for the bet.';
 
 create table if not exists public.escrow_requests (
   id           bigserial     primary key,
@@ -94,6 +98,7 @@ begin
       ('trade_results',   'trade_results_game_check',            $c$check (game in ('crash', 'coin-flip', 'hi-lo'))$c$),
       ('trade_results',   'trade_results_wager_check',           $c$check (wager > 0 and wager <> 'NaN')$c$),
       ('trade_results',   'trade_results_outcome_check',         $c$check (outcome in ('win', 'loss'))$c$),
+      ('trade_results',   'trade_results_reference_key',         $c$unique (reference)$c$),
       ('trade_results',   'trade_results_payout_check',          $c$check (payout >= 0 and payout <> 'NaN')$c$),
       ('escrow_requests', 'escrow_requests_amount_check',        $c$check (amount > 0 and amount <> 'NaN')$c$),
       ('escrow_requests', 'escrow_requests_parties_check',       $c$check (sender_id <> receiver_id)$c$),

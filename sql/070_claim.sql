@@ -1,0 +1,227 @@
+-- Claiming: what the function calls before it may bet. It gets jobs for as many bets as it can send at once, each with
+-- the row and the policy frozen, a lease and a token; and an answer for every deposit that it asked about.
+
+-- What time alone decides. Called by whoever claims, and by the sweeper.
+create or replace function purple_flea.expire(holding boolean) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  most    constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours
+  timing  record;
+begin
+  timing := purple_flea.timing();
+  -- Nobody knows what became of a claim whose time ran out.
+  update purple_flea.jobs j
+  set state = 'unknown', changed_by = 'sweeper', reason = 'lease_ran_out', lookup_at = j.lease_until + timing.lookup_wait
+  where j.reference in (
+    select late.reference from purple_flea.jobs late
+    where late.state = 'claimed' and late.lease_until < clock_timestamp()
+    order by late.lease_until limit most for update skip locked
+  );
+  -- A pause condemns nothing: what is held back does not grow old.
+  update purple_flea.jobs j
+  set expires_at = clock_timestamp() + timing.max_age
+  where j.reference in (
+    select held.reference from purple_flea.jobs held
+    join purple_flea.effective_policies p on p.agent_id = held.agent_id
+    where held.state = 'pending' and held.expires_at < clock_timestamp() + timing.max_age / 24 and (expire.holding or p.paused)
+    order by held.expires_at limit most for update of held skip locked
+  );
+  update purple_flea.jobs j
+  set state = 'dead', changed_by = 'sweeper', reason = 'too_old'
+  where j.reference in (
+    select old.reference from purple_flea.jobs old
+    where old.state = 'pending' and old.expires_at < clock_timestamp()
+    order by old.expires_at limit most for update skip locked
+  );
+end;
+$$;
+comment on function purple_flea.expire(boolean) is 'Ends leases and buries what has waited too long; while bets are held back nothing grows old.';
+revoke all on function purple_flea.expire(boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Which jobs could be claimed now, those that were asked for first. Of an agent with a daily limit: one, and none while
+-- another is under way.
+create or replace function purple_flea.pick_jobs(wanted text[], most integer) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  look_at constant integer := 1000;  -- waiting jobs of limited agents that are looked at for one of each
+  picked  text[];
+begin
+  select coalesce(array_agg(one.reference), '{}') into picked
+  from (
+    -- Two claims at once must not both find an agent free. Whoever comes second does without it.
+    select each.reference from (select * from (
+      select distinct on (due.agent_id) due.agent_id, due.reference, due.asked, due.due_at
+      from (
+        select j.agent_id, j.reference, j.due_at, j.reference = any (wanted) as asked
+        from purple_flea.jobs j
+        join purple_flea.effective_policies p on p.agent_id = j.agent_id and p.limited and not p.paused
+        where j.state = 'pending' and j.due_at <= clock_timestamp()
+          and not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
+        order by j.due_at limit look_at
+      ) as due
+      order by due.agent_id, due.asked desc, due.due_at
+    ) as first order by first.asked desc, first.due_at limit most) as each
+    where pg_try_advisory_xact_lock(hashtextextended('purple_flea:' || each.agent_id, 0))
+  ) as one;
+  -- Somebody may have claimed for one of them between that look and its lock: now that they are locked, look again.
+  select coalesce(array_agg(still.reference), '{}') into picked
+  from (
+    select j.reference from purple_flea.jobs j
+    where j.reference = any (picked) and j.state = 'pending'
+      and not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
+    for update of j skip locked
+  ) as still;
+
+  select picked || coalesce(array_agg(asked.reference), '{}') into picked
+  from (
+    select j.reference from purple_flea.jobs j
+    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
+    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= clock_timestamp()
+    limit most - cardinality(picked) for update of j skip locked
+  ) as asked;
+
+  select picked || coalesce(array_agg(due.reference), '{}') into picked
+  from (
+    select j.reference from purple_flea.jobs j
+    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
+    where j.state = 'pending' and j.due_at <= clock_timestamp() and j.reference <> all (picked)
+    order by j.due_at limit most - cardinality(picked) for update of j skip locked
+  ) as due;
+  return picked;
+end;
+$$;
+comment on function purple_flea.pick_jobs(text[], integer) is 'Locks the jobs that are to be claimed next.';
+revoke all on function purple_flea.pick_jobs(text[], integer) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- What an agent has staked and lost on a day, and what it may yet have: the worst case of what is under way or unknown.
+create or replace function purple_flea.spent(agent text, on_day date, but_for text) returns jsonb
+  language sql
+  stable
+  set search_path = ''
+as $$
+  select jsonb_build_object(
+    'wagered', coalesce(sum(wager) filter (where state = 'executed'), 0),
+    'lost',    coalesce(sum(wager - coalesce(payout, wager)) filter (where state = 'executed'), 0),
+    'open',    coalesce(sum(stake) filter (where state in ('claimed', 'unknown')), 0)
+  )
+  from purple_flea.jobs
+  where agent_id = agent and bet_day = on_day and reference <> but_for
+$$;
+comment on function purple_flea.spent(text, date, text) is 'What an agent staked and lost on a UTC day, in US dollars, without one job.';
+revoke all on function purple_flea.spent(text, date, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- A claimed job as the function gets it.
+create or replace function purple_flea.handed_out(job purple_flea.jobs) returns jsonb
+  language sql
+  stable
+  set search_path = ''
+as $$
+  select jsonb_build_object(
+    'reference', job.reference, 'bet_key', job.bet_key, 'attempt', job.attempts, 'stake', job.stake,
+    'row', job.wallet_change, 'policy', job.policy,
+    'spent', case when job.limited then purple_flea.spent(job.agent_id, job.bet_day, job.reference) end
+  )
+$$;
+comment on function purple_flea.handed_out(purple_flea.jobs) is 'A claimed job as JSON.';
+revoke all on function purple_flea.handed_out(purple_flea.jobs) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- What there is to say about a deposit that somebody asks for.
+create or replace function purple_flea.answer(asked text, claim uuid, holding boolean) returns jsonb
+  language plpgsql
+  volatile  -- sees what the claim has just done
+  set search_path = ''
+as $$
+declare
+  job    purple_flea.jobs;
+  paused boolean;
+  wait_s integer;
+begin
+  select * into job from purple_flea.jobs j where j.reference = asked;
+  if not found then
+    return jsonb_build_object('reference', asked, 'state', 'not_found');
+  end if;
+  select p.paused into paused from purple_flea.effective_policies p where p.agent_id = job.agent_id;
+  wait_s := ceil(extract(epoch from case job.state when 'claimed' then job.lease_until else job.due_at end - clock_timestamp()));
+  return jsonb_strip_nulls(jsonb_build_object(
+    'reference', asked,
+    'agent_id',  job.agent_id,
+    'state', case
+      when job.state = 'claimed' and job.token = claim then 'claimed'
+      when job.state = 'claimed' then 'in_flight'
+      when job.state = 'pending' then 'waiting'
+      else job.state
+    end,
+    'reason', case when job.state = 'pending' and (paused or holding) then 'paused' else job.reason end,
+    'retry_after_s', case when job.state in ('claimed', 'pending') then greatest(wait_s, 1) end,
+    'result', case when job.state in ('executed', 'skipped', 'rejected') then job.result end
+  ));
+end;
+$$;
+comment on function purple_flea.answer(text, uuid, boolean) is 'What there is to say about one deposit.';
+revoke all on function purple_flea.answer(text, uuid, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function public.claim_jobs("references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid())
+  returns jsonb
+  language plpgsql
+  volatile
+  -- The caller may not read jobs.
+  security definer
+  set search_path = ''
+  -- Frozen rows have their times in UTC, whatever the session's zone.
+  set timezone = 'UTC'
+as $$
+declare
+  most        constant integer := 100;  -- bets of one claim, or deposits asked about: more than any host sends at once
+  wanted      text[]      := coalesce(claim_jobs."references", '{}');
+  slots       integer     := coalesce(claim_jobs."limit", 0);
+  claim_token uuid        := coalesce(claim_jobs.claim, gen_random_uuid());
+  picked      text[];
+  claim_time  timestamptz;
+  claimed     jsonb;
+  lease_end   timestamptz;
+begin
+  if slots not between 0 and most or cardinality(wanted) > most then
+    raise exception 'limit and references may be at most %', most using errcode = 'invalid_parameter_value';
+  end if;
+  -- A limit of 0 comes from a function that is paused.
+  perform purple_flea.expire(slots = 0);
+  -- Asked again with the same claim because the answer got lost: what it holds, and no more.
+  if slots > 0 and not exists (select from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed') then
+    picked     := purple_flea.pick_jobs(wanted, slots);
+    claim_time := clock_timestamp();
+    update purple_flea.jobs j
+    set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
+        token = claim_token, claimed_at = claim_time, lease_until = claim_time + (purple_flea.timing()).lease, lookup_at = null,
+        wallet_change = to_jsonb(w), policy = to_jsonb(p) - 'id' - 'agent_id' - 'limited', stake = purple_flea.stake(w.new_balance, p),
+        bet_day = (claim_time at time zone 'UTC')::date, limited = p.limited, wager = null, payout = null, result = null
+    from public.wallet_changes w, purple_flea.effective_policies e, purple_flea.trade_policies p
+    where j.reference = any (picked)
+      and w.id = j.wallet_change_id and e.agent_id = j.agent_id and p.id = e.policy_id;
+  end if;
+  select coalesce(jsonb_agg(purple_flea.handed_out(j)), '[]'), min(j.lease_until) into claimed, lease_end
+  from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed';
+  return jsonb_build_object(
+    'token',    claim_token,
+    'lease_ms', greatest(0, floor(extract(epoch from lease_end - clock_timestamp()) * 1000)::bigint),
+    'jobs',     claimed,
+    'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0)) from unnest(wanted) as asked), '[]'),
+    'more',     slots > 0 and exists (
+      select from purple_flea.jobs j
+      join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
+      where j.state = 'pending' and j.due_at <= clock_timestamp()
+    ),
+    'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= clock_timestamp())
+  );
+end;
+$$;
+comment on function public.claim_jobs(text[], integer, uuid) is 'Claims due jobs, those asked for first, and answers for every reference: claimed, in_flight, executed, skipped, rejected, unknown, dead, waiting or not_found.';
+revoke all on function public.claim_jobs(text[], integer, uuid) from public, anon, authenticated;
+grant execute on function public.claim_jobs(text[], integer, uuid) to service_role, purple_flea_worker;

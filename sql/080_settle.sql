@@ -1,0 +1,173 @@
+-- Settling: what the function calls with the outcome. Once or ten times makes no difference; the job, its event and the
+-- row of trade_results are one transaction.
+
+-- Records an outcome. Raises where it cannot be one.
+create or replace function purple_flea.apply(job purple_flea.jobs, new_state text, outcome jsonb, by_whom text) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  timing   record;
+  at       timestamptz := clock_timestamp();
+  wait     interval;
+  staked   numeric(12,4) := (outcome ->> 'wager')::numeric;
+  paid     numeric(12,4) := (outcome ->> 'payout')::numeric;
+begin
+  timing := purple_flea.timing();
+  if new_state = 'executed' then
+    insert into public.trade_results (agent_id, game, wager, outcome, payout, reference, bet_id)
+    values (job.agent_id, outcome ->> 'game', staked, outcome ->> 'outcome', paid, job.reference, outcome ->> 'bet_id');
+  end if;
+  -- Half of the wait is chance, so that what failed together does not come back together.
+  wait := greatest(
+    make_interval(secs => coalesce((outcome ->> 'retry_after_s')::double precision, 0)),
+    least(timing.backoff_max, timing.backoff * power(2, least(job.attempts, 20) - 1))
+  ) * (1 + random() / 2);
+  if outcome ->> 'reason' = 'out_of_time' then
+    wait := interval '0';
+  end if;
+  update purple_flea.jobs j
+  set state      = new_state,
+      changed_by = by_whom,
+      reason     = outcome ->> 'reason',
+      result     = outcome,
+      due_at     = case new_state when 'pending' then at + wait else j.due_at end,
+      bet_day    = case when new_state in ('executed', 'unknown') then j.bet_day end,
+      lookup_at  = case new_state when 'unknown' then j.lease_until + timing.lookup_wait end,
+      wager      = case new_state when 'executed' then staked end,
+      payout     = case new_state when 'executed' then paid end
+  where j.reference = job.reference;
+  if new_state = 'executed' and staked > job.stake then
+    perform purple_flea.note(job, 'alarm', 'staked_more_than_the_policy_allows', outcome, by_whom);
+  end if;
+end;
+$$;
+comment on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) is 'Brings a job into a state with its outcome, and makes the row of trade_results.';
+revoke all on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.note(job purple_flea.jobs, kind text, why text, detail jsonb, by_whom text, token uuid default null) returns void
+  language sql
+  volatile
+  set search_path = ''
+as $$
+  insert into purple_flea.job_events (reference, kind, from_state, to_state, why, attempt, changed_by, token, detail)
+  values (job.reference, kind, job.state, job.state, why, job.attempts, by_whom, coalesce(token, job.token), detail)
+$$;
+comment on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) is 'Notes what changed no state.';
+revoke all on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- A report that comes from the last claimant, or from who looked its job up.
+create or replace function purple_flea.settle_as_last(job purple_flea.jobs, new_state text, outcome jsonb) returns text
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  same_bet boolean := (job.result ->> 'bet_id') is not distinct from (outcome ->> 'bet_id');
+begin
+  if job.state = 'claimed' or (job.state = 'unknown' and new_state = 'executed') then
+    perform purple_flea.apply(job, new_state, outcome, 'worker');
+    return 'settled';
+  elsif job.state = 'unknown' and new_state = 'unknown' and outcome ->> 'reason' in ('not_found', 'no_history') then
+    -- Looked for in vain, which proves nothing. Later, and less and less often, it is looked for again.
+    update purple_flea.jobs j
+    set reason    = outcome ->> 'reason',
+        lookup_at = case
+          when outcome ->> 'reason' = 'no_history' or clock_timestamp() > j.claimed_at + interval '1 day' then 'infinity'
+          else clock_timestamp() + (clock_timestamp() - j.claimed_at)
+        end
+    where j.reference = job.reference;
+    perform purple_flea.note(job, 'look_up', outcome ->> 'reason', outcome, 'worker');
+    return 'settled';
+  elsif job.state = new_state and (new_state <> 'executed' or same_bet) then
+    return 'settled_before';
+  elsif new_state = 'executed' then
+    perform purple_flea.note(job, 'conflict', 'another_outcome', outcome, 'worker');
+    return 'conflict';
+  else
+    perform purple_flea.note(job, 'late_answer', new_state, outcome, 'worker');
+    return 'too_late';
+  end if;
+end;
+$$;
+comment on function purple_flea.settle_as_last(purple_flea.jobs, text, jsonb) is 'What the last claimant''s report does to a job.';
+revoke all on function purple_flea.settle_as_last(purple_flea.jobs, text, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function public.settle_job(reference text, token uuid, state text, result jsonb) returns jsonb
+  language plpgsql
+  volatile
+  security definer
+  set search_path = ''
+as $$
+declare
+  job purple_flea.jobs;
+  did text;
+begin
+  if settle_job.state is null or settle_job.state not in ('pending', 'executed', 'skipped', 'rejected', 'unknown')
+    or jsonb_typeof(settle_job.result) is distinct from 'object' or settle_job.token is null then
+    raise exception 'an outcome is pending, executed, skipped, rejected or unknown, with its token and a result'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  select * into job from purple_flea.jobs j where j.reference = settle_job.reference for update;
+  if not found then
+    return jsonb_build_object('reference', settle_job.reference, 'did', 'not_found');
+  end if;
+  if settle_job.token is distinct from job.token then
+    if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.token = settle_job.token) then
+      return jsonb_build_object('reference', job.reference, 'did', 'unknown_token');
+    end if;
+    -- An earlier claimant. If it bet, two bets may have been made: somebody has to look.
+    did := case settle_job.state when 'executed' then 'conflict' else 'late_answer' end;
+    perform purple_flea.note(job, did, 'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
+    return jsonb_build_object('reference', job.reference, 'did', did, 'state', job.state);
+  end if;
+  begin
+    did := purple_flea.settle_as_last(job, settle_job.state, settle_job.result);
+  exception when others then
+    -- Whatever is wrong with it, it is kept. The lease makes the job unknown, and somebody can read why.
+    did := 'not_settled';
+    perform purple_flea.note(job, 'alarm', left('not_settled: ' || sqlerrm, 200), settle_job.result, 'worker');
+    if job.state in ('claimed', 'unknown') then
+      update purple_flea.jobs j set result = settle_job.result where j.reference = job.reference;
+    end if;
+  end;
+  return jsonb_build_object('reference', job.reference, 'did', did,
+    'state', (select j.state from purple_flea.jobs j where j.reference = job.reference));
+end;
+$$;
+comment on function public.settle_job(text, uuid, text, jsonb) is 'Reports a claimed job''s outcome: settled, settled_before, too_late, conflict, late_answer, not_settled, unknown_token or not_found.';
+revoke all on function public.settle_job(text, uuid, text, jsonb) from public, anon, authenticated;
+grant execute on function public.settle_job(text, uuid, text, jsonb) to service_role, purple_flea_worker;
+
+create or replace function public.settle_jobs(outcomes jsonb) returns jsonb
+  language plpgsql
+  volatile
+  security definer
+  set search_path = ''
+as $$
+declare
+  most    constant integer := 100;  -- the outcomes of one claim
+  outcome jsonb;
+  done    jsonb := '[]';
+begin
+  if jsonb_typeof(outcomes) is distinct from 'array' or jsonb_array_length(outcomes) > most then
+    raise exception 'outcomes are an array of at most %', most using errcode = 'invalid_parameter_value';
+  end if;
+  -- Always in the same order, so that two of these never wait for each other.
+  for outcome in select o from jsonb_array_elements(outcomes) as o order by o ->> 'reference' loop
+    begin
+      done := done || public.settle_job(outcome ->> 'reference', (outcome ->> 'token')::uuid, outcome ->> 'state', outcome -> 'result');
+    exception when data_exception then
+      -- One that cannot be read keeps none of the others.
+      done := done || jsonb_build_object('reference', outcome ->> 'reference', 'did', 'not_readable');
+    end;
+  end loop;
+  return done;
+end;
+$$;
+comment on function public.settle_jobs(jsonb) is 'settle_job for every outcome of an array of {reference, token, state, result}; one that fails does not touch the others.';
+revoke all on function public.settle_jobs(jsonb) from public, anon, authenticated;
+grant execute on function public.settle_jobs(jsonb) to service_role, purple_flea_worker;

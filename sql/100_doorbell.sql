@@ -1,0 +1,102 @@
+-- The doorbell: a signed request to the function, through pg_net, which says that there is something to do. It is
+-- awareness, not delivery: it may get lost, come late or come twice, and what is to be done stands in the jobs. And it
+-- never stands in a deposit's way: whatever goes wrong with it, the row and its job are stored, and a warning says why
+-- nobody was called.
+
+create or replace function purple_flea.signature(webhook_id text, webhook_timestamp bigint, body jsonb, secret text) returns text
+  language plpgsql
+  stable
+  security invoker
+  set search_path = ''
+as $$
+declare
+  pgcrypto text;
+  digest   bytea;
+begin
+  -- Checked here, because decode() would quote a character of it.
+  if secret is null or secret !~ '^whsec_[A-Za-z0-9+/]{32,}={0,2}$' then
+    raise exception 'purple_flea_webhook_secret is not of the form whsec_<base64>';
+  end if;
+  -- pgcrypto may have been installed in another schema before us.
+  select n.nspname into strict pgcrypto
+  from pg_catalog.pg_extension e
+  join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+  where e.extname = 'pgcrypto';
+  -- body::text is what pg_net sends, to the byte.
+  execute format('select %I.hmac($1, $2, ''sha256'')', pgcrypto) into digest
+    using
+      convert_to(webhook_id || '.' || webhook_timestamp || '.' || body::text, 'UTF8'),
+      decode(substr(secret, 7), 'base64');
+  return 'v1,' || encode(digest, 'base64');
+end;
+$$;
+comment on function purple_flea.signature(text, bigint, jsonb, text) is 'The Standard Webhooks signature of a body, over the bytes that pg_net sends.';
+revoke all on function purple_flea.signature(text, bigint, jsonb, text) from public, anon, authenticated, service_role;
+
+create or replace function purple_flea.post(webhook_id text, body jsonb) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+  -- A lock on pg_net's tables must not hold a deposit back for longer.
+  set lock_timeout = '500ms'
+as $$
+declare
+  url       text   := purple_flea.secret('purple_flea_function_url');
+  secret    text   := purple_flea.secret('purple_flea_webhook_secret');
+  signed_at bigint := floor(extract(epoch from clock_timestamp()));
+begin
+  if url is null or secret is null then
+    raise exception '% is not set', case when url is null then 'purple_flea_function_url' else 'purple_flea_webhook_secret' end;
+  end if;
+  perform net.http_post(
+    url     => url,
+    body    => body,
+    headers => jsonb_build_object(
+      'Content-Type',      'application/json',
+      'Prefer',            'respond-async',
+      'webhook-id',        webhook_id,
+      'webhook-timestamp', signed_at::text,
+      'webhook-signature', purple_flea.signature(webhook_id, signed_at, body, secret)
+    ),
+    -- Longer than the function takes to answer a ring.
+    timeout_milliseconds => 15000
+  );
+end;
+$$;
+comment on function purple_flea.post(text, jsonb) is 'Posts a body to the function, signed. Raises where it cannot.';
+revoke all on function purple_flea.post(text, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.ring_doorbell() returns trigger
+  language plpgsql
+  volatile
+  -- The depositor may read neither the secret nor, in general, the queue.
+  security definer
+  set search_path = ''
+as $$
+declare
+  first_id bigint;
+begin
+  -- One ring for a statement, whatever the number of its rows: each ring makes the function look for all that is due,
+  -- and thousands would stall every other webhook of the database.
+  select min(id) into first_id from inserted where change_type = 'deposit';
+  if first_id is not null then
+    perform purple_flea.post(
+      'wallet-change-' || first_id,
+      jsonb_build_object('ledger', true, 'reference', 'wallet-change-' || first_id)
+    );
+  end if;
+  return null;
+exception when others then
+  raise warning 'purple_flea: deposit % is stored, but the function was not called: %', first_id, sqlerrm;
+  return null;
+end;
+$$;
+comment on function purple_flea.ring_doorbell() is 'Tells the function that a statement made deposits. Never fails.';
+revoke all on function purple_flea.ring_doorbell() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists purple_flea_doorbell on public.wallet_changes;
+create trigger purple_flea_doorbell
+  after insert on public.wallet_changes
+  referencing new table as inserted
+  for each statement execute function purple_flea.ring_doorbell();

@@ -1,0 +1,129 @@
+-- The sweeper: what must happen even when every notification is lost. Somebody calls purple_flea.ring() again and again:
+-- pg_cron where there is one, a timer of the machine's otherwise.
+
+-- Makes the jobs of deposits that have none: their trigger was off, or a restore went past it.
+create or replace function purple_flea.make_missing_jobs(from_id bigint default null) returns integer
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+declare
+  most   constant bigint := 10000;  -- rows at a time
+  behind constant bigint := 1000;   -- ids that are looked at again: a row can become visible after a later one
+  ledger purple_flea.ledger;
+  last   bigint;
+  made   integer;
+begin
+  select * into ledger from purple_flea.ledger for update;
+  -- With from_id: everything from there on, however long that takes.
+  select max(id) into last
+  from (select w.id from public.wallet_changes w where w.id > ledger.checked_until order by w.id limit most) as next;
+  if from_id is not null or last is null then
+    select coalesce(max(w.id), 0) into last from public.wallet_changes w;
+  end if;
+  with missing as (
+    insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, changed_by, reason, expires_at)
+    select 'wallet-change-' || w.id, purple_flea.bet_key('wallet-change-' || w.id), w.id, w.agent_id, 'sweeper', 'was_missing',
+           clock_timestamp() + (purple_flea.timing()).max_age
+    from public.wallet_changes w
+    where w.change_type = 'deposit' and w.id > ledger.starts_after and w.id <= last
+      and w.id > coalesce(from_id - 1, ledger.checked_until - behind)
+      and not exists (select from purple_flea.jobs j where j.wallet_change_id = w.id)
+    on conflict do nothing
+    returning 1
+  )
+  select count(*) into made from missing;
+  update purple_flea.ledger l set checked_until = greatest(l.checked_until, last);
+  return made;
+end;
+$$;
+comment on function purple_flea.make_missing_jobs(bigint) is 'Makes the jobs of deposits without one, newer than the ledger; with an id: from there on, without a limit.';
+revoke all on function purple_flea.make_missing_jobs(bigint) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.ring() returns text
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = ''
+as $$
+begin
+  perform purple_flea.make_missing_jobs();
+  perform purple_flea.expire(false);
+  update purple_flea.ledger set swept_at = clock_timestamp();
+  if not exists (
+    select from purple_flea.jobs j
+    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
+    where j.state = 'pending' and j.due_at <= clock_timestamp()
+  ) and not exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= clock_timestamp()) then
+    return 'nothing is due';
+  end if;
+  begin
+    perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
+  exception when others then
+    -- What was swept stays swept.
+    raise warning 'purple_flea: jobs are due, but the function was not called: %', sqlerrm;
+    return 'not rung: ' || sqlerrm;
+  end;
+  return 'rung';
+end;
+$$;
+comment on function purple_flea.ring() is 'Sweeps, and rings the function if anything is due: call it every 10 seconds. Says what it did.';
+revoke all on function purple_flea.ring() from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- How the ledger is: for /health, and for people.
+create or replace function public.ledger_health() returns jsonb
+  language sql
+  stable
+  security definer
+  set search_path = ''
+as $$
+  select jsonb_build_object(
+    'sweeper', case when (select swept_at from purple_flea.ledger) > clock_timestamp() - interval '3 minutes' then 'ok' else 'missing' end,
+    'due', (select count(*) from (
+      select from purple_flea.jobs where state = 'pending' and due_at <= clock_timestamp() limit 10000) as due),
+    'oldest_due_s', (select floor(extract(epoch from clock_timestamp() - min(due_at)))::bigint
+      from purple_flea.jobs where state = 'pending' and due_at <= clock_timestamp()),
+    'unknown', (select count(*) from (select from purple_flea.jobs where state = 'unknown' limit 10000) as unknown),
+    'alarms', (select count(*) from purple_flea.job_events
+      where kind in ('conflict', 'alarm') and at > clock_timestamp() - interval '1 day'),
+    'refused_by_purple_flea', exists (
+      select from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us' and changed_at > clock_timestamp() - interval '1 day')
+  )
+$$;
+comment on function public.ledger_health() is 'Whether the sweeper comes, what waits and for how long, what is unknown (counted to 10,000), and the day''s alarms.';
+revoke all on function public.ledger_health() from public, anon, authenticated;
+grant execute on function public.ledger_health() to service_role, purple_flea_worker;
+
+-- With pg_cron nobody has to set anything up. Before 1.5 it knows no seconds, and minutes have to do.
+do $$
+declare
+  version text;
+begin
+  if not exists (select from pg_catalog.pg_extension where extname = 'pg_cron')
+    and exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron') then
+    begin
+      create extension pg_cron;
+    exception when others then
+      raise notice 'pg_cron could not be enabled (%)', sqlerrm;
+    end;
+  end if;
+  select extversion into version from pg_catalog.pg_extension where extname = 'pg_cron';
+  if version is null then
+    raise notice 'without pg_cron somebody has to call purple_flea.ring() every 10 seconds: the README has a timer for it';
+    return;
+  end if;
+  begin
+  perform cron.schedule('purple-flea-ring',
+    case when string_to_array(version, '.')::integer[] >= array[1, 5] then '10 seconds' else '* * * * *' end,
+    'select purple_flea.ring()');
+  -- It keeps a row for each run, for ever.
+  perform cron.schedule('purple-flea-prune', '7 * * * *', $prune$
+    delete from cron.job_run_details d using cron.job j
+    where d.jobid = j.jobid and j.jobname like 'purple-flea-%' and d.end_time < now() - interval '1 hour'
+  $prune$);
+  exception when others then
+    raise notice 'pg_cron is there, but takes no job from us (%): somebody has to call purple_flea.ring()', sqlerrm;
+  end;
+end;
+$$;
