@@ -3,7 +3,8 @@
 
 use crate::{
     config,
-    outside::{Answer, Outside, REPLY_LIMIT_BYTES, SendError},
+    log::Line,
+    outside::{Answer, Limits, Outside, SendError},
     router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S},
 };
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use spin_sdk::{
             types::{ErrorCode, RequestOptions},
         },
         http_compat::{IncomingBody, IncomingMessage, RequestOptionsExtension, http_from_wasi_response},
+        random::random::get_random_u64,
+        spawn,
     },
 };
 use std::{
@@ -41,9 +44,10 @@ async fn handle(request: spin_sdk::http::Request) -> Response<FullBody<Bytes>> {
     let (head, body) = request.into_parts();
     let body = read_request(body).await;
     let settings = settings().await;
-    let (response, line) = router::respond(&settings, Request::from_parts(head, body), &Wasi).await;
-    // `println!` would panic where the host has closed our output.
-    let _ = writeln!(std::io::stdout().lock(), "{}", line.to_json());
+    let (response, later) = router::respond(&settings, Request::from_parts(head, body), &Wasi).await;
+    if let (Some(later), Ok(settings)) = (later, settings) {
+        spawn(async move { later.run(&settings, &Wasi).await });
+    }
     response.map(|body| FullBody::new(Bytes::from(body)))
 }
 
@@ -68,8 +72,8 @@ async fn settings() -> config::Checked {
 struct Wasi;
 
 impl Outside for Wasi {
-    async fn send(&self, request: Request<Vec<u8>>, timeout: Duration) -> Result<Answer, SendError> {
-        within(timeout, exchange(request, timeout)).await.unwrap_or(Err(SendError::TimedOut))
+    async fn send(&self, request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
+        within(limits.timeout, exchange(request, limits)).await.unwrap_or(Err(SendError::TimedOut))
     }
 
     fn now(&self) -> SystemTime {
@@ -79,17 +83,30 @@ impl Outside for Wasi {
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(monotonic_clock::now())
     }
+
+    async fn sleep(&self, time: Duration) {
+        time::sleep(time).await;
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(get_random_u64()) << 64 | u128::from(get_random_u64())
+    }
+
+    fn log(&self, line: &Line) {
+        // `println!` would panic where the host has closed our output.
+        let _ = writeln!(std::io::stdout().lock(), "{}", line.to_json());
+    }
 }
 
-async fn exchange(request: Request<Vec<u8>>, timeout: Duration) -> Result<Answer, SendError> {
+async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
     let mut request = request.map(|body| FullBody::new(Bytes::from(body)));
-    request.extensions_mut().insert(RequestOptionsExtension(options(timeout)));
+    request.extensions_mut().insert(RequestOptionsExtension(options(limits.timeout)));
     let request = request.into_request().map_err(|_| SendError::NotSent("request_not_built"))?;
     let response = client::send(request).await.map_err(|error| fate(&error))?;
     let response = http_from_wasi_response(response).map_err(|_| SendError::Broken("unreadable_reply"))?;
     let (head, body) = response.into_parts();
-    match read(body, REPLY_LIMIT_BYTES, REPLY_LIMIT_BYTES).await {
-        Ok(read) => Ok(Answer { head, body: read.kept }),
+    match read(body, limits.reply_bytes, limits.reply_bytes).await {
+        Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
         Err(error) => Err(match fate(&error) {
             // A head has come back: the request was sent, whatever the host calls the rest.
             SendError::NotSent(how) => SendError::Broken(how),

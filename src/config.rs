@@ -3,9 +3,11 @@
 
 use crate::{
     game::{CashoutAt, GameName, Side},
+    ledger::Ledger,
     money::Amount,
     policy::Policy,
-    purple_flea::{Api, BaseUrl, Key, PurpleFlea},
+    purple_flea::{Api, PurpleFlea},
+    upstream::{BaseUrl, Key},
     webhook::signature::{Callers, Secret, Token},
 };
 use rust_decimal::Decimal;
@@ -36,7 +38,8 @@ const fn secret(name: &'static str) -> Setting {
 pub const PURPLE_FLEA_URL: Setting = setting("purple_flea_url", "https://api.purpleflea.com");
 /// Our key at Purple Flea, sent as a bearer. Required.
 pub const PURPLE_FLEA_KEY: Setting = secret("purple_flea_key");
-/// Which of Purple Flea's two dialects is spoken: `gateway`, the documented paths and fields.
+/// Which of Purple Flea's two dialects is spoken: `gateway`, the documented paths and fields, or `live`, what its
+/// released servers answer.
 pub const PURPLE_FLEA_API: Setting = setting("purple_flea_api", "gateway");
 /// How long a whole exchange with Purple Flea may take, in milliseconds: 100 to 13,000. Less than the 15 s that
 /// the trigger waits for us, so that our reply says what happened before nobody listens any more.
@@ -63,9 +66,22 @@ pub const WAGER_FRACTION: Setting = setting("wager_fraction", "0.10");
 pub const MAX_WAGER: Setting = setting("max_wager", "");
 /// `true` holds back every bet.
 pub const PAUSED: Setting = setting("paused", "false");
+/// Supabase's URL. With `supabase_key` it makes the function work by the ledger in that database, whose policies
+/// then count instead of the settings from `game` to `max_wager`. `https`, or `http` to a loopback host.
+pub const SUPABASE_URL: Setting = setting("supabase_url", "");
+/// Who we are there: the token of `service_role` or, narrower, of `purple_flea_worker`.
+pub const SUPABASE_KEY: Setting = secret("supabase_key");
+/// What lets us through Supabase's gateway, where that is not `supabase_key` itself: with a token for
+/// `purple_flea_worker` the project's `anon` key.
+pub const SUPABASE_APIKEY: Setting = secret("supabase_apikey");
+/// Most bets that are under way at once for one doorbell, and so the most that one claim takes: 1 to 100.
+pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "32");
+/// `true` answers a doorbell that prefers it (`Prefer: respond-async`, as ours do) at once with 202, and goes on
+/// afterwards. Only for hosts that do not cut work off after the reply: Spin and Wasmtime do not.
+pub const AFTER_REPLY: Setting = setting("after_reply", "false");
 
 /// All of them, in the order of the manifest.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 19] = [
     PURPLE_FLEA_URL,
     PURPLE_FLEA_KEY,
     PURPLE_FLEA_API,
@@ -80,6 +96,11 @@ pub const SETTINGS: [Setting; 14] = [
     WAGER_FRACTION,
     MAX_WAGER,
     PAUSED,
+    SUPABASE_URL,
+    SUPABASE_KEY,
+    SUPABASE_APIKEY,
+    BETS_AT_ONCE,
+    AFTER_REPLY,
 ];
 
 /// Most secrets that are kept at once: each costs an HMAC for every refused call.
@@ -94,6 +115,13 @@ const TIMEOUT_MIN_MS: u64 = 100;
 /// Longest time for an exchange: the trigger's 15 s, less two for the way there and back.
 const TIMEOUT_MAX_MS: u64 = 13_000;
 
+/// Most bets at once: what the database hands out in one claim.
+const BETS_AT_ONCE_MAX: u32 = 100;
+
+const A_URL: &str = "https://host[:port][/prefix], or http:// to a loopback host";
+
+const A_KEY: &str = "set, to visible ASCII characters only";
+
 /// The settings, validated.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -103,6 +131,10 @@ pub struct Settings {
     pub policy: Policy,
     /// Where and how bets are made.
     pub purple_flea: PurpleFlea,
+    /// The ledger, in ledger mode.
+    pub ledger: Option<Ledger>,
+    /// Whether the host lets work go on after the reply.
+    pub after_reply: bool,
 }
 
 /// A setting that is missing or wrong. Says which and what it must be, never what it was.
@@ -145,7 +177,15 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let callers = self.callers();
         let policy = self.policy();
         let purple_flea = self.purple_flea();
-        Some(Settings { callers: callers?, policy: policy?, purple_flea: purple_flea? })
+        let ledger = self.ledger();
+        let after_reply = self.required(AFTER_REPLY, "true or false", |text| bool::from_str(text).ok());
+        Some(Settings {
+            callers: callers?,
+            policy: policy?,
+            purple_flea: purple_flea?,
+            ledger: ledger?,
+            after_reply: after_reply?,
+        })
     }
 
     fn callers(&mut self) -> Option<Callers> {
@@ -191,23 +231,45 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             min_change: min_change?,
             wager_fraction: wager_fraction?,
             max_wager: max_wager?,
+            // Nothing here remembers a day.
+            daily_wager_limit: None,
+            daily_loss_limit: None,
             paused: paused?,
         })
     }
 
     fn purple_flea(&mut self) -> Option<PurpleFlea> {
-        let url = self.required(
-            PURPLE_FLEA_URL,
-            "https://host[:port][/prefix], or http:// to a loopback host",
-            BaseUrl::parse,
-        );
-        let key = self.required(PURPLE_FLEA_KEY, "set, to visible ASCII characters only", Key::parse);
-        let api = self.required(PURPLE_FLEA_API, "gateway (the other dialect is not built yet)", word::<Api>);
+        let url = self.required(PURPLE_FLEA_URL, A_URL, BaseUrl::parse);
+        let key = self.required(PURPLE_FLEA_KEY, A_KEY, Key::parse);
+        let api = self.required(PURPLE_FLEA_API, "gateway or live", word::<Api>);
         let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, "within 100 and 13000", |text| {
             let range = TIMEOUT_MIN_MS..=TIMEOUT_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
         Some(PurpleFlea { url: url?, key: key?, api: api?, timeout: timeout? })
+    }
+
+    /// Both or neither: with half of it a deposit that is safe in the ledger could be bet on without it.
+    fn ledger(&mut self) -> Option<Option<Ledger>> {
+        let url = self.optional(SUPABASE_URL, A_URL, BaseUrl::parse);
+        let key = self.optional(SUPABASE_KEY, A_KEY, Key::parse);
+        let apikey = self.optional(SUPABASE_APIKEY, A_KEY, Key::parse);
+        let bets_at_once = self.required(BETS_AT_ONCE, "within 1 and 100", |text| {
+            text.parse().ok().filter(|bets| (1..=BETS_AT_ONCE_MAX).contains(bets))
+        });
+        match (url?, key?, apikey?, bets_at_once?) {
+            (None, None, None, _) => Some(None),
+            (Some(url), Some(key), apikey, bets_at_once) => {
+                Some(Some(Ledger { url, apikey: apikey.unwrap_or_else(|| key.clone()), key, bets_at_once }))
+            }
+            (url, key, ..) => {
+                let missing = [(SUPABASE_URL, url.is_none()), (SUPABASE_KEY, key.is_none())];
+                for (setting, _) in missing.into_iter().filter(|(_, missing)| *missing) {
+                    self.wrong(setting, "set, as the rest of the ledger's settings is (or none of them)");
+                }
+                None
+            }
+        }
     }
 
     fn required<T>(
@@ -266,141 +328,4 @@ fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    const COMPLETE: [(&str, &str); 2] = [
-        ("purple_flea_key", "pf_live_0123456789"),
-        ("webhook_secrets", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-    ];
-
-    fn with(changes: &[(&'static str, &str)]) -> Checked {
-        let mut values: BTreeMap<_, _> = COMPLETE.into_iter().collect();
-        values.extend(changes.iter().copied());
-        check(|name| values.get(name).map(|v| (*v).to_owned()))
-    }
-
-    fn names(checked: Checked) -> Vec<&'static str> {
-        checked.unwrap_err().into_iter().map(|error| error.name).collect()
-    }
-
-    #[test]
-    fn the_defaults_are_the_specifications() {
-        let policy = with(&[]).unwrap().policy;
-        assert_eq!(policy.game, GameName::Crash);
-        assert_eq!(policy.min_balance, "5".parse().unwrap());
-        assert_eq!(policy.min_change, Amount::ZERO);
-        assert_eq!(policy.wager_fraction, Decimal::new(1, 1));
-        assert_eq!((policy.max_wager, policy.paused), (None, false));
-        let purple_flea = with(&[]).unwrap().purple_flea;
-        assert_eq!(purple_flea.timeout, Duration::from_secs(8));
-        assert_eq!(
-            purple_flea.url.join("/casino/crash").as_deref(),
-            Some("https://api.purpleflea.com/casino/crash")
-        );
-    }
-
-    #[test]
-    fn every_setting_that_is_missing_is_named_at_once() {
-        let nothing = names(check(|_| None));
-        assert_eq!(nothing, ["webhook_secrets", "purple_flea_key"]);
-        let blank = names(with(&[("purple_flea_key", "  "), ("webhook_secrets", ""), ("game", "poker")]));
-        assert_eq!(blank, ["webhook_secrets", "game", "purple_flea_key"]);
-    }
-
-    #[test]
-    fn every_setting_refuses_what_it_cannot_be() {
-        for (name, values) in [
-            (
-                "purple_flea_url",
-                &[
-                    "api.purpleflea.com",
-                    "ftp://x",
-                    "http://api.purpleflea.com",
-                    "https://",
-                    "https://u:p@x",
-                    "https://x/?q=1",
-                    "https://x/#f",
-                    "https://x/a b",
-                    "http://127.evil.com",
-                    "http://localhost.evil.com",
-                ][..],
-            ),
-            ("purple_flea_key", &["two words", "line\nbreak", "schlüssel"][..]),
-            ("purple_flea_api", &["live", "Gateway"][..]),
-            ("purple_flea_timeout_ms", &["99", "13001", "8s", "-1", "1e3"][..]),
-            (
-                "webhook_secrets",
-                &["secret", "whsec_c2hvcnQ=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_?"][..],
-            ),
-            ("webhook_token", &["short", "has a space in it...."][..]),
-            ("game", &["Crash", "hi-lo"][..]),
-            ("cashout_at", &["1", "1.00", "1.0149", "100.01", "NaN"][..]),
-            ("side", &["Heads", "edge"][..]),
-            ("min_balance", &["-1", "five", "1e400", "0.00001"][..]),
-            ("min_change", &["-0.01", "NaN"][..]),
-            ("wager_fraction", &["0", "-0.1", "1.01", "0.0000001", "10%", "NaN"][..]),
-            ("max_wager", &["0", "0.009", "-5", "none"][..]),
-            ("paused", &["yes", "1", "TRUE"][..]),
-        ] {
-            for value in values {
-                assert_eq!(names(with(&[(name, value)])), [name], "{name} = {value}");
-            }
-        }
-    }
-
-    #[test]
-    fn secrets_may_be_separated_by_spaces_or_commas() {
-        let two = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=\n";
-        assert_eq!(with(&[("webhook_secrets", two)]).unwrap().callers.secrets.len(), 2);
-        let nine = [two; 5].join(" ");
-        assert_eq!(names(with(&[("webhook_secrets", &nine)])), ["webhook_secrets"]);
-    }
-
-    #[test]
-    fn a_token_alone_lets_callers_in() {
-        let only = with(&[("webhook_secrets", ""), ("webhook_token", "0123456789abcdef")]);
-        assert!(only.unwrap().callers.secrets.is_empty());
-    }
-
-    #[test]
-    fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
-        for (url, joined) in [
-            ("https://pf.example/v2/", "https://pf.example/v2/casino/crash"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/casino/crash"),
-            ("http://[::1]:8080/x", "http://[::1]:8080/x/casino/crash"),
-            ("http://localhost", "http://localhost/casino/crash"),
-        ] {
-            let settings = with(&[("purple_flea_url", url)]).unwrap();
-            assert_eq!(settings.purple_flea.url.join("/casino/crash").as_deref(), Some(joined));
-        }
-    }
-
-    #[test]
-    fn no_debug_and_no_error_shows_a_secret() {
-        let settings = with(&[("webhook_token", "t0ken-t0ken-t0ken")]).unwrap();
-        let shown = format!("{settings:?}");
-        for secret in ["pf_live", "MfKQ9r8", "t0ken"] {
-            assert!(!shown.contains(secret), "{shown}");
-        }
-        let errors = with(&[("purple_flea_key", "k e y"), ("webhook_secrets", "hunter2")]).unwrap_err();
-        let shown: String = errors.iter().map(ToString::to_string).collect();
-        assert!(!shown.contains("k e y") && !shown.contains("hunter2"));
-    }
-
-    #[test]
-    fn the_list_of_settings_is_whole() {
-        let mut asked = std::cell::RefCell::new(Vec::new());
-        let _ = check(|name| {
-            asked.borrow_mut().push(name);
-            None
-        });
-        let mut asked = std::mem::take(asked.get_mut());
-        asked.sort_unstable();
-        asked.dedup();
-        let mut listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-        listed.sort_unstable();
-        assert_eq!(asked, listed);
-    }
-}
+mod tests;

@@ -1,54 +1,59 @@
-//! One event from its bytes to its reply: verify, read, decide, call.
+//! One event from its bytes to its reply: verify, read, and then, by the mode, play it here and now or do what is due
+//! in the ledger.
 
 use crate::{
     config::Settings,
-    game::{CashoutAt, Game, GameName, Side},
-    log::{Line, milliseconds},
-    money::Amount,
+    drain::{self, Drained},
+    game::Choice,
+    ledger::{
+        Ledger,
+        job::{Answer, Standing},
+        rpc::LedgerError,
+    },
+    log::{Level, Line, milliseconds},
     outside::Outside,
-    policy::{Bet, Decision, Skip},
+    policy::Skip,
     problem::{Problem, json},
-    purple_flea::reply::Outcome,
+    trade::{self, Ending},
     webhook::{
-        event::{self, Event, Unhandled},
+        event::{self, Event, Unhandled, WalletChange},
         reference::Reference,
-        signature::{self, Caller},
+        signature::{self, Caller, Refusal},
     },
 };
-use http::{HeaderMap, Response, StatusCode};
-use serde::Serialize;
-use std::time::SystemTime;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use serde_json::json;
+use std::time::{Duration, SystemTime};
 
-/// A bet that was executed.
-#[derive(Serialize)]
-struct Executed<'a> {
-    status: &'static str,
-    reference: &'a str,
-    agent_id: &'a str,
-    game: GameName,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cashout_at: Option<CashoutAt>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    side: Option<Side>,
-    wager: Amount,
-    outcome: &'static str,
-    payout: Option<Amount>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    crash_point: Option<Amount>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bet_id: Option<&'a str>,
+/// How long the trigger waits for our answer, in seconds. A drain that is answered when it is over begins no claim
+/// whose bets could still be out then.
+const DOORBELL_TIMEOUT_S: u64 = 15;
+
+/// Until how long after a doorbell that was answered at once a drain begins new claims, in seconds. Hosts give a
+/// request a minute or so.
+const AFTER_REPLY_S: u64 = 45;
+
+/// Says that nothing happened this time: the outcome is an earlier one's.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// What is to go on after the reply.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Later {
+    asked: Vec<Reference>,
 }
 
-/// An event that led to no bet.
-#[derive(Serialize)]
-struct NotBet<'a> {
-    status: &'static str,
-    reason: &'static str,
-    detail: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reference: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent_id: Option<&'a str>,
+/// A reply, and what is to go on after it.
+pub type Reply = (Response<Vec<u8>>, Option<Later>);
+
+/// Lets a caller in, or not.
+pub fn admit(
+    settings: &Settings,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: SystemTime,
+) -> Result<Caller, Problem> {
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(signature::verify(&settings.callers, headers, body, now_s)?)
 }
 
 /// Answers one event. What the log should know goes into `line` on the way, the reference among it: what has one by
@@ -59,119 +64,157 @@ pub async fn run(
     body: &[u8],
     outside: &impl Outside,
     line: &mut Line,
-) -> Result<Response<Vec<u8>>, Problem> {
-    let Caller { webhook_id } = signature::verify(&settings.callers, headers, body, unix_s(outside.now()))?;
+) -> Result<Reply, Problem> {
+    let Caller { webhook_id } = admit(settings, headers, body, outside.now())?;
     let (row, choice) = match event::read(body)? {
         Event::Inserted { row, choice } => (row, choice),
-        Event::Ledger => return Err(Problem::LedgerNotConfigured),
+        Event::Ring { reference } => {
+            let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
+            if let (Some(reference), Some(id)) = (&reference, webhook_id)
+                && reference.as_str() != id
+            {
+                return Err(Refusal::ReferenceMismatch.into());
+            }
+            return by_the_ledger(settings, ledger, reference, headers, outside, line).await;
+        }
         Event::Unhandled(why) => {
             line.decision = Some(why.name());
-            return Ok(unhandled(why));
+            return Ok((unhandled(why), None));
         }
     };
     let reference = Reference::of(&row, webhook_id.as_deref())?;
     line.reference = Some(reference.as_str().to_owned());
     line.agent = Some(row.agent_id.clone());
-    match settings.policy.with(&choice).decide(&row) {
-        Decision::Skip(skip) => {
-            line.decision = Some(skip.name());
-            Ok(skipped(skip, &reference, &row.agent_id))
+    let Some(ledger) = &settings.ledger else {
+        let policy = settings.policy.with(&choice);
+        let started = outside.monotonic();
+        let ending =
+            trade::run(&policy, &row, None, &settings.purple_flea, reference.as_str(), None, outside).await;
+        if matches!(ending, Ending::Executed { .. } | Ending::Failed { .. }) {
+            trade::timed(line, started, outside.monotonic());
         }
-        Decision::Paused => {
-            line.decision = Some("paused");
-            Ok(waiting(&reference, &row.agent_id))
+        ending.note(line);
+        return Ok((ending.response(&reference)?, None));
+    };
+    if choice != Choice::default() {
+        return Err(Problem::PolicyInLedger);
+    }
+    if let Some(reply) = without_a_job(&row, &reference, line) {
+        return Ok((reply, None));
+    }
+    by_the_ledger(settings, ledger, Some(reference), headers, outside, line).await
+}
+
+/// What is no deposit has no job, and nobody has to be asked about it. (The row is only a hint; but there is nothing
+/// to be gained from a wrong one.)
+fn without_a_job(row: &WalletChange, reference: &Reference, line: &mut Line) -> Option<Response<Vec<u8>>> {
+    if row.is_deposit() {
+        return None;
+    }
+    let ending = Ending::Skipped { agent_id: row.agent_id.clone(), skip: Skip::NotADeposit };
+    ending.note(line);
+    ending.response(reference).ok()
+}
+
+async fn by_the_ledger(
+    settings: &Settings,
+    ledger: &Ledger,
+    reference: Option<Reference>,
+    headers: &HeaderMap,
+    outside: &impl Outside,
+    line: &mut Line,
+) -> Result<Reply, Problem> {
+    line.reference = reference.as_ref().map(|reference| reference.as_str().to_owned());
+    let asked: Vec<Reference> = reference.into_iter().collect();
+    if settings.after_reply && prefers_async(headers) {
+        let body = json!({ "status": "accepted", "reference": line.reference });
+        return Ok((json(StatusCode::ACCEPTED, "application/json", &body), Some(Later { asked })));
+    }
+    let time = Duration::from_secs(DOORBELL_TIMEOUT_S).saturating_sub(settings.purple_flea.timeout);
+    // Half of what is left: the claim and the settling take time, too.
+    let until = outside.monotonic().saturating_add(time.checked_div(2).unwrap_or(time));
+    let drained = drain::run(settings, ledger, &asked, until, outside).await?;
+    line.jobs = Some(drained.claimed);
+    Ok((reply(&asked, drained, line)?, None))
+}
+
+impl Later {
+    /// Goes on after the reply.
+    pub async fn run(self, settings: &Settings, outside: &impl Outside) {
+        let Some(ledger) = &settings.ledger else { return };
+        let until = outside.monotonic().saturating_add(Duration::from_secs(AFTER_REPLY_S));
+        let mut line = Line::new(outside.now(), "drain");
+        line.reference = self.asked.first().map(|reference| reference.as_str().to_owned());
+        let started = outside.monotonic();
+        match drain::run(settings, ledger, &self.asked, until, outside).await {
+            Ok(drained) => line.jobs = Some(drained.claimed),
+            Err(error) => {
+                let problem = Problem::Ledger(error);
+                (line.code, line.cause) = (Some(problem.code()), problem.cause());
+                line.level = Level::Error;
+            }
         }
-        Decision::Bet(bet) => {
-            line.decision = Some("bet");
-            let outcome = call(settings, &bet, &reference, outside, line).await?;
-            Ok(executed(&bet, &reference, &outcome))
-        }
+        line.ms = milliseconds(outside.monotonic().saturating_sub(started));
+        outside.log(&line);
     }
 }
 
-async fn call(
-    settings: &Settings,
-    bet: &Bet,
-    reference: &Reference,
-    outside: &impl Outside,
-    line: &mut Line,
-) -> Result<Outcome, Problem> {
-    let asked = outside.monotonic();
-    let result = settings.purple_flea.play(bet, reference, outside).await;
-    line.purple_flea_ms = Some(milliseconds(outside.monotonic().saturating_sub(asked)));
-    let outcome = result?;
-    line.outcome = Some(word(&outcome));
-    Ok(outcome)
+/// `Prefer: respond-async`, as RFC 7240 writes it.
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).any(|preference| {
+        preference.split(';').next().is_some_and(|p| p.trim().eq_ignore_ascii_case("respond-async"))
+    })
 }
 
-fn executed(bet: &Bet, reference: &Reference, outcome: &Outcome) -> Response<Vec<u8>> {
-    let (cashout_at, side) = match bet.game {
-        Game::Crash(cashout_at) => (Some(cashout_at), None),
-        Game::CoinFlip(side) => (None, Some(side)),
+/// The reply to a drain: about the deposit that was asked for, or about the drain itself.
+fn reply(asked: &[Reference], drained: Drained, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
+    let Some(reference) = asked.first() else {
+        let body = json!({ "status": "drained", "jobs": drained.claimed });
+        return Ok(json(StatusCode::OK, "application/json", &body));
     };
-    ok(&Executed {
-        status: "executed",
-        reference: reference.as_str(),
-        agent_id: &bet.agent_id,
-        game: bet.game.name(),
-        cashout_at,
-        side,
-        wager: bet.wager,
-        outcome: word(outcome),
-        payout: outcome.payout,
-        crash_point: outcome.crash_point,
-        bet_id: outcome.bet_id.as_deref(),
-    })
+    if let Some((_, ending)) = drained.endings.into_iter().find(|(ours, _)| ours == reference) {
+        ending.note(line);
+        return ending.response(reference);
+    }
+    let answer = drained.answers.into_iter().find(|answer| answer.reference == reference.as_str());
+    told(answer.ok_or(Problem::Ledger(LedgerError::Unreadable))?, line)
+}
+
+/// What the ledger says about a deposit that was not ours to execute.
+fn told(answer: Answer, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
+    line.agent = answer.agent_id.clone();
+    let wait_s = answer.retry_after_s.unwrap_or(1);
+    match answer.state {
+        Standing::Executed | Standing::Skipped | Standing::Rejected => {
+            line.decision = Some("replayed");
+            let result = answer.result.ok_or(Problem::Ledger(LedgerError::Unreadable))?;
+            let mut response = json(StatusCode::OK, "application/json", &result);
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+        Standing::Waiting => {
+            line.decision = Some("waiting");
+            let body = json!({
+                "status": "waiting", "reason": answer.reason.as_deref().unwrap_or("not_its_turn"),
+                "detail": "Nothing was executed. The ledger has it, and it is tried again by itself.",
+                "reference": answer.reference, "agent_id": answer.agent_id, "retry_after_s": wait_s,
+            });
+            Ok(json(StatusCode::OK, "application/json", &body))
+        }
+        // It was ours, and its ending was told above; anything else is somebody else's claim.
+        Standing::Claimed | Standing::InFlight => Err(Problem::InFlight(wait_s)),
+        Standing::Unknown => Err(Problem::Unresolved(answer.reason.unwrap_or_default())),
+        Standing::Dead => Err(Problem::TooOld),
+        Standing::NotFound => Err(Problem::UnknownDeposit),
+    }
 }
 
 fn unhandled(why: Unhandled) -> Response<Vec<u8>> {
-    ok(&NotBet {
-        status: "skipped",
-        reason: why.name(),
-        detail: match why {
-            Unhandled::Table => "Only rows of public.wallet_changes lead to bets.",
-            Unhandled::Kind => "Only inserted rows lead to bets.",
-        },
-        reference: None,
-        agent_id: None,
-    })
-}
-
-fn skipped(skip: Skip, reference: &Reference, agent_id: &str) -> Response<Vec<u8>> {
-    ok(&NotBet {
-        status: "skipped",
-        reason: skip.name(),
-        detail: match skip {
-            Skip::NotADeposit => "Only rows whose change_type is deposit lead to bets.",
-            Skip::NoBalance => "The row has no new_balance to take a part of.",
-            Skip::BelowMinBalance => "new_balance is below min_balance.",
-            Skip::BelowMinChange => "change_amount is below min_change, or not there.",
-            Skip::WagerTooSmall => "The wager would be below $0.01.",
-            Skip::TooLarge => "The wager could win more than a result can hold (99999999.9999).",
-        },
-        reference: Some(reference.as_str()),
-        agent_id: Some(agent_id),
-    })
-}
-
-fn waiting(reference: &Reference, agent_id: &str) -> Response<Vec<u8>> {
-    ok(&NotBet {
-        status: "waiting",
-        reason: "paused",
-        detail: "Bets are paused. Nothing was executed; send the same event again when they are not.",
-        reference: Some(reference.as_str()),
-        agent_id: Some(agent_id),
-    })
-}
-
-fn ok(body: &impl Serialize) -> Response<Vec<u8>> {
-    json(StatusCode::OK, "application/json", body)
-}
-
-fn word(outcome: &Outcome) -> &'static str {
-    if outcome.won { "win" } else { "loss" }
-}
-
-fn unix_s(now: SystemTime) -> u64 {
-    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    let detail = match why {
+        Unhandled::Table => "Only rows of public.wallet_changes lead to bets.",
+        Unhandled::Kind => "Only inserted rows lead to bets.",
+    };
+    let body = json!({ "status": "skipped", "reason": why.name(), "detail": detail });
+    json(StatusCode::OK, "application/json", &body)
 }

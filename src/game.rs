@@ -40,8 +40,8 @@ impl CashoutAt {
     pub fn new(amount: Amount) -> Option<Self> {
         let value = amount.decimal().normalize();
         let lowest = Decimal::from_parts(101, 0, 0, false, HUNDREDTHS);
-        (value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= HUNDREDTHS)
-            .then_some(Self(amount))
+        let inside = value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= HUNDREDTHS;
+        Amount::new(value).ok().filter(|_| inside).map(Self)
     }
 }
 

@@ -1,6 +1,11 @@
 //! Whether the function could do its work: `GET /health`.
 
-use crate::{config::Settings, problem::json};
+use crate::{
+    config::Settings,
+    ledger::job,
+    outside::Outside,
+    problem::{Problem, json},
+};
 use http::{Response, StatusCode};
 use serde::Serialize;
 
@@ -10,15 +15,26 @@ struct Health {
     version: &'static str,
     mode: &'static str,
     paused: bool,
+    #[serde(flatten)]
+    ledger: Option<job::Health>,
 }
 
-/// 200 when the settings are complete. (When they are not, the router's 503 names what is missing.)
-pub fn healthy(settings: &Settings) -> Response<Vec<u8>> {
+/// 200 when the settings are complete and the ledger, where there is one, answers. (When settings are missing or wrong
+/// the router's 503 names them.) 503, too, while deposits wait because Purple Flea refuses our key or URL.
+pub async fn check(settings: &Settings, outside: &impl Outside) -> Result<Response<Vec<u8>>, Problem> {
+    let ledger = match &settings.ledger {
+        Some(ledger) => Some(ledger.health(outside).await?),
+        None => None,
+    };
+    if ledger.as_ref().is_some_and(|ledger| ledger.refused_by_purple_flea) {
+        return Err(Problem::PurpleFleaRefusedUs(None));
+    }
     let health = Health {
         status: "ok",
         version: env!("CARGO_PKG_VERSION"),
-        mode: "standalone",
+        mode: if ledger.is_some() { "ledger" } else { "standalone" },
         paused: settings.policy.paused,
+        ledger,
     };
-    json(StatusCode::OK, "application/json", &health)
+    Ok(json(StatusCode::OK, "application/json", &health))
 }

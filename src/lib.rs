@@ -8,9 +8,11 @@
 //! | verify: who calls | [`webhook::signature`] |
 //! | read: what happened | [`webhook::event`] |
 //! | name: what it is called | [`webhook::reference`] |
-//! | decide: bet or skip, and how much | [`policy`], on a [`game`] |
+//! | claim: in ledger mode, what is due | [`drain`], [`ledger`] |
+//! | decide: bet or skip, and how much | [`trade`], [`policy`], on a [`game`] |
 //! | call: Purple Flea, and what its reply proves | [`purple_flea`] |
-//! | out: the reply, and one line of log | [`execute_trade`], [`problem`], [`log`] |
+//! | settle: in ledger mode, what became of it; and look up what nobody knows | [`drain`], [`reconcile`] |
+//! | out: the reply, and the log | [`execute_trade`], [`problem`], [`log`] |
 //!
 //! Nothing in these modules knows a host: what they need from it comes in through [`outside::Outside`]. The
 //! one file that knows the SDK is `component.rs`, which is compiled for WebAssembly only; the rest is tested
@@ -36,16 +38,21 @@
 )]
 
 pub mod config;
+pub mod drain;
 pub mod execute_trade;
 pub mod game;
 pub mod health;
+pub mod ledger;
 pub mod log;
 pub mod money;
 pub mod outside;
 pub mod policy;
 pub mod problem;
 pub mod purple_flea;
+pub mod reconcile;
 pub mod router;
+pub mod trade;
+pub mod upstream;
 pub mod webhook;
 
 #[cfg(target_family = "wasm")]

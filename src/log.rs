@@ -1,7 +1,9 @@
-//! One line of JSON for each request, on standard output. It holds names, codes and times, and nothing of a body
+//! Lines of JSON on standard output, one for each request and one for each job. It holds names, codes and times, and nothing of a body
 //! or a header beyond the reference and the agent of a caller who was let in.
+//! (And an outcome, in full, if it can be recorded nowhere else.)
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::{
     str::FromStr,
     time::{Duration, SystemTime},
@@ -26,7 +28,8 @@ pub struct Line {
     pub time: String,
     /// How much somebody should care; follows from the status.
     pub level: Level,
-    /// The route's name: `execute_trade`, `health`, `unknown`.
+    /// The route's name (`execute_trade`, `reconcile`, `health`, `unknown`), or what else happened: `job`, `drain`,
+    /// `settle`.
     pub event: &'static str,
     /// The deposit's reference.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,15 +43,25 @@ pub struct Line {
     /// `win` or `loss`, for a bet that was executed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
-    /// The reply's status.
-    pub status: u16,
+    /// How many jobs it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<usize>,
+    /// How many times the job was claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The reply's status, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// The problem's code, where the reply is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
     /// What the caller is not told about the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// From the request's arrival in the core to its reply, in milliseconds.
+    /// An outcome that could not be recorded anywhere else, in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    /// How long it took, in milliseconds; for a request from its arrival in the core to its reply.
     pub ms: serde_json::Number,
     /// The part of it spent waiting for Purple Flea.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,9 +79,12 @@ impl Line {
             agent: None,
             decision: None,
             outcome: None,
-            status: 0,
+            jobs: None,
+            attempt: None,
+            status: None,
             code: None,
             cause: None,
+            result: None,
             ms: 0.into(),
             purple_flea_ms: None,
         }
@@ -77,8 +93,8 @@ impl Line {
     /// Sets the status, and the level with it: 502 to 504 are for somebody to look at unless it is only a matter
     /// of waiting.
     pub fn set_status(&mut self, status: http::StatusCode) {
-        self.status = status.as_u16();
-        self.level = match (self.status, self.code) {
+        self.status = Some(status.as_u16());
+        self.level = match (status.as_u16(), self.code) {
             (_, Some("rate_limited" | "not_reached")) => Level::Warn,
             (500.., _) => Level::Error,
             (_, Some("rejected")) => Level::Info,

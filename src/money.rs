@@ -84,7 +84,8 @@ impl FromStr for Amount {
     }
 }
 
-fn decimal(text: &str) -> Result<Decimal, AmountError> {
+/// A decimal of any size from the text of a JSON number.
+pub fn decimal(text: &str) -> Result<Decimal, AmountError> {
     if text.len() > TEXT_LIMIT_BYTES {
         return Err(AmountError::OutOfRange);
     }

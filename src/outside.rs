@@ -1,28 +1,42 @@
-//! What the core needs from outside: to send one request, and the time.
+//! What the core needs from outside: to send one request, the time, chance, and a place for its log.
 //!
 //! The component implements it with WASI; tests implement it with whatever they want to see go wrong.
 
+use crate::log::Line;
 use std::time::{Duration, SystemTime};
-
-/// Most that is read of a reply's body. Purple Flea's game replies are under 1 KiB; the rest of a longer one
-/// is cut off.
-pub const REPLY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// The world around the core.
 pub trait Outside {
-    /// Sends one request and reads the whole reply, up to [`REPLY_LIMIT_BYTES`], within `timeout` from now.
-    /// Never sends it twice.
+    /// Sends one request and reads the whole reply, within limits. Never sends it twice.
     fn send(
         &self,
         request: http::Request<Vec<u8>>,
-        timeout: Duration,
+        limits: Limits,
     ) -> impl Future<Output = Result<Answer, SendError>>;
 
     /// The wall clock, for signatures and logs.
     fn now(&self) -> SystemTime;
 
-    /// A clock that only goes forward, from an arbitrary start, for measuring.
+    /// A clock that only goes forward, from an arbitrary start: for measuring, and for deadlines.
     fn monotonic(&self) -> Duration;
+
+    /// Lets time pass.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
+
+    /// A number that nobody can guess.
+    fn random(&self) -> u128;
+
+    /// Writes a line of the log.
+    fn log(&self, line: &Line);
+}
+
+/// How long and how large an exchange may become.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For the whole exchange, from now.
+    pub timeout: Duration,
+    /// Most that is read of the reply's body, in bytes; the rest is cut off.
+    pub reply_bytes: usize,
 }
 
 /// A reply that came in.
@@ -30,8 +44,10 @@ pub trait Outside {
 pub struct Answer {
     /// Its status and headers.
     pub head: http::response::Parts,
-    /// Its body, or the first [`REPLY_LIMIT_BYTES`] of it.
+    /// Its body, or the first [`Limits::reply_bytes`] of it.
     pub body: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 /// Why no reply came in. The difference between the first variant and the others is money: a request that was

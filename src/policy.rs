@@ -30,8 +30,23 @@ pub struct Policy {
     pub wager_fraction: Decimal,
     /// The most that is bet at once.
     pub max_wager: Option<Amount>,
+    /// The most that is staked in a UTC day. Only a ledger can keep it.
+    pub daily_wager_limit: Option<Amount>,
+    /// The most that is lost in a UTC day, wins set off. Only a ledger can keep it.
+    pub daily_loss_limit: Option<Amount>,
     /// Nothing is bet while this is set.
     pub paused: bool,
+}
+
+/// What an agent has spent on a UTC day, in dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Staked, in bets whose outcome is known.
+    pub wagered: Decimal,
+    /// Lost in them, wins set off: below zero after a good day.
+    pub lost: Decimal,
+    /// What bets of unknown outcome staked at most, and lost at worst.
+    pub open: Decimal,
 }
 
 /// A bet that is to be made.
@@ -60,6 +75,10 @@ pub enum Skip {
     WagerTooSmall,
     /// The wager could win more than the result's column holds (99,999,999.9999).
     TooLarge,
+    /// With it the agent would have staked more than `daily_wager_limit` today.
+    DailyWagerLimit,
+    /// Were it lost, the agent would have lost more than `daily_loss_limit` today.
+    DailyLossLimit,
 }
 
 impl Skip {
@@ -72,6 +91,22 @@ impl Skip {
             Self::BelowMinChange => "below_min_change",
             Self::WagerTooSmall => "wager_too_small",
             Self::TooLarge => "too_large",
+            Self::DailyWagerLimit => "daily_wager_limit",
+            Self::DailyLossLimit => "daily_loss_limit",
+        }
+    }
+
+    /// The same for a person.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::NotADeposit => "Only rows whose change_type is deposit lead to bets.",
+            Self::NoBalance => "The row has no new_balance to take a part of.",
+            Self::BelowMinBalance => "new_balance is below min_balance.",
+            Self::BelowMinChange => "change_amount is below min_change, or not there.",
+            Self::WagerTooSmall => "The wager would be below $0.01.",
+            Self::TooLarge => "The wager could win more than a result can hold (99999999.9999).",
+            Self::DailyWagerLimit => "The agent would stake more than daily_wager_limit today.",
+            Self::DailyLossLimit => "The agent could lose more than daily_loss_limit today.",
         }
     }
 }
@@ -85,6 +120,8 @@ pub enum Decision {
     Skip(Skip),
     /// Nothing for now: the policy is paused.
     Paused,
+    /// Nothing for now: a daily limit would hold, but for bets of which nobody knows yet whether they were made.
+    DailyLimitOpen,
 }
 
 impl Policy {
@@ -98,12 +135,33 @@ impl Policy {
         }
     }
 
-    /// Decides about one row.
-    pub fn decide(&self, row: &WalletChange) -> Decision {
+    /// Decides about one row. `spent` is what the agent has spent on the day, where somebody keeps account.
+    pub fn decide(&self, row: &WalletChange, spent: Option<&Spent>) -> Decision {
         match self.bet_on(row) {
             Err(skip) => Decision::Skip(skip),
             Ok(_) if self.paused => Decision::Paused,
-            Ok(bet) => Decision::Bet(bet),
+            Ok(bet) => self.within_the_day(bet, &spent.copied().unwrap_or_default()),
+        }
+    }
+
+    /// A limit that is passed for certain skips; one that would be passed only if open bets were made lets wait.
+    fn within_the_day(&self, bet: Bet, spent: &Spent) -> Decision {
+        let wager = bet.wager.decimal();
+        let passes = |limit: Option<Amount>, so_far: Decimal, open: Decimal| {
+            let total = so_far.checked_add(wager).and_then(|total| total.checked_add(open));
+            limit.is_some_and(|limit| total.is_none_or(|total| total > limit.decimal()))
+        };
+        let none = Decimal::ZERO;
+        if passes(self.daily_wager_limit, spent.wagered, none) {
+            Decision::Skip(Skip::DailyWagerLimit)
+        } else if passes(self.daily_loss_limit, spent.lost, none) {
+            Decision::Skip(Skip::DailyLossLimit)
+        } else if passes(self.daily_wager_limit, spent.wagered, spent.open)
+            || passes(self.daily_loss_limit, spent.lost, spent.open)
+        {
+            Decision::DailyLimitOpen
+        } else {
+            Decision::Bet(bet)
         }
     }
 
@@ -171,6 +229,8 @@ mod tests {
             min_change: Amount::ZERO,
             wager_fraction: Decimal::new(10, 2),
             max_wager: None,
+            daily_wager_limit: None,
+            daily_loss_limit: None,
             paused: false,
         }
     }
@@ -186,7 +246,7 @@ mod tests {
     }
 
     fn wager(policy: &Policy, balance: &str) -> String {
-        match policy.decide(&deposit(None, Some(balance))) {
+        match policy.decide(&deposit(None, Some(balance)), None) {
             Decision::Bet(bet) => bet.wager.to_string(),
             other => panic!("{balance}: {other:?}"),
         }
@@ -225,15 +285,15 @@ mod tests {
             (&tiny, deposit(None, Some("0")), Skip::WagerTooSmall),
             (&bold, deposit(None, Some("99999999.9999")), Skip::TooLarge),
         ] {
-            assert_eq!(policy.decide(&row), Decision::Skip(skip));
+            assert_eq!(policy.decide(&row, None), Decision::Skip(skip));
         }
     }
 
     #[test]
     fn a_pause_holds_back_bets_and_nothing_else() {
         let paused = Policy { paused: true, ..policy() };
-        assert_eq!(paused.decide(&deposit(None, Some("100"))), Decision::Paused);
-        let poor = paused.decide(&deposit(None, Some("1")));
+        assert_eq!(paused.decide(&deposit(None, Some("100")), None), Decision::Paused);
+        let poor = paused.decide(&deposit(None, Some("1")), None);
         assert_eq!(poor, Decision::Skip(Skip::BelowMinBalance));
     }
 
@@ -242,13 +302,15 @@ mod tests {
         let flip = Policy { game: GameName::CoinFlip, wager_fraction: Decimal::new(5, 1), ..policy() };
         assert_eq!(wager(&flip, "99999999.98"), "49999999.99");
         let row = deposit(None, Some("99999999.9999"));
-        assert_eq!(flip.decide(&row), Decision::Skip(Skip::TooLarge));
+        assert_eq!(flip.decide(&row, None), Decision::Skip(Skip::TooLarge));
     }
 
     #[test]
     fn a_choice_changes_the_game_and_keeps_every_limit() {
         let choice = Choice { game: Some(GameName::CoinFlip), side: Some(Side::Tails), cashout_at: None };
-        let Decision::Bet(bet) = policy().with(&choice).decide(&deposit(None, Some("50"))) else { panic!() };
+        let Decision::Bet(bet) = policy().with(&choice).decide(&deposit(None, Some("50")), None) else {
+            panic!()
+        };
         assert_eq!(bet.game, Game::CoinFlip(Side::Tails));
         assert_eq!(policy().with(&choice).min_balance, policy().min_balance);
     }
@@ -265,7 +327,7 @@ mod tests {
             let max_wager = max.map(|m| Amount::new(Decimal::new(m, 4)).unwrap());
             let policy = Policy { min_balance: Amount::ZERO, wager_fraction: fraction, max_wager, ..policy() };
             let row = WalletChange { new_balance: Some(balance), ..deposit(None, None) };
-            if let Decision::Bet(bet) = policy.decide(&row) {
+            if let Decision::Bet(bet) = policy.decide(&row, None) {
                 let wager = bet.wager.decimal();
                 prop_assert!(wager >= Decimal::new(1, 2));
                 prop_assert_eq!(wager.scale(), 2);

@@ -4,6 +4,7 @@
 
 use crate::{
     config::SettingError,
+    ledger::rpc::LedgerError,
     money::Amount,
     purple_flea::reply::{Doubt, Failure},
     webhook::{event::ReadError, reference::ReferenceError, signature::Refusal},
@@ -20,6 +21,9 @@ const CONFIGURATION_RETRY_S: u64 = 60;
 
 /// After how many seconds a caller may ask again when Purple Flea was not reached: long enough for a restart.
 const NOT_REACHED_RETRY_S: u64 = 10;
+
+/// After how many seconds a caller may ask the ledger again: long enough for a database's restart.
+const LEDGER_RETRY_S: u64 = 5;
 
 /// What went wrong. Each variant's text starts with the status that it produces.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +60,23 @@ pub enum Problem {
     /// 503: a ledger's doorbell, and no ledger in our settings.
     LedgerNotConfigured,
     /// 503: Purple Flea refuses our key or does not know our URL.
-    PurpleFleaRefusedUs(StatusCode),
+    PurpleFleaRefusedUs(Option<StatusCode>),
     /// 503: the bet was certainly not sent.
     NotReached(&'static str),
     /// 503: too many requests; the seconds to wait.
     RateLimited(u64),
+    /// 400: a choice of game, where the ledger's policies decide.
+    PolicyInLedger,
+    /// 404: the ledger has no such deposit.
+    UnknownDeposit,
+    /// 409: somebody else is at it; the seconds to wait.
+    InFlight(u64),
+    /// 422: the deposit had waited too long when its turn came.
+    TooOld,
+    /// 502: an earlier attempt's bet was sent, or may have been, and nobody knows its outcome; the ledger's reason.
+    Unresolved(String),
+    /// 503: the ledger gave no answer that can be used. Nothing was sent to Purple Flea.
+    Ledger(LedgerError),
     /// 502: the bet was sent, and nothing says whether it was executed.
     OutcomeUnknown(Doubt),
     /// 504: the bet was sent, and no answer came in time.
@@ -145,6 +161,29 @@ impl Problem {
             Self::RateLimited(_) => {
                 no(S::SERVICE_UNAVAILABLE, "rate_limited", "Purple Flea asks to wait", true)
             }
+            Self::PolicyInLedger => {
+                no(S::BAD_REQUEST, "policy_in_ledger", "The ledger decides what is played", false)
+            }
+            Self::UnknownDeposit => {
+                no(S::NOT_FOUND, "unknown_deposit", "The ledger has no such deposit", false)
+            }
+            Self::InFlight(_) => no(S::CONFLICT, "in_flight", "The deposit is being executed", true),
+            Self::TooOld => no(S::UNPROCESSABLE_ENTITY, "too_old", "The deposit has waited too long", false),
+            Self::Ledger(LedgerError::RefusedUs(_)) => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_refused_us", "The ledger refuses this function", true)
+            }
+            Self::Ledger(LedgerError::Missing) => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_missing", "The database has no ledger", true)
+            }
+            Self::Ledger(LedgerError::Failed(_) | LedgerError::Unreadable) => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_failed", "The ledger cannot be used", true)
+            }
+            Self::Ledger(_) => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_not_reached", "The ledger was not reached", true)
+            }
+            Self::Unresolved(_) => {
+                unknown(S::BAD_GATEWAY, "Nobody knows whether the bet was made", "outcome_unknown")
+            }
             Self::OutcomeUnknown(_) => {
                 unknown(S::BAD_GATEWAY, "Nobody knows whether the bet was made", "outcome_unknown")
             }
@@ -165,7 +204,7 @@ impl Problem {
             Self::Unauthorized(_) => {
                 "Sign the request with Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature), or show the bearer token where one is configured."
             }
-            Self::NotFound => "The paths are /execute-trade and /health.",
+            Self::NotFound => "The paths are /execute-trade, /reconcile and /health.",
             Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
             Self::BodyTooLarge => "A body may have at most 65536 bytes.",
             Self::UnsupportedMediaType => "Send `content-type: application/json`.",
@@ -174,6 +213,26 @@ impl Problem {
             }
             Self::LedgerNotConfigured => {
                 "The event belongs to a ledger, and a function without the ledger's settings never bets on one. Configure the ledger; the deposit waits there."
+            }
+            Self::PolicyInLedger => {
+                "With a ledger the policies stand in the database. Nothing was executed; leave `policy` out."
+            }
+            Self::UnknownDeposit => {
+                "Only a row of wallet_changes that was inserted after the ledger was set up has a job. Nothing was executed."
+            }
+            Self::InFlight(_) => "Nothing was executed twice. Ask again after Retry-After for its outcome.",
+            Self::TooOld => "Nothing was executed, and nothing will be: nobody expects a bet on it any more.",
+            Self::Ledger(LedgerError::RefusedUs(_)) => {
+                "It refuses supabase_key, or the role has no right to the functions. Nothing was executed; the deposit waits."
+            }
+            Self::Ledger(LedgerError::Missing) => {
+                "Apply the SQL with scripts/migrate. Nothing was executed; the deposit waits."
+            }
+            Self::Ledger(_) => {
+                "Nothing was executed. The deposit waits in the ledger and is tried again by itself."
+            }
+            Self::Unresolved(_) => {
+                "A bet may have been made, and the ledger will make no other. It is looked up where Purple Flea has a history; otherwise an operator has to."
             }
             Self::PurpleFleaRefusedUs(_) => {
                 "It refuses the key, or does not know the URL, that this function is configured with. Nothing was executed; correct the settings and send the same event again."
@@ -191,11 +250,15 @@ impl Problem {
         match self {
             Self::MethodNotAllowed(allow) => Some((ALLOW, HeaderValue::from_static(allow))),
             Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Self::NotConfigured(_) | Self::LedgerNotConfigured | Self::PurpleFleaRefusedUs(_) => {
+            Self::NotConfigured(_)
+            | Self::LedgerNotConfigured
+            | Self::PurpleFleaRefusedUs(_)
+            | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing) => {
                 Some((RETRY_AFTER, CONFIGURATION_RETRY_S.into()))
             }
+            Self::Ledger(_) => Some((RETRY_AFTER, LEDGER_RETRY_S.into())),
             Self::NotReached(_) => Some((RETRY_AFTER, NOT_REACHED_RETRY_S.into())),
-            Self::RateLimited(seconds) => Some((RETRY_AFTER, (*seconds).into())),
+            Self::RateLimited(seconds) | Self::InFlight(seconds) => Some((RETRY_AFTER, (*seconds).into())),
             _ => None,
         }
     }
@@ -211,9 +274,11 @@ impl Problem {
             Self::InvalidJson(detail) | Self::InvalidEvent(detail) => Some(detail.clone()),
             Self::Unauthorized(refusal) => Some(refusal.name().to_owned()),
             Self::Rejected { code, .. } => code.clone(),
-            Self::PurpleFleaRefusedUs(status) | Self::OutcomeUnknown(Doubt::Status(status)) => {
+            Self::PurpleFleaRefusedUs(Some(status)) | Self::OutcomeUnknown(Doubt::Status(status)) => {
                 Some(format!("status_{}", status.as_u16()))
             }
+            Self::Ledger(error) => Some(error.cause()),
+            Self::Unresolved(reason) => Some(reason.clone()),
             Self::NotReached(why) | Self::OutcomeUnknown(Doubt::Broken(why)) => Some((*why).to_owned()),
             Self::OutcomeUnknown(Doubt::Unrecognised) => Some("unrecognised_reply".to_owned()),
             Self::NotConfigured(errors) => {
@@ -276,6 +341,12 @@ impl From<ReadError> for Problem {
     }
 }
 
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         Self::Unauthorized(refusal)
@@ -296,7 +367,7 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Rejected { code, max_bet } => Self::Rejected { code, max_bet },
-            Failure::NotAuthorized(status) => Self::PurpleFleaRefusedUs(status),
+            Failure::NotAuthorized(status) => Self::PurpleFleaRefusedUs(Some(status)),
             Failure::RateLimited { retry_after_s } => Self::RateLimited(retry_after_s),
             Failure::NotSent(why) => Self::NotReached(why),
             Failure::TimedOut => Self::TimedOut,

@@ -1,14 +1,16 @@
 //! The way in: which route, with which method, and a body that may be looked at. Infallible: whatever comes in,
-//! a JSON reply and a line of log go out.
+//! a JSON reply goes out, and a line of log is written.
 
 use crate::{
     config::Checked,
-    execute_trade, health,
+    execute_trade::{self, Later, Reply},
+    health,
     log::{Line, milliseconds},
     outside::Outside,
-    problem::Problem,
+    problem::{Problem, json},
+    reconcile,
 };
-use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 
 /// Largest body that is read. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -31,6 +33,7 @@ pub enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     ExecuteTrade,
+    Reconcile,
     Health,
 }
 
@@ -38,6 +41,7 @@ impl Route {
     fn of(path: &str) -> Option<Self> {
         match path {
             "/" | "/execute-trade" | "/functions/v1/execute-trade" => Some(Self::ExecuteTrade),
+            "/reconcile" => Some(Self::Reconcile),
             "/health" => Some(Self::Health),
             _ => None,
         }
@@ -45,7 +49,7 @@ impl Route {
 
     fn method(self) -> (Method, &'static str) {
         match self {
-            Self::ExecuteTrade => (Method::POST, "POST"),
+            Self::ExecuteTrade | Self::Reconcile => (Method::POST, "POST"),
             Self::Health => (Method::GET, "GET"),
         }
     }
@@ -53,31 +57,33 @@ impl Route {
     fn name(self) -> &'static str {
         match self {
             Self::ExecuteTrade => "execute_trade",
+            Self::Reconcile => "reconcile",
             Self::Health => "health",
         }
     }
 }
 
-/// Answers one request.
+/// Answers one request. What comes beside the reply is to go on after it.
 pub async fn respond(
     settings: &Checked,
     request: Request<Body>,
     outside: &impl Outside,
-) -> (Response<Vec<u8>>, Line) {
+) -> (Response<Vec<u8>>, Option<Later>) {
     let started = outside.monotonic();
     let route = Route::of(request.uri().path());
     let mut line = Line::new(outside.now(), route.map_or("unknown", Route::name));
-    let response = match dispatch(settings, route, request, outside, &mut line).await {
-        Ok(response) => response,
+    let (response, later) = match dispatch(settings, route, request, outside, &mut line).await {
+        Ok(reply) => reply,
         Err(problem) => {
             line.code = Some(problem.code());
             line.cause = problem.cause();
-            problem.response(line.reference.as_deref())
+            (problem.response(line.reference.as_deref()), None)
         }
     };
     line.set_status(response.status());
     line.ms = milliseconds(outside.monotonic().saturating_sub(started));
-    (response, line)
+    outside.log(&line);
+    (response, later)
 }
 
 async fn dispatch(
@@ -86,28 +92,32 @@ async fn dispatch(
     request: Request<Body>,
     outside: &impl Outside,
     line: &mut Line,
-) -> Result<Response<Vec<u8>>, Problem> {
+) -> Result<Reply, Problem> {
     let route = route.ok_or(Problem::NotFound)?;
     let (method, allow) = route.method();
     if request.method() != method {
         return Err(Problem::MethodNotAllowed(allow));
     }
     let settings = settings.as_ref().map_err(|errors| Problem::NotConfigured(errors.clone()))?;
-    match route {
-        Route::Health => Ok(health::healthy(settings)),
-        Route::ExecuteTrade => {
-            let (head, body) = request.into_parts();
-            let body = match body {
-                Body::Whole(body) => body,
-                Body::TooLarge => return Err(Problem::BodyTooLarge),
-                Body::Incomplete => return Err(Problem::IncompleteBody),
-            };
-            if !is_json(&head.headers) {
-                return Err(Problem::UnsupportedMediaType);
-            }
-            execute_trade::run(settings, &head.headers, &body, outside, line).await
-        }
+    if route == Route::Health {
+        return Ok((health::check(settings, outside).await?, None));
     }
+    let (head, body) = request.into_parts();
+    let body = match body {
+        Body::Whole(body) => body,
+        Body::TooLarge => return Err(Problem::BodyTooLarge),
+        Body::Incomplete => return Err(Problem::IncompleteBody),
+    };
+    if !is_json(&head.headers) {
+        return Err(Problem::UnsupportedMediaType);
+    }
+    if route == Route::ExecuteTrade {
+        return execute_trade::run(settings, &head.headers, &body, outside, line).await;
+    }
+    execute_trade::admit(settings, &head.headers, &body, outside.now())?;
+    let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
+    let report = reconcile::run(settings, ledger, outside).await?;
+    Ok((json(StatusCode::OK, "application/json", &report), None))
 }
 
 /// `application/json`, with or without parameters such as a charset, and no second opinion.

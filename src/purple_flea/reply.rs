@@ -169,7 +169,7 @@ fn amount(value: &Value) -> Option<Amount> {
 }
 
 /// A short word of another party's, safe to pass on and to log.
-fn word(text: &str) -> Option<String> {
+pub(super) fn word(text: &str) -> Option<String> {
     let plain = text.len() <= WORD_LIMIT_BYTES
         && !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
@@ -204,7 +204,7 @@ mod tests {
 
     fn answer(status: u16, body: &str) -> Answer {
         let (head, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
-        Answer { head, body: body.into() }
+        Answer { head, body: body.into(), whole: true }
     }
 
     fn outcome(bet: &Bet, body: &str) -> Option<(bool, Option<String>)> {

@@ -6,6 +6,7 @@
 //!
 //! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
 
+use super::reference::Reference;
 use crate::{game::Choice, money::Amount};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
@@ -41,8 +42,11 @@ pub enum Event {
     },
     /// Something that this function does nothing about.
     Unhandled(Unhandled),
-    /// The doorbell of a ledger. Without a ledger's settings it must never lead to a bet.
-    Ledger,
+    /// The doorbell of a ledger: something is to be done. Without a ledger's settings it must never lead to a bet.
+    Ring {
+        /// The deposit that made it ring, if it was one.
+        reference: Option<Reference>,
+    },
 }
 
 /// Why nothing is done about an event.
@@ -95,6 +99,7 @@ struct Body<'a> {
     schema: Option<String>,
     #[serde(default)]
     ledger: bool,
+    reference: Option<String>,
     // The columns of a bare row; read by hand, as `flatten` would take numbers through a float.
     id: Option<RowId>,
     agent_id: Option<String>,
@@ -177,7 +182,13 @@ pub fn read(body: &[u8]) -> Result<Event, ReadError> {
     }
     let body: Body = object(body)?;
     if body.ledger {
-        return Ok(Event::Ledger);
+        let Some(text) = body.reference else {
+            return Ok(Event::Ring { reference: None });
+        };
+        return match Reference::parse(&text) {
+            Some(reference) => Ok(Event::Ring { reference: Some(reference) }),
+            None => refuse("`reference` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -"),
+        };
     }
     let choice = body.policy.map(|Object(choice)| choice);
     let wrapped = body.record.is_some() || body.kind.is_some() || body.table.is_some();
@@ -194,7 +205,8 @@ pub fn read(body: &[u8]) -> Result<Event, ReadError> {
         }
         None => {
             let Body { id, agent_id, change_type, change_amount, new_balance, .. } = body;
-            read_record(Record { id, agent_id, change_type, change_amount, new_balance }, None)
+            let row = validate(Record { id, agent_id, change_type, change_amount, new_balance })?;
+            Ok(Event::Inserted { row, choice: Choice::default() })
         }
     }
 }
@@ -235,12 +247,17 @@ fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadErro
         return Ok(Event::Unhandled(Unhandled::Kind));
     }
     match change.record {
-        Some(record) => read_record(object(record.get().as_bytes())?, choice),
+        Some(record) => Ok(Event::Inserted { row: read_row(record)?, choice: choice.unwrap_or_default() }),
         None => refuse("`record` is missing"),
     }
 }
 
-fn read_record(record: Record, choice: Option<Choice>) -> Result<Event, ReadError> {
+/// Reads a row of `wallet_changes` alone.
+pub fn read_row(row: &RawValue) -> Result<WalletChange, ReadError> {
+    validate(object(row.get().as_bytes())?)
+}
+
+fn validate(record: Record) -> Result<WalletChange, ReadError> {
     let Some(agent_id) = record.agent_id else {
         return refuse("`agent_id` is missing");
     };
@@ -264,7 +281,7 @@ fn read_record(record: Record, choice: Option<Choice>) -> Result<Event, ReadErro
     if row.is_deposit() && negative(row.new_balance) {
         return refuse("`new_balance` of a deposit must not be negative");
     }
-    Ok(Event::Inserted { row, choice: choice.unwrap_or_default() })
+    Ok(row)
 }
 
 fn refuse<T>(detail: &str) -> Result<T, ReadError> {
@@ -373,8 +390,11 @@ mod tests {
     #[test]
     fn a_ledgers_doorbell_is_known_for_what_it_is() {
         let body = format!(r#"{{"record":{ROW},"ledger":true}}"#);
-        assert_eq!(read(body.as_bytes()), Ok(Event::Ledger));
-        assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Ledger));
+        assert_eq!(read(body.as_bytes()), Ok(Event::Ring { reference: None }));
+        assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Ring { reference: None }));
+        let named = read(br#"{"ledger":true,"reference":"wallet-change-42"}"#);
+        assert_eq!(named, Ok(Event::Ring { reference: Reference::parse("wallet-change-42") }));
+        assert!(refused(r#"{"ledger":true,"reference":"a b"}"#).contains("reference"));
     }
 
     #[test]

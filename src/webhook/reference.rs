@@ -26,10 +26,14 @@ impl Reference {
         match (row.id.map(|id| format!("wallet-change-{id}")), webhook_id) {
             (Some(ours), Some(theirs)) if ours != theirs => Err(ReferenceError::Mismatch),
             (Some(ours), _) => Ok(Self(ours)),
-            (None, Some(theirs)) if is_plain(theirs) => Ok(Self(theirs.to_owned())),
-            (None, Some(_)) => Err(ReferenceError::Malformed),
+            (None, Some(theirs)) => Self::parse(theirs).ok_or(ReferenceError::Malformed),
             (None, None) => Err(ReferenceError::Missing),
         }
+    }
+
+    /// A reference that somebody wrote: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    pub fn parse(text: &str) -> Option<Self> {
+        is_plain(text).then(|| Self(text.to_owned()))
     }
 
     /// The text of it.

@@ -1,0 +1,136 @@
+use super::*;
+use std::collections::BTreeMap;
+
+const COMPLETE: [(&str, &str); 2] = [
+    ("purple_flea_key", "pf_live_0123456789"),
+    ("webhook_secrets", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+];
+
+fn with(changes: &[(&'static str, &str)]) -> Checked {
+    let mut values: BTreeMap<_, _> = COMPLETE.into_iter().collect();
+    values.extend(changes.iter().copied());
+    check(|name| values.get(name).map(|v| (*v).to_owned()))
+}
+
+fn names(checked: Checked) -> Vec<&'static str> {
+    checked.unwrap_err().into_iter().map(|error| error.name).collect()
+}
+
+#[test]
+fn the_defaults_are_the_specifications() {
+    let policy = with(&[]).unwrap().policy;
+    assert_eq!(policy.game, GameName::Crash);
+    assert_eq!(policy.min_balance, "5".parse().unwrap());
+    assert_eq!(policy.min_change, Amount::ZERO);
+    assert_eq!(policy.wager_fraction, Decimal::new(1, 1));
+    assert_eq!((policy.max_wager, policy.paused), (None, false));
+    let purple_flea = with(&[]).unwrap().purple_flea;
+    assert_eq!(purple_flea.timeout, Duration::from_secs(8));
+    assert_eq!(
+        purple_flea.url.join("/casino/crash").as_deref(),
+        Some("https://api.purpleflea.com/casino/crash")
+    );
+}
+
+#[test]
+fn every_setting_that_is_missing_is_named_at_once() {
+    let nothing = names(check(|_| None));
+    assert_eq!(nothing, ["webhook_secrets", "purple_flea_key"]);
+    let blank = names(with(&[("purple_flea_key", "  "), ("webhook_secrets", ""), ("game", "poker")]));
+    assert_eq!(blank, ["webhook_secrets", "game", "purple_flea_key"]);
+}
+
+#[test]
+fn every_setting_refuses_what_it_cannot_be() {
+    for (name, values) in [
+        (
+            "purple_flea_url",
+            &[
+                "api.purpleflea.com",
+                "ftp://x",
+                "http://api.purpleflea.com",
+                "https://",
+                "https://u:p@x",
+                "https://x/?q=1",
+                "https://x/#f",
+                "https://x/a b",
+                "http://127.evil.com",
+                "http://localhost.evil.com",
+            ][..],
+        ),
+        ("purple_flea_key", &["two words", "line\nbreak", "schlüssel"][..]),
+        ("purple_flea_api", &["Live", "Gateway"][..]),
+        ("purple_flea_timeout_ms", &["99", "13001", "8s", "-1", "1e3"][..]),
+        (
+            "webhook_secrets",
+            &["secret", "whsec_c2hvcnQ=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_?"][..],
+        ),
+        ("webhook_token", &["short", "has a space in it...."][..]),
+        ("game", &["Crash", "hi-lo"][..]),
+        ("cashout_at", &["1", "1.00", "1.0149", "100.01", "NaN"][..]),
+        ("side", &["Heads", "edge"][..]),
+        ("min_balance", &["-1", "five", "1e400", "0.00001"][..]),
+        ("min_change", &["-0.01", "NaN"][..]),
+        ("wager_fraction", &["0", "-0.1", "1.01", "0.0000001", "10%", "NaN"][..]),
+        ("max_wager", &["0", "0.009", "-5", "none"][..]),
+        ("paused", &["yes", "1", "TRUE"][..]),
+    ] {
+        for value in values {
+            assert_eq!(names(with(&[(name, value)])), [name], "{name} = {value}");
+        }
+    }
+}
+
+#[test]
+fn secrets_may_be_separated_by_spaces_or_commas() {
+    let two = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=\n";
+    assert_eq!(with(&[("webhook_secrets", two)]).unwrap().callers.secrets.len(), 2);
+    let nine = [two; 5].join(" ");
+    assert_eq!(names(with(&[("webhook_secrets", &nine)])), ["webhook_secrets"]);
+}
+
+#[test]
+fn a_token_alone_lets_callers_in() {
+    let only = with(&[("webhook_secrets", ""), ("webhook_token", "0123456789abcdef")]);
+    assert!(only.unwrap().callers.secrets.is_empty());
+}
+
+#[test]
+fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
+    for (url, joined) in [
+        ("https://pf.example/v2/", "https://pf.example/v2/casino/crash"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/casino/crash"),
+        ("http://[::1]:8080/x", "http://[::1]:8080/x/casino/crash"),
+        ("http://localhost", "http://localhost/casino/crash"),
+    ] {
+        let settings = with(&[("purple_flea_url", url)]).unwrap();
+        assert_eq!(settings.purple_flea.url.join("/casino/crash").as_deref(), Some(joined));
+    }
+}
+
+#[test]
+fn no_debug_and_no_error_shows_a_secret() {
+    let settings = with(&[("webhook_token", "t0ken-t0ken-t0ken")]).unwrap();
+    let shown = format!("{settings:?}");
+    for secret in ["pf_live", "MfKQ9r8", "t0ken"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    let errors = with(&[("purple_flea_key", "k e y"), ("webhook_secrets", "hunter2")]).unwrap_err();
+    let shown: String = errors.iter().map(ToString::to_string).collect();
+    assert!(!shown.contains("k e y") && !shown.contains("hunter2"));
+}
+
+#[test]
+fn the_list_of_settings_is_whole() {
+    let mut asked = std::cell::RefCell::new(Vec::new());
+    let _ = check(|name| {
+        asked.borrow_mut().push(name);
+        None
+    });
+    let mut asked = std::mem::take(asked.get_mut());
+    asked.sort_unstable();
+    asked.dedup();
+    let mut listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    listed.sort_unstable();
+    assert_eq!(asked, listed);
+}

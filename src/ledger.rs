@@ -1,0 +1,182 @@
+//! The ledger: durable memory in Postgres, reached through PostgREST. A job is claimed before its bet is sent and
+//! settled after; what happens in between is at most one bet, whatever gets lost or doubled on the way.
+//!
+//! The rules stand in the database (`sql/070_claim.sql` to `sql/090_lookups.sql`); here is only the way there.
+
+pub mod job;
+pub mod rpc;
+
+use crate::{
+    outside::Outside,
+    upstream::{BaseUrl, Key},
+    webhook::reference::Reference,
+};
+use job::{Answer, Health, Job, Lookup, Settlement};
+use rpc::LedgerError;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+use std::time::Duration;
+
+/// How often a claim is asked for, all in all. It carries its own token, so that asking again gives what the first
+/// one took, if its answer got lost.
+const CLAIM_TRIES: u32 = 3;
+
+/// For how long settling is tried. An outcome that is not recorded makes its job unknown, and somebody has to look
+/// it up by hand: a restart of the database must fit in.
+const SETTLE_TIME_S: u64 = 25;
+
+/// The first wait before the ledger is asked again; it doubles, up to [`RETRY_MAX_MS`].
+const RETRY_FIRST_MS: u64 = 100;
+
+/// The longest wait before the ledger is asked again.
+const RETRY_MAX_MS: u64 = 2_000;
+
+/// Most jobs that are looked up at once: one page of Purple Flea's history serves many.
+const LOOKUPS_LIMIT: u32 = 50;
+
+/// The ledger, as the settings describe it.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    /// Supabase's URL.
+    pub url: BaseUrl,
+    /// What we show as a bearer token: who we are in the database.
+    pub key: Key,
+    /// What we show as `apikey`: that the gateway lets us through.
+    pub apikey: Key,
+    /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
+    pub bets_at_once: u32,
+}
+
+/// What a claim took.
+#[derive(Debug)]
+pub struct Claim {
+    /// What its outcomes are settled with.
+    pub token: String,
+    /// When its lease ends, on the monotonic clock; on the safe side of the database's own.
+    pub deadline: Duration,
+    /// The jobs that are now ours.
+    pub jobs: Vec<Job>,
+    /// An answer for every reference that was asked about.
+    pub answers: Vec<Answer>,
+    /// Whether more jobs are due.
+    pub more: bool,
+    /// Whether unknown jobs wait to be looked up.
+    pub lookups: bool,
+}
+
+#[derive(Deserialize)]
+struct ClaimReply<'a> {
+    token: String,
+    lease_ms: Option<u64>,
+    #[serde(borrow)]
+    jobs: Vec<&'a RawValue>,
+    answers: Vec<Answer>,
+    more: bool,
+    lookups: bool,
+}
+
+/// What became of a report.
+#[derive(Debug, Deserialize)]
+pub struct Settled {
+    /// Of which job.
+    pub reference: String,
+    /// `settled`, `settled_before`, or why nothing changed.
+    pub did: String,
+}
+
+impl Ledger {
+    /// Claims at most [`Ledger::bets_at_once`] due jobs, those that are asked for first; none at all while bets are
+    /// held back, and then it only answers.
+    pub async fn claim(
+        &self,
+        references: &[Reference],
+        paused: bool,
+        outside: &impl Outside,
+    ) -> Result<Claim, LedgerError> {
+        let body = json!({
+            "references": references.iter().map(Reference::as_str).collect::<Vec<_>>(),
+            "limit": if paused { 0 } else { self.bets_at_once },
+            "claim": uuid(outside.random()),
+        });
+        let mut wait = Duration::from_millis(RETRY_FIRST_MS);
+        let mut tries = 1_u32;
+        let (asked, reply) = loop {
+            let asked = outside.monotonic();
+            match self.call("claim_jobs", &body, outside).await {
+                Err(error) if error.may_pass() && tries < CLAIM_TRIES => {
+                    outside.sleep(wait).await;
+                    wait = longer(wait);
+                    tries = tries.saturating_add(1);
+                }
+                result => break (asked, result?),
+            }
+        };
+        let reply: ClaimReply = rpc::parse(&reply)?;
+        let lease = Duration::from_millis(reply.lease_ms.unwrap_or(0));
+        Ok(Claim {
+            token: reply.token,
+            // The database said what was left of the lease after it was asked: this is early, never late.
+            deadline: asked.saturating_add(lease),
+            jobs: reply
+                .jobs
+                .into_iter()
+                .map(Job::read)
+                .collect::<Option<_>>()
+                .ok_or(LedgerError::Unreadable)?,
+            answers: reply.answers,
+            more: reply.more,
+            lookups: reply.lookups,
+        })
+    }
+
+    /// Reports outcomes, again and again if need be. What is given back is the database's word on each.
+    pub async fn settle(
+        &self,
+        settlements: &[Settlement],
+        outside: &impl Outside,
+    ) -> Result<Vec<Settled>, LedgerError> {
+        let body = json!({ "outcomes": settlements });
+        let until = outside.monotonic().saturating_add(Duration::from_secs(SETTLE_TIME_S));
+        let mut wait = Duration::from_millis(RETRY_FIRST_MS);
+        loop {
+            match self.call("settle_jobs", &body, outside).await {
+                Err(error) if error.may_pass() && outside.monotonic().saturating_add(wait) < until => {
+                    outside.sleep(wait).await;
+                    wait = longer(wait);
+                }
+                result => return rpc::parse(&result?),
+            }
+        }
+    }
+
+    /// Takes unknown jobs that are to be looked up.
+    pub async fn lookups(&self, outside: &impl Outside) -> Result<Vec<Lookup>, LedgerError> {
+        rpc::parse(&self.call("claim_lookups", &json!({ "limit": LOOKUPS_LIMIT }), outside).await?)
+    }
+
+    /// How the ledger is.
+    pub async fn health(&self, outside: &impl Outside) -> Result<Health, LedgerError> {
+        rpc::parse(&self.call("ledger_health", &json!({}), outside).await?)
+    }
+
+    async fn call(
+        &self,
+        function: &str,
+        arguments: &impl Serialize,
+        outside: &impl Outside,
+    ) -> Result<Vec<u8>, LedgerError> {
+        rpc::call(self, function, arguments, outside).await
+    }
+}
+
+fn longer(wait: Duration) -> Duration {
+    wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS))
+}
+
+/// A version 4 UUID from 128 random bits.
+fn uuid(random: u128) -> String {
+    let bits = (random & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+}

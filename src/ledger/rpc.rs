@@ -1,0 +1,102 @@
+//! One call of a database function through PostgREST: `POST {url}/rest/v1/rpc/{function}` with named arguments.
+
+use super::Ledger;
+use crate::outside::{Limits, Outside, SendError};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long one call may take, in seconds. They take milliseconds; a restart of the database some seconds.
+const TIMEOUT_S: u64 = 5;
+
+/// Most that is read of a reply, in bytes: 100 jobs of a few KiB each.
+const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// PostgREST's code for a function that it does not know.
+const NO_SUCH_FUNCTION: &str = "PGRST202";
+
+/// Why the ledger gave no answer that we can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerError {
+    /// The call was certainly not sent.
+    NotReached(&'static str),
+    /// It was sent, and no whole answer came back. The database may have done it.
+    Lost(&'static str),
+    /// The database or what stands before it is in trouble; it may pass.
+    InTrouble(u16),
+    /// Our key is refused, or may not do this.
+    RefusedUs(u16),
+    /// The functions are not there: the SQL was not applied.
+    Missing,
+    /// Anything else: our mistake, by PostgREST's or Postgres' own code.
+    Failed(String),
+    /// An answer that is none.
+    Unreadable,
+}
+
+impl LedgerError {
+    /// Whether asking again may help.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NotReached(_) | Self::Lost(_) | Self::InTrouble(_))
+    }
+
+    /// What the log says about it.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::NotReached(why) | Self::Lost(why) => (*why).to_owned(),
+            Self::InTrouble(status) | Self::RefusedUs(status) => format!("status_{status}"),
+            Self::Missing => NO_SUCH_FUNCTION.to_owned(),
+            Self::Failed(code) => code.clone(),
+            Self::Unreadable => "unreadable".to_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct ErrorBody {
+    code: Option<String>,
+}
+
+pub(super) async fn call(
+    ledger: &Ledger,
+    function: &str,
+    arguments: &impl Serialize,
+    outside: &impl Outside,
+) -> Result<Vec<u8>, LedgerError> {
+    let url = ledger.url.join(&format!("/rest/v1/rpc/{function}"));
+    let body = serde_json::to_vec(arguments).map_err(|_| LedgerError::NotReached("request_not_built"))?;
+    let request = http::Request::post(url.unwrap_or_default())
+        .header("apikey", ledger.apikey.bare())
+        .header(AUTHORIZATION, ledger.key.bearer())
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_LENGTH, body.len())
+        .header(ACCEPT, "application/json")
+        .body(body)
+        .map_err(|_| LedgerError::NotReached("request_not_built"))?;
+    let limits = Limits { timeout: Duration::from_secs(TIMEOUT_S), reply_bytes: REPLY_LIMIT_BYTES };
+    let answer = outside.send(request, limits).await.map_err(|error| match error {
+        SendError::NotSent(why) => LedgerError::NotReached(why),
+        SendError::TimedOut => LedgerError::Lost("timed_out"),
+        SendError::Broken(how) => LedgerError::Lost(how),
+    })?;
+    let status = answer.head.status.as_u16();
+    if answer.head.status.is_success() {
+        return if answer.whole { Ok(answer.body) } else { Err(LedgerError::Unreadable) };
+    }
+    let code = serde_json::from_slice::<ErrorBody>(&answer.body).unwrap_or_default().code;
+    Err(match (status, code) {
+        (_, Some(code)) if code == NO_SUCH_FUNCTION => LedgerError::Missing,
+        (401 | 403, _) => LedgerError::RefusedUs(status),
+        (408 | 429 | 500.., _) => LedgerError::InTrouble(status),
+        (404, None) => LedgerError::RefusedUs(status),
+        (_, code) => LedgerError::Failed(code.map_or_else(
+            || format!("status_{status}"),
+            |code| code.chars().filter(char::is_ascii_alphanumeric).take(16).collect(),
+        )),
+    })
+}
+
+/// Reads an answer.
+pub(super) fn parse<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, LedgerError> {
+    serde_json::from_slice(answer).map_err(|_| LedgerError::Unreadable)
+}

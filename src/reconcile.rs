@@ -1,0 +1,111 @@
+//! Looks unknown bets up in Purple Flea's history: `POST /reconcile`, and the end of a drain when some are due.
+//!
+//! A bet that is found was executed, with the outcome that stands there. One that is not found stays unknown: a bet
+//! has been seen to move money and leave no row. Only an operator may release it.
+
+use crate::{
+    config::Settings,
+    ledger::{
+        Ledger,
+        job::{Lookup, Settlement, State},
+    },
+    log::{Level, Line},
+    outside::Outside,
+    problem::Problem,
+    purple_flea::{
+        Api,
+        history::{Found, HistoryError},
+    },
+};
+use serde::Serialize;
+use serde_json::{Value, json, value::to_raw_value};
+use std::collections::HashMap;
+
+/// Most rounds of one call: each looks up to 50 jobs up.
+const ROUNDS_LIMIT: usize = 20;
+
+/// What was found out.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    status: &'static str,
+    /// Jobs that turned out to have been executed.
+    found: usize,
+    /// Jobs that stay unknown.
+    not_found: usize,
+}
+
+/// Looks up what is due.
+pub async fn run(settings: &Settings, ledger: &Ledger, outside: &impl Outside) -> Result<Report, Problem> {
+    let mut report = Report { status: "reconciled", ..Report::default() };
+    for _ in 0..ROUNDS_LIMIT {
+        let jobs = ledger.lookups(outside).await?;
+        if jobs.is_empty() {
+            break;
+        }
+        let settlements = look_up(settings, &jobs, outside).await?;
+        let found = settlements.iter().filter(|s| s.state == State::Executed).count();
+        report.found = report.found.saturating_add(found);
+        report.not_found = report.not_found.saturating_add(settlements.len().saturating_sub(found));
+        ledger.settle(&settlements, outside).await?;
+    }
+    let mut line = Line::new(outside.now(), "reconcile");
+    line.jobs = Some(report.found.saturating_add(report.not_found));
+    line.level = if report.not_found > 0 { Level::Warn } else { Level::Info };
+    outside.log(&line);
+    Ok(report)
+}
+
+async fn look_up(
+    settings: &Settings,
+    jobs: &[Lookup],
+    outside: &impl Outside,
+) -> Result<Vec<Settlement>, Problem> {
+    if settings.purple_flea.api == Api::Gateway {
+        // That dialect has no history. An operator has to ask Purple Flea.
+        return Ok(jobs.iter().map(|job| not_found(job, "no_history")).collect());
+    }
+    let keys: Vec<&str> = jobs.iter().map(|job| job.bet_key.as_str()).collect();
+    let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
+    let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
+    let history = settings.purple_flea.history(from_s, until_s, &keys, outside).await?;
+    Ok(jobs.iter().map(|job| settle(job, &history)).collect())
+}
+
+fn settle(job: &Lookup, history: &HashMap<String, Found>) -> Settlement {
+    let Some(Found { wager, outcome }) = history.get(&job.bet_key) else {
+        return not_found(job, "not_found");
+    };
+    let game = job.policy.get("game").cloned().unwrap_or_default();
+    let choice = if game == "crash" { "cashout_at" } else { "side" };
+    let mut result = json!({
+        "status": "executed", "reference": job.reference, "agent_id": job.agent_id, "game": game,
+        "wager": wager, "outcome": if outcome.won { "win" } else { "loss" }, "payout": outcome.payout,
+        "bet_id": outcome.bet_id, "reason": "found_in_history",
+    });
+    if let (Some(result), Some(choice_made)) = (result.as_object_mut(), job.policy.get(choice)) {
+        result.insert(choice.to_owned(), choice_made.clone());
+    }
+    settlement(job, State::Executed, &result)
+}
+
+fn not_found(job: &Lookup, reason: &str) -> Settlement {
+    settlement(job, State::Unknown, &json!({ "status": "unknown", "reason": reason }))
+}
+
+fn settlement(job: &Lookup, state: State, result: &Value) -> Settlement {
+    Settlement {
+        reference: job.reference.clone(),
+        token: job.token.clone(),
+        state,
+        result: to_raw_value(result).unwrap_or_default(),
+    }
+}
+
+impl From<HistoryError> for Problem {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::NotAuthorized(status) => Self::PurpleFleaRefusedUs(Some(status)),
+            HistoryError::Unreadable(why) => Self::NotReached(why),
+        }
+    }
+}

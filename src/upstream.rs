@@ -1,0 +1,73 @@
+//! Where a service is that we call, and how we show it who we are.
+
+use http::{HeaderValue, Uri};
+use std::{fmt, net::Ipv4Addr};
+
+/// An origin and a path prefix without a slash at its end.
+#[derive(Debug, Clone)]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// Reads `https://host[:port][/prefix]`. `http` is taken for a loopback host only, as a key travels in a
+    /// header. No user, no query, no fragment.
+    pub fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let authority = uri.authority()?;
+        let encrypted = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let plain = !text.contains(['@', '?', '#']) && !authority.host().is_empty();
+        (plain && (encrypted || is_loopback(authority.host())))
+            .then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    /// The URL of a route; `None` never happens for a route of our own.
+    pub fn join(&self, route: &str) -> Option<String> {
+        let url = format!("{}{route}", self.0);
+        url.parse::<Uri>().ok().map(|_| url)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host == "[::1]" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A secret that we show a service. Its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Key {
+    bare: HeaderValue,
+    bearer: HeaderValue,
+}
+
+impl Key {
+    /// Takes visible ASCII characters; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return None;
+        }
+        let sensitive = |text: &str| {
+            let mut value = HeaderValue::from_str(text).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        };
+        Some(Self { bare: sensitive(text)?, bearer: sensitive(&format!("Bearer {text}"))? })
+    }
+
+    /// As the value of an `authorization` header.
+    pub fn bearer(&self) -> HeaderValue {
+        self.bearer.clone()
+    }
+
+    /// As the value of a header of its own.
+    pub fn bare(&self) -> HeaderValue {
+        self.bare.clone()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
