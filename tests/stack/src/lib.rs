@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
+//! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
+//! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.ring()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
 //! | Purple Flea | [`purple_flea`] | always a simulator |
 //!
@@ -15,8 +17,10 @@ pub mod http1;
 pub mod log;
 pub mod pg_net;
 pub mod postgres;
+pub mod postgrest;
 pub mod process;
 pub mod purple_flea;
+pub mod sweeper;
 pub mod webhook;
 
 use std::path::Path;

@@ -55,7 +55,9 @@ impl PgNet {
             client.batch_execute("create extension if not exists pg_net").await?;
         } else {
             client.batch_execute(STAND_IN).await?;
-            worker.spawn(Worker::start(cluster).await?.run());
+            let url = cluster.url(SUPERUSER);
+            let first = Worker::start(&url).await?;
+            worker.spawn(work(url, Some(first)));
         }
         Ok(Self { real, _worker: worker })
     }
@@ -66,6 +68,9 @@ impl PgNet {
     }
 }
 
+/// How often a lost database is tried again.
+const RECONNECT_EVERY: Duration = Duration::from_millis(100);
+
 struct Worker {
     client: Client,
     rung: Arc<Notify>,
@@ -73,9 +78,24 @@ struct Worker {
     _connection: JoinSet<()>,
 }
 
+/// Postgres starts its background workers again, whatever they died of: so the stand-in's worker never gives up.
+async fn work(url: String, mut first: Option<Worker>) {
+    // Connections to servers are kept in a process of Postgres' own, which ends with the database's.
+    loop {
+        let worker = match first.take() {
+            Some(worker) => Ok(worker),
+            None => Worker::start(&url).await,
+        };
+        if let Ok(worker) = worker {
+            worker.run().await;
+        }
+        sleep(RECONNECT_EVERY).await;
+    }
+}
+
 impl Worker {
-    async fn start(cluster: &Cluster) -> Result<Self> {
-        let (client, mut connection) = tokio_postgres::connect(&cluster.url(SUPERUSER), NoTls).await?;
+    async fn start(url: &str) -> Result<Self> {
+        let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
         let rung = Arc::new(Notify::new());
         let ring = rung.clone();
         let mut tasks = JoinSet::new();
@@ -86,20 +106,20 @@ impl Worker {
                     ring.notify_one();
                 }
             }
+            // The end of the connection: the worker finds out when it looks.
+            ring.notify_one();
         });
         client.batch_execute("listen pg_net_stand_in").await?;
         Ok(Self { client, rung, connections: Arc::default(), _connection: tasks })
     }
 
+    /// Works until the database is gone.
     async fn run(self) {
         loop {
             match self.batch().await {
                 Ok(0) => self.rung.notified().await,
                 Ok(_) => sleep(SLEEP_AFTER_BATCH).await,
-                Err(error) => {
-                    eprintln!("the stand-in for pg_net stops: {error:#}");
-                    return;
-                }
+                Err(_) => return,
             }
         }
     }

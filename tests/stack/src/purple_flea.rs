@@ -1,9 +1,13 @@
-//! A simulator of Purple Flea: accounts, balances and a ledger of every bet it took, in the `gateway` dialect. It has
-//! no idempotency either: the same request twice is two bets. It can be told to misbehave in every way that a
-//! server behind a network does.
+//! A simulator of Purple Flea: accounts, balances and a ledger of every bet it took, in both dialects of the two games.
+//! It has no idempotency either: the same request twice is two bets. It can be told to misbehave in every way that a
+//! server behind a network does, once, always or by chance.
 
+mod chaos;
 mod games;
+mod history;
 mod server;
+
+pub use chaos::Chaos;
 
 use crate::http1;
 use anyhow::Result;
@@ -12,11 +16,18 @@ use rust_decimal::Decimal;
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 use tokio::{sync::watch, task::JoinSet};
 
 /// The key that it takes.
 pub const KEY: &str = "pf_live_simulator_0123456789abcdef";
+
+/// Whose account the `live` dialect's bets are on: there the key decides, and we have one.
+pub const LIVE_AGENT: &str = "ag_simulator";
+
+/// Most requests that are kept; of more, the older half is forgotten.
+const REQUESTS_LIMIT: usize = 40_000;
 
 /// A running simulator. Ends when it is dropped.
 pub struct PurpleFlea {
@@ -41,8 +52,23 @@ pub struct Bet {
     pub won: bool,
     /// What was paid, the stake included; 0 for a loss.
     pub payout: Decimal,
+    /// Where the multiplier crashed, for a crash bet.
+    pub crash_point: Option<Decimal>,
     /// The caller's `Idempotency-Key`, which the simulator ignores as the real one does.
     pub idempotency_key: Option<String>,
+    /// The caller's `client_seed`, in the `live` dialect.
+    pub client_seed: Option<String>,
+    /// Whether it can be found in the history.
+    pub in_history: bool,
+    /// When it was taken.
+    pub at: SystemTime,
+}
+
+impl Bet {
+    /// What its caller calls it.
+    pub fn bet_key(&self) -> Option<&str> {
+        self.client_seed.as_deref().or(self.idempotency_key.as_deref())
+    }
 }
 
 /// A request as it arrived.
@@ -50,6 +76,8 @@ pub struct Bet {
 pub struct Request {
     /// Its path.
     pub path: String,
+    /// Its query, without the question mark.
+    pub query: String,
     /// Its headers.
     pub headers: http::HeaderMap,
     /// Its body.
@@ -113,6 +141,8 @@ struct State {
     requests: Vec<Request>,
     next: VecDeque<Fault>,
     always: Option<Fault>,
+    chaos: Option<Chaos>,
+    delay: Option<Duration>,
     house: games::House,
 }
 
@@ -156,6 +186,16 @@ impl PurpleFlea {
     /// Misbehaves once, after whatever was asked for before.
     pub fn misbehave_once(&self, fault: Fault) {
         self.shared.state().next.push_back(fault);
+    }
+
+    /// Misbehaves by chance, wherever nothing else is asked for; or no longer.
+    pub fn misbehave_at_random(&self, chaos: Option<Chaos>) {
+        self.shared.state().chaos = chaos;
+    }
+
+    /// How long each reply takes.
+    pub fn delay(&self, delay: Option<Duration>) {
+        self.shared.state().delay = delay;
     }
 
     /// Misbehaves until told otherwise, or no longer.

@@ -1,6 +1,6 @@
 //! The simulator on the wire, faults included.
 
-use super::{Fault, How, Request, Shared, State, games};
+use super::{Fault, How, REQUESTS_LIMIT, Request, Shared, State, chaos::Planned, games};
 use anyhow::{Error, Result, anyhow};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -51,28 +51,34 @@ async fn serve(
     let (head, body) = request.into_parts();
     let request = Request {
         path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers,
         body: String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned(),
     };
-    let (fault, answer) = {
+    let (planned, answer, delay) = {
         let mut state = shared.state();
+        if state.requests.len() >= REQUESTS_LIMIT {
+            state.requests.drain(..REQUESTS_LIMIT / 2);
+        }
         state.requests.push(request.clone());
-        shared.requests.send_replace(state.requests.len());
-        let fault = next_fault(&mut state);
-        let by_the_rules = fault.as_ref().is_none_or(|fault| fault.after_the_bet);
+        shared.requests.send_modify(|seen| *seen += 1);
+        let planned = next_fault(&mut state, &request);
+        let by_the_rules = planned.as_ref().is_none_or(|planned| planned.fault.after_the_bet);
         let answer = if by_the_rules {
-            games::answer(&mut state, &head.method, &request)
+            let hidden = planned.as_ref().is_some_and(|planned| planned.hidden);
+            games::answer(&mut state, &head.method, &request, hidden)
         } else {
-            (
-                StatusCode::OK,
-                serde_json::json!({"outcome": "win", "payout": 1_000_000, "_info": {"fault": true}}),
-            )
+            let body = serde_json::json!({"outcome": "win", "payout": 1_000_000, "_info": {"fault": true}});
+            games::Answer { status: StatusCode::OK, content_type: "application/json", body: body.to_string() }
         };
-        (fault, answer)
+        (planned, answer, state.delay)
     };
-    let body = Bytes::from(answer.1.to_string());
-    let Some(Fault { how, .. }) = fault else {
-        return whole(answer.0, &[("content-type", "application/json".to_owned())], body);
+    if let Some(delay) = delay {
+        sleep(delay).await;
+    }
+    let body = Bytes::from(answer.body);
+    let Some(Planned { fault: Fault { how, .. }, .. }) = planned else {
+        return whole(answer.status, &[("content-type", answer.content_type.to_owned())], body);
     };
     match how {
         How::Answer { status, headers, body } => whole(status, &headers, body.into()),
@@ -108,8 +114,12 @@ async fn serve(
     }
 }
 
-fn next_fault(state: &mut State) -> Option<Fault> {
-    state.next.pop_front().or_else(|| state.always.clone())
+fn next_fault(state: &mut State, request: &Request) -> Option<Planned> {
+    if let Some(fault) = state.next.pop_front().or_else(|| state.always.clone()) {
+        return Some(Planned { fault, hidden: false });
+    }
+    let chaos = state.chaos.as_mut()?;
+    if games::Route::of(&request.path).is_some() { chaos.with_a_bet() } else { chaos.with_the_history() }
 }
 
 fn half(body: &Bytes) -> Bytes {

@@ -1,0 +1,36 @@
+//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.ring()` again and again, whatever happens to
+//! the database in between.
+
+use crate::postgres::{Cluster, OWNER};
+use std::time::Duration;
+use tokio::{task::JoinSet, time::sleep};
+use tokio_postgres::NoTls;
+
+/// How often pg_cron's job runs.
+pub const EVERY: Duration = Duration::from_secs(10);
+
+/// A running sweeper. Ends when it is dropped.
+pub struct Sweeper {
+    _task: JoinSet<()>,
+}
+
+impl Sweeper {
+    /// Starts one for a cluster with the project's SQL.
+    pub fn start(cluster: &Cluster, every: Duration) -> Self {
+        let url = cluster.url(OWNER);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                // A connection for each time, as the timer's psql has it.
+                if let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await {
+                    let connection = tokio::spawn(connection);
+                    let _ = client.batch_execute("select purple_flea.ring()").await;
+                    drop(client);
+                    let _ = connection.await;
+                }
+                sleep(every).await;
+            }
+        });
+        Self { _task: task }
+    }
+}
