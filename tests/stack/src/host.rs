@@ -3,7 +3,7 @@
 mod embedded;
 mod external;
 
-use crate::{log::Log, purple_flea, repository, webhook};
+use crate::{log::Log, postgrest, purple_flea, repository, webhook};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
@@ -20,6 +20,8 @@ pub enum Kind {
     Wasmtime,
     /// `spin up`.
     Spin,
+    /// Wasmtime embedded in a process of its own, which can be killed: this program again, as `stack host`.
+    Child,
 }
 
 impl Kind {
@@ -44,6 +46,11 @@ pub enum Build {
 }
 
 impl Build {
+    /// The build that a kind of host runs by default.
+    pub fn on(kind: Kind) -> Self {
+        if kind == Kind::Wasmtime { Self::Wasi } else { Self::Spin }
+    }
+
     /// Where `scripts/build` puts it.
     pub fn artifact(self) -> Result<PathBuf> {
         let folder = match self {
@@ -101,18 +108,37 @@ pub fn local_settings(purple_flea_url: &str) -> Settings {
     .into()
 }
 
+/// The settings that put such a function into ledger mode.
+pub fn ledger_settings(supabase_url: &str) -> Result<Settings> {
+    Ok([
+        ("supabase_url", supabase_url.to_owned()),
+        ("supabase_key", postgrest::key("purple_flea_worker")?),
+        ("after_reply", "true".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into())
+}
+
 /// A running host with one component on it. Ends when it is dropped.
 pub struct Host {
     /// Its URL, without a slash at the end.
     pub url: String,
     /// What the component printed.
     pub log: Log,
-    _running: Running,
+    running: Running,
 }
 
 enum Running {
     Embedded { _server: embedded::Server },
-    External { _process: external::Running },
+    External { process: external::Running },
+}
+
+/// Runs the embedded host in this process until it is killed: the other side of [`Kind::Child`].
+pub async fn serve(listen: String) -> Result<()> {
+    let settings = serde_json::from_str(&std::env::var(external::SETTINGS).context("no settings")?)?;
+    let options = Options { build: Build::Spin, settings, allowed_origins: None, listen: Some(listen) };
+    let _server = embedded::Server::start(&options, Log::printing()).await?;
+    std::future::pending().await
 }
 
 /// What a host needs to know.
@@ -123,24 +149,34 @@ pub struct Options {
     pub settings: Settings,
     /// The origins that it may send to; `None` allows all. The embedded host only: the others have their own ways.
     pub allowed_origins: Option<Vec<String>>,
+    /// Where it listens, `127.0.0.1:<port>`; `None`: on a free port. Who was killed comes back at the same place.
+    pub listen: Option<String>,
 }
 
 impl Host {
     /// Starts a host and waits until it listens.
-    pub async fn start(kind: Kind, options: Options) -> Result<Self> {
+    pub async fn start(kind: Kind, options: &Options) -> Result<Self> {
         let log = Log::default();
         let (url, running) = match kind {
             Kind::Embedded => {
-                let server = embedded::Server::start(&options, log.clone()).await?;
+                let server = embedded::Server::start(options, log.clone()).await?;
                 (server.url.clone(), Running::Embedded { _server: server })
             }
-            Kind::Wasmtime | Kind::Spin => {
-                let process = external::Running::start(kind, &options, log.clone())
+            Kind::Wasmtime | Kind::Spin | Kind::Child => {
+                let process = external::Running::start(kind, options, log.clone())
                     .await
                     .with_context(|| format!("{kind:?} did not start"))?;
-                (process.url.clone(), Running::External { _process: process })
+                (process.url.clone(), Running::External { process })
             }
         };
-        Ok(Self { url, log, _running: running })
+        Ok(Self { url, log, running })
+    }
+
+    /// Kills it as `kill -9` does: nothing it was doing is brought to an end. Not for one that runs inside of us.
+    pub async fn kill(&mut self) -> Result<()> {
+        match &mut self.running {
+            Running::Embedded { .. } => anyhow::bail!("a host that runs inside of us cannot be killed"),
+            Running::External { process } => process.kill().await,
+        }
     }
 }

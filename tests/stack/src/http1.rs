@@ -10,7 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A listener on a free port of the loopback interface, and its `http://` URL.
 pub async fn listen() -> Result<(TcpListener, String)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port on 127.0.0.1")?;
+    listen_on("127.0.0.1:0").await
+}
+
+/// A listener at an address, and its `http://` URL.
+pub async fn listen_on(address: &str) -> Result<(TcpListener, String)> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("{address} is taken"))?;
     let url = format!("http://{}", listener.local_addr()?);
     Ok((listener, url))
 }

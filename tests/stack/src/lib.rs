@@ -10,10 +10,11 @@
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
 //! | Purple Flea | [`purple_flea`] | always a simulator |
 //!
-//! Everything listens on free ports of the loopback interface and ends with the value that started it.
+//! [`local`] puts them together. Everything listens on free ports of the loopback interface and ends with the value that started it.
 
 pub mod host;
 pub mod http1;
+pub mod local;
 pub mod log;
 pub mod pg_net;
 pub mod postgres;

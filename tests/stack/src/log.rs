@@ -17,6 +17,7 @@ const LINES_LIMIT: usize = 100_000;
 pub struct Log {
     state: Arc<Mutex<State>>,
     written: watch::Sender<u64>,
+    print: bool,
 }
 
 #[derive(Default)]
@@ -28,11 +29,16 @@ struct State {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { state: Arc::default(), written: watch::channel(0).0 }
+        Self { state: Arc::default(), written: watch::channel(0).0, print: false }
     }
 }
 
 impl Log {
+    /// One that prints its lines, too.
+    pub fn printing() -> Self {
+        Self { print: true, ..Self::default() }
+    }
+
     /// All lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.state().lines.iter().cloned().collect()
@@ -66,6 +72,9 @@ impl Log {
             if *byte == b'\n' {
                 let line = String::from_utf8_lossy(&state.partial).into_owned();
                 state.partial.clear();
+                if self.print {
+                    println!("{line}");
+                }
                 state.lines.push_back(line);
                 state.total += 1;
                 if state.lines.len() > LINES_LIMIT {

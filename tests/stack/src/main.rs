@@ -1,8 +1,11 @@
-//! `stack dev`: the whole stack on this machine, for a person to play with. `scripts/dev` builds and starts it.
+//! `stack dev`: the whole stack on this machine, for a person to play with. `stack chaos`: the same, while everything
+//! goes wrong that can. `scripts/dev` and `scripts/chaos` build and start them.
 
+mod chaos;
 mod dev;
 
 use clap::{Parser, Subcommand};
+use stack::host;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,28 +20,51 @@ struct Arguments {
 enum Command {
     /// Starts everything, and stays up until it is interrupted.
     Dev(dev::Options),
+    /// Makes deposits while everything goes wrong that can, and says whether any was lost or bet on twice.
+    Chaos(chaos::Options),
+    /// Runs the component alone, until it is killed.
+    #[command(hide = true)]
+    Host {
+        /// Where it listens.
+        #[arg(long)]
+        listen: String,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Dev(options) = Arguments::parse().command;
+    let command = Arguments::parse().command;
+    let (name, for_ever) = match &command {
+        Command::Dev(options) => ("dev", !options.once),
+        Command::Chaos(_) => ("chaos", false),
+        Command::Host { .. } => ("host", true),
+    };
     // Whichever ends first: what the other branch holds is dropped, and with it everything that was started.
     tokio::select! {
-        result = dev::run(&options) => match result {
-            Ok(()) => ExitCode::SUCCESS,
+        result = run(command) => match result {
+            Ok(code) => code,
             Err(error) => {
-                eprintln!("dev: {error:#}");
+                eprintln!("{name}: {error:#}");
                 ExitCode::FAILURE
             }
         },
         code = interrupted() => {
-            if !options.once {
+            if for_ever {
                 return ExitCode::SUCCESS;
             }
-            eprintln!("dev: interrupted before the reply");
+            eprintln!("{name}: interrupted before the end");
             ExitCode::from(code)
         }
     }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(options) => dev::run(&options).await?,
+        Command::Chaos(options) => return chaos::run(&options).await,
+        Command::Host { listen } => host::serve(listen).await?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits for a signal that asks us to end, and gives the exit code that shells know it by.

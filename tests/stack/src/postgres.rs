@@ -6,7 +6,7 @@ use crate::{
     repository, webhook,
 };
 use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
@@ -117,6 +117,17 @@ impl Cluster {
         tokio::time::timeout(START_TIMEOUT, accepting)
             .await
             .context("postgres did not accept connections in time")?
+    }
+
+    /// Kills one of the server's processes as `kill -9` does: all connections break, and the server recovers as after
+    /// a crash. What is unlogged is empty then.
+    pub async fn crash(&self) -> Result<()> {
+        let client = self.connect(SUPERUSER).await?;
+        let pid: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
+        let pid = Pid::from_raw(pid).context("no process id")?;
+        kill_process(pid, Signal::KILL)?;
+        while client.query_one("select 1", &[]).await.is_ok() {}
+        Ok(())
     }
 
     /// What the server has logged lies here.

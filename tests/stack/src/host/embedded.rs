@@ -66,7 +66,7 @@ impl Server {
             allowed_origins: options.allowed_origins.clone().map(Arc::from),
             log,
         });
-        let (listener, url) = http1::listen().await?;
+        let (listener, url) = http1::listen_on(options.listen.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, handler));
         Ok(Self { url, _tasks: tasks })

@@ -20,15 +20,21 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is tried whether it listens.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
+/// The variable that hands a child its settings, as JSON.
+pub(super) const SETTINGS: &str = "STACK_HOST_SETTINGS";
+
 /// A host's process. Ends when it is dropped.
 pub(super) struct Running {
     pub(super) url: String,
-    _process: Process,
+    process: Process,
 }
 
 impl Running {
     pub(super) async fn start(kind: Kind, options: &Options, log: Log) -> Result<Self> {
-        let address = free_address().await?;
+        let address = match &options.listen {
+            Some(address) => address.clone(),
+            None => free_address().await?,
+        };
         let mut command = match kind {
             Kind::Wasmtime => {
                 if options.build != Build::Wasi {
@@ -60,6 +66,13 @@ impl Running {
                 }
                 command
             }
+            Kind::Child => {
+                let mut command = process::command(&std::env::current_exe()?, None, "KILL");
+                command.args(["host", "--listen", &address]);
+                // By the environment: everybody on the machine may read a process's arguments.
+                command.env(SETTINGS, serde_json::to_string(&options.settings)?);
+                command
+            }
             Kind::Embedded => bail!("the embedded host is not a process"),
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -78,7 +91,11 @@ impl Running {
             Ok(())
         };
         tokio::time::timeout(START_TIMEOUT, listening).await.context("it did not listen in time")??;
-        Ok(Self { url: format!("http://{address}"), _process: process })
+        Ok(Self { url: format!("http://{address}"), process })
+    }
+    pub(super) async fn kill(&mut self) -> Result<()> {
+        self.process.child.kill().await?;
+        Ok(())
     }
 }
 

@@ -1,0 +1,191 @@
+//! Makes deposits while everything goes wrong that can, and says whether any was forgotten or bet on twice.
+
+mod monkey;
+mod verdict;
+
+use anyhow::{Context, Result, bail};
+use monkey::Monkey;
+use stack::{
+    host::Kind,
+    local::{AGENT, Local},
+    postgres::OWNER,
+    purple_flea::{Chaos, LIVE_AGENT},
+    sweeper,
+};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+/// How long the specification's own design needs to merely deliver 5,000 deposits through pg_net, in seconds: 25
+/// batches of 200, a second apart. Measured on the real extension.
+const SPECIFICATION_S: f64 = 24.8;
+
+/// How many of those.
+const SPECIFICATION_DEPOSITS: u32 = 5_000;
+
+/// How many agents deposit. The first has a daily limit.
+const AGENTS: u32 = 25;
+
+/// What the agent with a limit may stake in a day, in dollars: some tens of bets.
+const DAILY_WAGER_LIMIT: i64 = 100;
+
+/// How long a run may take after the last deposit, faults over.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// How often progress is shown.
+const SHOW_EVERY: Duration = Duration::from_secs(2);
+
+/// Requests of a thousand that Purple Flea does something wrong with.
+const MISBEHAVED_PER_MILLE: u32 = 150;
+
+/// Calls of the ledger of a thousand that get lost, before or after they were done.
+const LOST_PER_MILLE: u32 = 30;
+
+/// The ledger's waits, shortened, so that a run is over before anybody loses patience. The rules between them hold:
+/// a lease is longer than an exchange (1 s here) and its margin, a look-up comes later than any exchange can end.
+const SHORT_TIMING: &str = "create or replace function purple_flea.timing(out lease interval, out lookup_wait interval, \
+    out lookup_hold interval, out max_age interval, out backoff interval, out backoff_max interval) language sql immutable \
+    set search_path = '' as $$ select interval '6 seconds', interval '3 seconds', interval '3 seconds', interval '24 hours', \
+    interval '200 milliseconds', interval '2 seconds' $$";
+
+/// Options of `stack chaos`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many deposits.
+    #[arg(long, default_value_t = 2_000)]
+    deposits: u32,
+    /// The seed of everything that happens by chance; a new one each time if it is left out.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Purple Flea's dialect: gateway or live.
+    #[arg(long, default_value = "gateway", value_parser = ["gateway", "live"])]
+    api: String,
+    /// Let nothing go wrong, make all deposits in one statement, and say how long they take.
+    #[arg(long)]
+    calm: bool,
+    /// Print the verdict as a line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it. Fails only where it could not be run; violations are an exit code.
+pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
+    let seed = options.seed.unwrap_or_else(fresh_seed);
+    eprintln!("==> {} deposits, dialect {}, seed {seed}", options.deposits, options.api);
+    let kind = match Kind::from_env()? {
+        // It has to be killed without us.
+        Kind::Embedded => Kind::Child,
+        kind => kind,
+    };
+    let timeout_ms = if options.calm { "8000" } else { "1000" };
+    let settings = [("purple_flea_api", options.api.as_str()), ("purple_flea_timeout_ms", timeout_ms)];
+    let sweep_every = if options.calm { sweeper::EVERY } else { Duration::from_secs(1) };
+    let mut stack = Local::start(kind, &settings, Some(sweep_every), |what| eprintln!("==> {what}")).await?;
+    prepare(&stack, options).await?;
+    let started = Instant::now();
+    if options.calm {
+        deposit_at_once(&stack.owner, options.deposits).await?;
+    } else {
+        stack.purple_flea.misbehave_at_random(Some(Chaos::new(seed, MISBEHAVED_PER_MILLE)));
+        stack.postgrest.misbehave_at_random(Some((seed, LOST_PER_MILLE)));
+        eprintln!("==> The ledger's waits are shortened for this run: a lease of 6 s, a first look-up 3 s after its end");
+        Monkey::new(seed).run(&mut stack, options.deposits).await?;
+        stack.purple_flea.misbehave_at_random(None);
+        stack.postgrest.misbehave_at_random(None);
+        eprintln!("==> All deposits are made; from now on nothing goes wrong any more");
+    }
+    let owner = reconnect(&stack).await?;
+    let settled_in = settled(&owner, options, started).await?;
+    let verdict = verdict::reach(&stack, &owner, &options.api).await?;
+    verdict.print(options.json, seed);
+    if options.calm {
+        speed(options, settled_in);
+    }
+    Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_micros())
+}
+
+async fn prepare(stack: &Local, options: &Options) -> Result<()> {
+    let agents = format!(
+        "insert into public.agents (id) select 'agent-' || lpad(n::text, 3, '0') from generate_series(1, {AGENTS}) as n on conflict do nothing"
+    );
+    stack.owner.batch_execute(&agents).await?;
+    let rich = 1_000_000_000.into();
+    stack.purple_flea.fund(LIVE_AGENT, rich);
+    for n in 1..=AGENTS {
+        stack.purple_flea.fund(&format!("agent-{n:03}"), rich);
+    }
+    if !options.calm {
+        stack.owner.batch_execute(SHORT_TIMING).await?;
+        let limit = format!(
+            "insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('{AGENT}', {DAILY_WAGER_LIMIT})"
+        );
+        stack.owner.batch_execute(&limit).await?;
+        let flips = "insert into purple_flea.trade_policies (agent_id, game, side) values ('agent-002', 'coin-flip', 'tails')";
+        stack.owner.batch_execute(flips).await?;
+    }
+    Ok(())
+}
+
+async fn deposit_at_once(owner: &Client, deposits: u32) -> Result<()> {
+    let all = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+         select 'agent-' || lpad((1 + n % {AGENTS})::text, 3, '0'), 'deposit', 100, 100 from generate_series(1, {deposits}) as n"
+    );
+    owner.batch_execute(&all).await.context("the deposits could not be made")
+}
+
+/// A connection that works, after whatever happened to the last one.
+async fn reconnect(stack: &Local) -> Result<Client> {
+    let started = Instant::now();
+    loop {
+        match stack.cluster.connect(OWNER).await {
+            Ok(client) => return Ok(client),
+            Err(error) if started.elapsed() > QUIET_TIMEOUT => return Err(error),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Waits until nothing is pending, claimed, or to be looked up, and gives the time that it took.
+async fn settled(owner: &Client, options: &Options, started: Instant) -> Result<Duration> {
+    let quiet = Instant::now();
+    let mut shown = Instant::now();
+    // In the gateway's dialect there is nothing to look up, but that is found out by looking.
+    let counts = "select count(*) filter (where state = 'pending'), count(*) filter (where state = 'claimed'), \
+                  count(*) filter (where state = 'unknown' and reason not in ('not_found', 'no_history')), count(*) \
+                  from purple_flea.jobs";
+    loop {
+        let row = owner.query_one(counts, &[]).await?;
+        let [pending, claimed, open, all]: [i64; 4] = [row.get(0), row.get(1), row.get(2), row.get(3)];
+        if pending + claimed + open == 0 && all >= i64::from(options.deposits) {
+            return Ok(started.elapsed());
+        }
+        if quiet.elapsed() > QUIET_TIMEOUT {
+            bail!("after {} s there are still {pending} pending, {claimed} claimed and {open} to look up", QUIET_TIMEOUT.as_secs());
+        }
+        if shown.elapsed() > SHOW_EVERY {
+            shown = Instant::now();
+            eprintln!("    {all} jobs: {pending} pending, {claimed} claimed, {open} to look up");
+        }
+        sleep(Duration::from_millis(if options.calm { 20 } else { 200 })).await;
+    }
+}
+
+fn speed(options: &Options, took: Duration) {
+    let seconds = took.as_secs_f64();
+    println!("{} deposits from their insert to trade_results: {seconds:.2} s", options.deposits);
+    if options.deposits == SPECIFICATION_DEPOSITS {
+        println!(
+            "The specification's design needs {SPECIFICATION_S} s to merely deliver them: {:.1} times as long.",
+            SPECIFICATION_S / seconds
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! Compares what the database says with what Purple Flea's own ledger says, deposit by deposit.
+
+use anyhow::Result;
+use rust_decimal::Decimal;
+use serde_json::json;
+use stack::{
+    local::{AGENT, Local},
+    purple_flea::Bet,
+};
+use std::collections::{BTreeMap, HashMap};
+use tokio_postgres::{Client, Row};
+
+/// Most violations that are shown one by one.
+const SHOWN: usize = 20;
+
+/// What was found.
+pub(super) struct Verdict {
+    states: BTreeMap<String, usize>,
+    reasons: BTreeMap<String, usize>,
+    deposits: usize,
+    bets: usize,
+    attempts: i64,
+    /// What must not be, in words.
+    pub(super) violations: Vec<String>,
+}
+
+const JOBS: &str = "select j.reference, j.bet_key, j.state, j.reason, j.wager::text, j.payout::text, j.result ->> 'outcome', \
+    (select count(*) from public.trade_results t where t.reference = j.reference), \
+    (select concat_ws(' ', t.wager, t.payout, t.outcome, t.bet_id) from public.trade_results t where t.reference = j.reference), \
+    j.attempts::int8, j.agent_id from purple_flea.jobs j";
+
+/// Looks at everything.
+pub(super) async fn reach(stack: &Local, owner: &Client, api: &str) -> Result<Verdict> {
+    let mut verdict = Verdict {
+        states: BTreeMap::new(),
+        reasons: BTreeMap::new(),
+        deposits: 0,
+        bets: 0,
+        attempts: 0,
+        violations: Vec::new(),
+    };
+    let mut bets: HashMap<String, Vec<Bet>> = HashMap::new();
+    for bet in stack.purple_flea.bets() {
+        bets.entry(bet.bet_key().unwrap_or("a bet without a key").to_owned()).or_default().push(bet);
+    }
+    verdict.bets = bets.values().map(Vec::len).sum();
+    let jobs = owner.query(JOBS, &[]).await?;
+    for job in &jobs {
+        let key: &str = job.get(1);
+        verdict.judge(job, bets.remove(key).unwrap_or_default(), api);
+    }
+    for key in bets.keys() {
+        verdict.violations.push(format!("{key}: a bet that belongs to no job"));
+    }
+    verdict.count(owner, jobs.len()).await?;
+    Ok(verdict)
+}
+
+impl Verdict {
+    fn judge(&mut self, job: &Row, bets: Vec<Bet>, api: &str) {
+        let (reference, state): (&str, &str) = (job.get(0), job.get(2));
+        let reason: Option<&str> = job.get(3);
+        let rows: i64 = job.get(7);
+        let mut wrong = |what: String| self.violations.push(format!("{reference} ({state}): {what}"));
+        if bets.len() > 1 {
+            wrong(format!("{} bets were made on it", bets.len()));
+        }
+        match (state, bets.first()) {
+            ("executed", Some(bet)) => {
+                let number = |column: usize| job.get::<_, Option<&str>>(column).and_then(|n| n.parse::<Decimal>().ok());
+                let outcome = if bet.won { "win" } else { "loss" };
+                if number(4) != Some(bet.wager) || number(5) != Some(bet.payout) {
+                    wrong(format!("{:?} staked and {:?} paid, and {} and {} at Purple Flea", number(4), number(5), bet.wager, bet.payout));
+                }
+                let told: Option<&str> = job.get(8);
+                let expected = format!("{:.4} {:.4} {outcome} {}", bet.wager, bet.payout, bet.bet_id);
+                if job.get::<_, Option<&str>>(6) != Some(outcome) || rows != 1 || told != Some(&expected) {
+                    wrong(format!("trade_results has {rows} rows of it, {told:?}, and not {expected:?}"));
+                }
+            }
+            ("executed", None) => wrong("no bet was made on it".to_owned()),
+            ("unknown", Some(bet)) if api == "live" && bet.in_history => {
+                wrong("its bet stands in the history and was not found".to_owned());
+            }
+            ("skipped" | "rejected" | "dead", Some(_)) => wrong("a bet was made on it".to_owned()),
+            ("skipped" | "rejected" | "dead" | "unknown", _) => {}
+            _ => wrong("it was forgotten".to_owned()),
+        }
+        if state != "executed" && rows != 0 {
+            wrong(format!("it has {rows} rows in trade_results"));
+        }
+        if matches!(state, "skipped" | "rejected" | "dead" | "unknown") && reason.is_none() {
+            wrong("it has no reason".to_owned());
+        }
+        *self.states.entry(state.to_owned()).or_default() += 1;
+        if let Some(reason) = reason {
+            *self.reasons.entry(format!("{state}: {reason}")).or_default() += 1;
+        }
+        self.attempts += job.get::<_, i64>(9);
+    }
+
+    /// What shows only in the whole.
+    async fn count(&mut self, owner: &Client, jobs: usize) -> Result<()> {
+        let deposits = "select count(*) from public.wallet_changes where change_type = 'deposit'";
+        self.deposits = usize::try_from(owner.query_one(deposits, &[]).await?.get::<_, i64>(0))?;
+        if jobs != self.deposits {
+            self.violations.push(format!("{} deposits have {jobs} jobs", self.deposits));
+        }
+        let alarms = "select reference, kind, why from purple_flea.job_events where kind in ('conflict', 'alarm')";
+        for row in owner.query(alarms, &[]).await? {
+            let [reference, kind, why]: [&str; 3] = [row.get(0), row.get(1), row.get(2)];
+            self.violations.push(format!("{reference}: {kind} ({why})"));
+        }
+        let spent = "select coalesce(sum(case state when 'executed' then wager else stake end), 0)::text, \
+                     (select max(daily_wager_limit) from purple_flea.trade_policies where agent_id = $1)::text from purple_flea.jobs \
+                     where agent_id = $1 and state in ('executed', 'unknown') group by bet_day order by 1 desc limit 1";
+        if let Some(row) = owner.query_opt(spent, &[&AGENT]).await?
+            && let (Ok(spent), Some(Ok(limit))) =
+                (row.get::<_, &str>(0).parse::<Decimal>(), row.get::<_, Option<&str>>(1).map(str::parse::<Decimal>))
+            && spent > limit
+        {
+            self.violations.push(format!("{AGENT} staked up to {spent} in a day, over its limit of {limit}"));
+        }
+        Ok(())
+    }
+
+    /// For a person, or for a program.
+    pub(super) fn print(&self, as_json: bool, seed: u64) {
+        if as_json {
+            let line = json!({
+                "seed": seed, "deposits": self.deposits, "bets": self.bets, "attempts": self.attempts,
+                "states": self.states, "reasons": self.reasons, "violations": self.violations,
+            });
+            println!("{line}");
+            return;
+        }
+        println!();
+        println!("{} deposits, {} claims, {} bets at Purple Flea", self.deposits, self.attempts, self.bets);
+        for (state, count) in &self.states {
+            println!("  {count:>6}  {state}");
+        }
+        for (reason, count) in &self.reasons {
+            println!("          {count:>6}  {reason}");
+        }
+        for violation in self.violations.iter().take(SHOWN) {
+            println!("  VIOLATION  {violation}");
+        }
+        match self.violations.len() {
+            0 => println!("Verdict: no violation (seed {seed}). No deposit has two bets, none is forgotten, every cent agrees."),
+            count => println!("Verdict: {count} violations (seed {seed})."),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The whole stack, put together: a deposit that goes into its Postgres becomes a row of `trade_results`.
+
+use crate::{
+    host::{Build, Host, Kind, Options as HostOptions, Settings, ledger_settings, local_settings},
+    pg_net::PgNet,
+    postgres::Cluster,
+    postgrest::PostgRest,
+    purple_flea::PurpleFlea,
+    sweeper::Sweeper,
+};
+use anyhow::Result;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// The agent that is there from the start.
+pub const AGENT: &str = "agent-001";
+
+/// Everything that runs. Ends when it is dropped.
+pub struct Local {
+    /// The function's host.
+    pub host: Host,
+    /// How the host was started.
+    pub options: HostOptions,
+    /// Which host it is.
+    pub kind: Kind,
+    /// Purple Flea.
+    pub purple_flea: PurpleFlea,
+    /// PostgREST.
+    pub postgrest: PostgRest,
+    /// pg_net.
+    pub pg_net: PgNet,
+    /// Who sweeps.
+    pub sweeper: Option<Sweeper>,
+    /// A connection of the database's owner.
+    pub owner: Client,
+    /// PostgreSQL.
+    pub cluster: Cluster,
+}
+
+impl Local {
+    /// Starts everything, with some of the function's settings changed, and says what it does.
+    pub async fn start(
+        kind: Kind,
+        changes: &[(&str, &str)],
+        sweep_every: Option<Duration>,
+        progress: impl Fn(&str),
+    ) -> Result<Self> {
+        progress("PostgreSQL: a throw-away cluster with Supabase's roles");
+        let cluster = Cluster::start().await?;
+        let pg_net = PgNet::start(&cluster).await?;
+        let postgrest = PostgRest::start(&cluster).await?;
+        progress("Purple Flea: a simulator");
+        let purple_flea = PurpleFlea::start().await?;
+        progress(&format!("The function: the component on its host ({kind:?})"));
+        let mut settings: Settings = local_settings(&purple_flea.url);
+        settings.extend(ledger_settings(&postgrest.url)?);
+        settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let mut options = HostOptions {
+            build: Build::on(kind),
+            settings,
+            allowed_origins: Some(vec![purple_flea.url.clone(), postgrest.url.clone()]),
+            listen: None,
+        };
+        let host = Host::start(kind, &options).await?;
+        options.listen = host.url.strip_prefix("http://").map(str::to_owned);
+        progress("The SQL: scripts/migrate");
+        let owner = cluster.install(&format!("{}/execute-trade", host.url), AGENT).await?;
+        let sweeper = sweep_every.map(|every| Sweeper::start(&cluster, every));
+        Ok(Self { host, options, kind, purple_flea, postgrest, pg_net, sweeper, owner, cluster })
+    }
+
+    /// Kills the host, waits, and starts another in its place.
+    pub async fn restart_host(&mut self, pause: Duration) -> Result<()> {
+        self.host.kill().await?;
+        tokio::time::sleep(pause).await;
+        self.host = Host::start(self.kind, &self.options).await?;
+        Ok(())
+    }
+}
