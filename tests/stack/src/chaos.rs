@@ -98,7 +98,15 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
         eprintln!("==> All deposits are made; from now on nothing goes wrong any more");
     }
     let owner = reconnect(&stack).await?;
-    let settled_in = settled(&owner, options, started).await?;
+    if !options.calm {
+        // Somebody has corrected the key, as it were, and does not wait for the next try.
+        let refused = "select purple_flea.retry_job(reference) from purple_flea.jobs \
+                       where state = 'pending' and reason = 'purple_flea_refused_us'";
+        owner.batch_execute(refused).await?;
+        settled(&owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
+        operate(&stack, &owner).await?;
+    }
+    let settled_in = settled(&owner, options, started, "").await?;
     let verdict = verdict::reach(&stack, &owner, &options.api).await?;
     verdict.print(options.json, seed);
     if options.calm {
@@ -155,15 +163,16 @@ async fn reconnect(stack: &Local) -> Result<Client> {
 }
 
 /// Waits until nothing is pending, claimed, or to be looked up, and gives the time that it took.
-async fn settled(owner: &Client, options: &Options, started: Instant) -> Result<Duration> {
+async fn settled(owner: &Client, options: &Options, started: Instant, but_for: &str) -> Result<Duration> {
     let quiet = Instant::now();
     let mut shown = Instant::now();
-    // In the gateway's dialect there is nothing to look up, but that is found out by looking.
-    let counts = "select count(*) filter (where state = 'pending'), count(*) filter (where state = 'claimed'), \
-                  count(*) filter (where state = 'unknown' and reason not in ('not_found', 'no_history')), count(*) \
-                  from purple_flea.jobs";
+    let counts = format!(
+        "select count(*) filter (where state = 'pending' {but_for}), count(*) filter (where state = 'claimed'), \
+         count(*) filter (where state = 'unknown' and reason not in ('not_found', 'no_history')), count(*) \
+         from purple_flea.jobs"
+    );
     loop {
-        let row = owner.query_one(counts, &[]).await?;
+        let row = owner.query_one(&counts, &[]).await?;
         let [pending, claimed, open, all]: [i64; 4] = [row.get(0), row.get(1), row.get(2), row.get(3)];
         if pending + claimed + open == 0 && all >= i64::from(options.deposits) {
             return Ok(started.elapsed());
@@ -177,6 +186,29 @@ async fn settled(owner: &Client, options: &Options, started: Instant) -> Result<
         }
         sleep(Duration::from_millis(if options.calm { 20 } else { 200 })).await;
     }
+}
+
+/// What an operator has to do for the agent with a daily limit: its deposits wait while bets of it are unknown, because
+/// those may have used the limit up. So each is looked up at Purple Flea by hand, and recorded or closed.
+async fn operate(stack: &Local, owner: &Client) -> Result<()> {
+    let bets = stack.purple_flea.bets();
+    let unknown = "select reference, bet_key from purple_flea.jobs where agent_id = $1 and state = 'unknown'";
+    let jobs = owner.query(unknown, &[&AGENT]).await?;
+    for job in &jobs {
+        let [reference, key]: [&str; 2] = [job.get(0), job.get(1)];
+        let by_hand = match bets.iter().find(|bet| bet.bet_key() == Some(key)) {
+            Some(bet) => format!(
+                "select purple_flea.record_bet('{reference}', '{}', {}, {}, {})",
+                bet.bet_id, bet.wager, bet.won, bet.payout
+            ),
+            None => format!("select purple_flea.close_job('{reference}', 'not at Purple Flea')"),
+        };
+        owner.batch_execute(&by_hand).await?;
+    }
+    let waiting = "select purple_flea.retry_job(reference) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
+    let waiting = owner.query(waiting, &[&AGENT]).await?.len();
+    eprintln!("==> By hand: {} unknown bets of {AGENT} looked up, for which {waiting} of its deposits waited", jobs.len());
+    Ok(())
 }
 
 fn speed(options: &Options, took: Duration) {
