@@ -204,7 +204,7 @@ async fn every_host_and_both_builds_do_the_main_job() -> Result<()> {
     let hosts = match Kind::from_env()? {
         Kind::Embedded => vec![(Kind::Embedded, Build::Spin), (Kind::Embedded, Build::Wasi)],
         Kind::Wasmtime => vec![(Kind::Wasmtime, Build::Wasi)],
-        Kind::Spin => vec![(Kind::Spin, Build::Spin)],
+        kind => vec![(kind, Build::on(kind))],
     };
     for (kind, build) in hosts {
         smoke(FrontDoor::on(kind, build, &[]).await?).await?;

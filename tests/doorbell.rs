@@ -1,91 +1,59 @@
 //! End to end: a row goes into Postgres, the trigger rings, the function bets, and its reply comes back. And whatever
 //! is wrong with the doorbell, the deposit is stored.
 
-use crate::front_door::{FrontDoor, soon};
+use crate::whole_stack::{job_in, start};
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 use stack::{
+    local::Local,
     pg_net::PgNet,
     postgres::{Cluster, OWNER, SUPERUSER},
     webhook,
 };
-use std::time::Duration;
-use tokio_postgres::Client;
 
-/// How often a condition is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-
-struct EndToEnd {
-    door: FrontDoor,
-    cluster: Cluster,
-    owner: Client,
-    _pg_net: PgNet,
-}
-
-impl EndToEnd {
-    async fn start() -> Result<Self> {
-        let door = FrontDoor::open().await?;
-        let cluster = Cluster::start().await?;
-        let pg_net = PgNet::start(&cluster).await?;
-        let owner = cluster.install(&door.url("/execute-trade"), "agent-001").await?;
-        Ok(Self { door, cluster, owner, _pg_net: pg_net })
-    }
-
-    async fn deposit(&self, columns: &str, values: &str) -> Result<i64> {
-        let insert = format!(
-            "insert into public.wallet_changes (agent_id, change_type, {columns}) values ('agent-001', 'deposit', {values}) returning id"
-        );
-        Ok(self.owner.query_one(&insert, &[]).await?.get(0))
-    }
-
-    /// The function's reply to a deposit, as pg_net stored it.
-    async fn reply(&self, id: i64) -> Result<Value> {
-        let superuser = self.cluster.connect(SUPERUSER).await?;
-        let sql = "select content from net._http_response where content like $1";
-        let wanted = format!("%\"wallet-change-{id}\"%");
-        soon(async {
-            loop {
-                if let Some(row) = superuser.query_opt(sql, &[&wanted]).await? {
-                    return Ok(serde_json::from_str(row.get(0))?);
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        })
-        .await?
-    }
+async fn deposit(stack: &Local, columns: &str, values: &str) -> Result<i64> {
+    let insert = format!(
+        "insert into public.wallet_changes (agent_id, change_type, {columns}) values ('agent-001', 'deposit', {values}) returning id"
+    );
+    Ok(stack.owner.query_one(&insert, &[]).await?.get(0))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_in_postgres_becomes_one_bet_and_the_reply_comes_back() -> Result<()> {
-    let stack = EndToEnd::start().await?;
-    // Another session's time zone must not change what is signed.
+async fn a_row_in_postgres_becomes_one_bet_and_one_row_of_trade_results() -> Result<()> {
+    let stack = start(&[]).await?;
+    // Another session's time zone changes nothing.
     stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'").await?;
-    let id = stack.deposit("change_amount, new_balance", "100, 12345678.1235").await?;
-    let reply = stack.reply(id).await?;
+    let id = deposit(&stack, "change_amount, new_balance", "100, 12345678.1235").await?;
+    let job = job_in(&stack, id, "executed").await?;
+    let reply = &job["result"];
     assert_eq!((&reply["status"], &reply["agent_id"]), (&json!("executed"), &json!("agent-001")));
     assert_eq!(reply["wager"].to_string(), "1234567.81");
     // The specification's own test row leaves change_amount out.
-    let id = stack.deposit("new_balance", "50").await?;
-    assert_eq!(stack.reply(id).await?["wager"].to_string(), "5.00");
-    assert_eq!(stack.door.purple_flea.bets().len(), 2);
+    let id = deposit(&stack, "new_balance", "50").await?;
+    assert_eq!(job_in(&stack, id, "executed").await?["result"]["wager"].to_string(), "5.00");
+    assert_eq!(stack.purple_flea.bets().len(), 2);
+    let rows = "select agent_id, game, wager::text, reference, bet_id from public.trade_results order by id";
+    let rows = stack.owner.query(rows, &[]).await?;
+    let wagers: Vec<&str> = rows.iter().map(|row| row.get(2)).collect();
+    assert_eq!(wagers, ["1234567.8100", "5.0000"]);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
-    let stack = EndToEnd::start().await?;
+    let stack = start(&[]).await?;
     let agent = "agent-ü-😀-\"quoted\"-\\";
-    stack.door.purple_flea.fund(agent, 1_000.into());
+    stack.purple_flea.fund(agent, 1_000.into());
     stack.owner.execute("insert into public.agents (id) values ($1)", &[&agent]).await?;
     let insert = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ($1, 'deposit', 100) returning id";
     let id: i64 = stack.owner.query_one(insert, &[&agent]).await?.get(0);
-    assert_eq!(stack.reply(id).await?["agent_id"], agent);
+    assert_eq!(job_in(&stack, id, "executed").await?["result"]["agent_id"], agent);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_deposits_ring() -> Result<()> {
-    let stack = EndToEnd::start().await?;
+    let stack = start(&[]).await?;
     let others = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values \
                   ('agent-001', 'withdrawal', -50, 100), ('agent-001', 'payout', 50, 100)";
     stack.owner.batch_execute(others).await?;
@@ -95,20 +63,20 @@ async fn only_deposits_ring() -> Result<()> {
             "update public.wallet_changes set change_type = 'deposit' where change_type = 'payout'",
         )
         .await?;
-    let id = stack.deposit("new_balance", "1").await?;
-    assert_eq!(stack.reply(id).await?["reason"], "below_min_balance");
-    let rung = stack.door.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
+    let id = deposit(&stack, "new_balance", "1").await?;
+    assert_eq!(job_in(&stack, id, "skipped").await?["reason"], "below_min_balance");
+    let rung = stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
     assert_eq!(rung, 1);
-    assert!(stack.door.purple_flea.requests().is_empty());
+    assert!(stack.purple_flea.requests().is_empty());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<()> {
-    let stack = EndToEnd::start().await?;
+    let stack = start(&[]).await?;
     // In one transaction, so that the queue is seen before it is sent.
-    stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'; begin").await?;
-    stack.deposit("new_balance", "100").await?;
+    stack.owner.batch_execute("begin").await?;
+    deposit(&stack, "new_balance", "100").await?;
     let queue = "select convert_from(body, 'UTF8'), headers::text, url from net.http_request_queue";
     let row = stack.owner.query_one(queue, &[]).await?;
     let shown =
@@ -117,7 +85,7 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
     let definitions = "select string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
                        where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
     let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
-    assert!(shown.contains("+00:00\""), "the row's time is not in UTC: {shown}");
+    assert!(shown.starts_with("{\"ledger\": true, \"reference\": \"wallet-change-"), "{shown}");
     assert!(shown.contains("webhook-signature") && defined.contains("http_post"));
     assert!(!format!("{shown}{defined}").contains(&webhook::SECRET[6..]), "{shown}");
     Ok(())
@@ -141,7 +109,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
     const DEPOSIT: &str = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
     // Without pg_net (the stand-in comes later), and without any setting.
     let migrated = cluster.migrate(OWNER).await?;
-    assert!(migrated.contains("6 files applied"), "{migrated}");
+    assert!(migrated.contains("13 files applied"), "{migrated}");
     psql("insert into public.agents (id) values ('agent-001')").await?;
     let mut stored = 0_i64;
     let mut warns = async |because: &str| -> Result<()> {

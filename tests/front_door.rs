@@ -45,11 +45,8 @@ impl FrontDoor {
         purple_flea.fund("agent-001", 1_000_000_000.into());
         let mut settings = local_settings(&purple_flea.url);
         settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let host = Host::start(
-            kind,
-            Options { build, settings, allowed_origins: Some(vec![purple_flea.url.clone()]) },
-        )
-        .await?;
+        let allowed_origins = Some(vec![purple_flea.url.clone()]);
+        let host = Host::start(kind, &Options { build, settings, allowed_origins, listen: None }).await?;
         Ok(Self { host, purple_flea })
     }
 

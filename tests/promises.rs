@@ -11,3 +11,4 @@ mod scripts;
 mod settings;
 mod stand_ins;
 mod unknown;
+mod whole_stack;

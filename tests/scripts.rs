@@ -36,7 +36,7 @@ async fn output(command: &mut Command) -> Result<Output> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
-    for name in ["build", "dev", "invoke", "migrate", "test"] {
+    for name in ["build", "chaos", "dev", "invoke", "migrate", "test"] {
         let help = output(script(name).arg("--help")).await?;
         assert!(help.status.success() && text(&help.stdout).starts_with("Usage: scripts/"), "{name}");
         let unknown = output(script(name).arg("--no-such-option")).await?;
@@ -46,7 +46,7 @@ async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_once_ends_with_the_functions_reply_and_leaves_nothing_behind() -> Result<()> {
+async fn dev_once_ends_with_the_row_and_the_settled_job_and_leaves_nothing_behind() -> Result<()> {
     let output = output(script("dev").arg("--once")).await?;
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -54,6 +54,9 @@ async fn dev_once_ends_with_the_functions_reply_and_leaves_nothing_behind() -> R
     let reply: Value = serde_json::from_str(stdout.lines().last().context("no output")?)?;
     assert_eq!((&reply["status"], &reply["wager"].to_string()), (&"executed".into(), &"10.00".to_owned()));
     assert_eq!(reply["reference"], "wallet-change-1");
+    let row: Value = serde_json::from_str(stdout.lines().rev().nth(1).context("no row")?)?;
+    let row = &row["trade_results"];
+    assert_eq!((&row["reference"], &row["bet_id"]), (&reply["reference"], &reply["bet_id"]));
     assert_nothing_listens(&said).await;
     Ok(())
 }
@@ -115,7 +118,7 @@ async fn dev_once_that_is_interrupted_says_so_and_fails() -> Result<()> {
     while let Some(line) = soon(lines.next_line()).await?? {
         said.push_str(&line);
     }
-    assert!(said.contains("interrupted before the reply"), "{said}");
+    assert!(said.contains("interrupted before the end"), "{said}");
     Ok(())
 }
 

@@ -151,7 +151,8 @@ async fn a_server_that_hangs_drips_or_stalls_ends_at_the_timeout_as_unknown() ->
 async fn function_at(url: &str, timeout_ms: u64, allowed_origins: Option<Vec<String>>) -> Result<Host> {
     let mut settings = local_settings(url);
     settings.insert("purple_flea_timeout_ms".into(), timeout_ms.to_string());
-    Host::start(Kind::Embedded, Options { build: Build::Spin, settings, allowed_origins }).await
+    let options = Options { build: Build::Spin, settings, allowed_origins, listen: None };
+    Host::start(Kind::Embedded, &options).await
 }
 
 async fn deposit(host: &Host) -> Result<Reply> {

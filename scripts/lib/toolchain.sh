@@ -126,3 +126,15 @@ test_tools() {
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
 }
+
+# stack: what runs the local stack: the component, and target/debug/stack. Progress goes to standard error.
+stack() {
+  toolchain_for_host
+  local_postgres
+  {
+    say "==> The component (scripts/build)"
+    scripts/build
+    say "==> The local stack (the first time Wasmtime is compiled along: several minutes)"
+    "${CARGO[@]}" build --package stack
+  } >&2
+}

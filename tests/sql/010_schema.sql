@@ -4,7 +4,7 @@ select plan(49);
 
 select columns_are('public', 'agents', array['id', 'api_key', 'balance', 'status', 'created_at', 'owner_id']);
 select columns_are('public', 'wallet_changes', array['id', 'agent_id', 'change_type', 'change_amount', 'new_balance', 'created_at']);
-select columns_are('public', 'trade_results', array['id', 'agent_id', 'game', 'wager', 'outcome', 'payout', 'created_at']);
+select columns_are('public', 'trade_results', array['id', 'agent_id', 'game', 'wager', 'outcome', 'payout', 'created_at', 'reference', 'bet_id']);
 select columns_are('public', 'escrow_requests', array['id', 'sender_id', 'receiver_id', 'amount', 'pf_escrow_id', 'status', 'created_at']);
 
 select col_type_is('public', 'agents', 'id', 'text', 'agents.id has its type');
@@ -31,13 +31,14 @@ select col_is_null('public', 'wallet_changes', 'new_balance', 'new_balance may b
 
 select is_empty($$
   select conrelid::regclass, conname from pg_constraint c
-  where contype = 'f' and connamespace = 'public'::regnamespace and not exists (
+  where contype = 'f' and connamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not exists (
     select from pg_index i where i.indrelid = c.conrelid and i.indkey[0] = c.conkey[1]
   )
 $$, 'every foreign key has an index');
 select is_empty($$
   select conname from pg_constraint
-  where contype = 'f' and connamespace = 'public'::regnamespace and confdeltype <> 'r'
+  where contype = 'f' and connamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and confdeltype <> 'r'
+    and conrelid <> 'purple_flea.trade_policies'::regclass
 $$, 'no row that money hangs on goes with its agent');
 
 insert into public.agents (id) values ('a'), ('b');

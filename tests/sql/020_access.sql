@@ -1,57 +1,71 @@
--- Who may do what, under Supabase's default privileges: role by operation by table, each allowed or refused.
+-- Who may do what, under Supabase's default privileges: role by operation by table, column and function, each allowed
+-- or refused. What is not listed as allowed is refused.
 begin;
-create temporary table expected (role_name text, table_name text, operation text, allowed boolean);
-insert into expected
-select r, t, o,
-  case r
-    when 'service_role'  then true
-    when 'authenticated' then o = 'select'
-    else false
-  end
-from unnest(array['anon', 'authenticated', 'service_role']) r,
-     unnest(array['agents', 'wallet_changes', 'trade_results', 'escrow_requests']) t,
+select * from no_plan();
+
+create temporary view roles as
+  select unnest(array['anon', 'authenticated', 'service_role', 'purple_flea_worker']) as role_name;
+
+create temporary table allowed (role_name text, relation text, operation text);
+insert into allowed
+select 'service_role', t, o
+from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests']) t,
      unnest(array['select', 'insert', 'update', 'delete']) o;
-insert into expected
-select r, t, o, false
-from unnest(array['anon', 'authenticated', 'service_role']) r,
-     unnest(array['agents', 'wallet_changes', 'trade_results', 'escrow_requests']) t,
-     unnest(array['truncate', 'references', 'trigger']) o;
+insert into allowed
+select 'authenticated', t, 'select'
+from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests', 'public.deposit_jobs']) t;
 
-select plan(
-  84    -- the matrix
-  + 9   -- functions of the private schema
-  + 27  -- the rest
-);
-
--- For a grant by columns, one column counts.
+-- Every table and view of ours. For a grant by columns, one column counts.
+create temporary view relations as
+  select c.oid, format('%s.%s', n.nspname, c.relname) as relation
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname in ('public', 'purple_flea') and c.relkind in ('r', 'v', 'p', 'm');
+select ok(count(*) >= 11, 'there are tables and views to look at') from relations;
 select is(
   case when operation in ('select', 'insert', 'update', 'references')
-    then has_any_column_privilege(role_name, 'public.' || table_name, operation)
-    else has_table_privilege(role_name, 'public.' || table_name, operation)
+    then has_any_column_privilege(role_name, oid, operation)
+    else has_table_privilege(role_name, oid, operation)
   end,
-  allowed,
-  format('%s %s %s %s', role_name, case when allowed then 'may' else 'may not' end, operation, table_name)
-) from expected order by role_name, table_name, operation;
+  exists (select from allowed a where (a.role_name, a.relation, a.operation) = (r.role_name, t.relation, o.operation)),
+  format('%s: %s %s', role_name, operation, relation)
+)
+from roles r, relations t, unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as o (operation)
+order by relation, role_name, operation;
 
-select ok(not has_function_privilege(r, p.oid, 'execute'), format('%s may not execute %s', r, p.oid::regprocedure))
-from pg_proc p, unnest(array['anon', 'authenticated', 'service_role']) r
-where p.pronamespace = 'purple_flea'::regnamespace and p.proname <> 'signature'
-order by r, p.oid::regprocedure::text;
+-- Every column, for whoever may see a part of a table only.
+select is(
+  has_column_privilege('authenticated', t.oid, a.attname, 'select'),
+  a.attname <> 'api_key',
+  format('authenticated: select %s.%s', relation, a.attname)
+)
+from relations t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+where exists (select from allowed w where (w.role_name, w.relation, w.operation) = ('authenticated', t.relation, 'select'))
+order by relation, a.attnum;
 
-select ok(not has_function_privilege(r, 'purple_flea.signature(text, bigint, jsonb, text)', 'execute'), r || ' may not sign')
-from unnest(array['anon', 'authenticated', 'service_role']) r;
-select ok(not has_schema_privilege(r, 'purple_flea', 'usage'), r || ' may not use the private schema')
-from unnest(array['anon', 'authenticated', 'service_role']) r;
-select ok(not has_table_privilege(r, 'purple_flea.secrets', 'select'), r || ' may not read secrets')
-from unnest(array['anon', 'authenticated', 'service_role']) r;
-select ok(not has_column_privilege('authenticated', 'public.agents', 'api_key', 'select'), 'users may not see the names of keys');
+-- Every function: four for the function's roles, none for anybody else.
+select is(
+  has_function_privilege(role_name, p.oid, 'execute'),
+  role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace,
+  format('%s: execute %s', role_name, p.oid::regprocedure)
+)
+from pg_proc p, roles where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+order by p.oid::regprocedure::text, role_name;
+select bag_eq(
+  $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
+  array['claim_jobs', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health'],
+  'public has the functions that the edge calls, and no other'
+);
+select ok(not has_schema_privilege(role_name, 'purple_flea', 'usage'), role_name || ' may not use the private schema') from roles;
+select ok(not has_sequence_privilege(role_name, c.oid, 'usage'), format('%s may not use %s', role_name, c.oid::regclass))
+from pg_class c, roles where c.relkind = 'S' and c.relnamespace = 'purple_flea'::regnamespace;
 select is_empty($$
-  select c.relname from pg_class c
-  where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and not c.relrowsecurity
+  select c.oid::regclass from pg_class c
+  where c.relnamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and c.relkind = 'r' and not c.relrowsecurity
+    and c.relname <> 'secrets'
 $$, 'row-level security is on everywhere');
 select is_empty($$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'purple_flea'::regnamespace and not coalesce(proconfig, '{}') @> array['search_path=""']
+  where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not coalesce(proconfig, '{}') @> array['search_path=""']
 $$, 'every function has its search path set');
 select is_empty($$
   select policyname from pg_policies where schemaname = 'public' and roles && array['public', 'anon']::name[]
@@ -65,7 +79,7 @@ insert into public.agents (id, api_key, owner_id) values
   ('mine',   'name-of-a-key', '00000000-0000-0000-0000-000000000001'),
   ('theirs', 'name-of-a-key', '00000000-0000-0000-0000-000000000002'),
   ('nobodys', '', null);
-insert into public.wallet_changes (agent_id, change_type, new_balance) values ('mine', 'payout', 1), ('theirs', 'payout', 1), ('nobodys', 'payout', 1);
+insert into public.wallet_changes (agent_id, change_type, new_balance) values ('mine', 'deposit', 1), ('theirs', 'deposit', 1), ('nobodys', 'deposit', 1);
 insert into public.trade_results (agent_id, game) values ('mine', 'crash'), ('theirs', 'crash'), ('nobodys', 'crash');
 insert into public.escrow_requests (sender_id, receiver_id, amount) values
   ('mine', 'theirs', 1), ('theirs', 'mine', 2), ('theirs', 'nobodys', 3);
@@ -76,19 +90,32 @@ select results_eq('select id from public.agents', array['mine'], 'an owner sees 
 select throws_ok('select * from public.agents', '42501', null, 'and not the names of their keys');
 select results_eq('select agent_id from public.wallet_changes', array['mine'], 'an owner sees their own wallet changes');
 select results_eq('select agent_id from public.trade_results', array['mine'], 'an owner sees their own results');
+select results_eq('select agent_id, state from public.deposit_jobs', $$values ('mine', 'pending')$$, 'an owner sees what becomes of their own deposits');
 select results_eq('select amount::int from public.escrow_requests order by 1', array[1, 2], 'an owner sees the escrows of either side');
 select throws_ok($$insert into public.wallet_changes (agent_id, change_type, new_balance) values ('mine', 'deposit', 1000)$$, '42501', null, 'an owner deposits nothing by hand');
 select throws_ok($$update public.agents set balance = 1000$$, '42501', null, 'an owner sets no balance');
+select throws_ok($$update public.deposit_jobs set state = 'pending'$$, '42501', null, 'an owner changes no job');
+select throws_ok($$select public.claim_jobs()$$, '42501', null, 'an owner claims nothing');
+select throws_ok($$select * from purple_flea.jobs$$, '42501', null, 'an owner does not see the ledger itself');
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000003"}';
 select is_empty('select id from public.agents', 'a stranger sees no agent');
 select is_empty('select * from public.wallet_changes', 'a stranger sees no wallet');
 select is_empty('select * from public.escrow_requests', 'a stranger sees no escrow');
+select is_empty('select * from public.deposit_jobs', 'a stranger sees no job');
 set local request.jwt.claims = '';
 select is_empty('select id from public.agents', 'a user without an id sees no agent, nobody''s included');
+select is_empty('select * from public.deposit_jobs', 'nor any job');
 set local role anon;
 select throws_ok('select id from public.agents', '42501', null, 'anonymous callers see nothing');
+select throws_ok('select * from public.deposit_jobs', '42501', null, 'nor any job');
 set local role service_role;
 select isnt_empty('select api_key from public.agents', 'the service sees the names of keys');
+select throws_ok('select * from purple_flea.jobs', '42501', null, 'the service claims and settles, and does not touch the ledger itself');
+select throws_ok('update purple_flea.trade_policies set max_wager = null', '42501', null, 'the service sets no policy');
+set local role purple_flea_worker;
+select lives_ok('select public.claim_jobs()', 'the worker claims');
+select throws_ok('select id from public.agents', '42501', null, 'and sees no table');
+select throws_ok($$insert into public.trade_results (agent_id) values ('mine')$$, '42501', null, 'and writes none');
 
 select * from finish();
 rollback;

@@ -8,7 +8,11 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::{TcpListener, TcpStream},
@@ -67,7 +71,7 @@ impl Running {
                 command
             }
             Kind::Child => {
-                let mut command = process::command(&std::env::current_exe()?, None, "KILL");
+                let mut command = process::command(&this_program()?, None, "KILL");
                 command.args(["host", "--listen", &address]);
                 // By the environment: everybody on the machine may read a process's arguments.
                 command.env(SETTINGS, serde_json::to_string(&options.settings)?);
@@ -97,6 +101,19 @@ impl Running {
         self.process.child.kill().await?;
         Ok(())
     }
+}
+
+/// `stack` itself; the tests, which are another program, find it where cargo puts it.
+fn this_program() -> Result<PathBuf> {
+    let us = std::env::current_exe()?;
+    if us.file_name().is_some_and(|name| name == "stack") {
+        return Ok(us);
+    }
+    let built = repository().join("target/debug/stack");
+    if !built.exists() {
+        bail!("{} is not there; cargo build -p stack makes it", built.display());
+    }
+    Ok(built)
 }
 
 /// A port that was free a moment ago: these hosts do not tell which one they took.
