@@ -57,3 +57,7 @@ pub mod webhook;
 
 #[cfg(target_family = "wasm")]
 mod component;
+
+#[cfg(test)]
+#[path = "../tests/model/mod.rs"]
+mod model;

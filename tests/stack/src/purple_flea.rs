@@ -5,7 +5,10 @@
 mod chaos;
 mod games;
 mod history;
+mod house;
 mod server;
+#[cfg(test)]
+mod testing;
 
 pub use chaos::Chaos;
 
@@ -26,8 +29,8 @@ pub const KEY: &str = "pf_live_simulator_0123456789abcdef";
 /// Whose account the `live` dialect's bets are on: there the key decides, and we have one.
 pub const LIVE_AGENT: &str = "ag_simulator";
 
-/// Most requests that are kept; of more, the older half is forgotten.
-const REQUESTS_LIMIT: usize = 40_000;
+/// Most requests that are kept; of more, the oldest are forgotten.
+const REQUESTS_LIMIT: usize = 20_000;
 
 /// A running simulator. Ends when it is dropped.
 pub struct PurpleFlea {
@@ -56,9 +59,9 @@ pub struct Bet {
     pub crash_point: Option<Decimal>,
     /// The caller's `Idempotency-Key`, which the simulator ignores as the real one does.
     pub idempotency_key: Option<String>,
-    /// The caller's `client_seed`, in the `live` dialect.
+    /// The caller's `client_seed`, in the `live` dialect, if it chose one.
     pub client_seed: Option<String>,
-    /// Whether it can be found in the history.
+    /// Whether it left a row in the history, which shows those of the `live` dialect.
     pub in_history: bool,
     /// When it was taken.
     pub at: SystemTime,
@@ -134,16 +137,25 @@ struct Shared {
     requests: watch::Sender<usize>,
 }
 
+/// A bet, and what only the history tells of it.
+struct Entry {
+    bet: Bet,
+    live: bool,
+    multiplier: Decimal,
+    proof: house::Proof,
+}
+
 #[derive(Default)]
 struct State {
     balances: HashMap<String, Decimal>,
-    bets: Vec<Bet>,
-    requests: Vec<Request>,
+    ledger: Vec<Entry>,
+    requests: VecDeque<Request>,
     next: VecDeque<Fault>,
     always: Option<Fault>,
-    chaos: Option<Chaos>,
+    chaos: Option<chaos::Dice>,
+    forget: usize,
     delay: Option<Duration>,
-    house: games::House,
+    house: house::House,
 }
 
 impl PurpleFlea {
@@ -168,12 +180,12 @@ impl PurpleFlea {
 
     /// Every bet it took, in order.
     pub fn bets(&self) -> Vec<Bet> {
-        self.shared.state().bets.clone()
+        self.shared.state().ledger.iter().map(|entry| entry.bet.clone()).collect()
     }
 
-    /// Every request that reached it, in order.
+    /// Every request that reached it, in order; of very many, the last ones.
     pub fn requests(&self) -> Vec<Request> {
-        self.shared.state().requests.clone()
+        self.shared.state().requests.iter().cloned().collect()
     }
 
     /// Waits until so many requests have reached it. Waits for ever: bound it from outside.
@@ -188,19 +200,25 @@ impl PurpleFlea {
         self.shared.state().next.push_back(fault);
     }
 
-    /// Misbehaves by chance, wherever nothing else is asked for; or no longer.
-    pub fn misbehave_at_random(&self, chaos: Option<Chaos>) {
-        self.shared.state().chaos = chaos;
-    }
-
-    /// How long each reply takes.
-    pub fn delay(&self, delay: Option<Duration>) {
-        self.shared.state().delay = delay;
-    }
-
     /// Misbehaves until told otherwise, or no longer.
     pub fn misbehave(&self, fault: Option<Fault>) {
         self.shared.state().always = fault;
+    }
+
+    /// Misbehaves by chance, wherever nothing else is asked for; or no longer. Starts the seed over.
+    pub fn misbehave_at_random(&self, chaos: Option<Chaos>) {
+        self.shared.state().chaos = chaos.map(chaos::Dice::new);
+    }
+
+    /// Leaves no row in the history of the next bet that it takes, whatever its reply is: the real one has been seen
+    /// to do that.
+    pub fn forget_once(&self) {
+        self.shared.state().forget += 1;
+    }
+
+    /// How long each reply to a bet waits before it is sent. The bet is taken before.
+    pub fn delay(&self, delay: Option<Duration>) {
+        self.shared.state().delay = delay;
     }
 }
 

@@ -1,84 +1,189 @@
 //! Misbehaviour by chance, the same for the same seed and the same order of requests.
 
 use super::{Fault, How};
+use fastrand::Rng;
 
-/// How much goes wrong.
-#[derive(Debug, Clone)]
+/// How much goes wrong by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chaos {
-    chance: fastrand::Rng,
-    per_mille: u32,
+    /// What the chance starts from.
+    pub seed: u64,
+    /// So many of a thousand requests.
+    pub per_mille: u32,
+}
+
+impl Chaos {
+    /// So many of a thousand requests, by chance from a seed.
+    pub fn new(seed: u64, per_mille: u32) -> Self {
+        Self { seed, per_mille }
+    }
 }
 
 /// What goes wrong with one request.
+#[derive(Debug)]
 pub(super) struct Planned {
     pub(super) fault: Fault,
     /// Whether a bet that is taken all the same leaves no row in the history.
     pub(super) hidden: bool,
 }
 
-impl Chaos {
-    /// So many of a thousand requests, by chance from a seed.
-    pub fn new(seed: u64, per_mille: u32) -> Self {
-        Self { chance: fastrand::Rng::with_seed(seed), per_mille }
+/// Decides what goes wrong. Bets and looks into the history have a chance of their own, so that what happens to the
+/// bets does not depend on who looks when.
+pub(super) struct Dice {
+    per_mille: u32,
+    bets: Rng,
+    history: Rng,
+}
+
+/// What can go wrong with a bet.
+#[derive(Clone, Copy)]
+enum Mishap {
+    Refused,
+    Unauthorized,
+    RateLimited,
+    HangsBefore,
+    HangsAfter,
+    Drips,
+    Stalls,
+    BreaksOff,
+    ResetBefore,
+    ResetAfter,
+    FailsBefore,
+    FailsAfter,
+    FailsAfterWithoutARow,
+    ResetAfterWithoutARow,
+    Garbage,
+}
+
+/// How often what goes wrong. A caller stops for a while at a 401, and each hang costs it a timeout: those are rare.
+const SHARES: [(u32, Mishap); 15] = [
+    (20, Mishap::Refused),
+    (2, Mishap::Unauthorized),
+    (20, Mishap::RateLimited),
+    (10, Mishap::HangsBefore),
+    (10, Mishap::HangsAfter),
+    (10, Mishap::Drips),
+    (10, Mishap::Stalls),
+    (20, Mishap::BreaksOff),
+    (20, Mishap::ResetBefore),
+    (20, Mishap::ResetAfter),
+    (20, Mishap::FailsBefore),
+    (20, Mishap::FailsAfter),
+    (20, Mishap::FailsAfterWithoutARow),
+    (10, Mishap::ResetAfterWithoutARow),
+    (20, Mishap::Garbage),
+];
+
+impl Dice {
+    pub(super) fn new(Chaos { seed, per_mille }: Chaos) -> Self {
+        let mut bets = Rng::with_seed(seed);
+        let history = bets.fork();
+        Self { per_mille, bets, history }
     }
 
     /// What goes wrong with the next request for a bet, if anything does.
     pub(super) fn with_a_bet(&mut self) -> Option<Planned> {
-        if self.chance.u32(0..1_000) >= self.per_mille {
+        if self.bets.u32(0..1_000) >= self.per_mille {
             return None;
         }
-        let before = |how| Planned { fault: Fault { after_the_bet: false, how }, hidden: false };
-        let after = |how| Planned { fault: Fault { after_the_bet: true, how }, hidden: false };
-        let failed = || How::answer(500, r#"{"error":"internal_error"}"#);
-        Some(match self.chance.u32(0..26) {
-            0..=2 => before(How::answer(400, r#"{"error":"insufficient_balance","required":1}"#)),
-            3 => before(How::answer(401, r#"{"error":"unauthorized"}"#)),
-            4..=6 => {
-                let mut how = How::answer(429, r#"{"error":"rate_limited"}"#);
-                if let How::Answer { headers, .. } = &mut how {
-                    headers.push(("retry-after", "1".to_owned()));
-                }
-                before(how)
+        let mut ticket = self.bets.u32(0..SHARES.iter().map(|(share, _)| share).sum());
+        for (share, mishap) in SHARES {
+            match ticket.checked_sub(share) {
+                Some(rest) => ticket = rest,
+                None => return Some(mishap.planned()),
             }
-            7 => before(How::Hang),
-            8 => after(How::Hang),
-            9 => after(How::Drip),
-            10 => after(How::Stall),
-            11..=12 => after(How::BreakOff),
-            13..=14 => before(How::Reset),
-            15..=16 => after(How::Reset),
-            17..=18 => before(failed()),
-            19..=20 => after(failed()),
-            21..=22 => Planned { hidden: true, ..after(failed()) },
-            23 => Planned { hidden: true, ..after(How::Reset) },
-            _ => after(How::answer(200, "{\"ok\":true}")),
-        })
+        }
+        None
     }
 
     /// What goes wrong with the next request for the history, if anything does.
     pub(super) fn with_the_history(&mut self) -> Option<Planned> {
-        let how = match self.chance.u32(0..1_000) {
-            n if n >= self.per_mille => return None,
-            n if n % 2 == 0 => How::answer(500, "{}"),
-            _ => How::Reset,
-        };
+        if self.history.u32(0..1_000) >= self.per_mille {
+            return None;
+        }
+        let how = if self.history.bool() { failed() } else { How::Reset };
         Some(Planned { fault: Fault { after_the_bet: false, how }, hidden: false })
     }
+}
+
+impl Mishap {
+    fn planned(self) -> Planned {
+        let (after_the_bet, how) = match self {
+            Self::Refused => (
+                false,
+                How::answer(400, r#"{"error":"insufficient_balance","required":1,"message":"by chance"}"#),
+            ),
+            Self::Unauthorized => {
+                (false, How::answer(401, r#"{"error":"unauthorized","message":"by chance"}"#))
+            }
+            Self::RateLimited => (false, rate_limited()),
+            Self::HangsBefore => (false, How::Hang),
+            Self::HangsAfter => (true, How::Hang),
+            Self::Drips => (true, How::Drip),
+            Self::Stalls => (true, How::Stall),
+            Self::BreaksOff => (true, How::BreakOff),
+            Self::ResetBefore => (false, How::Reset),
+            Self::ResetAfter | Self::ResetAfterWithoutARow => (true, How::Reset),
+            Self::FailsBefore => (false, failed()),
+            Self::FailsAfter | Self::FailsAfterWithoutARow => (true, failed()),
+            Self::Garbage => (true, How::answer(200, r#"{"ok":true,"re"#)),
+        };
+        let hidden = matches!(self, Self::FailsAfterWithoutARow | Self::ResetAfterWithoutARow);
+        Planned { fault: Fault { after_the_bet, how }, hidden }
+    }
+}
+
+fn failed() -> How {
+    How::answer(500, r#"{"error":"internal_error"}"#)
+}
+
+fn rate_limited() -> How {
+    let mut how = How::answer(429, r#"{"error":"rate_limited","message":"by chance"}"#);
+    if let How::Answer { headers, .. } = &mut how {
+        headers.push(("retry-after", "1".to_owned()));
+    }
+    how
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+
+    fn plan(dice: &mut Dice, requests: usize) -> Vec<String> {
+        (0..requests).map(|_| format!("{:?}", dice.with_a_bet())).collect()
+    }
 
     #[test]
-    fn the_same_seed_misbehaves_alike_and_about_as_often_as_it_is_told() {
-        let plan = |seed| {
-            let mut chaos = Chaos::new(seed, 200);
-            (0..1_000).map(|_| chaos.with_a_bet().map(|p| format!("{:?}", p.fault))).collect::<Vec<_>>()
-        };
-        assert_eq!(plan(7), plan(7));
-        assert_ne!(plan(7), plan(8));
-        let count = plan(7).into_iter().flatten().count();
+    fn the_same_seed_misbehaves_alike_whoever_looks_into_the_history() {
+        let dice = |seed| Dice::new(Chaos { seed, per_mille: 200 });
+        let (mut one, mut other) = (dice(7), dice(7));
+        for _ in 0..50 {
+            other.with_the_history();
+        }
+        let first = plan(&mut one, 1_000);
+        assert_eq!(first, plan(&mut other, 1_000));
+        assert_ne!(first, plan(&mut dice(8), 1_000));
+        let count = first.iter().filter(|planned| *planned != "None").count();
         assert!((150..250).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn everything_goes_wrong_some_time_and_nothing_without_chaos() {
+        let mut always = Dice::new(Chaos { seed: 1, per_mille: 1_000 });
+        let kinds: HashSet<String> = plan(&mut always, 10_000).into_iter().collect();
+        assert_eq!(kinds.len(), SHARES.len());
+        assert!(!kinds.contains("None"));
+        assert!((0..100).all(|_| always.with_the_history().is_some()));
+        let mut never = Dice::new(Chaos { seed: 1, per_mille: 0 });
+        assert!((0..1_000).all(|_| never.with_a_bet().is_none() && never.with_the_history().is_none()));
+    }
+
+    #[test]
+    fn only_a_bet_that_was_taken_can_be_hidden() {
+        for (_, mishap) in SHARES {
+            let planned = mishap.planned();
+            assert!(planned.fault.after_the_bet || !planned.hidden, "{planned:?}");
+        }
     }
 }

@@ -1,69 +1,217 @@
 //! The history of the `live` dialect, as CSV.
 
 use super::{
-    Bet, Request, State,
-    games::{Answer, refuse},
+    Entry, Request, State,
+    games::{Answer, live_name, refuse},
+    house,
 };
 use http::StatusCode;
-use rust_decimal::Decimal;
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+/// Where it is.
+pub(super) const PATH: &str = "/api/v1/bets/export.csv";
 
 /// Most rows of one answer.
 const ROWS_LIMIT: usize = 10_000;
 
 const COLUMNS: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc";
 
-/// `GET /api/v1/bets/export.csv?game&since&until`: newest first, whole seconds.
+/// `GET /api/v1/bets/export.csv?game&since&until`: newest first, whole seconds, both ends inclusive.
 pub(super) fn export(state: &State, request: &Request) -> Answer {
-    let (mut since, mut until, mut game) = (SystemTime::UNIX_EPOCH, None, None);
+    let (mut since, mut until, mut game) = (None, None, None);
     for (name, value) in request.query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let value = value.replace("%3A", ":").replace("%3a", ":");
-        let time = humantime::parse_rfc3339_weak(&value).ok();
-        match (name, time) {
-            ("since", Some(time)) => since = time,
-            ("until", Some(time)) => until = Some(time),
-            ("game", _) => game = Some(value),
-            _ => return refuse(400, "invalid_request", "since and until are ISO times"),
+        let value = decoded(value);
+        match name {
+            "game" => game = Some(value),
+            "since" | "until" => {
+                let Ok(time) = humantime::parse_rfc3339_weak(&value) else {
+                    return refuse(400, "invalid_request", "since and until are ISO times");
+                };
+                *(if name == "since" { &mut since } else { &mut until }) = Some(time);
+            }
+            _ => {}
         }
     }
-    let mut csv = format!("{COLUMNS}\r\n");
-    let rows = state.bets.iter().rev().filter(|bet| {
-        let at = whole_seconds(bet.at);
-        bet.in_history
-            && bet.client_seed.is_some()
-            && at >= since
+    let rows = state.ledger.iter().rev().filter(|entry| {
+        let at = whole_seconds(entry.bet.at);
+        entry.live
+            && entry.bet.in_history
+            && since.is_none_or(|since| at >= since)
             && until.is_none_or(|until| at <= until)
-            && game.as_ref().is_none_or(|game| name(bet) == game)
+            && game.as_ref().is_none_or(|game| live_name(entry.bet.game) == game)
     });
-    for bet in rows.take(ROWS_LIMIT) {
-        csv.push_str(&row(bet));
+    let seed_hash = house::server_seed_hash();
+    let mut csv = format!("{COLUMNS}\r\n");
+    for entry in rows.take(ROWS_LIMIT) {
+        csv.push_str(&row(entry, &seed_hash));
     }
     Answer { status: StatusCode::OK, content_type: "text/csv", body: csv }
 }
 
-fn row(bet: &Bet) -> String {
-    let multiplier = if bet.won { bet.payout / bet.wager } else { Decimal::ZERO };
-    let seed = bet.client_seed.as_deref().unwrap_or_default();
-    let seed =
-        if seed.contains([',', '"', '\r', '\n']) { format!("\"{}\"", seed.replace('"', "\"\"")) } else { seed.to_owned() };
+fn row(Entry { bet, multiplier, proof, .. }: &Entry, seed_hash: &str) -> String {
+    let client_seed = house::text(&proof.client_seed);
     format!(
-        "{},{},{},{},{},{},{},simulated,{seed},0,simulated,{}\r\n",
+        "{},{},{},{},{},{},{},{seed_hash},{},{},{},{}\r\n",
         bet.bet_id,
-        name(bet),
+        live_name(bet.game),
         bet.wager.normalize(),
         bet.payout.normalize(),
         (bet.payout - bet.wager).normalize(),
-        multiplier.round_dp(4).normalize(),
+        multiplier.normalize(),
         bet.won,
+        quoted_if_needed(&client_seed),
+        proof.nonce,
+        proof.result_hash,
         humantime::format_rfc3339_seconds(bet.at)
     )
 }
 
-fn name(bet: &Bet) -> &'static str {
-    if bet.game == "crash" { "crash" } else { "coin_flip" }
+fn quoted_if_needed(field: &str) -> Cow<'_, str> {
+    if field.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", field.replace('"', "\"\"")).into()
+    } else {
+        field.into()
+    }
 }
 
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+/// A query's value without percent encoding. What is no encoding stays as it is.
+fn decoded(value: &str) -> String {
+    let bytes = value.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match (byte, code) {
+            (b'%', Some(code)) => {
+                decoded.push(code);
+                at += 2;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (other, _) => decoded.push(*other),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purple_flea::testing::{ask, funded, last, post};
+    use http::Method;
+
+    const COIN_FLIP: &str = "/api/v1/games/coin-flip";
+
+    /// The rows that a query shows, field by field, without the header.
+    fn rows(state: &mut State, query: &str) -> Vec<Vec<String>> {
+        let answer = ask(state, Method::GET, &format!("{PATH}?{query}"), "");
+        assert_eq!((answer.status, answer.content_type), (StatusCode::OK, "text/csv"));
+        let text = answer.body.strip_prefix(&format!("{COLUMNS}\r\n")).expect("a header");
+        assert!(text.is_empty() || text.ends_with("\r\n"));
+        text.split_terminator("\r\n").map(|row| row.split(',').map(str::to_owned).collect()).collect()
+    }
+
+    fn seeds(state: &mut State, query: &str) -> Vec<String> {
+        rows(state, query).into_iter().map(|row| row[8].clone()).collect()
+    }
+
+    /// Bets that are named `1` to `n`, each a second and a half after the one before.
+    fn with_bets(count: u32) -> State {
+        let mut state = funded();
+        let start = humantime::parse_rfc3339("2026-11-21T02:28:00Z").unwrap();
+        for n in 1..=count {
+            let body = format!(r#"{{"side":"heads","amount":0.5,"client_seed":"{n}"}}"#);
+            assert_eq!(post(&mut state, COIN_FLIP, &body).0, 200);
+            last(&mut state).bet.at = start + Duration::from_millis(1_500) * n;
+        }
+        state
+    }
+
+    #[test]
+    fn a_row_says_all_of_a_bet() {
+        let mut state = with_bets(1);
+        let (bet, hash) = (last(&mut state).bet.clone(), last(&mut state).proof.result_hash.clone());
+        let (won_usd, net_usd) = if bet.won { ("1", "0.5") } else { ("0", "-0.5") };
+        let (won, seed_hash) = (bet.won.to_string(), house::server_seed_hash());
+        let expected = [
+            &bet.bet_id,
+            "coin_flip",
+            "0.5",
+            won_usd,
+            net_usd,
+            "1.99",
+            &won,
+            &seed_hash,
+            "1",
+            "0",
+            &hash,
+            "2026-11-21T02:28:01Z",
+        ];
+        assert_eq!(rows(&mut state, ""), [expected]);
+        assert_eq!(ask(&mut state, Method::POST, PATH, "").status, StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn both_bounds_are_inclusive_whole_seconds_and_the_newest_comes_first() {
+        // At 01, 03, 04 and 06.
+        let mut state = with_bets(4);
+        assert_eq!(seeds(&mut state, ""), ["4", "3", "2", "1"]);
+        let both = "since=2026-11-21T02%3A28%3A03Z&until=2026-11-21T02%3a28%3a04Z";
+        assert_eq!(seeds(&mut state, both), ["3", "2"]);
+        assert_eq!(seeds(&mut state, "until=2026-11-21T02:28:03Z"), ["2", "1"]);
+        assert_eq!(seeds(&mut state, "since=2026-11-21T02:28:06.000Z&what=ever"), ["4"]);
+        assert!(seeds(&mut state, "game=crash").is_empty());
+        assert_eq!(seeds(&mut state, "game=coin_flip").len(), 4);
+        let answer = ask(&mut state, Method::GET, &format!("{PATH}?since=yesterday"), "");
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn a_forgotten_bet_and_a_gateway_bet_leave_no_row() {
+        let mut state = with_bets(3);
+        state.ledger[1].bet.in_history = false;
+        state.forget = 1;
+        let refused = post(&mut state, COIN_FLIP, r#"{"side":"edge","amount":1}"#);
+        assert_eq!((refused.0, state.forget), (400, 1), "only a bet that is taken is forgotten");
+        for seed in ["forgotten", "kept"] {
+            let body = format!(r#"{{"side":"heads","amount":1,"client_seed":"{seed}"}}"#);
+            post(&mut state, COIN_FLIP, &body);
+        }
+        let gateway = r#"{"agent_id":"agent-001","side":"heads","wager":1}"#;
+        assert_eq!(post(&mut state, "/casino/coin-flip", gateway).0, 200);
+        assert_eq!(state.ledger.len(), 6);
+        assert_eq!(seeds(&mut state, ""), ["kept", "3", "1"]);
+    }
+
+    #[test]
+    fn at_most_ten_thousand_rows_are_shown() {
+        let mut state = funded();
+        for _ in 0..=ROWS_LIMIT {
+            post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":0.01,"client_seed":"x"}"#);
+        }
+        let rows = rows(&mut state, "");
+        assert_eq!((rows.len(), rows[0][9].as_str()), (ROWS_LIMIT, "10000"));
+    }
+
+    #[test]
+    fn fields_are_quoted_and_values_decoded_only_where_needed() {
+        for (field, quoted) in
+            [("plain-1", "plain-1"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\""), ("a\n", "\"a\n\"")]
+        {
+            assert_eq!(quoted_if_needed(field), quoted);
+        }
+        for (value, plain) in [("a%3Ab%3a", "a:b:"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%C3%A9+", "é ")]
+        {
+            assert_eq!(decoded(value), plain);
+        }
+    }
 }

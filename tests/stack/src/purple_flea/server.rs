@@ -1,6 +1,11 @@
 //! The simulator on the wire, faults included.
 
-use super::{Fault, How, REQUESTS_LIMIT, Request, Shared, State, chaos::Planned, games};
+use super::{
+    Fault, How, REQUESTS_LIMIT, Request, Shared, State,
+    chaos::Planned,
+    games::{self, Answer, Route},
+    history,
+};
 use anyhow::{Error, Result, anyhow};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -12,11 +17,15 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use std::{future::pending, net::TcpStream, time::Duration};
+use std::{net::TcpStream, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
 /// How long a dripping server takes over each byte.
 const DRIP: Duration = Duration::from_secs(1);
+
+/// How long a connection on which nothing will ever come is kept: longer than anybody waits, and not for ever, as nobody
+/// notices here when its caller goes.
+const SILENCE: Duration = Duration::from_secs(120);
 
 type Body = UnsyncBoxBody<Bytes, Error>;
 
@@ -30,7 +39,9 @@ pub(super) async fn accept(listener: TcpListener, shared: Shared) {
                 return;
             };
             let service = service_fn(|request| serve(&shared, &handle, request));
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            // A caller that sends a whole request and goes away has made a bet all the same.
+            let _ =
+                http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}
     }
@@ -58,9 +69,9 @@ async fn serve(
     let (planned, answer, delay) = {
         let mut state = shared.state();
         if state.requests.len() >= REQUESTS_LIMIT {
-            state.requests.drain(..REQUESTS_LIMIT / 2);
+            state.requests.pop_front();
         }
-        state.requests.push(request.clone());
+        state.requests.push_back(request.clone());
         shared.requests.send_modify(|seen| *seen += 1);
         let planned = next_fault(&mut state, &request);
         let by_the_rules = planned.as_ref().is_none_or(|planned| planned.fault.after_the_bet);
@@ -69,20 +80,28 @@ async fn serve(
             games::answer(&mut state, &head.method, &request, hidden)
         } else {
             let body = serde_json::json!({"outcome": "win", "payout": 1_000_000, "_info": {"fault": true}});
-            games::Answer { status: StatusCode::OK, content_type: "application/json", body: body.to_string() }
+            games::json_answer(StatusCode::OK, &body)
         };
-        (planned, answer, state.delay)
+        (planned, answer, state.delay.filter(|_| Route::of(&request.path).is_some()))
     };
     if let Some(delay) = delay {
         sleep(delay).await;
     }
-    let body = Bytes::from(answer.body);
+    let Answer { status, content_type, body } = answer;
+    let body = Bytes::from(body);
     let Some(Planned { fault: Fault { how, .. }, .. }) = planned else {
-        return whole(answer.status, &[("content-type", answer.content_type.to_owned())], body);
+        return whole(status, &[("content-type", content_type.to_owned())], body);
+    };
+    let in_pieces = |body: Body, length: usize| {
+        let head = Response::builder().status(status).header("content-type", content_type);
+        Ok(head.header("content-length", length).body(body)?)
     };
     match how {
         How::Answer { status, headers, body } => whole(status, &headers, body.into()),
-        How::Hang => pending().await,
+        How::Hang => {
+            sleep(SILENCE).await;
+            Err(anyhow!("hung"))
+        }
         How::Reset => {
             socket2::SockRef::from(handle).set_linger(Some(Duration::ZERO))?;
             Err(anyhow!("reset"))
@@ -94,7 +113,7 @@ async fn serve(
                 sleep(DRIP).await;
                 Ok(Frame::data(Bytes::from(vec![byte])))
             });
-            in_pieces(length, StreamBody::new(drops).boxed_unsync())
+            in_pieces(StreamBody::new(drops).boxed_unsync(), length)
         }
         How::BreakOff => {
             let half = stream::iter([Ok(Frame::data(half(&body))), Err(anyhow!("broken off"))]);
@@ -105,11 +124,15 @@ async fn serve(
                 }
                 frame
             });
-            in_pieces(body.len(), StreamBody::new(half).boxed_unsync())
+            in_pieces(StreamBody::new(half).boxed_unsync(), body.len())
         }
         How::Stall => {
-            let half = stream::iter([Ok(Frame::data(half(&body)))]).chain(stream::pending());
-            in_pieces(body.len(), StreamBody::new(half).boxed_unsync())
+            let end = stream::once(async {
+                sleep(SILENCE).await;
+                Err(anyhow!("stalled"))
+            });
+            let half = stream::iter([Ok(Frame::data(half(&body)))]).chain(end);
+            in_pieces(StreamBody::new(half).boxed_unsync(), body.len())
         }
     }
 }
@@ -118,8 +141,12 @@ fn next_fault(state: &mut State, request: &Request) -> Option<Planned> {
     if let Some(fault) = state.next.pop_front().or_else(|| state.always.clone()) {
         return Some(Planned { fault, hidden: false });
     }
-    let chaos = state.chaos.as_mut()?;
-    if games::Route::of(&request.path).is_some() { chaos.with_a_bet() } else { chaos.with_the_history() }
+    let dice = state.chaos.as_mut()?;
+    match request.path.as_str() {
+        path if Route::of(path).is_some() => dice.with_a_bet(),
+        history::PATH => dice.with_the_history(),
+        _ => None,
+    }
 }
 
 fn half(body: &Bytes) -> Bytes {
@@ -134,8 +161,89 @@ fn whole(status: StatusCode, headers: &[(&'static str, String)], body: Bytes) ->
     Ok(response.body(Full::new(body).map_err(|never| match never {}).boxed_unsync())?)
 }
 
-fn in_pieces(length: usize, body: Body) -> Result<Response<Body>> {
-    let response =
-        Response::builder().header("content-type", "application/json").header("content-length", length);
-    Ok(response.body(body)?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        http1,
+        purple_flea::{Chaos, KEY, LIVE_AGENT, PurpleFlea, testing::in_time},
+    };
+    use std::time::Instant;
+    use tokio::io::AsyncWriteExt;
+
+    const BODY: &str = r#"{"side":"heads","amount":1,"client_seed":"mine"}"#;
+
+    async fn flip(purple_flea: &PurpleFlea) -> Result<Response<Bytes>> {
+        let request = http::Request::post(format!("{}/api/v1/games/coin-flip", purple_flea.url))
+            .header("authorization", format!("Bearer {KEY}"))
+            .body(BODY.into())?;
+        in_time(http1::send(request)).await
+    }
+
+    async fn rich() -> Result<PurpleFlea> {
+        let purple_flea = PurpleFlea::start().await?;
+        purple_flea.fund(LIVE_AGENT, 1_000_000.into());
+        Ok(purple_flea)
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_has_made_its_bet_all_the_same() -> Result<()> {
+        let purple_flea = rich().await?;
+        let address = purple_flea.url.trim_start_matches("http://").to_owned();
+        for _ in 0..20 {
+            let mut stream = tokio::net::TcpStream::connect(&address).await?;
+            let head = format!(
+                "POST /api/v1/games/coin-flip HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {}\r\n\r\n{BODY}",
+                BODY.len()
+            );
+            stream.write_all(head.as_bytes()).await?;
+        }
+        in_time(async {
+            purple_flea.reached(20).await;
+            Ok(())
+        })
+        .await?;
+        assert_eq!(purple_flea.bets().len(), 20);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_told_fault_goes_before_chance_and_ends_with_it() -> Result<()> {
+        let purple_flea = rich().await?;
+        purple_flea.misbehave_at_random(Some(Chaos { seed: 1, per_mille: 1_000 }));
+        purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(418, "{}") });
+        assert_eq!(flip(&purple_flea).await?.status(), 418);
+        purple_flea.misbehave_at_random(None);
+        assert_eq!(flip(&purple_flea).await?.status(), 200);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_delayed_reply_comes_late_and_its_bet_does_not() -> Result<()> {
+        let purple_flea = rich().await?;
+        let delay = Duration::from_millis(300);
+        purple_flea.delay(Some(delay));
+        let started = Instant::now();
+        let (reply, ()) = tokio::join!(flip(&purple_flea), async {
+            purple_flea.reached(1).await;
+            assert_eq!(purple_flea.bets().len(), 1);
+            assert!(started.elapsed() < delay);
+        });
+        assert_eq!(reply?.status(), 200);
+        assert!(started.elapsed() >= delay);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_pieces_is_the_right_answer() -> Result<()> {
+        let purple_flea = PurpleFlea::start().await?;
+        purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Stall });
+        let uri: http::Uri = format!("{}/api/v1/games/coin-flip", purple_flea.url).parse()?;
+        let request = http::Request::post(uri.clone()).body(Full::new(Bytes::from(BODY)))?;
+        let mut sender = http1::connect(&uri).await?;
+        let reply =
+            in_time(async { Ok(sender.send_request(http1::in_origin_form(request)?).await?) }).await?;
+        assert_eq!(reply.status(), 401);
+        Ok(())
+    }
 }
