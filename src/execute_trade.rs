@@ -197,7 +197,7 @@ fn told(answer: Answer, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
             line.decision = Some("waiting");
             let body = json!({
                 "status": "waiting", "reason": answer.reason.as_deref().unwrap_or("not_its_turn"),
-                "detail": "Nothing was executed. The ledger has it, and it is tried again by itself.",
+                "detail": "Not this call's to execute now. The ledger has it, and it is executed by itself when its turn comes.",
                 "reference": answer.reference, "agent_id": answer.agent_id, "retry_after_s": wait_s,
             });
             Ok(json(StatusCode::OK, "application/json", &body))

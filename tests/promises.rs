@@ -6,6 +6,8 @@ mod bad_input;
 mod deposits;
 mod doorbell;
 mod front_door;
+mod ledger;
+mod ledger_troubles;
 mod pgtap;
 mod scripts;
 mod settings;

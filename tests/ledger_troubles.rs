@@ -1,0 +1,298 @@
+//! And no deposit forgotten: the ledger, the function, the way between them and Purple Flea go wrong, one at a time.
+//! (All at once: scripts/chaos; at every step: tests/model.)
+
+use crate::{
+    front_door::{assert_problem, reply, soon},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start, start_silent},
+};
+use anyhow::Result;
+use http::Request;
+use serde_json::{Value, json};
+use stack::{
+    host::{Build, Host, Kind, Options, ledger_settings, local_settings},
+    local::Local,
+    postgres::Cluster,
+    postgrest::{self, PostgRest, Trouble},
+    purple_flea::{Fault, How, LIVE_AGENT},
+    sweeper::Sweeper,
+    webhook,
+};
+use std::time::Duration;
+
+async fn health(stack: &Local) -> Result<crate::front_door::Reply> {
+    reply(Request::get(format!("{}/health", stack.host.url)).body(vec![])?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_ledger_is_none_and_nothing_is_bet_on() -> Result<()> {
+    for half in ["supabase_url", "supabase_key"] {
+        let stack = start_silent(&[(half, "")]).await?;
+        let reply = ring(&stack, deposit(&stack, "100").await?).await?;
+        assert_problem(&reply, 503, "not_configured", "no");
+        assert_eq!(reply.body["settings"], json!([half]));
+        assert!(stack.purple_flea.requests().is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_not_there_or_refuses_us_is_named_and_nothing_is_bet_on() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let postgrest = PostgRest::start(&cluster).await?;
+    let purple_flea = stack::purple_flea::PurpleFlea::start().await?;
+    let anon = postgrest::key("anon")?;
+    let worker = postgrest::key("purple_flea_worker")?;
+    let migrated = Cluster::start().await?;
+    migrated.migrate(stack::postgres::OWNER).await?;
+    let with_ledger = PostgRest::start(&migrated).await?;
+    let nowhere = "http://127.0.0.1:9".to_owned();
+    for (url, key, code) in [
+        (&postgrest.url, &worker, "ledger_missing"),
+        (&with_ledger.url, &anon, "ledger_refused_us"),
+        (&with_ledger.url, &"not-a-token".to_owned(), "ledger_refused_us"),
+        (&nowhere, &worker, "ledger_not_reached"),
+    ] {
+        let mut settings = local_settings(&purple_flea.url);
+        settings.extend(ledger_settings(url)?);
+        settings.insert("supabase_key".into(), key.clone());
+        let options = Options { build: Build::Spin, settings, allowed_origins: None, listen: None };
+        let host = Host::start(Kind::Embedded, &options).await?;
+        let body = r#"{"ledger": true, "reference": "wallet-change-1"}"#;
+        let request = webhook::signed(&format!("{}/", host.url), "wallet-change-1", body.as_bytes())?;
+        assert_problem(&reply(request.body(body.into())?).await?, 503, code, "no");
+        let health = reply(Request::get(format!("{}/health", host.url)).body(vec![])?).await?;
+        assert_problem(&health, 503, code, "no");
+        assert!(!host.log.lines().join("\n").contains(key.as_str()) || key == "not-a-token");
+    }
+    assert!(purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_the_functions_is_told_to_be_migrated() -> Result<()> {
+    let stack = start_silent(&[]).await?;
+    sql(&stack, "drop function public.claim_jobs; drop function public.ledger_health").await?;
+    let id = deposit(&stack, "100").await?;
+    assert_problem(&ring(&stack, id).await?, 503, "ledger_missing", "no");
+    assert_problem(&health(&stack).await?, 503, "ledger_missing", "no");
+    assert_eq!(job(&stack, id).await?["state"], "pending");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_purple_flea_refuses_stops_the_drain_and_condemns_nothing() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false"), ("bets_at_once", "2")]).await?;
+    stack.purple_flea.misbehave(Some(Fault { after_the_bet: false, how: How::answer(401, "{}") }));
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(deposit(&stack, "100").await?);
+    }
+    assert_problem(&ring(&stack, ids[0]).await?, 503, "purple_flea_refused_us", "no");
+    assert_eq!(stack.purple_flea.requests().len(), 2, "the drain went on after its first claim");
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'pending'").await?, 6);
+    assert_problem(&health(&stack).await?, 503, "purple_flea_refused_us", "no");
+
+    stack.purple_flea.misbehave(None);
+    sql(&stack, "select purple_flea.retry_job(reference) from purple_flea.jobs").await?;
+    send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+    assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 6);
+    assert_eq!(health(&stack).await?.body["status"], "ok");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_whose_answer_got_lost_is_asked_for_again_and_taken_once() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false")]).await?;
+    for trouble in [Trouble::AfterTheCall, Trouble::BeforeTheCall] {
+        let id = deposit(&stack, "100").await?;
+        stack.postgrest.misbehave_once(trouble);
+        assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+        assert_eq!(job(&stack, id).await?["attempts"], 1);
+    }
+    assert_eq!(stack.purple_flea.bets().len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_whose_answer_got_lost_is_made_again_and_counts_once() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false")]).await?;
+    stack.purple_flea.delay(Some(Duration::from_millis(200)));
+    let id = deposit(&stack, "100").await?;
+    let settled = async {
+        soon(stack.purple_flea.reached(1)).await?;
+        // The bet is out; the next call is its settlement.
+        stack.postgrest.misbehave_once(Trouble::AfterTheCall);
+        anyhow::Ok(())
+    };
+    let (reply, armed) = tokio::join!(ring(&stack, id), settled);
+    armed?;
+    assert_eq!(reply?.body["status"], "executed");
+    assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs", "settle_jobs"]);
+    assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 1);
+    assert_eq!(count(&stack, "select count(*) from purple_flea.job_events where kind <> 'transition'").await?, 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_on_again() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false")]).await?;
+    let id = deposit(&stack, "100").await?;
+    sql(&stack, "revoke execute on function public.settle_jobs from purple_flea_worker").await?;
+    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    let line = soon(stack.host.log.find(|line| line.contains("not_settled"))).await?;
+    let line: Value = serde_json::from_str(&line)?;
+    let bet = stack.purple_flea.bets().remove(0);
+    assert_eq!((&line["level"], &line["result"]["bet_id"]), (&json!("error"), &json!(bet.bet_id)));
+    assert_eq!(line["reference"], format!("wallet-change-{id}"));
+
+    later(&stack, id, "31 seconds").await?;
+    sql(&stack, "grant execute on function public.settle_jobs to purple_flea_worker").await?;
+    assert_problem(&ring(&stack, id).await?, 502, "outcome_unknown", "unknown");
+    assert_eq!((job(&stack, id).await?["reason"].clone(), stack.purple_flea.bets().len()), (json!("lease_ran_out"), 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bet_that_hangs_keeps_no_other_results_from_their_observers() -> Result<()> {
+    let stack = start_silent(&[]).await?;
+    stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Hang });
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(deposit(&stack, "100").await?);
+    }
+    let ring = send(&stack, "ring-1", r#"{"ledger": true}"#);
+    let others = async {
+        soon(async {
+            while count(&stack, "select count(*) from public.trade_results").await? < 3 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        })
+        .await??;
+        count(&stack, "select count(*) from purple_flea.jobs where state = 'claimed'").await
+    };
+    let (rung, claimed) = tokio::join!(ring, others);
+    assert_eq!((rung?.body["jobs"].clone(), claimed?), (json!(4), 1), "the three came before the fourth was over");
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_dies_in_mid_work_leaves_one_claim_unknown_and_the_rest_waiting() -> Result<()> {
+    let mut stack = Local::start(Kind::Child, &[("bets_at_once", "3")], None, |_| {}).await?;
+    stack.purple_flea.fund(stack::local::AGENT, 1_000_000.into());
+    sql(&stack, "alter table public.wallet_changes disable trigger purple_flea_doorbell").await?;
+    stack.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
+    let many = "insert into public.wallet_changes (agent_id, change_type, new_balance) \
+                select 'agent-001', 'deposit', 100 from generate_series(1, 10)";
+    sql(&stack, many).await?;
+    let body = r#"{"ledger": true}"#;
+    let request = webhook::signed(&format!("{}/", stack.host.url), "ring-1", body.as_bytes())?;
+    let accepted = reply(request.header("prefer", "respond-async").body(body.into())?).await?;
+    assert_eq!(accepted.status, 202);
+    soon(stack.purple_flea.reached(3)).await?;
+    stack.restart_host(Duration::ZERO).await?;
+    stack.purple_flea.misbehave(None);
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'claimed'").await?, 3);
+    sql(&stack, "update purple_flea.jobs set lease_until = clock_timestamp() where state = 'claimed'").await?;
+    assert_eq!(send(&stack, "ring-2", body).await?.body["jobs"], 7);
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'executed'").await?, 7);
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 3);
+    assert_eq!(stack.purple_flea.bets().len(), 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_the_database_forgets_no_deposit() -> Result<()> {
+    let stack = start(&[]).await?;
+    let id = deposit(&stack, "100").await?;
+    job_in(&stack, id, "executed").await?;
+    // A deposit whose doorbell is lost with pg_net's queue.
+    let lost = {
+        sql(&stack, "alter table public.wallet_changes disable trigger purple_flea_doorbell").await?;
+        deposit(&stack, "100").await?
+    };
+    stack.cluster.crash().await?;
+    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
+    let state = "select state from purple_flea.jobs where wallet_change_id = $1";
+    soon(async {
+        loop {
+            if let Ok(owner) = stack.cluster.connect(stack::postgres::OWNER).await
+                && let Ok(row) = owner.query_one(state, &[&lost]).await
+                && row.get::<_, &str>(0) == "executed"
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await?;
+    assert_eq!(stack.purple_flea.bets().len(), 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_sweeper_health_says_so_and_with_one_lost_doorbells_are_made_good() -> Result<()> {
+    let stack = start_silent(&[]).await?;
+    let before = health(&stack).await?.body;
+    assert_eq!((&before["mode"], &before["sweeper"], &before["due"]), (&json!("ledger"), &json!("missing"), &json!(0)));
+    let id = deposit(&stack, "100").await?;
+    assert_eq!(health(&stack).await?.body["due"], 1);
+    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
+    job_in(&stack, id, "executed").await?;
+    assert_eq!(health(&stack).await?.body["sweeper"], "ok");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() -> Result<()> {
+    let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
+    let failed = || Fault { after_the_bet: true, how: How::answer(500, "{}") };
+    stack.purple_flea.misbehave_once(failed());
+    let there = deposit(&stack, "100").await?;
+    assert_problem(&ring(&stack, there).await?, 502, "outcome_unknown", "unknown");
+    stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
+    let not_there = deposit(&stack, "100").await?;
+    ring(&stack, not_there).await?;
+
+    let url = format!("{}/reconcile", stack.host.url);
+    let reconcile = async || reply(webhook::signed(&url, "by-hand-1", b"{}")?.body(b"{}".to_vec())?).await;
+    assert_eq!(reconcile().await?.body, json!({"status": "reconciled", "found": 0, "not_found": 0}), "too early");
+    for id in [there, not_there] {
+        later(&stack, id, "104 seconds").await?;
+    }
+    assert_eq!(reconcile().await?.body, json!({"status": "reconciled", "found": 1, "not_found": 1}));
+
+    let bet = stack.purple_flea.bets().remove(0);
+    let job = job_in(&stack, there, "executed").await?;
+    assert_eq!(bet.client_seed.as_deref(), job["bet_key"].as_str());
+    assert_eq!((&job["result"]["bet_id"], &job["reason"]), (&json!(bet.bet_id), &json!("found_in_history")));
+    let payout = "select payout::text from public.trade_results";
+    assert_eq!(stack.owner.query_one(payout, &[]).await?.get::<_, &str>(0), format!("{:.4}", bet.payout));
+    let job = self::job(&stack, not_there).await?;
+    assert_eq!((&job["state"], &job["reason"]), (&json!("unknown"), &json!("not_found")));
+
+    let unsigned = Request::post(&url).header("content-type", "application/json").body(b"{}".to_vec())?;
+    assert_problem(&reply(unsigned).await?, 401, "unauthorized", "no");
+    assert_eq!(stack.purple_flea.balance(LIVE_AGENT), rust_decimal::Decimal::from(1_000_000_000) - bet.wager + bet.payout);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_gateway_dialect_an_unknown_bet_stays_for_an_operator() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false")]).await?;
+    stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
+    let id = deposit(&stack, "100").await?;
+    ring(&stack, id).await?;
+    later(&stack, id, "104 seconds").await?;
+    // A sweeper's ring looks up what is to be looked up.
+    send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+    let job = job(&stack, id).await?;
+    assert_eq!((&job["state"], &job["reason"]), (&json!("unknown"), &json!("no_history")));
+
+    sql(&stack, &format!("select purple_flea.release_job('wallet-change-{id}', 'Purple Flea has no such bet')")).await?;
+    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    let keys: Vec<_> = stack.purple_flea.requests().iter().map(|r| r.headers["idempotency-key"].clone()).collect();
+    assert_eq!((keys.len(), &keys[0]), (2, &keys[1]), "the same key on every attempt");
+    Ok(())
+}
