@@ -28,7 +28,7 @@ fn defined() -> Result<Vec<(String, Option<String>, bool)>> {
             line.contains("= secret("),
         ));
     }
-    assert!(settings.len() >= 14, "{settings:?}");
+    assert!(settings.len() >= 19, "{settings:?}");
     Ok(settings)
 }
 
@@ -41,7 +41,7 @@ fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
     let command = component["build"]["command"].as_str().context("no build command")?;
     assert_eq!(command, "cargo build --target wasm32-wasip2 --release");
     let hosts = component["allowed_outbound_hosts"].as_array().context("no hosts")?;
-    assert_eq!(hosts, &[Value::from("{{ purple_flea_url }}")]);
+    assert_eq!(hosts, &[Value::from("{{ purple_flea_url }}"), Value::from("{{ supabase_url }}")]);
     Ok(())
 }
 

@@ -82,7 +82,8 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
     let shown =
         format!("{} {} {}", row.get::<_, String>(0), row.get::<_, String>(1), row.get::<_, String>(2));
     stack.owner.batch_execute("rollback").await?;
-    let definitions = "select string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
+    let definitions = "select pg_get_functiondef('purple_flea.post(text, jsonb)'::regprocedure) || \
+                       string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
                        where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
     let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
     assert!(shown.starts_with("{\"ledger\": true, \"reference\": \"wallet-change-"), "{shown}");
