@@ -296,3 +296,54 @@ async fn in_the_gateway_dialect_an_unknown_bet_stays_for_an_operator() -> Result
     assert_eq!((keys.len(), &keys[0]), (2, &keys[1]), "the same key on every attempt");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_lease_is_too_short_for_a_bet_sends_nothing() -> Result<()> {
+    let stack = start_silent(&[("after_reply", "false")]).await?;
+    // An exchange may take 8 s, and a second is kept back.
+    let short = "select replace(pg_get_functiondef('purple_flea.timing()'::regprocedure), '30 seconds', '8900 milliseconds')";
+    let short: String = stack.owner.query_one(short, &[]).await?.get(0);
+    sql(&stack, &short).await?;
+    let id = deposit(&stack, "100").await?;
+    let waiting = ring(&stack, id).await?;
+    assert_eq!((&waiting.body["status"], &waiting.body["reason"]), (&json!("waiting"), &json!("out_of_time")));
+    assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs"]);
+    let job = job(&stack, id).await?;
+    assert_eq!((&job["state"], &job["reason"]), (&json!("pending"), &json!("out_of_time")));
+    assert!(stack.purple_flea.requests().is_empty());
+
+    sql(&stack, &short.replace("8900 milliseconds", "9500 milliseconds")).await?;
+    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_database_has_pg_cron_it_sweeps_by_itself() -> Result<()> {
+    let cluster = Cluster::start_with_cron().await?;
+    cluster.migrate(stack::postgres::OWNER).await?;
+    let owner = cluster.connect(stack::postgres::OWNER).await?;
+    let jobs = owner.query("select jobname, schedule, command from cron.job order by jobname", &[]).await?;
+    let names: Vec<&str> = jobs.iter().map(|job| job.get(0)).collect();
+    assert_eq!(names, ["purple-flea-prune", "purple-flea-ring"]);
+    let version: String = owner.query_one("select extversion from pg_extension where extname = 'pg_cron'", &[]).await?.get(0);
+    let knows_seconds = !matches!(version.as_str(), "1.0" | "1.1" | "1.2" | "1.3" | "1.4" | "1.4-1");
+    assert_eq!(jobs[1].get::<_, &str>(1), if knows_seconds { "10 seconds" } else { "* * * * *" }, "{version}");
+    // Migrating again makes no second one.
+    cluster.migrate(stack::postgres::OWNER).await?;
+    assert_eq!(owner.query_one("select count(*) from cron.job", &[]).await?.get::<_, i64>(0), 2);
+    soon(async {
+        let swept = "select swept_at is not null from purple_flea.ledger";
+        while !owner.query_one(swept, &[]).await?.get::<_, bool>(0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    // What it leaves behind of its runs is taken away.
+    let superuser = cluster.connect(stack::postgres::SUPERUSER).await?;
+    superuser.batch_execute("update cron.job_run_details set end_time = now() - interval '2 hours', status = 'succeeded'").await?;
+    owner.batch_execute(jobs[0].get(2)).await?;
+    let left = "select count(*) from cron.job_run_details where end_time < now() - interval '1 hour'";
+    assert_eq!(owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);
+    Ok(())
+}

@@ -62,6 +62,17 @@ async fn dev_once_ends_with_the_row_and_the_settled_job_and_leaves_nothing_behin
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
+    let output = output(script("chaos").args(["--deposits", "300", "--api", "live", "--json"])).await?;
+    let said = text(&output.stderr);
+    let verdict: Value = serde_json::from_str(text(&output.stdout).lines().last().context(said.clone())?)?;
+    assert!(output.status.success(), "{verdict}");
+    assert_eq!((&verdict["deposits"], &verdict["violations"]), (&300.into(), &serde_json::json!([])), "{verdict}");
+    assert!(verdict["bets"].as_u64() > Some(150), "{verdict}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -> Result<()> {
     let mut child = script("dev").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();

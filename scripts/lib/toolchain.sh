@@ -117,11 +117,11 @@ local_postgres() {
   install "the local database" postgresql
 }
 
-# pgTAP for the server that is used (the newest), and pg_prove; what the scripts under test call.
+# pgTAP and pg_cron for the server that is used (the newest), and pg_prove; what the scripts under test call.
 test_tools() {
   local version
   version=$(server_versions | tail -n 1)
-  [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" libtap-parser-sourcehandler-pgtap-perl
+  [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
   command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl

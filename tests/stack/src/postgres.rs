@@ -52,8 +52,22 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same, with pg_cron at work in it, as a project has it that has switched it on.
+    pub async fn start_with_cron() -> Result<Self> {
+        let cluster = Self::make(&["pg_cron"]).await?;
+        let superuser = cluster.connect(SUPERUSER).await?;
+        superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")?;
+        let enable = format!("create extension pg_cron; grant usage on schema cron to {OWNER}");
+        superuser.batch_execute(&enable).await.context("pg_cron is not there; on Debian: apt-get install postgresql-15-cron")?;
+        Ok(cluster)
+    }
+
     /// Makes and starts a cluster with nothing but its superuser.
     pub async fn start_plain() -> Result<Self> {
+        Self::make(&[]).await
+    }
+
+    async fn make(preload: &[&str]) -> Result<Self> {
         let bin = bin()?;
         // As root: where the server's own user can get to, whatever TMPDIR says.
         let base = if geteuid().is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
@@ -79,7 +93,10 @@ impl Cluster {
             bail!("initdb failed");
         }
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-        let preload = if has_extension(&bin, "pg_net").await { vec!["pg_net".to_owned()] } else { vec![] };
+        let mut preload: Vec<String> = preload.iter().map(|name| (*name).to_owned()).collect();
+        if has_extension(&bin, "pg_net").await {
+            preload.push("pg_net".to_owned());
+        }
         let mut cluster = Self { server: None, folder, port, bin, user, preload };
         cluster.launch().await?;
         Ok(cluster)
@@ -123,10 +140,12 @@ impl Cluster {
     /// a crash. What is unlogged is empty then.
     pub async fn crash(&self) -> Result<()> {
         let client = self.connect(SUPERUSER).await?;
+        let bystander = self.connect(SUPERUSER).await?;
         let pid: i32 = client.query_one("select pg_backend_pid()", &[]).await?.get(0);
         let pid = Pid::from_raw(pid).context("no process id")?;
         kill_process(pid, Signal::KILL)?;
-        while client.query_one("select 1", &[]).await.is_ok() {}
+        // Other connections break a moment later.
+        while bystander.query_one("select 1", &[]).await.is_ok() {}
         Ok(())
     }
 
