@@ -34,8 +34,9 @@ begin
   set state = 'dead', changed_by = 'sweeper', reason = 'too_old'
   where j.reference in (
     select old.reference from purple_flea.jobs old
-    where old.state = 'pending' and old.expires_at < clock_timestamp()
-    order by old.expires_at limit most for update skip locked
+    join purple_flea.effective_policies p on p.agent_id = old.agent_id and not p.paused
+    where old.state = 'pending' and old.expires_at < clock_timestamp() and not expire.holding
+    order by old.expires_at limit most for update of old skip locked
   );
 end;
 $$;

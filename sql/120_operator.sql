@@ -11,14 +11,19 @@ revoke all on public.deposit_jobs from public, anon, authenticated, service_role
 grant select on public.deposit_jobs to authenticated;
 
 create or replace view purple_flea.stuck_jobs as
+  -- Each part has its index: the settled ones are many.
+  with stuck as (
+    select reference from purple_flea.jobs where state = 'unknown'
+    union
+    select reference from purple_flea.jobs where state = 'pending' and due_at < clock_timestamp() - interval '5 minutes'
+    union
+    select reference from purple_flea.jobs where state = 'pending' and attempts > 5
+    union
+    select reference from purple_flea.job_events where kind in ('conflict', 'alarm') and at > clock_timestamp() - interval '7 days'
+  )
   select reference, agent_id, state, reason, attempts, changed_at, due_at, stake, bet_key, result,
          exists (select from purple_flea.job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')) as alarm
-  from purple_flea.jobs j
-  where state = 'unknown'
-     or (state = 'pending' and due_at < clock_timestamp() - interval '5 minutes')
-     or (state = 'pending' and attempts > 5)
-     or exists (select from purple_flea.job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')
-                and e.at > clock_timestamp() - interval '7 days');
+  from stuck join purple_flea.jobs j using (reference);
 comment on view purple_flea.stuck_jobs is 'What somebody should look at.';
 revoke all on purple_flea.stuck_jobs from public, anon, authenticated, service_role, purple_flea_worker;
 

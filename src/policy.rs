@@ -270,6 +270,30 @@ mod tests {
     }
 
     #[test]
+    fn a_daily_limit_skips_what_passes_it_for_certain_and_lets_wait_what_may() {
+        let spent = |wagered: i64, lost: i64, open: i64| Spent {
+            wagered: wagered.into(),
+            lost: lost.into(),
+            open: open.into(),
+        };
+        let staked = Policy { daily_wager_limit: Some(amount("50")), ..policy() };
+        let lost = Policy { daily_loss_limit: Some(amount("50")), ..policy() };
+        let decide = |policy: &Policy, spent: Spent| policy.decide(&deposit(None, Some("100")), Some(&spent));
+        for (policy, spent) in [
+            (&staked, spent(40, 0, 0)),
+            (&staked, spent(0, 99, 40)),
+            (&lost, spent(99, 40, 0)),
+            (&lost, spent(0, -30, 70)),
+        ] {
+            assert!(matches!(decide(policy, spent), Decision::Bet(_)), "{spent:?}");
+        }
+        assert_eq!(decide(&staked, spent(41, 0, 0)), Decision::Skip(Skip::DailyWagerLimit));
+        assert_eq!(decide(&lost, spent(0, 41, 0)), Decision::Skip(Skip::DailyLossLimit));
+        assert_eq!(decide(&staked, spent(0, 0, 41)), Decision::DailyLimitOpen);
+        assert_eq!(decide(&lost, spent(0, -20, 61)), Decision::DailyLimitOpen);
+    }
+
+    #[test]
     fn every_reason_not_to_bet_has_its_name() {
         let strict = Policy { min_change: amount("10"), ..policy() };
         let tiny = Policy { min_balance: Amount::ZERO, ..policy() };

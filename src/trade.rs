@@ -190,7 +190,11 @@ impl Ending {
     /// Whether the next bet would not fare better: then it is not tried.
     pub fn stops(&self) -> bool {
         use Failure::{NotAuthorized, NotSent, RateLimited};
-        matches!(self, Self::Failed { failure: NotAuthorized(_) | NotSent(_) | RateLimited { .. }, .. })
+        matches!(
+            self,
+            Self::Failed { failure: NotAuthorized(_) | NotSent(_) | RateLimited { .. }, .. }
+                | Self::Waiting { wait: Wait::OutOfTime, .. }
+        )
     }
 
     /// All there is to say about it, as JSON: what the ledger keeps, and what a success is answered with.

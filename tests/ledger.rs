@@ -26,7 +26,8 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     assert_eq!((&job["state"], &job["result"]["bet_id"]), (&json!("executed"), &json!(bet.bet_id)));
 
     // Asked again, in any way, the same outcome comes back, and says that it is an earlier one.
-    let row = format!(r#"{{"id": {id}, "agent_id": "agent-001", "change_type": "deposit", "new_balance": 999}}"#);
+    let row =
+        format!(r#"{{"id": {id}, "agent_id": "agent-001", "change_type": "deposit", "new_balance": 999}}"#);
     for again in [ring(&stack, id).await?, send(&stack, &format!("wallet-change-{id}"), &row).await?] {
         assert_eq!((again.status.as_u16(), &again.headers["idempotent-replayed"]), (200, &"true".parse()?));
         assert_eq!((&again.body["bet_id"], &again.body["wager"]), (&json!(bet.bet_id), &reply.body["wager"]));
@@ -105,7 +106,11 @@ async fn a_ring_without_a_name_drains_everything_that_is_due() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daily_limit_holds_however_many_deposits_come_at_once() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
-    sql(&stack, "insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('agent-001', 55)").await?;
+    sql(
+        &stack,
+        "insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('agent-001', 55)",
+    )
+    .await?;
     let ids: Vec<i64> = {
         let mut ids = Vec::new();
         for _ in 0..100 {
@@ -120,24 +125,30 @@ async fn a_daily_limit_holds_however_many_deposits_come_at_once() -> Result<()> 
     }
     let wagered: rust_decimal::Decimal = stack.purple_flea.bets().iter().map(|bet| bet.wager).sum();
     assert_eq!(wagered, 50.into());
-    let skipped = "select count(*) from purple_flea.jobs where state = 'skipped' and reason = 'daily_wager_limit'";
+    let skipped =
+        "select count(*) from purple_flea.jobs where state = 'skipped' and reason = 'daily_wager_limit'";
     assert_eq!(count(&stack, skipped).await?, 95);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledgers_policy_decides_and_the_callers_word_does_not() -> Result<()> {
-    let stack = start_silent(&[("after_reply", "false"), ("wager_fraction", "1"), ("max_wager", "1")]).await?;
+    let stack =
+        start_silent(&[("after_reply", "false"), ("wager_fraction", "1"), ("max_wager", "1")]).await?;
     let policy = "insert into purple_flea.trade_policies (agent_id, game, side, wager_fraction) values ('agent-001', 'coin-flip', 'tails', 0.5)";
     sql(&stack, policy).await?;
     let id = deposit(&stack, "100").await?;
-    let row = format!(r#"{{"id": {id}, "agent_id": "agent-999", "change_type": "deposit", "new_balance": 5}}"#);
+    let row =
+        format!(r#"{{"id": {id}, "agent_id": "agent-999", "change_type": "deposit", "new_balance": 5}}"#);
     let choosing = format!(r#"{{"record": {row}, "policy": {{"game": "crash"}}}}"#);
     let refused = send(&stack, &format!("wallet-change-{id}"), &choosing).await?;
     assert_problem(&refused, 400, "policy_in_ledger", "no");
     let reply = send(&stack, &format!("wallet-change-{id}"), &row).await?;
     assert_eq!((&reply.body["game"], &reply.body["side"]), (&json!("coin-flip"), &json!("tails")));
-    assert_eq!((&reply.body["agent_id"], reply.body["wager"].to_string().as_str()), (&json!("agent-001"), "50.00"));
+    assert_eq!(
+        (&reply.body["agent_id"], reply.body["wager"].to_string().as_str()),
+        (&json!("agent-001"), "50.00")
+    );
     Ok(())
 }
 
@@ -151,7 +162,10 @@ async fn every_standing_of_a_deposit_has_its_answer() -> Result<()> {
     let poor = deposit(&stack, "1").await?;
     for replayed in [false, true] {
         let reply = ring(&stack, poor).await?;
-        assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("below_min_balance")));
+        assert_eq!(
+            (&reply.body["status"], &reply.body["reason"]),
+            (&json!("skipped"), &json!("below_min_balance"))
+        );
         assert_eq!(reply.headers.contains_key("idempotent-replayed"), replayed);
     }
 
@@ -168,7 +182,10 @@ async fn every_standing_of_a_deposit_has_its_answer() -> Result<()> {
     let limited = deposit(&stack, "100").await?;
     assert_problem(&ring(&stack, limited).await?, 503, "rate_limited", "no");
     let waiting = ring(&stack, limited).await?;
-    assert_eq!((&waiting.body["status"], &waiting.body["reason"]), (&json!("waiting"), &json!("rate_limited")));
+    assert_eq!(
+        (&waiting.body["status"], &waiting.body["reason"]),
+        (&json!("waiting"), &json!("rate_limited"))
+    );
     assert!(waiting.body["retry_after_s"].as_u64() > Some(50), "{}", waiting.body);
     later(&stack, limited, "2 minutes").await?;
     assert_eq!(ring(&stack, limited).await?.body["status"], "executed");
@@ -226,7 +243,8 @@ async fn a_doorbell_that_prefers_it_is_answered_at_once_and_the_work_goes_on() -
     let id = deposit(&careful, "100").await?;
     let (url, reference) = (format!("{}/execute-trade", careful.host.url), format!("wallet-change-{id}"));
     let body = format!(r#"{{"ledger": true, "reference": "{reference}"}}"#);
-    let request = stack::webhook::signed(&url, &reference, body.as_bytes())?.header("prefer", "respond-async");
+    let request =
+        stack::webhook::signed(&url, &reference, body.as_bytes())?.header("prefer", "respond-async");
     assert_eq!(reply(request.body(body.into())?).await?.body["status"], "executed");
     Ok(())
 }
@@ -237,7 +255,11 @@ async fn a_doorbell_for_another_deposit_than_it_is_signed_for_is_refused() -> Re
     let id = deposit(&stack, "100").await?;
     let body = format!(r#"{{"ledger": true, "reference": "wallet-change-{id}"}}"#);
     assert_problem(&send(&stack, "wallet-change-999", &body).await?, 401, "unauthorized", "no");
-    for body in [r#"{"ledger": true, "reference": "no spaces"}"#, r#"{"ledger": true, "reference": 5}"#, r#"{"ledger": "yes"}"#] {
+    for body in [
+        r#"{"ledger": true, "reference": "no spaces"}"#,
+        r#"{"ledger": true, "reference": 5}"#,
+        r#"{"ledger": "yes"}"#,
+    ] {
         assert_problem(&send(&stack, "ring-1", body).await?, 400, "invalid_event", "no");
     }
     assert!(stack.postgrest.calls().is_empty());

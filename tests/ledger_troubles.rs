@@ -129,7 +129,10 @@ async fn a_settlement_whose_answer_got_lost_is_made_again_and_counts_once() -> R
     assert_eq!(reply?.body["status"], "executed");
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs", "settle_jobs"]);
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 1);
-    assert_eq!(count(&stack, "select count(*) from purple_flea.job_events where kind <> 'transition'").await?, 0);
+    assert_eq!(
+        count(&stack, "select count(*) from purple_flea.job_events where kind <> 'transition'").await?,
+        0
+    );
     Ok(())
 }
 
@@ -148,7 +151,10 @@ async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_on_ag
     later(&stack, id, "31 seconds").await?;
     sql(&stack, "grant execute on function public.settle_jobs to purple_flea_worker").await?;
     assert_problem(&ring(&stack, id).await?, 502, "outcome_unknown", "unknown");
-    assert_eq!((job(&stack, id).await?["reason"].clone(), stack.purple_flea.bets().len()), (json!("lease_ran_out"), 1));
+    assert_eq!(
+        (job(&stack, id).await?["reason"].clone(), stack.purple_flea.bets().len()),
+        (json!("lease_ran_out"), 1)
+    );
     Ok(())
 }
 
@@ -172,7 +178,11 @@ async fn a_bet_that_hangs_keeps_no_other_results_from_their_observers() -> Resul
         count(&stack, "select count(*) from purple_flea.jobs where state = 'claimed'").await
     };
     let (rung, claimed) = tokio::join!(ring, others);
-    assert_eq!((rung?.body["jobs"].clone(), claimed?), (json!(4), 1), "the three came before the fourth was over");
+    assert_eq!(
+        (rung?.body["jobs"].clone(), claimed?),
+        (json!(4), 1),
+        "the three came before the fourth was over"
+    );
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 1);
     Ok(())
 }
@@ -194,7 +204,8 @@ async fn a_host_that_dies_in_mid_work_leaves_one_claim_unknown_and_the_rest_wait
     stack.restart_host(Duration::ZERO).await?;
     stack.purple_flea.misbehave(None);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'claimed'").await?, 3);
-    sql(&stack, "update purple_flea.jobs set lease_until = clock_timestamp() where state = 'claimed'").await?;
+    sql(&stack, "update purple_flea.jobs set lease_until = clock_timestamp() where state = 'claimed'")
+        .await?;
     assert_eq!(send(&stack, "ring-2", body).await?.body["jobs"], 7);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'executed'").await?, 7);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 3);
@@ -235,7 +246,10 @@ async fn a_crash_of_the_database_forgets_no_deposit() -> Result<()> {
 async fn without_a_sweeper_health_says_so_and_with_one_lost_doorbells_are_made_good() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let before = health(&stack).await?.body;
-    assert_eq!((&before["mode"], &before["sweeper"], &before["due"]), (&json!("ledger"), &json!("missing"), &json!(0)));
+    assert_eq!(
+        (&before["mode"], &before["sweeper"], &before["due"]),
+        (&json!("ledger"), &json!("missing"), &json!(0))
+    );
     let id = deposit(&stack, "100").await?;
     assert_eq!(health(&stack).await?.body["due"], 1);
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
@@ -257,7 +271,11 @@ async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() ->
 
     let url = format!("{}/reconcile", stack.host.url);
     let reconcile = async || reply(webhook::signed(&url, "by-hand-1", b"{}")?.body(b"{}".to_vec())?).await;
-    assert_eq!(reconcile().await?.body, json!({"status": "reconciled", "found": 0, "not_found": 0}), "too early");
+    assert_eq!(
+        reconcile().await?.body,
+        json!({"status": "reconciled", "found": 0, "not_found": 0}),
+        "too early"
+    );
     for id in [there, not_there] {
         later(&stack, id, "104 seconds").await?;
     }
@@ -274,7 +292,10 @@ async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() ->
 
     let unsigned = Request::post(&url).header("content-type", "application/json").body(b"{}".to_vec())?;
     assert_problem(&reply(unsigned).await?, 401, "unauthorized", "no");
-    assert_eq!(stack.purple_flea.balance(LIVE_AGENT), rust_decimal::Decimal::from(1_000_000_000) - bet.wager + bet.payout);
+    assert_eq!(
+        stack.purple_flea.balance(LIVE_AGENT),
+        rust_decimal::Decimal::from(1_000_000_000) - bet.wager + bet.payout
+    );
     Ok(())
 }
 
@@ -290,9 +311,14 @@ async fn in_the_gateway_dialect_an_unknown_bet_stays_for_an_operator() -> Result
     let job = job(&stack, id).await?;
     assert_eq!((&job["state"], &job["reason"]), (&json!("unknown"), &json!("no_history")));
 
-    sql(&stack, &format!("select purple_flea.release_job('wallet-change-{id}', 'Purple Flea has no such bet')")).await?;
+    sql(
+        &stack,
+        &format!("select purple_flea.release_job('wallet-change-{id}', 'Purple Flea has no such bet')"),
+    )
+    .await?;
     assert_eq!(ring(&stack, id).await?.body["status"], "executed");
-    let keys: Vec<_> = stack.purple_flea.requests().iter().map(|r| r.headers["idempotency-key"].clone()).collect();
+    let keys: Vec<_> =
+        stack.purple_flea.requests().iter().map(|r| r.headers["idempotency-key"].clone()).collect();
     assert_eq!((keys.len(), &keys[0]), (2, &keys[1]), "the same key on every attempt");
     Ok(())
 }
@@ -306,7 +332,10 @@ async fn a_worker_whose_lease_is_too_short_for_a_bet_sends_nothing() -> Result<(
     sql(&stack, &short).await?;
     let id = deposit(&stack, "100").await?;
     let waiting = ring(&stack, id).await?;
-    assert_eq!((&waiting.body["status"], &waiting.body["reason"]), (&json!("waiting"), &json!("out_of_time")));
+    assert_eq!(
+        (&waiting.body["status"], &waiting.body["reason"]),
+        (&json!("waiting"), &json!("out_of_time"))
+    );
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs"]);
     let job = job(&stack, id).await?;
     assert_eq!((&job["state"], &job["reason"]), (&json!("pending"), &json!("out_of_time")));
@@ -325,9 +354,14 @@ async fn where_the_database_has_pg_cron_it_sweeps_by_itself() -> Result<()> {
     let jobs = owner.query("select jobname, schedule, command from cron.job order by jobname", &[]).await?;
     let names: Vec<&str> = jobs.iter().map(|job| job.get(0)).collect();
     assert_eq!(names, ["purple-flea-prune", "purple-flea-ring"]);
-    let version: String = owner.query_one("select extversion from pg_extension where extname = 'pg_cron'", &[]).await?.get(0);
+    let version: String =
+        owner.query_one("select extversion from pg_extension where extname = 'pg_cron'", &[]).await?.get(0);
     let knows_seconds = !matches!(version.as_str(), "1.0" | "1.1" | "1.2" | "1.3" | "1.4" | "1.4-1");
-    assert_eq!(jobs[1].get::<_, &str>(1), if knows_seconds { "10 seconds" } else { "* * * * *" }, "{version}");
+    assert_eq!(
+        jobs[1].get::<_, &str>(1),
+        if knows_seconds { "10 seconds" } else { "* * * * *" },
+        "{version}"
+    );
     // Migrating again makes no second one.
     cluster.migrate(stack::postgres::OWNER).await?;
     assert_eq!(owner.query_one("select count(*) from cron.job", &[]).await?.get::<_, i64>(0), 2);
@@ -341,7 +375,11 @@ async fn where_the_database_has_pg_cron_it_sweeps_by_itself() -> Result<()> {
     .await??;
     // What it leaves behind of its runs is taken away.
     let superuser = cluster.connect(stack::postgres::SUPERUSER).await?;
-    superuser.batch_execute("update cron.job_run_details set end_time = now() - interval '2 hours', status = 'succeeded'").await?;
+    superuser
+        .batch_execute(
+            "update cron.job_run_details set end_time = now() - interval '2 hours', status = 'succeeded'",
+        )
+        .await?;
     owner.batch_execute(jobs[0].get(2)).await?;
     let left = "select count(*) from cron.job_run_details where end_time < now() - interval '1 hour'";
     assert_eq!(owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);

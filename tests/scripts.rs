@@ -67,7 +67,11 @@ async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
     let said = text(&output.stderr);
     let verdict: Value = serde_json::from_str(text(&output.stdout).lines().last().context(said.clone())?)?;
     assert!(output.status.success(), "{verdict}");
-    assert_eq!((&verdict["deposits"], &verdict["violations"]), (&300.into(), &serde_json::json!([])), "{verdict}");
+    assert_eq!(
+        (&verdict["deposits"], &verdict["violations"]),
+        (&300.into(), &serde_json::json!([])),
+        "{verdict}"
+    );
     assert!(verdict["bets"].as_u64() > Some(150), "{verdict}");
     Ok(())
 }

@@ -25,7 +25,10 @@ pub async fn start(changes: &[(&str, &str)]) -> Result<Local> {
 /// The same, with a doorbell that does not ring: the tests ring by hand.
 pub async fn start_silent(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = start(changes).await?;
-    stack.owner.batch_execute("alter table public.wallet_changes disable trigger purple_flea_doorbell").await?;
+    stack
+        .owner
+        .batch_execute("alter table public.wallet_changes disable trigger purple_flea_doorbell")
+        .await?;
     Ok(stack)
 }
 

@@ -74,6 +74,8 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("wager_fraction", &["0", "-0.1", "1.01", "0.0000001", "10%", "NaN"][..]),
         ("max_wager", &["0", "0.009", "-5", "none"][..]),
         ("paused", &["yes", "1", "TRUE"][..]),
+        ("bets_at_once", &["0", "101", "many"][..]),
+        ("after_reply", &["yes", "1"][..]),
     ] {
         for value in values {
             assert_eq!(names(with(&[(name, value)])), [name], "{name} = {value}");
@@ -133,4 +135,18 @@ fn the_list_of_settings_is_whole() {
     let mut listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
     listed.sort_unstable();
     assert_eq!(asked, listed);
+}
+
+#[test]
+fn the_ledgers_settings_are_there_together_or_not_at_all() {
+    let (url, key) = (("supabase_url", "https://project.supabase.co"), ("supabase_key", "a.b.c"));
+    assert!(with(&[]).unwrap().ledger.is_none());
+    assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().bets_at_once, 32);
+    assert_eq!(names(with(&[url])), ["supabase_key"]);
+    assert_eq!(names(with(&[key])), ["supabase_url"]);
+    assert_eq!(names(with(&[("supabase_apikey", "anon")])), ["supabase_url", "supabase_key"]);
+    assert_eq!(names(with(&[("supabase_url", "http://project.supabase.co"), key])), ["supabase_url"]);
+    assert_eq!(names(with(&[url, ("supabase_key", "two words")])), ["supabase_key"]);
+    let shown = format!("{:?}", with(&[url, key]).unwrap().ledger);
+    assert!(!shown.contains("a.b.c"), "{shown}");
 }

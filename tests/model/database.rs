@@ -90,7 +90,8 @@ impl Database {
     /// The reference of a deposit by its number, if there is one.
     pub(super) async fn reference(&self, number: Option<u32>) -> Option<String> {
         let number = i64::from(number?);
-        let sql = "select reference from purple_flea.jobs order by wallet_change_id offset $1::int8 - 1 limit 1";
+        let sql =
+            "select reference from purple_flea.jobs order by wallet_change_id offset $1::int8 - 1 limit 1";
         self.client.query_opt(sql, &[&number]).await.unwrap().map(|row| row.get(0))
     }
 
@@ -105,7 +106,8 @@ impl Database {
     }
 
     pub(super) async fn pause(&self, paused: bool) {
-        self.run(&format!("update purple_flea.trade_policies set paused = {paused} where agent_id is null")).await;
+        self.run(&format!("update purple_flea.trade_policies set paused = {paused} where agent_id is null"))
+            .await;
     }
 
     pub(super) async fn sweep(&self) {
@@ -131,7 +133,10 @@ impl Database {
     pub(super) async fn record(&self, reference: &str, bet: &Bet) {
         let Bet { bet_id, wager, payout, .. } = bet;
         let won = !payout.is_zero();
-        self.run(&format!("select purple_flea.record_bet('{reference}', '{bet_id}', {wager}, {won}, {payout})")).await;
+        self.run(&format!(
+            "select purple_flea.record_bet('{reference}', '{bet_id}', {wager}, {won}, {payout})"
+        ))
+        .await;
     }
 
     /// Whether nothing is left to do.
@@ -151,7 +156,8 @@ impl Database {
         let mut known = 0;
         for job in &jobs {
             let [reference, bet_key, state]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
-            let number = |column: usize| job.get::<_, Option<&str>>(column).map(|n| n.parse::<Decimal>().unwrap());
+            let number =
+                |column: usize| job.get::<_, Option<&str>>(column).map(|n| n.parse::<Decimal>().unwrap());
             let (bets, rows) = (purple_flea.count(bet_key), job.get::<_, i64>(7));
             known += bets;
             let mut wrong = |what: String| violations.push(format!("{reference} ({state}): {what}"));
@@ -159,15 +165,17 @@ impl Database {
                 wrong(format!("{bets} bets"));
             }
             match (state, purple_flea.bet(bet_key)) {
-                ("executed", Some(bet)) => {
-                    if (number(3), number(4)) != (Some(bet.wager), Some(bet.payout)) || rows != 1 {
-                        wrong(format!("{rows} rows, and not {} and {}", bet.wager, bet.payout));
-                    }
+                ("executed", Some(bet))
+                    if (number(3), number(4)) != (Some(bet.wager), Some(bet.payout)) || rows != 1 =>
+                {
+                    wrong(format!("{rows} rows, and not {} and {}", bet.wager, bet.payout));
                 }
                 ("unknown", Some(bet)) if bet.in_history && job.get::<_, &str>(5) == "not_found" => {
                     wrong("its bet stands in the history".to_owned());
                 }
-                ("executed", None) | ("pending" | "claimed", _) | ("skipped" | "rejected" | "dead", Some(_)) => {
+                ("executed", None)
+                | ("pending" | "claimed", _)
+                | ("skipped" | "rejected" | "dead", Some(_)) => {
                     wrong(format!("{bets} bets, because {}", job.get::<_, &str>(5)));
                 }
                 _ => {}
@@ -183,16 +191,31 @@ impl Database {
     /// What must not be in any history: a deposit without a job, a gap, a conflict, a limit that was passed.
     async fn history(&self) -> Vec<String> {
         let checks = [
-            ("a deposit without a job", "select w.id::text from public.wallet_changes w \
-              where not exists (select from purple_flea.jobs j where j.wallet_change_id = w.id)"),
-            ("a gap in its history", "select reference from (select reference, from_state, lag(to_state) over \
+            (
+                "a deposit without a job",
+                "select w.id::text from public.wallet_changes w \
+              where not exists (select from purple_flea.jobs j where j.wallet_change_id = w.id)",
+            ),
+            (
+                "a gap in its history",
+                "select reference from (select reference, from_state, lag(to_state) over \
               (partition by reference order by id) as before from purple_flea.job_events where kind = 'transition') as e \
-              where from_state is distinct from before"),
-            ("an alarm", "select reference || ' ' || kind || ' ' || why from purple_flea.job_events where kind in ('conflict', 'alarm')"),
-            ("a row of trade_results too many", "select t.reference from public.trade_results t join purple_flea.jobs j using (reference) \
-              where j.state <> 'executed'"),
-            ("a limit that was passed", "select j.bet_day::text from purple_flea.jobs j join purple_flea.trade_policies p using (agent_id) \
-              where j.state = 'executed' group by j.bet_day, p.daily_wager_limit having sum(j.wager) > p.daily_wager_limit"),
+              where from_state is distinct from before",
+            ),
+            (
+                "an alarm",
+                "select reference || ' ' || kind || ' ' || why from purple_flea.job_events where kind in ('conflict', 'alarm')",
+            ),
+            (
+                "a row of trade_results too many",
+                "select t.reference from public.trade_results t join purple_flea.jobs j using (reference) \
+              where j.state <> 'executed'",
+            ),
+            (
+                "a limit that was passed",
+                "select j.bet_day::text from purple_flea.jobs j join purple_flea.trade_policies p using (agent_id) \
+              where j.state = 'executed' group by j.bet_day, p.daily_wager_limit having sum(j.wager) > p.daily_wager_limit",
+            ),
         ];
         let mut violations = Vec::new();
         for (what, sql) in checks {

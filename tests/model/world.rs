@@ -146,7 +146,9 @@ impl<'a> World<'a> {
     fn check_lease(&self, bet_key: &str, timeout: Duration) {
         let lease = self.leases.borrow().get(bet_key).copied().unwrap_or_default();
         if self.clock.get() + timeout > lease {
-            self.violations.borrow_mut().push(format!("{bet_key}: its bet was sent and could outlive its lease"));
+            self.violations
+                .borrow_mut()
+                .push(format!("{bet_key}: its bet was sent and could outlive its lease"));
         }
     }
 }

@@ -91,7 +91,9 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     } else {
         stack.purple_flea.misbehave_at_random(Some(Chaos::new(seed, MISBEHAVED_PER_MILLE)));
         stack.postgrest.misbehave_at_random(Some((seed, LOST_PER_MILLE)));
-        eprintln!("==> The ledger's waits are shortened for this run: a lease of 6 s, a first look-up 3 s after its end");
+        eprintln!(
+            "==> The ledger's waits are shortened for this run: a lease of 6 s, a first look-up 3 s after its end"
+        );
         Monkey::new(seed).run(&mut stack, options.deposits).await?;
         stack.purple_flea.misbehave_at_random(None);
         stack.postgrest.misbehave_at_random(None);
@@ -178,7 +180,10 @@ async fn settled(owner: &Client, options: &Options, started: Instant, but_for: &
             return Ok(started.elapsed());
         }
         if quiet.elapsed() > QUIET_TIMEOUT {
-            bail!("after {} s there are still {pending} pending, {claimed} claimed and {open} to look up", QUIET_TIMEOUT.as_secs());
+            bail!(
+                "after {} s there are still {pending} pending, {claimed} claimed and {open} to look up",
+                QUIET_TIMEOUT.as_secs()
+            );
         }
         if shown.elapsed() > SHOW_EVERY {
             shown = Instant::now();
@@ -207,7 +212,10 @@ async fn operate(stack: &Local, owner: &Client) -> Result<()> {
     }
     let waiting = "select purple_flea.retry_job(reference) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
     let waiting = owner.query(waiting, &[&AGENT]).await?.len();
-    eprintln!("==> By hand: {} unknown bets of {AGENT} looked up, for which {waiting} of its deposits waited", jobs.len());
+    eprintln!(
+        "==> By hand: {} unknown bets of {AGENT} looked up, for which {waiting} of its deposits waited",
+        jobs.len()
+    );
     Ok(())
 }
 

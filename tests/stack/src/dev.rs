@@ -185,7 +185,8 @@ fn show_event(event: &Value, options: &Options) {
             format!("cash-out at {}", text(&detail["cashout_at"]))
         };
         eprintln!("decision  {reference}  {} {} on {on}", text(&detail["game"]), text(&detail["wager"]));
-        let (outcome, payout, bet) = (text(&detail["outcome"]), text(&detail["payout"]), text(&detail["bet_id"]));
+        let (outcome, payout, bet) =
+            (text(&detail["outcome"]), text(&detail["payout"]), text(&detail["bet_id"]));
         eprintln!("trade     {reference}  {outcome}, paid {payout}  ({bet})");
     } else if event["attempt"] != 0 && state != "claimed" {
         eprintln!("job       {reference}  {state} ({})", text(&event["why"]));

@@ -58,7 +58,10 @@ impl Cluster {
         let superuser = cluster.connect(SUPERUSER).await?;
         superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")?;
         let enable = format!("create extension pg_cron; grant usage on schema cron to {OWNER}");
-        superuser.batch_execute(&enable).await.context("pg_cron is not there; on Debian: apt-get install postgresql-15-cron")?;
+        superuser
+            .batch_execute(&enable)
+            .await
+            .context("pg_cron is not there; on Debian: apt-get install postgresql-15-cron")?;
         Ok(cluster)
     }
 

@@ -47,7 +47,8 @@ impl Monkey {
         let mut acts = self.plan();
         let mut rung = JoinSet::new();
         for round in 0..ROUNDS {
-            let until = deposits / ROUNDS * (round + 1) + if round + 1 == ROUNDS { deposits % ROUNDS } else { 0 };
+            let until =
+                deposits / ROUNDS * (round + 1) + if round + 1 == ROUNDS { deposits % ROUNDS } else { 0 };
             let made = self.deposit(stack, until).await;
             let act = acts.pop().unwrap_or(Act::Rest);
             eprintln!("    round {:>2} of {ROUNDS}: {made} deposits, {act:?}", round + 1);
@@ -74,9 +75,13 @@ impl Monkey {
     /// Each round's act, shuffled.
     fn plan(&mut self) -> Vec<Act> {
         let mut acts = Vec::new();
-        for (act, times) in
-            [(Act::KillHost, 6), (Act::CrashPostgres, 2), (Act::EmptyQueue, 5), (Act::Double, 14), (Act::Pause, 4)]
-        {
+        for (act, times) in [
+            (Act::KillHost, 6),
+            (Act::CrashPostgres, 2),
+            (Act::EmptyQueue, 5),
+            (Act::Double, 14),
+            (Act::Pause, 4),
+        ] {
             acts.extend([act].repeat(times));
         }
         acts.resize(ROUNDS as usize, Act::Rest);

@@ -67,10 +67,18 @@ impl Verdict {
         }
         match (state, bets.first()) {
             ("executed", Some(bet)) => {
-                let number = |column: usize| job.get::<_, Option<&str>>(column).and_then(|n| n.parse::<Decimal>().ok());
+                let number = |column: usize| {
+                    job.get::<_, Option<&str>>(column).and_then(|n| n.parse::<Decimal>().ok())
+                };
                 let outcome = if bet.won { "win" } else { "loss" };
                 if number(4) != Some(bet.wager) || number(5) != Some(bet.payout) {
-                    wrong(format!("{:?} staked and {:?} paid, and {} and {} at Purple Flea", number(4), number(5), bet.wager, bet.payout));
+                    wrong(format!(
+                        "{:?} staked and {:?} paid, and {} and {} at Purple Flea",
+                        number(4),
+                        number(5),
+                        bet.wager,
+                        bet.payout
+                    ));
                 }
                 let told: Option<&str> = job.get(8);
                 let expected = format!("{:.4} {:.4} {outcome} {}", bet.wager, bet.payout, bet.bet_id);
@@ -106,7 +114,8 @@ impl Verdict {
         if jobs != self.deposits {
             self.violations.push(format!("{} deposits have {jobs} jobs", self.deposits));
         }
-        let alarms = "select reference, kind, why from purple_flea.job_events where kind in ('conflict', 'alarm')";
+        let alarms =
+            "select reference, kind, why from purple_flea.job_events where kind in ('conflict', 'alarm')";
         for row in owner.query(alarms, &[]).await? {
             let [reference, kind, why]: [&str; 3] = [row.get(0), row.get(1), row.get(2)];
             self.violations.push(format!("{reference}: {kind} ({why})"));
@@ -115,8 +124,10 @@ impl Verdict {
                      (select max(daily_wager_limit) from purple_flea.trade_policies where agent_id = $1)::text from purple_flea.jobs \
                      where agent_id = $1 and state in ('executed', 'unknown') group by bet_day order by 1 desc limit 1";
         if let Some(row) = owner.query_opt(spent, &[&AGENT]).await?
-            && let (Ok(spent), Some(Ok(limit))) =
-                (row.get::<_, &str>(0).parse::<Decimal>(), row.get::<_, Option<&str>>(1).map(str::parse::<Decimal>))
+            && let (Ok(spent), Some(Ok(limit))) = (
+                row.get::<_, &str>(0).parse::<Decimal>(),
+                row.get::<_, Option<&str>>(1).map(str::parse::<Decimal>),
+            )
             && spent > limit
         {
             self.violations.push(format!("{AGENT} staked up to {spent} in a day, over its limit of {limit}"));
@@ -146,7 +157,9 @@ impl Verdict {
             println!("  VIOLATION  {violation}");
         }
         match self.violations.len() {
-            0 => println!("Verdict: no violation (seed {seed}). No deposit has two bets, none is forgotten, every cent agrees."),
+            0 => println!(
+                "Verdict: no violation (seed {seed}). No deposit has two bets, none is forgotten, every cent agrees."
+            ),
             count => println!("Verdict: {count} violations (seed {seed})."),
         }
     }
