@@ -115,7 +115,7 @@ begin
   end if;
   begin
   perform cron.schedule('purple-flea-ring',
-    case when string_to_array(version, '.')::integer[] >= array[1, 5] then '10 seconds' else '* * * * *' end,
+    case when regexp_match(version, '^(\d+)\.(\d+)')::integer[] >= array[1, 5] then '10 seconds' else '* * * * *' end,
     'select purple_flea.ring()');
   -- It keeps a row for each run, for ever.
   perform cron.schedule('purple-flea-prune', '7 * * * *', $prune$
