@@ -82,7 +82,7 @@ pub async fn run(
             return Ok((unhandled(why), None));
         }
     };
-    let reference = Reference::of(&row, webhook_id.as_deref())?;
+    let reference = Reference::of(row.id, webhook_id.as_deref())?;
     line.reference = Some(reference.as_str().to_owned());
     line.agent = Some(row.agent_id.clone());
     let Some(ledger) = &settings.ledger else {

@@ -135,6 +135,14 @@ impl Policy {
         }
     }
 
+    /// The game that is played by it.
+    pub fn game(&self) -> Game {
+        match self.game {
+            GameName::Crash => Game::Crash(self.cashout_at),
+            GameName::CoinFlip => Game::CoinFlip(self.side),
+        }
+    }
+
     /// Decides about one row. `spent` is what the agent has spent on the day, where somebody keeps account.
     pub fn decide(&self, row: &WalletChange, spent: Option<&Spent>) -> Decision {
         match self.bet_on(row) {
@@ -180,10 +188,7 @@ impl Policy {
         if wager < SMALLEST_WAGER {
             return Err(Skip::WagerTooSmall);
         }
-        let game = match self.game {
-            GameName::Crash => Game::Crash(self.cashout_at),
-            GameName::CoinFlip => Game::CoinFlip(self.side),
-        };
+        let game = self.game();
         let payout = wager.checked_mul(game.pays_at_most()).ok_or(Skip::TooLarge)?;
         Amount::new(payout).map_err(|_| Skip::TooLarge)?;
         Ok(Bet {

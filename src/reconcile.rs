@@ -11,14 +11,19 @@ use crate::{
     },
     log::{Level, Line},
     outside::Outside,
+    policy::Bet,
     problem::Problem,
     purple_flea::{
         Api,
         history::{Found, HistoryError},
     },
+    trade,
 };
 use serde::Serialize;
-use serde_json::{Value, json, value::to_raw_value};
+use serde_json::{
+    json,
+    value::{RawValue, to_raw_value},
+};
 use std::collections::HashMap;
 
 /// Most rounds of one call: each looks up to 50 jobs up.
@@ -75,30 +80,18 @@ fn settle(job: &Lookup, history: &HashMap<String, Found>) -> Settlement {
     let Some(Found { wager, outcome }) = history.get(&job.bet_key) else {
         return not_found(job, "not_found");
     };
-    let game = job.policy.get("game").cloned().unwrap_or_default();
-    let choice = if game == "crash" { "cashout_at" } else { "side" };
-    let mut result = json!({
-        "status": "executed", "reference": job.reference, "agent_id": job.agent_id, "game": game,
-        "wager": wager, "outcome": if outcome.won { "win" } else { "loss" }, "payout": outcome.payout,
-        "bet_id": outcome.bet_id, "reason": "found_in_history",
-    });
-    if let (Some(result), Some(choice_made)) = (result.as_object_mut(), job.policy.get(choice)) {
-        result.insert(choice.to_owned(), choice_made.clone());
-    }
-    settlement(job, State::Executed, &result)
+    let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
+    let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
+    settlement(job, State::Executed, result)
 }
 
 fn not_found(job: &Lookup, reason: &str) -> Settlement {
-    settlement(job, State::Unknown, &json!({ "status": "unknown", "reason": reason }))
+    let result = json!({ "status": "unknown", "reason": reason });
+    settlement(job, State::Unknown, to_raw_value(&result).unwrap_or_default())
 }
 
-fn settlement(job: &Lookup, state: State, result: &Value) -> Settlement {
-    Settlement {
-        reference: job.reference.clone(),
-        token: job.token.clone(),
-        state,
-        result: to_raw_value(result).unwrap_or_default(),
-    }
+fn settlement(job: &Lookup, state: State, result: Box<RawValue>) -> Settlement {
+    Settlement { reference: job.reference.clone(), token: job.token.clone(), state, result }
 }
 
 impl From<HistoryError> for Problem {

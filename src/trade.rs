@@ -144,6 +144,8 @@ struct ExecutedBody<'a> {
     crash_point: Option<Amount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bet_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 /// A deposit that led to no bet, or to none that is known of.
@@ -201,7 +203,7 @@ impl Ending {
     pub fn body(&self, reference: &Reference) -> Box<RawValue> {
         let reference = reference.as_str();
         match self {
-            Self::Executed { bet, outcome } => raw(&executed_body(bet, outcome, reference)),
+            Self::Executed { bet, outcome } => executed_body(bet, outcome, reference, None),
             Self::Skipped { agent_id, skip } => raw(&NotBetBody {
                 status: "skipped",
                 reason: skip.name(),
@@ -258,12 +260,18 @@ impl Ending {
     }
 }
 
-fn executed_body<'a>(bet: &'a Bet, outcome: &'a Outcome, reference: &'a str) -> ExecutedBody<'a> {
+/// A bet that was executed, as JSON; with a `reason` where that is not simply that it was made.
+pub fn executed_body(
+    bet: &Bet,
+    outcome: &Outcome,
+    reference: &str,
+    reason: Option<&'static str>,
+) -> Box<RawValue> {
     let (cashout_at, side) = match bet.game {
         Game::Crash(cashout_at) => (Some(cashout_at), None),
         Game::CoinFlip(side) => (None, Some(side)),
     };
-    ExecutedBody {
+    raw(&ExecutedBody {
         status: "executed",
         reference,
         agent_id: &bet.agent_id,
@@ -275,7 +283,8 @@ fn executed_body<'a>(bet: &'a Bet, outcome: &'a Outcome, reference: &'a str) -> 
         payout: outcome.payout,
         crash_point: outcome.crash_point,
         bet_id: outcome.bet_id.as_deref(),
-    }
+        reason,
+    })
 }
 
 fn failed_body(bet: &Bet, failure: &Failure, reference: &str) -> Box<RawValue> {

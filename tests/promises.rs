@@ -11,6 +11,7 @@ mod ledger_troubles;
 mod pgtap;
 mod scripts;
 mod settings;
+mod stand_in_postgrest;
 mod stand_ins;
 mod unknown;
 mod whole_stack;

@@ -11,7 +11,7 @@ use crate::{
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 /// A claimed job.
 #[derive(Debug)]
@@ -76,6 +76,10 @@ struct SpentRow {
 fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     money::decimal(number.as_str()).map_err(de::Error::custom)
+}
+
+fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error> {
+    PolicyRow::deserialize(deserializer).map(Policy::from)
 }
 
 impl Job {
@@ -196,7 +200,8 @@ pub struct Lookup {
     /// Whose deposit.
     pub agent_id: String,
     /// The policy that it was claimed under.
-    pub policy: Value,
+    #[serde(deserialize_with = "policy")]
+    pub policy: Policy,
     /// Not bet before: Unix seconds.
     pub from_s: u64,
     /// Nor after.

@@ -1,7 +1,5 @@
 //! What an event is called.
 
-use super::event::WalletChange;
-
 /// Longest reference, in bytes: what Purple Flea documents as the most of an `Idempotency-Key`.
 pub const REFERENCE_LIMIT_BYTES: usize = 64;
 
@@ -22,8 +20,8 @@ pub enum ReferenceError {
 
 impl Reference {
     /// `wallet-change-{id}`; without an id in the row the `webhook-id`. Where both exist they must agree.
-    pub fn of(row: &WalletChange, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
-        match (row.id.map(|id| format!("wallet-change-{id}")), webhook_id) {
+    pub fn of(row_id: Option<u64>, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
+        match (row_id.map(|id| format!("wallet-change-{id}")), webhook_id) {
             (Some(ours), Some(theirs)) if ours != theirs => Err(ReferenceError::Mismatch),
             (Some(ours), _) => Ok(Self(ours)),
             (None, Some(theirs)) => Self::parse(theirs).ok_or(ReferenceError::Malformed),
@@ -51,26 +49,16 @@ fn is_plain(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn row(id: Option<u64>) -> WalletChange {
-        WalletChange {
-            id,
-            agent_id: "agent-001".into(),
-            change_type: "deposit".into(),
-            change_amount: None,
-            new_balance: None,
-        }
-    }
-
     #[test]
     fn the_reference_is_the_rows_and_the_webhook_id_must_agree() {
-        let (with, without) = (row(Some(42)), row(None));
+        let (with, without) = (Some(42), None);
         let of = |row, id| Reference::of(row, id).map(|r| r.as_str().to_owned());
-        assert_eq!(of(&with, None).unwrap(), "wallet-change-42");
-        assert_eq!(of(&with, Some("wallet-change-42")).unwrap(), "wallet-change-42");
-        assert_eq!(of(&with, Some("wallet-change-43")), Err(ReferenceError::Mismatch));
-        assert_eq!(of(&without, Some("by-hand-1")).unwrap(), "by-hand-1");
-        assert_eq!(of(&without, None), Err(ReferenceError::Missing));
-        assert_eq!(of(&without, Some("a b")), Err(ReferenceError::Malformed));
-        assert_eq!(of(&without, Some(&"x".repeat(65))), Err(ReferenceError::Malformed));
+        assert_eq!(of(with, None).unwrap(), "wallet-change-42");
+        assert_eq!(of(with, Some("wallet-change-42")).unwrap(), "wallet-change-42");
+        assert_eq!(of(with, Some("wallet-change-43")), Err(ReferenceError::Mismatch));
+        assert_eq!(of(without, Some("by-hand-1")).unwrap(), "by-hand-1");
+        assert_eq!(of(without, None), Err(ReferenceError::Missing));
+        assert_eq!(of(without, Some("a b")), Err(ReferenceError::Malformed));
+        assert_eq!(of(without, Some(&"x".repeat(65))), Err(ReferenceError::Malformed));
     }
 }
