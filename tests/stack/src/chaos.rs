@@ -110,8 +110,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     }
     let settled_in = settled(&owner, options, started, "").await?;
     let verdict = verdict::reach(&stack, &owner, &options.api).await?;
-    verdict.print(options.json, seed);
-    if options.calm {
+    verdict.print(options.json, seed, settled_in);
+    if options.calm && !options.json {
         speed(options, settled_in);
     }
     Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

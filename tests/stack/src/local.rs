@@ -23,6 +23,8 @@ pub struct Local {
     pub options: HostOptions,
     /// Which host it is.
     pub kind: Kind,
+    /// What hosts that are gone have printed of traps.
+    earlier_traps: usize,
     /// Purple Flea.
     pub purple_flea: PurpleFlea,
     /// PostgREST.
@@ -66,14 +68,33 @@ impl Local {
         progress("The SQL: scripts/migrate");
         let owner = cluster.install(&format!("{}/execute-trade", host.url), AGENT).await?;
         let sweeper = sweep_every.map(|every| Sweeper::start(&cluster, every));
-        Ok(Self { host, options, kind, purple_flea, postgrest, pg_net, sweeper, owner, cluster })
+        Ok(Self {
+            host,
+            options,
+            kind,
+            earlier_traps: 0,
+            purple_flea,
+            postgrest,
+            pg_net,
+            sweeper,
+            owner,
+            cluster,
+        })
     }
 
     /// Kills the host, waits, and starts another in its place.
     pub async fn restart_host(&mut self, pause: Duration) -> Result<()> {
         self.host.kill().await?;
+        self.earlier_traps = self.traps();
         tokio::time::sleep(pause).await;
         self.host = Host::start(self.kind, &self.options).await?;
         Ok(())
+    }
+
+    /// How many times the component trapped or failed, by what its hosts printed.
+    pub fn traps(&self) -> usize {
+        let failed =
+            |line: &&String| line.contains("the component trapped") || line.contains("the component failed");
+        self.earlier_traps + self.host.log.lines().iter().filter(failed).count()
     }
 }

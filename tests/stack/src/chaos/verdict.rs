@@ -7,7 +7,10 @@ use stack::{
     local::{AGENT, Local},
     purple_flea::Bet,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 use tokio_postgres::{Client, Row};
 
 /// Most violations that are shown one by one.
@@ -53,6 +56,10 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str) -> Result<Ve
         verdict.violations.push(format!("{key}: a bet that belongs to no job"));
     }
     verdict.count(owner, jobs.len()).await?;
+    let traps = stack.traps();
+    if traps > 0 {
+        verdict.violations.push(format!("the component trapped or failed {traps} times"));
+    }
     Ok(verdict)
 }
 
@@ -136,10 +143,10 @@ impl Verdict {
     }
 
     /// For a person, or for a program.
-    pub(super) fn print(&self, as_json: bool, seed: u64) {
+    pub(super) fn print(&self, as_json: bool, seed: u64, took: Duration) {
         if as_json {
             let line = json!({
-                "seed": seed, "deposits": self.deposits, "bets": self.bets, "attempts": self.attempts,
+                "seed": seed, "seconds": took.as_secs_f64(), "deposits": self.deposits, "bets": self.bets, "attempts": self.attempts,
                 "states": self.states, "reasons": self.reasons, "violations": self.violations,
             });
             println!("{line}");
