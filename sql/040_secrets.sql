@@ -22,7 +22,7 @@ create or replace function purple_flea.secret(secret_name text) returns text
   language plpgsql
   stable
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   secret text;
@@ -43,7 +43,7 @@ create or replace function purple_flea.set_secret(secret_name text, new_secret t
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   known uuid;

@@ -57,7 +57,7 @@ revoke all on purple_flea.effective_policies from public, anon, authenticated, s
 
 create or replace function purple_flea.keep_everybodys_policy() returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if old.agent_id is null and (tg_op = 'DELETE' or new.agent_id is not null) then
@@ -79,7 +79,7 @@ create trigger trade_policies_keep
 create or replace function purple_flea.stake(new_balance numeric, policy purple_flea.trade_policies) returns numeric
   language sql
   immutable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   -- least() passes over a max_wager that is null.
   select case when new_balance is null then 0

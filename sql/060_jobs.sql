@@ -12,7 +12,7 @@ create or replace function purple_flea.timing(
 )
   language sql
   immutable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select interval '30 seconds', interval '73 seconds', interval '1 minute', interval '24 hours', interval '1 second', interval '5 minutes'
 $$;
@@ -56,6 +56,7 @@ create table if not exists purple_flea.jobs (
                         or (previous_state = 'unknown' and changed_by = 'operator')
       when 'claimed'  then previous_state is not distinct from 'pending'
       when 'executed' then previous_state is not null and previous_state in ('claimed', 'unknown')
+                        or (previous_state is not distinct from 'pending' and changed_by = 'worker')
       when 'skipped'  then previous_state is not distinct from 'claimed'
       when 'rejected' then previous_state is not distinct from 'claimed'
                         or (previous_state is not distinct from 'unknown' and changed_by = 'operator')
@@ -98,6 +99,7 @@ create index if not exists jobs_due_idx       on purple_flea.jobs (due_at)      
 create index if not exists jobs_expires_idx   on purple_flea.jobs (expires_at)         where state = 'pending';
 create index if not exists jobs_lease_idx     on purple_flea.jobs (lease_until)        where state = 'claimed';
 create index if not exists jobs_token_idx     on purple_flea.jobs (token)              where state = 'claimed';
+create index if not exists jobs_agent_due_idx on purple_flea.jobs (agent_id, due_at)   where state = 'pending';
 create index if not exists jobs_lookup_idx    on purple_flea.jobs (lookup_at)          where state = 'unknown';
 create index if not exists jobs_agent_id_idx  on purple_flea.jobs (agent_id, bet_day);
 -- The last word on "one at a time" for agents with a daily limit.
@@ -119,6 +121,7 @@ create table if not exists purple_flea.job_events (
 );
 comment on table  purple_flea.job_events      is 'What happened to each job: a row for every change of state, and for every report that changed none.';
 comment on column purple_flea.job_events.kind is 'transition; or, without a change of state: late_answer, look_up, conflict (two bets may have been made), alarm (a result could not be recorded).';
+create index if not exists job_events_claim_idx     on purple_flea.job_events (token) where to_state = 'claimed' and kind = 'transition';
 create index if not exists job_events_reference_idx on purple_flea.job_events (reference, id);
 create index if not exists job_events_alarm_idx     on purple_flea.job_events (at) where kind in ('conflict', 'alarm');
 
@@ -143,7 +146,7 @@ revoke all on purple_flea.jobs, purple_flea.job_events, purple_flea.ledger
 -- Keeps what must stay, and notes the state before, which the machine's constraint asks for.
 create or replace function purple_flea.guard_job() returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'DELETE' then
@@ -173,7 +176,7 @@ create trigger jobs_guard
 
 create or replace function purple_flea.refuse_truncate() returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception 'jobs cannot be emptied: their deposits would be bet on again';
@@ -189,7 +192,7 @@ create trigger jobs_refuse_truncate
 
 create or replace function purple_flea.record_transitions() returns trigger
   language plpgsql
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'INSERT' then
@@ -202,6 +205,14 @@ begin
     from after_it a
     join before_it b using (reference)
     where a.state <> b.state;
+    -- What waited for an unknown bet's place in a daily limit waits no longer.
+    if exists (select from after_it a join before_it b using (reference) where b.state = 'unknown' and a.state <> 'unknown') then
+      update purple_flea.jobs j
+      set due_at = clock_timestamp()
+      where j.state = 'pending' and j.reason = 'daily_limit_open' and j.agent_id in (
+        select a.agent_id from after_it a join before_it b using (reference) where b.state = 'unknown' and a.state <> 'unknown'
+      );
+    end if;
   end if;
   return null;
 end;
@@ -227,7 +238,7 @@ create or replace function purple_flea.make_jobs() returns trigger
   volatile
   -- The depositor may not write jobs.
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, expires_at)
@@ -245,13 +256,35 @@ revoke all on function purple_flea.make_jobs() from public, anon, authenticated,
 create or replace function purple_flea.bet_key(reference text) returns text
   language sql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   -- The parts of a version 4 UUID that are random.
   select reference || '-' || left(id, 4) || right(id, 12) from (select gen_random_uuid()::text as id) as made
 $$;
 comment on function purple_flea.bet_key(text) is 'A new bet key: the reference and 16 random hexadecimal digits.';
 revoke all on function purple_flea.bet_key(text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Whose deposit it is, and that it is one, was settled when its job was made.
+create or replace function purple_flea.keep_deposit() returns trigger
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (new.id, new.agent_id, new.change_type) is distinct from (old.id, old.agent_id, old.change_type)
+    and exists (select from purple_flea.jobs j where j.wallet_change_id = old.id) then
+    raise exception 'wallet_changes % has a job: its id, agent and type cannot change', old.id using errcode = 'check_violation';
+  end if;
+  return new;
+end;
+$$;
+comment on function purple_flea.keep_deposit() is 'Keeps a deposit with a job as whose and what it was.';
+revoke all on function purple_flea.keep_deposit() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists purple_flea_keep on public.wallet_changes;
+create trigger purple_flea_keep
+  before update on public.wallet_changes
+  for each row execute function purple_flea.keep_deposit();
 
 drop trigger if exists purple_flea_jobs on public.wallet_changes;
 create trigger purple_flea_jobs

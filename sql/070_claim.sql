@@ -2,11 +2,14 @@
 -- the row and the policy frozen, a lease and a token; and an answer for every deposit that it asked about.
 
 -- What time alone decides. Called by whoever claims, and by the sweeper.
+--
+-- Wherever rows are looked for by their time it is statement_timestamp(), which an index can be asked for;
+-- clock_timestamp() would be compared with every row.
 create or replace function purple_flea.expire(holding boolean) returns void
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   most    constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours
@@ -18,7 +21,7 @@ begin
   set state = 'unknown', changed_by = 'sweeper', reason = 'lease_ran_out', lookup_at = j.lease_until + timing.lookup_wait
   where j.reference in (
     select late.reference from purple_flea.jobs late
-    where late.state = 'claimed' and late.lease_until < clock_timestamp()
+    where late.state = 'claimed' and late.lease_until < statement_timestamp()
     order by late.lease_until limit most for update skip locked
   );
   -- A pause condemns nothing: what is held back does not grow old.
@@ -27,7 +30,7 @@ begin
   where j.reference in (
     select held.reference from purple_flea.jobs held
     join purple_flea.effective_policies p on p.agent_id = held.agent_id
-    where held.state = 'pending' and held.expires_at < clock_timestamp() + timing.max_age / 24 and (expire.holding or p.paused)
+    where held.state = 'pending' and held.expires_at < statement_timestamp() + timing.max_age / 24 and (expire.holding or p.paused)
     order by held.expires_at limit most for update of held skip locked
   );
   update purple_flea.jobs j
@@ -35,7 +38,7 @@ begin
   where j.reference in (
     select old.reference from purple_flea.jobs old
     join purple_flea.effective_policies p on p.agent_id = old.agent_id and not p.paused
-    where old.state = 'pending' and old.expires_at < clock_timestamp() and not expire.holding
+    where old.state = 'pending' and old.expires_at < statement_timestamp() and not expire.holding
     order by old.expires_at limit most for update of old skip locked
   );
 end;
@@ -49,43 +52,68 @@ create or replace function purple_flea.pick_jobs(wanted text[], most integer) re
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
-  look_at constant integer := 1000;  -- waiting jobs of limited agents that are looked at for one of each
-  picked  text[];
+  look_at     constant integer := 1000;  -- waiting jobs that are looked at for one of each agent
+  everybodys  purple_flea.trade_policies;
+  candidates  text[] := '{}';
+  picked      text[] := '{}';
 begin
-  select coalesce(array_agg(one.reference), '{}') into picked
-  from (
-    -- Two claims at once must not both find an agent free. Whoever comes second does without it.
-    select each.reference from (select * from (
-      select distinct on (due.agent_id) due.agent_id, due.reference, due.asked, due.due_at
+  select * into everybodys from purple_flea.trade_policies p where p.agent_id is null;
+  if everybodys.paused then
+    return picked;
+  end if;
+  -- One for each agent with a limit: in the order they are due where that is everybody, otherwise agent by agent.
+  if everybodys.limited then
+    select array_agg(first.reference order by first.asked desc, first.due_at) into candidates
+    from (
+      select distinct on (due.agent_id) due.reference, due.asked, due.due_at
       from (
         select j.agent_id, j.reference, j.due_at, j.reference = any (wanted) as asked
         from purple_flea.jobs j
         join purple_flea.effective_policies p on p.agent_id = j.agent_id and p.limited and not p.paused
-        where j.state = 'pending' and j.due_at <= clock_timestamp()
-          and not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
+        where j.state = 'pending' and j.due_at <= statement_timestamp()
         order by j.due_at limit look_at
       ) as due
       order by due.agent_id, due.asked desc, due.due_at
-    ) as first order by first.asked desc, first.due_at limit most) as each
-    where pg_try_advisory_xact_lock(hashtextextended('purple_flea:' || each.agent_id, 0))
-  ) as one;
-  -- Somebody may have claimed for one of them between that look and its lock: now that they are locked, look again.
-  select coalesce(array_agg(still.reference), '{}') into picked
-  from (
-    select j.reference from purple_flea.jobs j
-    where j.reference = any (picked) and j.state = 'pending'
-      and not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
-    for update of j skip locked
-  ) as still;
+    ) as first;
+  elsif exists (select from purple_flea.trade_policies p where p.limited) then
+    select array_agg(first.reference order by first.asked desc, first.due_at) into candidates
+    from purple_flea.trade_policies p
+    cross join lateral (
+      select j.reference, j.due_at, j.reference = any (wanted) as asked
+      from purple_flea.jobs j
+      where j.agent_id = p.agent_id and j.state = 'pending' and j.due_at <= statement_timestamp()
+      order by j.due_at limit 1
+    ) as first
+    where p.limited and not p.paused;
+  end if;
+  if cardinality(candidates) > 0 then
+    -- Two claims at once must not both find an agent free: whoever comes second does without it. Only when it is locked
+    -- is it looked at, in a statement of its own that sees what the other has done.
+    select coalesce(array_agg(locked.reference), '{}') into candidates
+    from (
+      select j.reference, j.agent_id from unnest(candidates) with ordinality as c (reference, n)
+      join purple_flea.jobs j using (reference)
+      where not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
+      order by c.n limit most
+    ) as locked
+    where pg_try_advisory_xact_lock(hashtextextended('purple_flea:' || locked.agent_id, 0));
+    select coalesce(array_agg(still.reference), '{}') into picked
+    from (
+      select j.reference from purple_flea.jobs j
+      where j.reference = any (candidates) and j.state = 'pending'
+        and not exists (select from purple_flea.jobs busy where busy.agent_id = j.agent_id and busy.state = 'claimed')
+      for update of j skip locked
+    ) as still;
+  end if;
 
   select picked || coalesce(array_agg(asked.reference), '{}') into picked
   from (
     select j.reference from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
-    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= clock_timestamp()
+    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp()
     limit most - cardinality(picked) for update of j skip locked
   ) as asked;
 
@@ -93,7 +121,7 @@ begin
   from (
     select j.reference from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
-    where j.state = 'pending' and j.due_at <= clock_timestamp() and j.reference <> all (picked)
+    where j.state = 'pending' and j.due_at <= statement_timestamp() and j.reference <> all (picked)
     order by j.due_at limit most - cardinality(picked) for update of j skip locked
   ) as due;
   return picked;
@@ -102,11 +130,30 @@ $$;
 comment on function purple_flea.pick_jobs(text[], integer) is 'Locks the jobs that are to be claimed next.';
 revoke all on function purple_flea.pick_jobs(text[], integer) from public, anon, authenticated, service_role, purple_flea_worker;
 
+create or replace function purple_flea.is_due() returns boolean
+  language plpgsql
+  volatile  -- sees what the claim has just done
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (select p.paused from purple_flea.trade_policies p where p.agent_id is null) then
+    return false;
+  end if;
+  return exists (
+    select from purple_flea.jobs j
+    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
+    where j.state = 'pending' and j.due_at <= statement_timestamp()
+  );
+end;
+$$;
+comment on function purple_flea.is_due() is 'Whether any job is due that is not held back.';
+revoke all on function purple_flea.is_due() from public, anon, authenticated, service_role, purple_flea_worker;
+
 -- What an agent has staked and lost on a day, and what it may yet have: the worst case of what is under way or unknown.
 create or replace function purple_flea.spent(agent text, on_day date, but_for text) returns jsonb
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'wagered', coalesce(sum(wager) filter (where state = 'executed'), 0),
@@ -123,7 +170,7 @@ revoke all on function purple_flea.spent(text, date, text) from public, anon, au
 create or replace function purple_flea.handed_out(job purple_flea.jobs) returns jsonb
   language sql
   stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'reference', job.reference, 'bet_key', job.bet_key, 'attempt', job.attempts, 'stake', job.stake,
@@ -138,7 +185,7 @@ revoke all on function purple_flea.handed_out(purple_flea.jobs) from public, ano
 create or replace function purple_flea.answer(asked text, claim uuid, holding boolean) returns jsonb
   language plpgsql
   volatile  -- sees what the claim has just done
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   job    purple_flea.jobs;
@@ -150,7 +197,8 @@ begin
     return jsonb_build_object('reference', asked, 'state', 'not_found');
   end if;
   select p.paused into paused from purple_flea.effective_policies p where p.agent_id = job.agent_id;
-  wait_s := ceil(extract(epoch from case job.state when 'claimed' then job.lease_until else job.due_at end - clock_timestamp()));
+  wait_s := least(86400, greatest(1, ceil(extract(epoch from
+    case job.state when 'claimed' then job.lease_until else job.due_at end - clock_timestamp()))));
   return jsonb_strip_nulls(jsonb_build_object(
     'reference', asked,
     'agent_id',  job.agent_id,
@@ -161,7 +209,7 @@ begin
       else job.state
     end,
     'reason', case when job.state = 'pending' and (paused or holding) then 'paused' else job.reason end,
-    'retry_after_s', case when job.state in ('claimed', 'pending') then greatest(wait_s, 1) end,
+    'retry_after_s', case when job.state in ('claimed', 'pending') then wait_s end,
     'result', case when job.state in ('executed', 'skipped', 'rejected') then job.result end
   ));
 end;
@@ -175,7 +223,7 @@ create or replace function public.claim_jobs("references" text[] default '{}', "
   volatile
   -- The caller may not read jobs.
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   -- Frozen rows have their times in UTC, whatever the session's zone.
   set timezone = 'UTC'
 as $$
@@ -194,14 +242,20 @@ begin
   end if;
   -- A limit of 0 comes from a function that is paused.
   perform purple_flea.expire(slots = 0);
-  -- Asked again with the same claim because the answer got lost: what it holds, and no more.
-  if slots > 0 and not exists (select from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed') then
+  -- Asked again with the same claim because the answer got lost: what it holds, and no more, even while the first one
+  -- is still at it, or when all that it held is settled.
+  perform pg_advisory_xact_lock(hashtextextended('purple_flea:' || claim_token, 1));
+  if slots > 0 and not exists (
+    select from purple_flea.job_events e where e.token = claim_token and e.to_state = 'claimed' and e.kind = 'transition'
+  ) then
     picked     := purple_flea.pick_jobs(wanted, slots);
     claim_time := clock_timestamp();
     update purple_flea.jobs j
     set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
         token = claim_token, claimed_at = claim_time, lease_until = claim_time + (purple_flea.timing()).lease, lookup_at = null,
-        wallet_change = to_jsonb(w), policy = to_jsonb(p) - 'id' - 'agent_id' - 'limited', stake = purple_flea.stake(w.new_balance, p),
+        wallet_change = jsonb_build_object('id', w.id, 'agent_id', w.agent_id, 'change_type', w.change_type,
+          'change_amount', w.change_amount, 'new_balance', w.new_balance, 'created_at', w.created_at),
+        policy = to_jsonb(p) - 'id' - 'agent_id' - 'limited', stake = purple_flea.stake(w.new_balance, p),
         bet_day = (claim_time at time zone 'UTC')::date, limited = p.limited, wager = null, payout = null, result = null
     from public.wallet_changes w, purple_flea.effective_policies e, purple_flea.trade_policies p
     where j.reference = any (picked)
@@ -214,12 +268,8 @@ begin
     'lease_ms', greatest(0, floor(extract(epoch from lease_end - clock_timestamp()) * 1000)::bigint),
     'jobs',     claimed,
     'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0)) from unnest(wanted) as asked), '[]'),
-    'more',     slots > 0 and exists (
-      select from purple_flea.jobs j
-      join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
-      where j.state = 'pending' and j.due_at <= clock_timestamp()
-    ),
-    'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= clock_timestamp())
+    'more',     slots > 0 and purple_flea.is_due(),
+    'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp())
   );
 end;
 $$;

@@ -6,7 +6,7 @@ create or replace function purple_flea.apply(job purple_flea.jobs, new_state tex
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   timing   record;
@@ -22,7 +22,10 @@ begin
   end if;
   -- Half of the wait is chance, so that what failed together does not come back together.
   wait := greatest(
-    make_interval(secs => coalesce((outcome ->> 'retry_after_s')::double precision, 0)),
+    make_interval(secs => case jsonb_typeof(outcome -> 'retry_after_s')
+      when 'number' then least(3600, greatest(0, (outcome ->> 'retry_after_s')::numeric))::double precision
+      else 0
+    end),
     least(timing.backoff_max, timing.backoff * power(2, least(job.attempts, 20) - 1))
   ) * (1 + random() / 2);
   if outcome ->> 'reason' = 'out_of_time' then
@@ -34,7 +37,8 @@ begin
       reason     = outcome ->> 'reason',
       result     = outcome,
       due_at     = case new_state when 'pending' then at + wait else j.due_at end,
-      bet_day    = case when new_state in ('executed', 'unknown') then j.bet_day end,
+      -- A released job that turns out to have been bet on counts on the day of its claim.
+      bet_day    = case when new_state in ('executed', 'unknown') then coalesce(j.bet_day, (j.claimed_at at time zone 'UTC')::date) end,
       lookup_at  = case new_state when 'unknown' then j.lease_until + timing.lookup_wait end,
       wager      = case new_state when 'executed' then staked end,
       payout     = case new_state when 'executed' then paid end
@@ -50,7 +54,7 @@ revoke all on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) fr
 create or replace function purple_flea.note(job purple_flea.jobs, kind text, why text, detail jsonb, by_whom text, token uuid default null) returns void
   language sql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   insert into purple_flea.job_events (reference, kind, from_state, to_state, why, attempt, changed_by, token, detail)
   values (job.reference, kind, job.state, job.state, why, job.attempts, by_whom, coalesce(token, job.token), detail)
@@ -58,27 +62,39 @@ $$;
 comment on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) is 'Notes what changed no state.';
 revoke all on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) from public, anon, authenticated, service_role, purple_flea_worker;
 
+create or replace function purple_flea.next_look_up(job purple_flea.jobs) returns timestamptz
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- As long again as it has been; and after a day no more.
+  select case
+    when clock_timestamp() > job.claimed_at + interval '1 day' then 'infinity'
+    else clock_timestamp() + greatest(clock_timestamp() - job.claimed_at, interval '1 second')
+  end
+$$;
+comment on function purple_flea.next_look_up(purple_flea.jobs) is 'When an unknown job that was looked for in vain is looked for again: later and later, for a day.';
+revoke all on function purple_flea.next_look_up(purple_flea.jobs) from public, anon, authenticated, service_role, purple_flea_worker;
+
 -- A report that comes from the last claimant, or from who looked its job up.
 create or replace function purple_flea.settle_as_last(job purple_flea.jobs, new_state text, outcome jsonb) returns text
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   same_bet boolean := (job.result ->> 'bet_id') is not distinct from (outcome ->> 'bet_id');
 begin
-  if job.state = 'claimed' or (job.state = 'unknown' and new_state = 'executed') then
+  -- (pending: an operator released it, and its bet had been made all the same. It must not be claimed again.)
+  if job.state = 'claimed' or (job.state in ('unknown', 'pending') and new_state = 'executed') then
     perform purple_flea.apply(job, new_state, outcome, 'worker');
     return 'settled';
   elsif job.state = 'unknown' and new_state = 'unknown' and outcome ->> 'reason' in ('not_found', 'no_history') then
     -- Looked for in vain, which proves nothing. Later, and less and less often, it is looked for again.
     update purple_flea.jobs j
     set reason    = outcome ->> 'reason',
-        lookup_at = case
-          when outcome ->> 'reason' = 'no_history' or clock_timestamp() > j.claimed_at + interval '1 day' then 'infinity'
-          else clock_timestamp() + (clock_timestamp() - j.claimed_at)
-        end
+        lookup_at = case outcome ->> 'reason' when 'no_history' then 'infinity' else purple_flea.next_look_up(j) end
     where j.reference = job.reference;
     perform purple_flea.note(job, 'look_up', outcome ->> 'reason', outcome, 'worker');
     return 'settled';
@@ -100,11 +116,13 @@ create or replace function public.settle_job(reference text, token uuid, state t
   language plpgsql
   volatile
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
+<<settle_why>>
 declare
   job purple_flea.jobs;
   did text;
+  why text;
 begin
   if settle_job.state is null or settle_job.state not in ('pending', 'executed', 'skipped', 'rejected', 'unknown')
     or jsonb_typeof(settle_job.result) is distinct from 'object' or settle_job.token is null then
@@ -119,20 +137,36 @@ begin
     if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.token = settle_job.token) then
       return jsonb_build_object('reference', job.reference, 'did', 'unknown_token');
     end if;
-    -- An earlier claimant. If it bet, two bets may have been made: somebody has to look.
+    -- An earlier claimant. If it bet, two bets may have been made: somebody has to look. While nobody else is at it, its
+    -- bet is at least the last one.
+    if job.state = 'pending' and settle_job.state = 'executed' then
+      perform purple_flea.note(job, 'conflict', 'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
+      perform purple_flea.apply(job, 'executed', settle_job.result, 'worker');
+      return jsonb_build_object('reference', job.reference, 'did', 'settled', 'state', 'executed');
+    end if;
     did := case settle_job.state when 'executed' then 'conflict' else 'late_answer' end;
     perform purple_flea.note(job, did, 'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
     return jsonb_build_object('reference', job.reference, 'did', did, 'state', job.state);
   end if;
   begin
     did := purple_flea.settle_as_last(job, settle_job.state, settle_job.result);
-  exception when others then
-    -- Whatever is wrong with it, it is kept. The lease makes the job unknown, and somebody can read why.
-    did := 'not_settled';
-    perform purple_flea.note(job, 'alarm', left('not_settled: ' || sqlerrm, 200), settle_job.result, 'worker');
-    if job.state in ('claimed', 'unknown') then
-      update purple_flea.jobs j set result = settle_job.result where j.reference = job.reference;
-    end if;
+  exception
+    when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention then
+      -- Another time it will do.
+      raise;
+    when others then
+      -- Whatever is wrong with it, it is kept. The lease makes the job unknown, and somebody can read why.
+      did := 'not_settled';
+      why := left('not_settled: ' || sqlerrm, 200);
+      if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.kind = 'alarm' and e.why = settle_why.why) then
+        perform purple_flea.note(job, 'alarm', why, settle_job.result, 'worker');
+      end if;
+      if job.state in ('claimed', 'unknown') then
+        update purple_flea.jobs j
+        set result    = settle_job.result,
+            lookup_at = case j.state when 'unknown' then purple_flea.next_look_up(j) end
+        where j.reference = job.reference;
+      end if;
   end;
   return jsonb_build_object('reference', job.reference, 'did', did,
     'state', (select j.state from purple_flea.jobs j where j.reference = job.reference));
@@ -146,7 +180,7 @@ create or replace function public.settle_jobs(outcomes jsonb) returns jsonb
   language plpgsql
   volatile
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   most    constant integer := 100;  -- the outcomes of one claim

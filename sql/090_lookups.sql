@@ -5,7 +5,7 @@ create or replace function public.claim_lookups("limit" integer default 50) retu
   language plpgsql
   volatile
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   set timezone = 'UTC'
 as $$
 declare
@@ -21,7 +21,7 @@ begin
     set lookup_at = clock_timestamp() + (purple_flea.timing()).lookup_hold
     where j.reference in (
       select u.reference from purple_flea.jobs u
-      where u.state = 'unknown' and u.lookup_at <= clock_timestamp()
+      where u.state = 'unknown' and u.lookup_at <= statement_timestamp()
       order by u.lookup_at limit claim_lookups."limit" for update skip locked
     )
     returning j.*

@@ -7,7 +7,7 @@ create or replace function purple_flea.signature(webhook_id text, webhook_timest
   language plpgsql
   stable
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   pgcrypto text;
@@ -37,7 +37,7 @@ create or replace function purple_flea.post(webhook_id text, body jsonb) returns
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   -- A lock on pg_net's tables must not hold a deposit back for longer.
   set lock_timeout = '500ms'
 as $$
@@ -72,7 +72,7 @@ create or replace function purple_flea.ring_doorbell() returns trigger
   volatile
   -- The depositor may read neither the secret nor, in general, the queue.
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   first_id bigint;

@@ -6,7 +6,7 @@ create or replace function purple_flea.make_missing_jobs(from_id bigint default 
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   most   constant bigint := 10000;  -- rows at a time
@@ -23,8 +23,8 @@ begin
     select coalesce(max(w.id), 0) into last from public.wallet_changes w;
   end if;
   with missing as (
-    insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, changed_by, reason, expires_at)
-    select 'wallet-change-' || w.id, purple_flea.bet_key('wallet-change-' || w.id), w.id, w.agent_id, 'sweeper', 'was_missing',
+    insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, changed_by, reason, due_at, expires_at)
+    select 'wallet-change-' || w.id, purple_flea.bet_key('wallet-change-' || w.id), w.id, w.agent_id, 'sweeper', 'was_missing', statement_timestamp(),
            clock_timestamp() + (purple_flea.timing()).max_age
     from public.wallet_changes w
     where w.change_type = 'deposit' and w.id > ledger.starts_after and w.id <= last
@@ -45,17 +45,14 @@ create or replace function purple_flea.ring() returns text
   language plpgsql
   volatile
   security invoker
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform purple_flea.make_missing_jobs();
   perform purple_flea.expire(false);
   update purple_flea.ledger set swept_at = clock_timestamp();
-  if not exists (
-    select from purple_flea.jobs j
-    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
-    where j.state = 'pending' and j.due_at <= clock_timestamp()
-  ) and not exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= clock_timestamp()) then
+  if not purple_flea.is_due()
+    and not exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp()) then
     return 'nothing is due';
   end if;
   begin
@@ -76,19 +73,24 @@ create or replace function public.ledger_health() returns jsonb
   language sql
   stable
   security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'sweeper', case when (select swept_at from purple_flea.ledger) > clock_timestamp() - interval '3 minutes' then 'ok' else 'missing' end,
     'due', (select count(*) from (
-      select from purple_flea.jobs where state = 'pending' and due_at <= clock_timestamp() limit 10000) as due),
+      select from purple_flea.jobs where state = 'pending' and due_at <= statement_timestamp() limit 10000) as due),
     'oldest_due_s', (select floor(extract(epoch from clock_timestamp() - min(due_at)))::bigint
-      from purple_flea.jobs where state = 'pending' and due_at <= clock_timestamp()),
+      from purple_flea.jobs where state = 'pending' and due_at <= statement_timestamp()),
     'unknown', (select count(*) from (select from purple_flea.jobs where state = 'unknown' limit 10000) as unknown),
     'alarms', (select count(*) from purple_flea.job_events
-      where kind in ('conflict', 'alarm') and at > clock_timestamp() - interval '1 day'),
+      where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '1 day'),
+    -- Deposits wait for our key or URL, and no bet has come through of late: one agent's own trouble is not ours.
     'refused_by_purple_flea', exists (
-      select from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us' and changed_at > clock_timestamp() - interval '1 day')
+      select from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us'
+    ) and not exists (
+      select from (select to_state from purple_flea.job_events where kind = 'transition' order by id desc limit 200) as last
+      where to_state = 'executed'
+    )
   )
 $$;
 comment on function public.ledger_health() is 'Whether the sweeper comes, what waits and for how long, what is unknown (counted to 10,000), and the day''s alarms.';

@@ -15,11 +15,11 @@ create or replace view purple_flea.stuck_jobs as
   with stuck as (
     select reference from purple_flea.jobs where state = 'unknown'
     union
-    select reference from purple_flea.jobs where state = 'pending' and due_at < clock_timestamp() - interval '5 minutes'
+    select reference from purple_flea.jobs where state = 'pending' and due_at < statement_timestamp() - interval '5 minutes'
     union
     select reference from purple_flea.jobs where state = 'pending' and attempts > 5
     union
-    select reference from purple_flea.job_events where kind in ('conflict', 'alarm') and at > clock_timestamp() - interval '7 days'
+    select reference from purple_flea.job_events where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '7 days'
   )
   select reference, agent_id, state, reason, attempts, changed_at, due_at, stake, bet_key, result,
          exists (select from purple_flea.job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')) as alarm
@@ -30,7 +30,7 @@ revoke all on purple_flea.stuck_jobs from public, anon, authenticated, service_r
 create or replace function purple_flea.unknown_job(asked text) returns purple_flea.jobs
   language plpgsql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   job purple_flea.jobs;
@@ -52,7 +52,7 @@ revoke all on function purple_flea.unknown_job(text) from public, anon, authenti
 create or replace function purple_flea.release_job(reference text, why text) returns void
   language plpgsql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform purple_flea.unknown_job(release_job.reference);
@@ -68,7 +68,7 @@ revoke all on function purple_flea.release_job(text, text) from public, anon, au
 create or replace function purple_flea.close_job(reference text, why text) returns void
   language plpgsql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform purple_flea.unknown_job(close_job.reference);
@@ -84,7 +84,7 @@ revoke all on function purple_flea.close_job(text, text) from public, anon, auth
 create or replace function purple_flea.record_bet(reference text, bet_id text, wager numeric, won boolean, payout numeric) returns void
   language plpgsql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   job purple_flea.jobs := purple_flea.unknown_job(record_bet.reference);
@@ -101,7 +101,7 @@ revoke all on function purple_flea.record_bet(text, text, numeric, boolean, nume
 create or replace function purple_flea.retry_job(reference text) returns void
   language plpgsql
   volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   update purple_flea.jobs j set due_at = clock_timestamp() where j.reference = retry_job.reference and j.state = 'pending';

@@ -20,3 +20,37 @@ async fn the_database_keeps_its_promises() -> Result<()> {
     println!("{}", said.lines().rev().take(3).collect::<Vec<_>>().join("\n"));
     Ok(())
 }
+
+/// Every statement of the README's page for operators, each on a job that is unknown.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_tells_operators_to_type_works() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    cluster.migrate(OWNER).await?;
+    let owner = cluster.connect(OWNER).await?;
+    let unknown = "set client_min_messages = error; insert into public.agents (id) values ('agent-001'), ('agent-007'); \
+        insert into public.wallet_changes (id, agent_id, change_type, new_balance) values (42, 'agent-001', 'deposit', 100); \
+        select public.claim_jobs('{}', 1); \
+        update purple_flea.jobs set lease_until = clock_timestamp() - interval '2 minutes'; select purple_flea.expire(false);";
+    owner.batch_execute(unknown).await?;
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
+    let mut ran = 0;
+    for block in readme.split("```sql").skip(1).filter_map(|rest| rest.split("```").next()) {
+        // What stands in place of the reader's own.
+        if block.contains("set_secret") {
+            continue;
+        }
+        let text: String =
+            block.lines().map(|line| line.split("--").next().unwrap_or_default().to_owned() + "\n").collect();
+        for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            owner.batch_execute("begin").await?;
+            owner
+                .batch_execute(statement)
+                .await
+                .map_err(|error| anyhow::anyhow!("{statement}: {error:?}"))?;
+            owner.batch_execute("rollback").await?;
+            ran += 1;
+        }
+    }
+    assert!(ran >= 9, "only {ran} statements were found");
+    Ok(())
+}

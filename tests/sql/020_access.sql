@@ -67,14 +67,21 @@ select is_empty($$
 $$, 'row-level security is on everywhere');
 select is_empty($$
   select oid::regprocedure from pg_proc
-  where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not coalesce(proconfig, '{}') @> array['search_path=""']
-$$, 'every function has its search path set');
+  where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+$$, 'every function has its search path set, and what anybody may make in pg_temp comes last');
 select is_empty($$
   select policyname from pg_policies where schemaname = 'public' and roles && array['public', 'anon']::name[]
 $$, 'every policy names its role, and none is for anonymous callers');
 select is_empty($$
   select policyname from pg_policies where schemaname = 'public' and qual like '%auth.uid()%' and qual not like '%SELECT auth.uid()%'
 $$, 'auth.uid() is asked once a query, not once a row');
+
+-- Who may insert a deposit may also make types; those of that name must not be ours.
+create domain pg_temp.text as pg_catalog.text check (value <> value);
+insert into public.agents (id) values ('hijacked');
+insert into public.wallet_changes (agent_id, change_type, new_balance) values ('hijacked', 'deposit', 1);
+drop domain pg_temp.text;
+select pass('a type in pg_temp is not what our functions use');
 
 -- Two users with an agent each.
 insert into public.agents (id, api_key, owner_id) values

@@ -5,7 +5,7 @@ begin;
 set local client_min_messages = error;
 select * from no_plan();
 
-insert into public.agents (id) values ('a');
+insert into public.agents (id) values ('a'), ('b');
 create temporary table states as
   select unnest(array['pending', 'claimed', 'executed', 'skipped', 'rejected', 'unknown', 'dead']) as state;
 create temporary table legal (from_state text, to_state text, changed_by text);
@@ -13,7 +13,8 @@ insert into legal values
   ('pending', 'claimed',  'any'), ('pending', 'dead',     'any'),
   ('claimed', 'executed', 'any'), ('claimed', 'skipped',  'any'), ('claimed', 'rejected', 'any'),
   ('claimed', 'pending',  'any'), ('claimed', 'unknown',  'any'), ('unknown', 'executed', 'any'),
-  ('unknown', 'pending',  'operator'), ('unknown', 'rejected', 'operator');
+  ('unknown', 'pending',  'operator'), ('unknown', 'rejected', 'operator'),
+  ('pending', 'executed', 'worker');  -- released, and then the claimant's late answer came
 
 -- A job in a state, made by the shortest legal way, with whatever any state asks for.
 create function pg_temp.job_in(wanted text) returns text language plpgsql as $$
@@ -76,6 +77,8 @@ select throws_like(format($$delete from purple_flea.jobs where reference = %L$$,
 select throws_like('truncate purple_flea.jobs cascade', '%cannot be emptied%', 'nor are all of them');
 select throws_ok(format($$delete from public.wallet_changes where 'wallet-change-' || id = %L$$, pg_temp.job_in('pending')),
   '23503', null, 'nor is a deposit with a job');
+select throws_ok(format($$update public.wallet_changes set agent_id = 'b' where 'wallet-change-' || id = %L$$, pg_temp.job_in('pending')),
+  '23514', null, 'nor does it become another agent''s');
 select throws_like('delete from purple_flea.trade_policies', '%cannot be taken away%', 'everybody''s policy stays');
 
 -- The history.

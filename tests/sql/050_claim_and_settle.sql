@@ -18,7 +18,7 @@ create function pg_temp.later(wanted text, by_how_much interval) returns void la
     lookup_at = lookup_at - by_how_much, expires_at = expires_at - by_how_much where reference = wanted
 $$;
 create temporary table tokens (name text primary key, token uuid default gen_random_uuid());
-insert into tokens (name) values ('one'), ('two'), ('three'), ('four'), ('five'), ('six');
+insert into tokens (name) values ('one'), ('two'), ('three'), ('four'), ('five'), ('six'), ('seven'), ('eight'), ('nine');
 create function pg_temp.t(wanted text) returns uuid language sql as $$select token from tokens where name = wanted$$;
 create function pg_temp.bet(wager numeric, id text) returns jsonb language sql as $$
   select jsonb_build_object('status', 'executed', 'game', 'crash', 'wager', wager, 'outcome', 'win', 'payout', wager * 1.5, 'bet_id', id)
@@ -62,14 +62,14 @@ select is(public.settle_job(one, pg_temp.t('two'), 'executed', pg_temp.bet(10, '
 select is(pg_temp.state_of(one), 'executed', 'and settles it') from late;
 
 create temporary table again as select pg_temp.deposit('a') as one;
-select pg_temp.claims(one, pg_temp.t('two')) from again;
-select is(public.settle_job(one, pg_temp.t('two'), 'pending', '{"reason": "rate_limited", "retry_after_s": 7}') ->> 'did', 'settled', 'what was not executed waits') from again;
+select pg_temp.claims(one, pg_temp.t('seven')) from again;
+select is(public.settle_job(one, pg_temp.t('seven'), 'pending', '{"reason": "rate_limited", "retry_after_s": 7}') ->> 'did', 'settled', 'what was not executed waits') from again;
 select ok(due_at between clock_timestamp() + interval '6.9 seconds' and clock_timestamp() + interval '10.6 seconds', 'as long as it was told, and a little by chance')
 from purple_flea.jobs, again where reference = one;
 select is(pg_temp.claims(one, pg_temp.t('three')) #>> '{answers,0,state}', 'waiting', 'and is not claimed before') from again;
 select pg_temp.later(one, '1 minute') from again;
 select is(pg_temp.claims(one, pg_temp.t('three')) #>> '{answers,0,state}', 'claimed', 'but then') from again;
-select is(public.settle_job(one, pg_temp.t('two'), 'executed', pg_temp.bet(10, 'b5')) ->> 'did', 'conflict', 'a bet of an earlier claimant is a conflict') from again;
+select is(public.settle_job(one, pg_temp.t('seven'), 'executed', pg_temp.bet(10, 'b5')) ->> 'did', 'conflict', 'a bet of an earlier claimant is a conflict') from again;
 select is(pg_temp.state_of(one), 'claimed', 'and changes nothing') from again;
 select is(e.detail ->> 'bet_id', 'b5', 'but is kept with its bet') from purple_flea.job_events e, again where reference = one and kind = 'conflict';
 select ok((public.ledger_health() ->> 'alarms')::int >= 1, 'and is an alarm');
@@ -163,6 +163,30 @@ select purple_flea.expire(false);
 select lives_ok(format('select purple_flea.record_bet(%L, %L, 10.00, true, 15.00)', one, 'b9'), 'or records the bet that was found') from found;
 select is(payout, 15.0000, 'with its row of trade_results') from public.trade_results, found where reference = one;
 select throws_like(format('select purple_flea.retry_job(%L)', one), '%not pending%', 'only what is pending is tried again') from found;
+
+-- A token serves one claim: asked again when all is settled, it takes nothing more.
+create temporary table once as select pg_temp.deposit('a') as one;
+select pg_temp.claims(one, pg_temp.t('eight')) from once;
+select public.settle_job(one, pg_temp.t('eight'), 'skipped', '{"reason": "test"}') from once;
+select pg_temp.deposit('a');
+select is(pg_temp.claims(one, pg_temp.t('eight')) -> 'jobs', '[]', 'a claim that was settled takes nothing more') from once;
+select public.claim_jobs('{}', 100);
+
+-- A bet that turns out to have been made on a job that was released: it must not be bet on again.
+create temporary table hasty as select pg_temp.deposit('a') as one;
+select pg_temp.claims(one, pg_temp.t('nine')) from hasty;
+select pg_temp.later(one, '2 minutes') from hasty;
+select purple_flea.expire(false);
+select purple_flea.release_job(one, 'too hasty') from hasty;
+select is(public.settle_job(one, pg_temp.t('nine'), 'executed', pg_temp.bet(10, 'b10')) ->> 'did', 'settled', 'the late answer of a released job') from hasty;
+select is(pg_temp.state_of(one), 'executed', 'keeps it from being bet on again') from hasty;
+select isnt(bet_day, null, 'and counts on its day') from purple_flea.jobs, hasty where reference = one;
+
+-- A wait that nobody can mean.
+create temporary table patient as select pg_temp.deposit('a') as one;
+select pg_temp.claims(one, '00000000-0000-4000-8000-00000000000d') from patient;
+select public.settle_job(one, '00000000-0000-4000-8000-00000000000d', 'pending', '{"reason": "x", "retry_after_s": 1e12}') from patient;
+select ok(due_at < clock_timestamp() + interval '2 hours', 'is cut to what anybody could') from purple_flea.jobs, patient where reference = one;
 
 -- The sweeper.
 alter table public.wallet_changes disable trigger purple_flea_jobs;
