@@ -14,7 +14,7 @@ use crate::{
     webhook::reference::Reference,
 };
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     future::{Either, join, select},
     stream::FuturesUnordered,
 };
@@ -47,36 +47,31 @@ pub async fn run(
     let mut claim = ledger.claim(asked, settings.policy.paused, outside).await?;
     drained.answers = std::mem::take(&mut claim.answers);
     let lookups = claim.lookups;
+    let mut unsettled = Vec::new();
     loop {
         drained.claimed = drained.claimed.saturating_add(claim.jobs.len());
-        let played = play(settings, ledger, &claim, asked, outside).await;
-        let go_on = claim.more && !claim.jobs.is_empty() && !played.stop && outside.monotonic() < until;
-        let settling = settle(ledger, played.unsettled, outside);
-        let claiming = ledger.claim(&[], settings.policy.paused, outside);
-        // Of an agent with a daily limit the next job can be claimed only when this one is settled.
-        let in_turn = claim.jobs.iter().any(|job| job.case.as_ref().is_some_and(|case| case.spent.is_some()));
-        let next = match (go_on, in_turn) {
-            (false, _) => {
-                settling.await;
-                None
-            }
-            (true, true) => {
-                settling.await;
-                Some(claiming.await)
-            }
-            (true, false) => Some(join(settling, claiming).await.1),
-        };
+        // What the claim before this one led to is settled meanwhile: this one's lease does not wait for it.
+        let settling = settle(ledger, std::mem::take(&mut unsettled), outside);
+        let (played, ()) = join(play(settings, ledger, &claim, asked, outside), settling).await;
         drained.endings.extend(played.asked);
-        match next {
-            Some(Ok(next)) => claim = next,
-            Some(Err(error)) => {
+        unsettled = played.unsettled;
+        // Of an agent with a daily limit the next job can be claimed only when this one is settled.
+        if claim.jobs.iter().any(|job| job.case.as_ref().is_some_and(|case| case.spent.is_some())) {
+            settle(ledger, std::mem::take(&mut unsettled), outside).await;
+        }
+        if played.stop || !claim.more || claim.jobs.is_empty() || outside.monotonic() >= until {
+            break;
+        }
+        match ledger.claim(&[], settings.policy.paused, outside).await {
+            Ok(next) => claim = next,
+            Err(error) => {
                 complain("claim_failed", &error, outside);
                 break;
             }
-            None => break,
         }
     }
-    if lookups && let Err(problem) = reconcile::run(settings, ledger, outside).await {
+    settle(ledger, unsettled, outside).await;
+    if lookups && let Err(problem) = reconcile::run(settings, ledger, 1, until, outside).await {
         let mut line = Line::new(outside.now(), "reconcile");
         line.level = Level::Warn;
         (line.code, line.cause) = (Some(problem.code()), problem.cause());
@@ -95,6 +90,14 @@ struct Played {
     stop: bool,
 }
 
+/// What goes on side by side while a claim is played.
+enum Step<'a> {
+    /// A job is over.
+    Over(&'a Job, Ending),
+    /// Those that were over early are settled.
+    Settled,
+}
+
 /// Plays all jobs of a claim side by side.
 async fn play(
     settings: &Settings,
@@ -103,14 +106,23 @@ async fn play(
     asked: &[Reference],
     outside: &impl Outside,
 ) -> Played {
-    let mut playing: FuturesUnordered<_> =
-        claim.jobs.iter().map(|job| play_one(settings, job, claim.deadline, outside)).collect();
+    let mut steps: FuturesUnordered<_> = claim
+        .jobs
+        .iter()
+        .map(|job| {
+            play_one(settings, job, claim.deadline, outside)
+                .map(|ending| Step::Over(job, ending))
+                .boxed_local()
+        })
+        .collect();
     let mut played = Played { unsettled: Vec::new(), asked: Vec::new(), stop: false };
+    let (mut discouraged, mut encouraged) = (false, false);
     let mut patience = pin!(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
     loop {
-        match select(playing.next(), patience.as_mut()).await {
-            Either::Left((Some((job, ending)), _)) => {
-                played.stop |= ending.stops();
+        match select(steps.next(), patience.as_mut()).await {
+            Either::Left((Some(Step::Over(job, ending)), _)) => {
+                discouraged |= ending.discourages();
+                encouraged |= ending.encourages();
                 played.unsettled.push(Settlement {
                     reference: job.reference.as_str().to_owned(),
                     token: claim.token.clone(),
@@ -121,21 +133,22 @@ async fn play(
                     played.asked.push((job.reference.clone(), ending));
                 }
             }
-            Either::Left((None, _)) => return played,
+            Either::Left((Some(Step::Settled), _)) => {}
+            Either::Left((None, _)) => break,
             Either::Right(_) => {
-                settle(ledger, std::mem::take(&mut played.unsettled), outside).await;
+                let early = std::mem::take(&mut played.unsettled);
+                // Beside the others: a reply that comes in meanwhile must be heard in its time.
+                steps.push(settle(ledger, early, outside).map(|()| Step::Settled).boxed_local());
                 patience.set(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
             }
         }
     }
+    // One agent's trouble is not everybody's.
+    played.stop = discouraged && !encouraged;
+    played
 }
 
-async fn play_one<'a>(
-    settings: &Settings,
-    job: &'a Job,
-    deadline: Duration,
-    outside: &impl Outside,
-) -> (&'a Job, Ending) {
+async fn play_one(settings: &Settings, job: &Job, deadline: Duration, outside: &impl Outside) -> Ending {
     let started = outside.monotonic();
     let ending = match &job.case {
         Some(case) => {
@@ -156,7 +169,7 @@ async fn play_one<'a>(
         _ => Level::Info,
     };
     outside.log(&line);
-    (job, ending)
+    ending
 }
 
 /// Settles, and when that cannot be done leaves every outcome in the log: nothing else knows it.

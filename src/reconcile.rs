@@ -24,10 +24,17 @@ use serde_json::{
     json,
     value::{RawValue, to_raw_value},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-/// Most rounds of one call: each looks up to 50 jobs up.
-const ROUNDS_LIMIT: usize = 20;
+/// Most rounds of `POST /reconcile`: each looks up to 50 jobs up.
+pub const ROUNDS_LIMIT: usize = 20;
+
+/// Until how long after it began `POST /reconcile` asks for more, in seconds.
+pub const TIME_S: u64 = 30;
+
+/// Jobs that lie further apart than this, in seconds, are looked for apart: what was bet between one of yesterday's and
+/// one of today's need not be read.
+const WINDOW_S: u64 = 3_600;
 
 /// What was found out.
 #[derive(Debug, Default, Serialize)]
@@ -39,15 +46,24 @@ pub struct Report {
     not_found: usize,
 }
 
-/// Looks up what is due.
-pub async fn run(settings: &Settings, ledger: &Ledger, outside: &impl Outside) -> Result<Report, Problem> {
+/// Looks up what is due, in so many rounds at most; none is begun after `until`, on the monotonic clock.
+pub async fn run(
+    settings: &Settings,
+    ledger: &Ledger,
+    rounds: usize,
+    until: Duration,
+    outside: &impl Outside,
+) -> Result<Report, Problem> {
     let mut report = Report { status: "reconciled", ..Report::default() };
-    for _ in 0..ROUNDS_LIMIT {
+    for _ in 0..rounds {
+        if outside.monotonic() >= until {
+            break;
+        }
         let jobs = ledger.lookups(outside).await?;
         if jobs.is_empty() {
             break;
         }
-        let settlements = look_up(settings, &jobs, outside).await?;
+        let settlements = look_up(settings, jobs, until, outside).await?;
         let found = settlements.iter().filter(|s| s.state == State::Executed).count();
         report.found = report.found.saturating_add(found);
         report.not_found = report.not_found.saturating_add(settlements.len().saturating_sub(found));
@@ -62,27 +78,39 @@ pub async fn run(settings: &Settings, ledger: &Ledger, outside: &impl Outside) -
 
 async fn look_up(
     settings: &Settings,
-    jobs: &[Lookup],
+    mut jobs: Vec<Lookup>,
+    until: Duration,
     outside: &impl Outside,
 ) -> Result<Vec<Settlement>, Problem> {
     if settings.purple_flea.api == Api::Gateway {
         // That dialect has no history. An operator has to ask Purple Flea.
         return Ok(jobs.iter().map(|job| not_found(job, "no_history")).collect());
     }
-    let keys: Vec<&str> = jobs.iter().map(|job| job.bet_key.as_str()).collect();
-    let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
-    let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
-    let history = settings.purple_flea.history(from_s, until_s, &keys, outside).await?;
-    Ok(jobs.iter().map(|job| settle(job, &history)).collect())
+    jobs.sort_by_key(|job| job.from_s);
+    let together = |one: &Lookup, next: &Lookup| next.until_s.saturating_sub(one.from_s) <= WINDOW_S;
+    let mut settlements = Vec::new();
+    for jobs in jobs.chunk_by(together) {
+        let keys: Vec<&str> = jobs.iter().map(|job| job.bet_key.as_str()).collect();
+        let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
+        let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
+        let history = settings.purple_flea.history(from_s, until_s, &keys, until, outside).await?;
+        settlements.extend(jobs.iter().flat_map(|job| settle(job, &history)));
+    }
+    Ok(settlements)
 }
 
-fn settle(job: &Lookup, history: &HashMap<String, Found>) -> Settlement {
-    let Some(Found { wager, outcome }) = history.get(&job.bet_key) else {
-        return not_found(job, "not_found");
+/// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any
+/// other a conflict that somebody has to look at.
+fn settle(job: &Lookup, history: &HashMap<String, Vec<Found>>) -> Vec<Settlement> {
+    let Some(found) = history.get(&job.bet_key) else {
+        return vec![not_found(job, "not_found")];
     };
-    let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
-    let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
-    settlement(job, State::Executed, result)
+    let settled = found.iter().map(|Found { wager, outcome }| {
+        let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
+        let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
+        settlement(job, State::Executed, result)
+    });
+    settled.collect()
 }
 
 fn not_found(job: &Lookup, reason: &str) -> Settlement {

@@ -11,6 +11,7 @@ use crate::{
     reconcile,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use std::time::Duration;
 
 /// Largest body that is read. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -116,7 +117,8 @@ async fn dispatch(
     }
     execute_trade::admit(settings, &head.headers, &body, outside.now())?;
     let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
-    let report = reconcile::run(settings, ledger, outside).await?;
+    let until = outside.monotonic().saturating_add(Duration::from_secs(reconcile::TIME_S));
+    let report = reconcile::run(settings, ledger, reconcile::ROUNDS_LIMIT, until, outside).await?;
     Ok((json(StatusCode::OK, "application/json", &report), None))
 }
 

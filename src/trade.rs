@@ -24,8 +24,9 @@ use std::time::Duration;
 /// differently.
 const LEASE_MARGIN_MS: u64 = 1_000;
 
-/// After how many seconds a deposit is looked at again that only an open bet keeps from its own.
-const OPEN_LIMIT_RETRY_S: u64 = 60;
+/// After how many seconds a deposit is looked at again that only an open bet keeps from its own. The database does so
+/// as soon as that bet is known; this is for the day's end.
+const OPEN_LIMIT_RETRY_S: u64 = 900;
 
 /// After how many seconds a job is looked at again that we could not read: somebody has to update one side first.
 const UNREADABLE_RETRY_S: u64 = 300;
@@ -173,6 +174,11 @@ struct NotBetBody<'a> {
 }
 
 impl Ending {
+    /// Whether Purple Flea took or refused the bet itself: then others may fare as well.
+    pub fn encourages(&self) -> bool {
+        matches!(self, Self::Executed { .. } | Self::Failed { failure: Failure::Rejected { .. }, .. })
+    }
+
     /// The state that it leads a claimed job to.
     pub fn state(&self) -> State {
         match self {
@@ -189,8 +195,8 @@ impl Ending {
         }
     }
 
-    /// Whether the next bet would not fare better: then it is not tried.
-    pub fn stops(&self) -> bool {
+    /// Whether it speaks for the next bet's not faring better.
+    pub fn discourages(&self) -> bool {
         use Failure::{NotAuthorized, NotSent, RateLimited};
         matches!(
             self,

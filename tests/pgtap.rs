@@ -28,10 +28,11 @@ async fn what_the_readme_tells_operators_to_type_works() -> Result<()> {
     cluster.migrate(OWNER).await?;
     let owner = cluster.connect(OWNER).await?;
     let unknown = "set client_min_messages = error; insert into public.agents (id) values ('agent-001'), ('agent-007'); \
-        insert into public.wallet_changes (id, agent_id, change_type, new_balance) values (42, 'agent-001', 'deposit', 100); \
-        select public.claim_jobs('{}', 1); \
+        insert into public.wallet_changes (id, agent_id, change_type, new_balance) values (42, 'agent-001', 'deposit', 100)";
+    let claimed = "select public.claim_jobs('{}', 1); \
         update purple_flea.jobs set lease_until = clock_timestamp() - interval '2 minutes'; select purple_flea.expire(false);";
     owner.batch_execute(unknown).await?;
+    owner.batch_execute(claimed).await?;
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
     let mut ran = 0;
     for block in readme.split("```sql").skip(1).filter_map(|rest| rest.split("```").next()) {

@@ -44,25 +44,35 @@ pub enum HistoryError {
 }
 
 impl PurpleFlea {
-    /// Every bet between two times (Unix seconds) by its `client_seed`, of those that are wanted.
+    /// Every bet between two times (Unix seconds) by its `client_seed`, of those that are wanted; should one have been
+    /// made more than once, all of them, the oldest first. No page is asked for after `deadline`, on the monotonic
+    /// clock; what is not found by then is not found.
     pub async fn history(
         &self,
         from_s: u64,
         until_s: u64,
         wanted: &[&str],
+        deadline: Duration,
         outside: &impl Outside,
-    ) -> Result<HashMap<String, Found>, HistoryError> {
+    ) -> Result<HashMap<String, Vec<Found>>, HistoryError> {
         let since = iso(from_s.saturating_sub(CLOCK_SKEW_S));
         let mut until = iso(until_s.saturating_add(CLOCK_SKEW_S));
-        let mut found = HashMap::new();
+        let mut found: HashMap<String, Vec<Found>> = HashMap::new();
         for _ in 0..PAGES_LIMIT {
+            if outside.monotonic() >= deadline {
+                break;
+            }
             let page = self.page(&since, &until, outside).await?;
             let mut oldest = None;
             for row in &page.rows {
                 if wanted.contains(&row.client_seed.as_str())
                     && let Some(bet) = row.bet()
                 {
-                    found.insert(row.client_seed.clone(), bet);
+                    let bets = found.entry(row.client_seed.clone()).or_default();
+                    // Pages overlap.
+                    if !bets.contains(&bet) {
+                        bets.insert(0, bet);
+                    }
                 }
                 oldest = Some(row.at.clone());
             }
@@ -70,7 +80,7 @@ impl PurpleFlea {
             match next {
                 // Times are whole seconds, so a page's last second is asked for again. One that holds a whole page
                 // cannot be seen to its end: what is not found by then stays unknown.
-                Some(next) if !page.last && next != until && found.len() < wanted.len() => until = next,
+                Some(next) if !page.last && next != until => until = next,
                 _ => break,
             }
         }

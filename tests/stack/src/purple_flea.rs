@@ -210,8 +210,8 @@ impl PurpleFlea {
         self.shared.state().chaos = chaos.map(chaos::Dice::new);
     }
 
-    /// Leaves no row in the history of the next bet that it takes, whatever its reply is: the real one has been seen
-    /// to do that.
+    /// Leaves no row in the history of the next bet that it takes, whatever its reply is: the real one has
+    /// been seen to do that.
     pub fn forget_once(&self) {
         self.shared.state().forget += 1;
     }

@@ -27,8 +27,8 @@ pub(super) struct Planned {
     pub(super) hidden: bool,
 }
 
-/// Decides what goes wrong. Bets and looks into the history have a chance of their own, so that what happens to the
-/// bets does not depend on who looks when.
+/// Decides what goes wrong. Bets and looks into the history have a chance of their own, so that what happens
+/// to the bets does not depend on who looks when.
 pub(super) struct Dice {
     per_mille: u32,
     bets: Rng,
@@ -55,7 +55,8 @@ enum Mishap {
     Garbage,
 }
 
-/// How often what goes wrong. A caller stops for a while at a 401, and each hang costs it a timeout: those are rare.
+/// How often what goes wrong. A caller stops for a while at a 401, and each hang costs it a timeout: those
+/// are rare.
 const SHARES: [(u32, Mishap); 15] = [
     (20, Mishap::Refused),
     (2, Mishap::Unauthorized),

@@ -73,7 +73,8 @@ pub(super) fn live_name(game: &str) -> &str {
     if game == "coin-flip" { "coin_flip" } else { game }
 }
 
-/// Answers a request by the rules, and takes the bet if it is one. A `hidden` bet leaves no row in the history.
+/// Answers a request by the rules, and takes the bet if it is one. A `hidden` bet leaves no row in the
+/// history.
 pub(super) fn answer(state: &mut State, method: &http::Method, request: &Request, hidden: bool) -> Answer {
     let route = Route::of(&request.path).filter(|_| method == http::Method::POST);
     let history = method == http::Method::GET && request.path == history::PATH;

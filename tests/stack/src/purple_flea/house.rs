@@ -16,8 +16,8 @@ const CAPPED_FROM: Decimal = Decimal::from_parts(9_999, 0, 0, false, 2);
 
 const SERVER_SEED: &str = "simulator";
 
-/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce), but with a server seed that is always
-/// the same and never revealed: a simulator's first roll is everybody's first roll.
+/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce), but with a server seed that
+/// is always the same and never revealed: a simulator's first roll is everybody's first roll.
 #[derive(Default)]
 pub(super) struct House {
     nonce: u64,

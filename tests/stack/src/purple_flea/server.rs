@@ -23,8 +23,8 @@ use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 /// How long a dripping server takes over each byte.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// How long a connection on which nothing will ever come is kept: longer than anybody waits, and not for ever, as nobody
-/// notices here when its caller goes.
+/// How long a connection on which nothing will ever come is kept: longer than anybody waits, and not for
+/// ever, as nobody notices here when its caller goes.
 const SILENCE: Duration = Duration::from_secs(120);
 
 type Body = UnsyncBoxBody<Bytes, Error>;
