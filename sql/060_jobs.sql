@@ -190,47 +190,49 @@ create trigger jobs_refuse_truncate
   before truncate on purple_flea.jobs
   for each statement execute function purple_flea.refuse_truncate();
 
-create or replace function purple_flea.record_transitions() returns trigger
+create or replace function purple_flea.record_made() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tg_op = 'INSERT' then
-    insert into purple_flea.job_events (reference, to_state, why, attempt, changed_by)
-    select reference, state, reason, attempts, changed_by from after_it;
-  else
-    insert into purple_flea.job_events (reference, from_state, to_state, why, attempt, changed_by, token, detail)
-    select a.reference, b.state, a.state, a.reason, a.attempts, a.changed_by, a.token,
-           case when a.state not in ('claimed', 'dead') then a.result end
-    from after_it a
-    join before_it b using (reference)
-    where a.state <> b.state;
-    -- What waited for an unknown bet's place in a daily limit waits no longer.
-    if exists (select from after_it a join before_it b using (reference) where b.state = 'unknown' and a.state <> 'unknown') then
-      update purple_flea.jobs j
-      set due_at = clock_timestamp()
-      where j.state = 'pending' and j.reason = 'daily_limit_open' and j.agent_id in (
-        select a.agent_id from after_it a join before_it b using (reference) where b.state = 'unknown' and a.state <> 'unknown'
-      );
-    end if;
+  insert into purple_flea.job_events (reference, to_state, why, attempt, changed_by)
+  select reference, state, reason, attempts, changed_by from made;
+  return null;
+end;
+$$;
+comment on function purple_flea.record_made() is 'Writes the making of jobs into job_events.';
+revoke all on function purple_flea.record_made() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists jobs_record_made on purple_flea.jobs;
+create trigger jobs_record_made
+  after insert on purple_flea.jobs
+  referencing new table as made
+  for each statement execute function purple_flea.record_made();
+
+create or replace function purple_flea.record_transition() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into purple_flea.job_events (reference, from_state, to_state, why, attempt, changed_by, token, detail)
+  values (new.reference, old.state, new.state, new.reason, new.attempts, new.changed_by, new.token,
+          case when new.state not in ('claimed', 'dead') then new.result end);
+  if old.state = 'unknown' then
+    -- What waited for its place in a daily limit waits no longer.
+    update purple_flea.jobs j
+    set due_at = clock_timestamp()
+    where j.agent_id = new.agent_id and j.state = 'pending' and j.reason = 'daily_limit_open';
   end if;
   return null;
 end;
 $$;
-comment on function purple_flea.record_transitions() is 'Writes every change of state into job_events.';
-revoke all on function purple_flea.record_transitions() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.record_transition() is 'Writes a change of state into job_events.';
+revoke all on function purple_flea.record_transition() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists jobs_record_insert on purple_flea.jobs;
-create trigger jobs_record_insert
-  after insert on purple_flea.jobs
-  referencing new table as after_it
-  for each statement execute function purple_flea.record_transitions();
-
-drop trigger if exists jobs_record_update on purple_flea.jobs;
-create trigger jobs_record_update
+drop trigger if exists jobs_record_transition on purple_flea.jobs;
+create trigger jobs_record_transition
   after update on purple_flea.jobs
-  referencing old table as before_it new table as after_it
-  for each statement execute function purple_flea.record_transitions();
+  for each row when (old.state <> new.state) execute function purple_flea.record_transition();
 
 -- A deposit and its job are made together or not at all: this is not caught. It fails only if the database does.
 create or replace function purple_flea.make_jobs() returns trigger

@@ -12,35 +12,42 @@ create or replace function purple_flea.expire(holding boolean) returns void
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  most    constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours
-  timing  record;
+  most   constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours
+  timing record;
+  soon   timestamptz;
 begin
   timing := purple_flea.timing();
-  -- Nobody knows what became of a claim whose time ran out.
-  update purple_flea.jobs j
-  set state = 'unknown', changed_by = 'sweeper', reason = 'lease_ran_out', lookup_at = j.lease_until + timing.lookup_wait
-  where j.reference in (
-    select late.reference from purple_flea.jobs late
-    where late.state = 'claimed' and late.lease_until < statement_timestamp()
-    order by late.lease_until limit most for update skip locked
-  );
-  -- A pause condemns nothing: what is held back does not grow old.
-  update purple_flea.jobs j
-  set expires_at = clock_timestamp() + timing.max_age
-  where j.reference in (
-    select held.reference from purple_flea.jobs held
-    join purple_flea.effective_policies p on p.agent_id = held.agent_id
-    where held.state = 'pending' and held.expires_at < statement_timestamp() + timing.max_age / 24 and (expire.holding or p.paused)
-    order by held.expires_at limit most for update of held skip locked
-  );
-  update purple_flea.jobs j
-  set state = 'dead', changed_by = 'sweeper', reason = 'too_old'
-  where j.reference in (
-    select old.reference from purple_flea.jobs old
-    join purple_flea.effective_policies p on p.agent_id = old.agent_id and not p.paused
-    where old.state = 'pending' and old.expires_at < statement_timestamp() and not expire.holding
-    order by old.expires_at limit most for update of old skip locked
-  );
+  -- Looked for first, because it is seldom there, and an update costs even then.
+  if exists (select from purple_flea.jobs late where late.state = 'claimed' and late.lease_until < statement_timestamp()) then
+    -- Nobody knows what became of a claim whose time ran out.
+    update purple_flea.jobs j
+    set state = 'unknown', changed_by = 'sweeper', reason = 'lease_ran_out', lookup_at = j.lease_until + timing.lookup_wait
+    where j.reference in (
+      select late.reference from purple_flea.jobs late
+      where late.state = 'claimed' and late.lease_until < statement_timestamp()
+      order by late.lease_until limit most for update skip locked
+    );
+  end if;
+  soon := statement_timestamp() + timing.max_age / 24;
+  if exists (select from purple_flea.jobs old where old.state = 'pending' and old.expires_at < soon) then
+    -- A pause condemns nothing: what is held back does not grow old.
+    update purple_flea.jobs j
+    set expires_at = clock_timestamp() + timing.max_age
+    where j.reference in (
+      select held.reference from purple_flea.jobs held
+      join purple_flea.effective_policies p on p.agent_id = held.agent_id
+      where held.state = 'pending' and held.expires_at < soon and (expire.holding or p.paused)
+      order by held.expires_at limit most for update of held skip locked
+    );
+    update purple_flea.jobs j
+    set state = 'dead', changed_by = 'sweeper', reason = 'too_old'
+    where j.reference in (
+      select old.reference from purple_flea.jobs old
+      join purple_flea.effective_policies p on p.agent_id = old.agent_id and not p.paused
+      where old.state = 'pending' and old.expires_at < statement_timestamp() and not expire.holding
+      order by old.expires_at limit most for update of old skip locked
+    );
+  end if;
 end;
 $$;
 comment on function purple_flea.expire(boolean) is 'Ends leases and buries what has waited too long; while bets are held back nothing grows old.';
@@ -166,21 +173,6 @@ $$;
 comment on function purple_flea.spent(text, date, text) is 'What an agent staked and lost on a UTC day, in US dollars, without one job.';
 revoke all on function purple_flea.spent(text, date, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- A claimed job as the function gets it.
-create or replace function purple_flea.handed_out(job purple_flea.jobs) returns jsonb
-  language sql
-  stable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select jsonb_build_object(
-    'reference', job.reference, 'bet_key', job.bet_key, 'attempt', job.attempts, 'stake', job.stake,
-    'row', job.wallet_change, 'policy', job.policy,
-    'spent', case when job.limited then purple_flea.spent(job.agent_id, job.bet_day, job.reference) end
-  )
-$$;
-comment on function purple_flea.handed_out(purple_flea.jobs) is 'A claimed job as JSON.';
-revoke all on function purple_flea.handed_out(purple_flea.jobs) from public, anon, authenticated, service_role, purple_flea_worker;
-
 -- What there is to say about a deposit that somebody asks for.
 create or replace function purple_flea.answer(asked text, claim uuid, holding boolean) returns jsonb
   language plpgsql
@@ -261,7 +253,11 @@ begin
     where j.reference = any (picked)
       and w.id = j.wallet_change_id and e.agent_id = j.agent_id and p.id = e.policy_id;
   end if;
-  select coalesce(jsonb_agg(purple_flea.handed_out(j)), '[]'), min(j.lease_until) into claimed, lease_end
+  select coalesce(jsonb_agg(jsonb_build_object(
+      'reference', j.reference, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
+      'row', j.wallet_change, 'policy', j.policy,
+      'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end
+    )), '[]'), min(j.lease_until) into claimed, lease_end
   from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed';
   return jsonb_build_object(
     'token',    claim_token,

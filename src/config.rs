@@ -75,7 +75,7 @@ pub const SUPABASE_KEY: Setting = secret("supabase_key");
 /// `purple_flea_worker` the project's `anon` key.
 pub const SUPABASE_APIKEY: Setting = secret("supabase_apikey");
 /// Most bets that are under way at once for one doorbell, and so the most that one claim takes: 1 to 100.
-pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "32");
+pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "64");
 /// `true` answers a doorbell that prefers it (`Prefer: respond-async`, as ours do) at once with 202, and goes on
 /// afterwards. Only for hosts that do not cut work off after the reply: Spin and Wasmtime do not.
 pub const AFTER_REPLY: Setting = setting("after_reply", "false");

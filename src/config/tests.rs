@@ -141,7 +141,7 @@ fn the_list_of_settings_is_whole() {
 fn the_ledgers_settings_are_there_together_or_not_at_all() {
     let (url, key) = (("supabase_url", "https://project.supabase.co"), ("supabase_key", "a.b.c"));
     assert!(with(&[]).unwrap().ledger.is_none());
-    assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().bets_at_once, 32);
+    assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().bets_at_once, 64);
     assert_eq!(names(with(&[url])), ["supabase_key"]);
     assert_eq!(names(with(&[key])), ["supabase_url"]);
     assert_eq!(names(with(&[("supabase_apikey", "anon")])), ["supabase_url", "supabase_key"]);
