@@ -90,7 +90,7 @@ begin
   if job.state = 'claimed' or (job.state in ('unknown', 'pending') and new_state = 'executed') then
     perform purple_flea.apply(job, new_state, outcome, 'worker');
     return 'settled';
-  elsif job.state = 'unknown' and new_state = 'unknown' and outcome ->> 'reason' in ('not_found', 'no_history') then
+  elsif job.state = 'unknown' and new_state = 'unknown' and outcome ->> 'reason' in ('not_found', 'no_history', 'history_too_long', 'history_unreadable') then
     -- Looked for in vain, which proves nothing. Later, and less and less often, it is looked for again.
     update purple_flea.jobs j
     set reason    = outcome ->> 'reason',

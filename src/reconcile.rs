@@ -1,7 +1,9 @@
 //! Looks unknown bets up in Purple Flea's history: `POST /reconcile`, and the end of a drain when some are due.
 //!
-//! A bet that is found was executed, with the outcome that stands there. One that is not found stays unknown: a bet
-//! has been seen to move money and leave no row. Only an operator may release it.
+//! A bet that is found was executed, with the outcome that stands there. Any other stays unknown, with what is known:
+//! `not_found` (the history was read to its end; a bet has been seen to move money and leave no row),
+//! `history_too_long` (it was not), `history_unreadable` (a row of the bet is there and does not say how it ended),
+//! `no_history` (the dialect has none). Only an operator may release it.
 
 use crate::{
     config::Settings,
@@ -15,7 +17,7 @@ use crate::{
     problem::Problem,
     purple_flea::{
         Api,
-        history::{Found, HistoryError},
+        history::{Found, History, HistoryError},
     },
     trade,
 };
@@ -24,7 +26,7 @@ use serde_json::{
     json,
     value::{RawValue, to_raw_value},
 };
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 /// Most rounds of `POST /reconcile`: each looks up to 50 jobs up.
 pub const ROUNDS_LIMIT: usize = 20;
@@ -84,12 +86,16 @@ async fn look_up(
 ) -> Result<Vec<Settlement>, Problem> {
     if settings.purple_flea.api == Api::Gateway {
         // That dialect has no history. An operator has to ask Purple Flea.
-        return Ok(jobs.iter().map(|job| not_found(job, "no_history")).collect());
+        return Ok(jobs.iter().map(|job| still_unknown(job, "no_history")).collect());
     }
     jobs.sort_by_key(|job| job.from_s);
     let together = |one: &Lookup, next: &Lookup| next.until_s.saturating_sub(one.from_s) <= WINDOW_S;
     let mut settlements = Vec::new();
     for jobs in jobs.chunk_by(together) {
+        if outside.monotonic() >= until {
+            // The others were not looked for, so nothing is said of them: they come up again.
+            break;
+        }
         let keys: Vec<&str> = jobs.iter().map(|job| job.bet_key.as_str()).collect();
         let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
         let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
@@ -101,19 +107,23 @@ async fn look_up(
 
 /// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any
 /// other a conflict that somebody has to look at.
-fn settle(job: &Lookup, history: &HashMap<String, Vec<Found>>) -> Vec<Settlement> {
-    let Some(found) = history.get(&job.bet_key) else {
-        return vec![not_found(job, "not_found")];
+fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
+    let Some(bets) = history.bets.get(&job.bet_key) else {
+        let reason = if history.whole { "not_found" } else { "history_too_long" };
+        return vec![still_unknown(job, reason)];
     };
-    let settled = found.iter().map(|Found { wager, outcome }| {
-        let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
-        let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
-        settlement(job, State::Executed, result)
+    let settled = bets.iter().map(|bet| match bet {
+        Some(Found { wager, outcome }) => {
+            let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
+            let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
+            settlement(job, State::Executed, result)
+        }
+        None => still_unknown(job, "history_unreadable"),
     });
     settled.collect()
 }
 
-fn not_found(job: &Lookup, reason: &str) -> Settlement {
+fn still_unknown(job: &Lookup, reason: &str) -> Settlement {
     let result = json!({ "status": "unknown", "reason": reason });
     settlement(job, State::Unknown, to_raw_value(&result).unwrap_or_default())
 }

@@ -19,11 +19,21 @@ const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// Rows of a full page: there may be more behind it.
 const PAGE_ROWS: usize = 10_000;
 
-/// Most pages of one look-up. What is not found by then stays unknown.
+/// Most pages of one look-up: 200,000 bets within some hours.
 const PAGES_LIMIT: usize = 20;
 
 /// How far Purple Flea's clock may be off, in seconds: what is looked for this long before and after.
 const CLOCK_SKEW_S: u64 = 300;
+
+/// What was read of the history.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The wanted bets that stand there, by their `client_seed`, the oldest first. `None` is a row that is there and
+    /// does not say how its bet ended.
+    pub bets: HashMap<String, Vec<Option<Found>>>,
+    /// Whether it was read to its end: only then is what was not found not there.
+    pub whole: bool,
+}
 
 /// A bet that stands in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +55,7 @@ pub enum HistoryError {
 
 impl PurpleFlea {
     /// Every bet between two times (Unix seconds) by its `client_seed`, of those that are wanted; should one have been
-    /// made more than once, all of them, the oldest first. No page is asked for after `deadline`, on the monotonic
-    /// clock; what is not found by then is not found.
+    /// made more than once, all of them. No page but the first is asked for after `deadline`, on the monotonic clock.
     pub async fn history(
         &self,
         from_s: u64,
@@ -54,37 +63,29 @@ impl PurpleFlea {
         wanted: &[&str],
         deadline: Duration,
         outside: &impl Outside,
-    ) -> Result<HashMap<String, Vec<Found>>, HistoryError> {
+    ) -> Result<History, HistoryError> {
         let since = iso(from_s.saturating_sub(CLOCK_SKEW_S));
         let mut until = iso(until_s.saturating_add(CLOCK_SKEW_S));
-        let mut found: HashMap<String, Vec<Found>> = HashMap::new();
+        let mut history = History::default();
         for _ in 0..PAGES_LIMIT {
-            if outside.monotonic() >= deadline {
-                break;
-            }
             let page = self.page(&since, &until, outside).await?;
-            let mut oldest = None;
-            for row in &page.rows {
-                if wanted.contains(&row.client_seed.as_str())
-                    && let Some(bet) = row.bet()
-                {
-                    let bets = found.entry(row.client_seed.clone()).or_default();
-                    // Pages overlap.
-                    if !bets.contains(&bet) {
-                        bets.insert(0, bet);
-                    }
+            for row in page.rows.iter().filter(|row| wanted.contains(&row.client_seed.as_str())) {
+                let (bet, bets) = (row.bet(), history.bets.entry(row.client_seed.clone()).or_default());
+                // Pages overlap.
+                if !bets.contains(&bet) {
+                    bets.insert(0, bet);
                 }
-                oldest = Some(row.at.clone());
             }
-            let next = oldest.and_then(|at| humantime::parse_rfc3339_weak(&at).ok()).map(in_iso);
-            match next {
+            let oldest = page.rows.last().and_then(|row| humantime::parse_rfc3339_weak(&row.at).ok());
+            history.whole = page.last;
+            match oldest.map(in_iso) {
                 // Times are whole seconds, so a page's last second is asked for again. One that holds a whole page
-                // cannot be seen to its end: what is not found by then stays unknown.
-                Some(next) if !page.last && next != until => until = next,
+                // cannot be seen to its end.
+                Some(next) if !page.last && next != until && outside.monotonic() < deadline => until = next,
                 _ => break,
             }
         }
-        Ok(found)
+        Ok(history)
     }
 
     async fn page(&self, since: &str, until: &str, outside: &impl Outside) -> Result<Page, HistoryError> {
@@ -188,7 +189,13 @@ fn in_iso(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        log::Line,
+        outside::{Answer, SendError},
+    };
+    use futures::FutureExt;
     use proptest::prelude::*;
+    use std::cell::RefCell;
 
     const HEADER: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc\r\n";
 
@@ -219,6 +226,78 @@ mod tests {
         for text in ["", "<html>", "{\"error\":\"x\"}", "bet_id,won\r\n"] {
             assert!(Page::read(text.as_bytes(), true).is_none(), "{text}");
         }
+    }
+
+    /// Purple Flea's pages, one after the other; each takes a second.
+    struct Pages(RefCell<Vec<String>>, usize);
+
+    impl Outside for Pages {
+        async fn send(&self, _: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
+            let page = self.0.borrow_mut().pop().ok_or(SendError::TimedOut)?;
+            let (head, body) = http::Response::new(page.into_bytes()).into_parts();
+            Ok(Answer { head, body, whole: true })
+        }
+
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(u64::try_from(self.1 - self.0.borrow().len()).unwrap())
+        }
+
+        async fn sleep(&self, _: Duration) {}
+
+        fn random(&self) -> u128 {
+            0
+        }
+
+        fn log(&self, _: &Line) {}
+    }
+
+    /// Reads pages of so many rows each, by the seconds of their bets, and looks for `bet-0` and `bet-1`.
+    fn read(pages: &[&[usize]], deadline_s: u64) -> (Vec<(String, usize)>, bool) {
+        let row = |second: &usize| {
+            let won = if *second == 1 { "perhaps" } else { "true" };
+            format!("id,crash,5,7.5,2.5,1.5,{won},ab,bet-{second},0,cd,2026-11-21T02:28:{second:02}Z\r\n")
+        };
+        let page =
+            |rows: &&[usize]| HEADER.to_owned() + &rows.iter().map(row).collect::<String>() + &filled(rows);
+        let outside = Pages(RefCell::new(pages.iter().rev().map(page).collect()), pages.len());
+        let settings = crate::config::check(|name| match name {
+            "purple_flea_url" => Some("https://purple-flea.test".to_owned()),
+            "purple_flea_key" => Some("key".to_owned()),
+            "webhook_token" => Some("0123456789abcdef".to_owned()),
+            _ => None,
+        });
+        let purple_flea = settings.unwrap().purple_flea;
+        let history =
+            purple_flea.history(0, 0, &["bet-0", "bet-1"], Duration::from_secs(deadline_s), &outside);
+        let history = history.now_or_never().unwrap().unwrap();
+        let mut found: Vec<_> =
+            history.bets.into_iter().map(|(key, bets)| (key, bets.iter().flatten().count())).collect();
+        found.sort();
+        (found, history.whole)
+    }
+
+    /// What makes a page of two rows or more a full one: the same second again and again.
+    fn filled(rows: &[usize]) -> String {
+        let Some(last) = rows.get(1) else { return String::new() };
+        let row = format!("id,crash,5,5,0,1,true,ab,else,0,cd,2026-11-21T02:28:{last:02}Z\r\n");
+        row.repeat(PAGE_ROWS - rows.len())
+    }
+
+    #[test]
+    fn only_a_history_that_was_read_to_its_end_says_what_is_not_there() {
+        assert_eq!(read(&[&[9]], 60), (vec![], true));
+        let there = ("bet-0".to_owned(), 1);
+        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 60), (vec![there.clone()], true));
+        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 2), (vec![there], false), "the time was over");
+        assert_eq!(read(&[&[9, 8], &[8, 8], &[0]], 60), (vec![], false), "a second holds a whole page");
+        let many: Vec<[usize; 2]> = (0..PAGES_LIMIT + 1).map(|n| [60 - n, 59 - n]).collect();
+        let many: Vec<&[usize]> = many.iter().map(<[usize; 2]>::as_slice).collect();
+        assert_eq!(read(&many, 60), (vec![], false), "too many pages");
+        assert_eq!(read(&[&[1]], 60), (vec![("bet-1".to_owned(), 0)], true), "there, and not readable");
     }
 
     proptest! {
