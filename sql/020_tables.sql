@@ -9,7 +9,10 @@ create table if not exists public.agents (
   created_at timestamptz   default now()
 );
 alter table public.agents
-  add column if not exists owner_id uuid,
+  add column if not exists owner_id        uuid,
+  add column if not exists pf_agent_id     text,
+  add column if not exists referral_code   text,
+  add column if not exists orchestrator_id text references public.agents on delete restrict,
   alter column api_key    set default '',
   alter column balance    set not null,
   alter column status     set not null,
@@ -20,6 +23,9 @@ comment on column public.agents.id       is 'Purple Flea''s id of the agent.';
 comment on column public.agents.api_key  is 'The name of the secret that holds the agent''s Purple Flea key, never the key itself; empty while there is none.';
 comment on column public.agents.balance  is 'What the wallet held when it was last looked at, in US dollars.';
 comment on column public.agents.status   is 'idle, trading or offline.';
+comment on column public.agents.pf_agent_id     is 'What Purple Flea calls the agent, where that is not its id; registration finds out.';
+comment on column public.agents.referral_code   is 'The agent''s own referral code at Purple Flea.';
+comment on column public.agents.orchestrator_id is 'Who brought the agent in: who earns the referral.';
 comment on column public.agents.owner_id is 'Whose agent it is (auth.users.id): who may read its rows. Null: nobody but the service.';
 
 create table if not exists public.wallet_changes (
@@ -49,18 +55,30 @@ create table if not exists public.trade_results (
   created_at timestamptz   default now()
 );
 alter table public.trade_results
-  add column if not exists reference text,
-  add column if not exists bet_id    text,
+  add column if not exists reference   text,
+  add column if not exists bet_id      text,
+  add column if not exists market      text,
+  add column if not exists direction   text,
+  add column if not exists entry_price numeric,
+  add column if not exists position_id text,
+  add column if not exists order_id    text,
+  add column if not exists proof       jsonb,
   alter column agent_id   set not null,
   alter column created_at set not null;
 
-comment on table  public.trade_results           is 'How bets ended: at most one row for each deposit.';
-comment on column public.trade_results.game      is 'crash, coin-flip or hi-lo.';
-comment on column public.trade_results.wager     is 'What was staked, in US dollars.';
+comment on table  public.trade_results           is 'How bets ended and what trades were opened: at most one row for each deposit.';
+comment on column public.trade_results.game      is 'crash, coin-flip or hi-lo; null for a trade.';
+comment on column public.trade_results.wager     is 'What was staked, in US dollars; of a trade, its size.';
 comment on column public.trade_results.outcome   is 'win or loss.';
 comment on column public.trade_results.payout    is 'What was paid, the stake included, in US dollars; 0 for a loss; null where a win does not say.';
 comment on column public.trade_results.reference is 'Which job led to it: wallet-change-<id> for a deposit. Null for rows that are older than the ledger.';
 comment on column public.trade_results.bet_id    is 'Purple Flea''s name for the bet.';
+comment on column public.trade_results.market      is 'What was traded.';
+comment on column public.trade_results.direction   is 'long or short, of a trade.';
+comment on column public.trade_results.entry_price is 'What it was opened at, where Purple Flea says so.';
+comment on column public.trade_results.position_id is 'Purple Flea''s name for the position.';
+comment on column public.trade_results.order_id    is 'Purple Flea''s name for the order.';
+comment on column public.trade_results.proof       is 'What the bet can be checked by once its server seed is revealed: server_seed_hash, client_seed, nonce, result_hash.';
 
 create table if not exists public.escrow_requests (
   id           bigserial     primary key,
@@ -117,6 +135,7 @@ $$;
 
 -- For the foreign keys, and for the policies that ask which agents are whose.
 create index if not exists agents_owner_id_idx             on public.agents          (owner_id);
+create index if not exists agents_orchestrator_id_idx      on public.agents          (orchestrator_id);
 create index if not exists wallet_changes_agent_id_idx     on public.wallet_changes  (agent_id);
 create index if not exists trade_results_agent_id_idx      on public.trade_results   (agent_id);
 create index if not exists escrow_requests_sender_id_idx   on public.escrow_requests (sender_id);

@@ -19,7 +19,7 @@ grant usage on sequence public.wallet_changes_id_seq, public.trade_results_id_se
   to service_role;
 
 -- By column: row-level security hides rows, not columns, and api_key names a secret.
-grant select (id, balance, status, created_at, owner_id) on public.agents to authenticated;
+grant select (id, balance, status, created_at, owner_id, pf_agent_id, referral_code, orchestrator_id) on public.agents to authenticated;
 grant select on public.wallet_changes, public.trade_results, public.escrow_requests to authenticated;
 
 drop policy if exists agents_owner_reads on public.agents;

@@ -4,6 +4,7 @@
 --   purple_flea_function_url    where the trigger posts to: https://…/execute-trade
 --   purple_flea_webhook_secret  what it signs with: whsec_<base64>, one of the function's webhook_secrets
 --   <agents.api_key>            an agent's own Purple Flea key
+--   <agents.api_key>.trading    its key for trading, where that is another
 
 do $$
 begin
@@ -63,3 +64,33 @@ end;
 $$;
 comment on function purple_flea.set_secret(text, text) is 'Sets a secret by name, in Vault where there is one. For the owner only.';
 revoke all on function purple_flea.set_secret(text, text) from public, anon, authenticated, service_role;
+
+-- An agent's own key, for a call: trading has keys of its own where there is a secret with ".trading" behind the name.
+create or replace function purple_flea.agent_key(named text, call text) returns text
+  language sql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(case when call in ('trade', 'order') then purple_flea.secret(named || '.trading') end, purple_flea.secret(named))
+$$;
+comment on function purple_flea.agent_key(text, text) is 'The key that an agent''s own calls are made with, or null while there is none.';
+revoke all on function purple_flea.agent_key(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Keeps a key that a registration brought, under the name that the agent's row gives. It goes nowhere else.
+create or replace function purple_flea.keep_key(agent text, key text) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  named text := (select coalesce(nullif(a.api_key, ''), 'purple_flea_agent_' || a.id) from public.agents a where a.id = agent);
+begin
+  -- First the key, then the row that names it: a row whose key is not there asks for a registration.
+  perform purple_flea.set_secret(named, key);
+  update public.agents a set api_key = named where a.id = agent and a.api_key <> named;
+end;
+$$;
+comment on function purple_flea.keep_key(text, text) is 'Keeps an agent''s own key as the secret that its row names.';
+revoke all on function purple_flea.keep_key(text, text) from public, anon, authenticated, service_role, purple_flea_worker;

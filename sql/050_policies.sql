@@ -14,21 +14,31 @@ create table if not exists purple_flea.trade_policies (
   daily_wager_limit numeric(12,4),
   daily_loss_limit  numeric(12,4),
   paused            boolean       not null default false,
+  market            text,
+  direction         text          not null default 'long',
+  size              numeric(12,4),
+  check_balance     boolean       not null default false,
+  balance_every     interval,
+  claim_faucet      boolean       not null default true,
   limited           boolean       not null generated always as (daily_wager_limit is not null or daily_loss_limit is not null) stored,
-  constraint trade_policies_game_check              check (game in ('crash', 'coin-flip')),
+  constraint trade_policies_game_check              check (game in ('crash', 'coin-flip') or (game = 'trade' and market is not null)),
   constraint trade_policies_cashout_at_check        check (cashout_at between 1.01 and 100 and cashout_at = trunc(cashout_at, 2)),
   constraint trade_policies_side_check              check (side in ('heads', 'tails')),
   constraint trade_policies_min_balance_check       check (min_balance >= 0 and min_balance <> 'NaN'),
   constraint trade_policies_min_change_check        check (min_change >= 0 and min_change <> 'NaN'),
   constraint trade_policies_wager_fraction_check    check (wager_fraction > 0 and wager_fraction <= 1),
   constraint trade_policies_max_wager_check         check (max_wager >= 0.01 and max_wager <> 'NaN'),
+  constraint trade_policies_market_check            check (market ~ '^[A-Za-z0-9._:/-]{1,20}$'),
+  constraint trade_policies_direction_check         check (direction in ('long', 'short')),
+  constraint trade_policies_size_check              check (size >= 0.01 and size <> 'NaN'),
+  constraint trade_policies_balance_every_check     check (balance_every >= interval '1 minute'),
   constraint trade_policies_daily_wager_limit_check check (daily_wager_limit >= 0 and daily_wager_limit <> 'NaN'),
   constraint trade_policies_daily_loss_limit_check  check (daily_loss_limit >= 0 and daily_loss_limit <> 'NaN')
 );
 
 comment on table  purple_flea.trade_policies                   is 'The rules for bets: a row for everybody (agent_id null), and one for each agent with other rules.';
 comment on column purple_flea.trade_policies.agent_id          is 'Whose rules; null: everybody''s.';
-comment on column purple_flea.trade_policies.game              is 'crash or coin-flip.';
+comment on column purple_flea.trade_policies.game              is 'What deposits are bet on: crash, coin-flip or trade.';
 comment on column purple_flea.trade_policies.cashout_at        is 'The multiplier at which a crash bet cashes out: 1.01 to 100, at most 2 decimals.';
 comment on column purple_flea.trade_policies.side              is 'heads or tails, for a coin-flip.';
 comment on column purple_flea.trade_policies.min_balance       is 'The smallest balance, in US dollars, that is bet from.';
@@ -38,6 +48,12 @@ comment on column purple_flea.trade_policies.max_wager         is 'The most, in 
 comment on column purple_flea.trade_policies.daily_wager_limit is 'The most, in US dollars, that one agent may stake in a UTC day; null: no limit.';
 comment on column purple_flea.trade_policies.daily_loss_limit  is 'The most, in US dollars, that one agent may lose in a UTC day, wins set off; null: no limit.';
 comment on column purple_flea.trade_policies.paused            is 'Holds back bets: deposits wait, and do not grow old meanwhile.';
+comment on column purple_flea.trade_policies.market            is 'What is traded, for a trade: BTC, ETH-USD, TSLA.';
+comment on column purple_flea.trade_policies.direction         is 'long or short, for a trade.';
+comment on column purple_flea.trade_policies.size              is 'How much, in US dollars, a trade opens; null: as much as a wager would be.';
+comment on column purple_flea.trade_policies.check_balance     is 'Whether Purple Flea is asked for the balance before a bet, so that none is sent that it would refuse.';
+comment on column purple_flea.trade_policies.balance_every     is 'How often the agent''s balance is looked at by itself; null: never.';
+comment on column purple_flea.trade_policies.claim_faucet      is 'Whether a new agent claims the faucet. Everybody''s row counts, as a new agent has none of its own.';
 comment on column purple_flea.trade_policies.limited           is 'Whether there is a daily limit: then one bet is made after the other, so that each sees what the last one did.';
 
 revoke all on purple_flea.trade_policies from public, anon, authenticated, service_role, purple_flea_worker;
@@ -48,11 +64,12 @@ insert into purple_flea.trade_policies (agent_id) values (null) on conflict (age
 -- Which row judges an agent, and whether its bets are held back.
 create or replace view purple_flea.effective_policies as
   select a.id as agent_id, coalesce(own.id, everybodys.id) as policy_id, coalesce(own.limited, everybodys.limited) as limited,
-         everybodys.paused or coalesce(own.paused, false) as paused
+         everybodys.paused or coalesce(own.paused, false) as paused, coalesce(own.game, everybodys.game) as game,
+         a.api_key as account
   from public.agents a
   left join purple_flea.trade_policies own on own.agent_id = a.id
   join purple_flea.trade_policies everybodys on everybodys.agent_id is null;
-comment on view purple_flea.effective_policies is 'Which policy each agent is judged by, and whether its bets are held back.';
+comment on view purple_flea.effective_policies is 'Which policy each agent is judged by, whether its bets are held back, and whose key they are made with (empty: everybody''s).';
 revoke all on purple_flea.effective_policies from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.keep_everybodys_policy() returns trigger
@@ -82,7 +99,9 @@ create or replace function purple_flea.stake(new_balance numeric, policy purple_
   set search_path = pg_catalog, pg_temp
 as $$
   -- least() passes over a max_wager that is null.
-  select case when new_balance is null then 0
+  select case
+    when new_balance is null then 0
+    when policy.game = 'trade' and policy.size is not null then least(policy.size, trunc(policy.max_wager, 2))
     else greatest(0, least(round(new_balance * policy.wager_fraction, 2), trunc(new_balance, 2), trunc(policy.max_wager, 2)))
   end
 $$;

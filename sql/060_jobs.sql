@@ -1,4 +1,4 @@
--- The ledger: one job for each deposit, made in the deposit's own transaction. What happens to it is a machine of
+-- The ledger: one job for each thing to do once, a deposit's bet first of all, made in the transaction that asks for it. What happens to it is a machine of
 -- seven states, which the constraint jobs_transition_check holds; ARCHITECTURE.md draws it.
 
 -- Every wait of the ledger, in one place.
@@ -19,10 +19,24 @@ $$;
 comment on function purple_flea.timing() is 'Every wait of the ledger.';
 revoke all on function purple_flea.timing() from public, anon, authenticated, service_role, purple_flea_worker;
 
+-- What Purple Flea does at most once, however often it is asked: of these nothing is ever unknown, they are asked again.
+-- A second registration makes a second account, which costs nothing; the first one's key would be lost anyway.
+create or replace function purple_flea.is_repeatable(kind text) returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select kind in ('registration', 'faucet', 'balance', 'escrow_release', 'escrow_cancel')
+$$;
+comment on function purple_flea.is_repeatable(text) is 'Whether asking for it twice does no harm.';
+revoke all on function purple_flea.is_repeatable(text) from public, anon, authenticated, service_role, purple_flea_worker;
+
 create table if not exists purple_flea.jobs (
   reference        text          primary key,
   bet_key          text          not null unique,
-  wallet_change_id bigint        not null unique references public.wallet_changes on delete restrict,
+  kind             text          not null default 'deposit',
+  wallet_change_id bigint        unique references public.wallet_changes on delete restrict,
+  escrow_id        bigint        references public.escrow_requests on delete restrict,
   agent_id         text          not null references public.agents on delete restrict,
   state            text          not null default 'pending',
   previous_state   text,
@@ -37,15 +51,19 @@ create table if not exists purple_flea.jobs (
   claimed_at       timestamptz,
   lease_until      timestamptz,
   lookup_at        timestamptz,
-  wallet_change    jsonb,
+  request          jsonb,
   policy           jsonb,
   stake            numeric(12,4),
   bet_day          date,
   limited          boolean       not null default false,
+  holds_slot       boolean       not null default false,
   wager            numeric(12,4),
   payout           numeric(12,4),
   result           jsonb,
   constraint jobs_reference_check  check (reference ~ '^[A-Za-z0-9._:-]{1,64}$' and bet_key ~ '^[A-Za-z0-9._:-]{1,64}$'),
+  -- What can be asked of Purple Flea, and what row asks for it.
+  constraint jobs_kind_check       check (kind in ('deposit', 'trade', 'order', 'registration', 'faucet', 'balance', 'escrow', 'escrow_release', 'escrow_cancel')),
+  constraint jobs_subject_check    check ((kind = 'deposit') = (wallet_change_id is not null) and (kind like 'escrow%') = (escrow_id is not null)),
   constraint jobs_state_check      check (state in ('pending', 'claimed', 'executed', 'skipped', 'rejected', 'unknown', 'dead')),
   constraint jobs_changed_by_check check (changed_by in ('depositor', 'worker', 'sweeper', 'operator')),
   -- The machine: which state may follow which, and by whom.
@@ -66,16 +84,24 @@ create table if not exists purple_flea.jobs (
   ),
   -- And what each state is known by.
   constraint jobs_claimed_check  check (state <> 'claimed'  or (token is not null and claimed_at is not null and lease_until is not null
-                                                                and wallet_change is not null and policy is not null and bet_day is not null)),
+                                                                and request is not null)),
   constraint jobs_unknown_check  check (state <> 'unknown'  or (token is not null and claimed_at is not null and lookup_at is not null
-                                                                and reason is not null and bet_day is not null)),
-  constraint jobs_executed_check check (state <> 'executed' or (result is not null and wager is not null and wager > 0 and bet_day is not null)),
+                                                                and reason is not null)),
+  constraint jobs_executed_check check (state <> 'executed' or result is not null),
+  -- What stakes money counts on its day.
+  constraint jobs_stake_check    check (kind not in ('deposit', 'trade', 'order') or (
+                                          (state <> 'claimed' or policy is not null)
+                                          and (state not in ('claimed', 'unknown', 'executed') or bet_day is not null)
+                                          and (state <> 'executed' or (wager is not null and wager > 0)))),
   constraint jobs_settled_check  check (state not in ('skipped', 'rejected', 'dead') or reason is not null),
   constraint jobs_attempts_check check (attempts >= 0)
 );
 
-comment on table  purple_flea.jobs                  is 'One row for each thing to do once: a deposit''s bet.';
-comment on column purple_flea.jobs.reference        is 'What people, logs and notifications call it: wallet-change-<id>.';
+comment on table  purple_flea.jobs                  is 'One row for each thing to do once: a deposit''s bet, an agent''s registration, a step of an escrow.';
+comment on column purple_flea.jobs.reference        is 'What people, logs and notifications call it: wallet-change-<id> for a deposit.';
+comment on column purple_flea.jobs.kind             is 'What is to be done: deposit (its bet), trade, order, registration, faucet, balance, escrow (its creation), escrow_release, escrow_cancel.';
+comment on column purple_flea.jobs.wallet_change_id is 'The deposit that it is about.';
+comment on column purple_flea.jobs.escrow_id        is 'The row of escrow_requests that it is about.';
 comment on column purple_flea.jobs.bet_key          is 'What Purple Flea is given with the bet, the same on every attempt; random, because ids repeat after a restore and a seed must not be guessed.';
 comment on column purple_flea.jobs.state            is 'pending, claimed, executed, skipped, rejected, unknown or dead.';
 comment on column purple_flea.jobs.previous_state   is 'The state before; set by a trigger.';
@@ -87,11 +113,12 @@ comment on column purple_flea.jobs.expires_at       is 'Dead if it is still pend
 comment on column purple_flea.jobs.token            is 'The last claim''s.';
 comment on column purple_flea.jobs.lease_until      is 'Until when the claimant alone may act; after it nobody knows what it did.';
 comment on column purple_flea.jobs.lookup_at        is 'When an unknown one is to be looked up at Purple Flea.';
-comment on column purple_flea.jobs.wallet_change    is 'The deposit''s row as it was claimed.';
+comment on column purple_flea.jobs.request          is 'What is asked for; of a deposit, its row as it was claimed.';
 comment on column purple_flea.jobs.policy           is 'The policy as it was claimed.';
 comment on column purple_flea.jobs.stake            is 'The most that the bet can cost, in US dollars.';
 comment on column purple_flea.jobs.bet_day          is 'The UTC day of the claim, whose limits the bet counts against.';
 comment on column purple_flea.jobs.limited          is 'Whether the policy that it was claimed under has a daily limit.';
+comment on column purple_flea.jobs.holds_slot       is 'Whether its call counts against one of Purple Flea''s limits.';
 comment on column purple_flea.jobs.result           is 'The last outcome that was reported, as it was reported.';
 
 -- What waits, in the order it is due; what is under way; what is to be looked up. Each stays as small as its work.
@@ -103,6 +130,11 @@ create index if not exists jobs_agent_due_idx on purple_flea.jobs (agent_id, due
 create index if not exists jobs_lookup_idx    on purple_flea.jobs (lookup_at)          where state = 'unknown';
 create index if not exists jobs_agent_id_idx  on purple_flea.jobs (agent_id, bet_day);
 -- The last word on "one at a time" for agents with a daily limit.
+-- Each of these once, whatever asks for it how often.
+create unique index if not exists jobs_escrow_idx       on purple_flea.jobs (escrow_id, kind) where escrow_id is not null;
+create unique index if not exists jobs_registration_idx on purple_flea.jobs (agent_id) where kind = 'registration' and state not in ('skipped', 'rejected', 'dead');
+create unique index if not exists jobs_faucet_idx       on purple_flea.jobs (agent_id) where kind = 'faucet';
+create unique index if not exists jobs_balance_idx      on purple_flea.jobs (agent_id) where kind = 'balance' and state in ('pending', 'claimed');
 create unique index if not exists jobs_one_at_a_time_idx on purple_flea.jobs (agent_id) where state = 'claimed' and limited;
 
 create table if not exists purple_flea.job_events (
@@ -152,8 +184,8 @@ begin
   if tg_op = 'DELETE' then
     raise exception 'a job cannot be deleted: its deposit would be bet on again';
   end if;
-  if (new.reference, new.bet_key, new.wallet_change_id, new.agent_id) is distinct from
-     (old.reference, old.bet_key, old.wallet_change_id, old.agent_id) then
+  if (new.reference, new.bet_key, new.kind, new.wallet_change_id, new.escrow_id, new.agent_id) is distinct from
+     (old.reference, old.bet_key, old.kind, old.wallet_change_id, old.escrow_id, old.agent_id) then
     raise exception 'a job''s names cannot change';
   end if;
   if old.state in ('executed', 'skipped', 'rejected', 'dead') and new is distinct from old then

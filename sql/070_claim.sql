@@ -19,9 +19,11 @@ begin
   timing := purple_flea.timing();
   -- Looked for first, because it is seldom there, and an update costs even then.
   if exists (select from purple_flea.jobs late where late.state = 'claimed' and late.lease_until < statement_timestamp()) then
-    -- Nobody knows what became of a claim whose time ran out.
+    -- Nobody knows what became of a claim whose time ran out; what may be asked again is.
     update purple_flea.jobs j
-    set state = 'unknown', changed_by = 'sweeper', reason = 'lease_ran_out', lookup_at = j.lease_until + timing.lookup_wait
+    set state = case when purple_flea.is_repeatable(j.kind) then 'pending' else 'unknown' end,
+        changed_by = 'sweeper', reason = 'lease_ran_out', due_at = clock_timestamp(),
+        lookup_at = case when not purple_flea.is_repeatable(j.kind) then j.lease_until + timing.lookup_wait end
     where j.reference in (
       select late.reference from purple_flea.jobs late
       where late.state = 'claimed' and late.lease_until < statement_timestamp()
@@ -55,7 +57,7 @@ revoke all on function purple_flea.expire(boolean) from public, anon, authentica
 
 -- Which jobs could be claimed now, those that were asked for first. Of an agent with a daily limit: one, and none while
 -- another is under way.
-create or replace function purple_flea.pick_jobs(wanted text[], most integer) returns text[]
+create or replace function purple_flea.pick_jobs(wanted text[], most integer, exhausted jsonb) returns text[]
   language plpgsql
   volatile
   security invoker
@@ -121,6 +123,7 @@ begin
     select j.reference from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
     where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp()
+      and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
     limit most - cardinality(picked) for update of j skip locked
   ) as asked;
 
@@ -129,13 +132,14 @@ begin
     select j.reference from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
     where j.state = 'pending' and j.due_at <= statement_timestamp() and j.reference <> all (picked)
+      and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
     order by j.due_at limit most - cardinality(picked) for update of j skip locked
   ) as due;
   return picked;
 end;
 $$;
-comment on function purple_flea.pick_jobs(text[], integer) is 'Locks the jobs that are to be claimed next.';
-revoke all on function purple_flea.pick_jobs(text[], integer) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.pick_jobs(text[], integer, jsonb) is 'Locks the jobs that are to be claimed next.';
+revoke all on function purple_flea.pick_jobs(text[], integer, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.is_due() returns boolean
   language plpgsql
@@ -164,7 +168,8 @@ create or replace function purple_flea.spent(agent text, on_day date, but_for te
 as $$
   select jsonb_build_object(
     'wagered', coalesce(sum(wager) filter (where state = 'executed'), 0),
-    'lost',    coalesce(sum(wager - coalesce(payout, wager)) filter (where state = 'executed'), 0),
+    -- Of a trade nobody tells what it lost: all of it counts. (A win without a payout lost nothing.)
+    'lost',    coalesce(sum(wager - case when result ? 'market' then 0 else coalesce(payout, wager) end) filter (where state = 'executed'), 0),
     'open',    coalesce(sum(stake) filter (where state in ('claimed', 'unknown')), 0)
   )
   from purple_flea.jobs
@@ -174,23 +179,30 @@ comment on function purple_flea.spent(text, date, text) is 'What an agent staked
 revoke all on function purple_flea.spent(text, date, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- What there is to say about a deposit that somebody asks for.
-create or replace function purple_flea.answer(asked text, claim uuid, holding boolean) returns jsonb
+create or replace function purple_flea.answer(asked text, claim uuid, holding boolean, exhausted jsonb) returns jsonb
   language plpgsql
   volatile  -- sees what the claim has just done
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  job    purple_flea.jobs;
-  paused boolean;
-  wait_s integer;
+  job     purple_flea.jobs;
+  rules   purple_flea.effective_policies;
+  stopped boolean;
+  wait_s  integer;
 begin
   select * into job from purple_flea.jobs j where j.reference = asked;
   if not found then
     return jsonb_build_object('reference', asked, 'state', 'not_found');
   end if;
-  select p.paused into paused from purple_flea.effective_policies p where p.agent_id = job.agent_id;
+  select * into rules from purple_flea.effective_policies p where p.agent_id = job.agent_id;
+  stopped := job.state = 'pending' and purple_flea.is_stopped(job.kind, rules.game, rules.account, exhausted);
   wait_s := least(86400, greatest(1, ceil(extract(epoch from
     case job.state when 'claimed' then job.lease_until else job.due_at end - clock_timestamp()))));
+  if stopped then
+    wait_s := greatest(wait_s, ceil(extract(epoch from (
+      select max(e.value::timestamptz) from jsonb_each_text(exhausted) e
+      where e.key like replace(purple_flea.call_of(job.kind, rules.game), '_', '\_') || ' %') - clock_timestamp()))::integer);
+  end if;
   return jsonb_strip_nulls(jsonb_build_object(
     'reference', asked,
     'agent_id',  job.agent_id,
@@ -200,16 +212,21 @@ begin
       when job.state = 'pending' then 'waiting'
       else job.state
     end,
-    'reason', case when job.state = 'pending' and (paused or holding) then 'paused' else job.reason end,
+    'reason', case
+      when job.state = 'pending' and (rules.paused or holding) then 'paused'
+      when stopped then 'rate_limited'
+      else job.reason
+    end,
     'retry_after_s', case when job.state in ('claimed', 'pending') then wait_s end,
     'result', case when job.state in ('executed', 'skipped', 'rejected') then job.result end
   ));
 end;
 $$;
-comment on function purple_flea.answer(text, uuid, boolean) is 'What there is to say about one deposit.';
-revoke all on function purple_flea.answer(text, uuid, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.answer(text, uuid, boolean, jsonb) is 'What there is to say about one deposit.';
+revoke all on function purple_flea.answer(text, uuid, boolean, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
-create or replace function public.claim_jobs("references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid())
+create or replace function public.claim_jobs(
+  "references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid(), api text default 'gateway')
   returns jsonb
   language plpgsql
   volatile
@@ -224,6 +241,8 @@ declare
   wanted      text[]      := coalesce(claim_jobs."references", '{}');
   slots       integer     := coalesce(claim_jobs."limit", 0);
   claim_token uuid        := coalesce(claim_jobs.claim, gen_random_uuid());
+  exhausted   jsonb       := '{}';
+  limits      boolean;
   picked      text[];
   claim_time  timestamptz;
   claimed     jsonb;
@@ -237,38 +256,71 @@ begin
   -- Asked again with the same claim because the answer got lost: what it holds, and no more, even while the first one
   -- is still at it, or when all that it held is settled.
   perform pg_advisory_xact_lock(hashtextextended('purple_flea:' || claim_token, 1));
+  limits := exists (select from purple_flea.rate_limits l where l.api = claim_jobs.api) or exists (select from purple_flea.rate_stops);
+  if limits then
+    -- Two claims must not count the same free slot.
+    perform pg_advisory_xact_lock(hashtextextended('purple_flea:rate_slots', 2));
+    exhausted := purple_flea.exhausted(claim_jobs.api);
+  end if;
   if slots > 0 and not exists (
     select from purple_flea.job_events e where e.token = claim_token and e.to_state = 'claimed' and e.kind = 'transition'
   ) then
-    picked     := purple_flea.pick_jobs(wanted, slots);
+    picked     := purple_flea.pick_jobs(wanted, slots, exhausted);
     claim_time := clock_timestamp();
+    lease_end  := claim_time + (purple_flea.timing()).lease;
+    if limits then
+      picked := purple_flea.take_slots(picked, claim_jobs.api, exhausted, lease_end);
+    end if;
     update purple_flea.jobs j
     set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
-        token = claim_token, claimed_at = claim_time, lease_until = claim_time + (purple_flea.timing()).lease, lookup_at = null,
-        wallet_change = jsonb_build_object('id', w.id, 'agent_id', w.agent_id, 'change_type', w.change_type,
-          'change_amount', w.change_amount, 'new_balance', w.new_balance, 'created_at', w.created_at),
-        policy = to_jsonb(p) - 'id' - 'agent_id' - 'limited', stake = purple_flea.stake(w.new_balance, p),
-        bet_day = (claim_time at time zone 'UTC')::date, limited = p.limited, wager = null, payout = null, result = null
-    from public.wallet_changes w, purple_flea.effective_policies e, purple_flea.trade_policies p
-    where j.reference = any (picked)
-      and w.id = j.wallet_change_id and e.agent_id = j.agent_id and p.id = e.policy_id;
+        token = claim_token, claimed_at = claim_time, lease_until = lease_end, lookup_at = null,
+        request = case j.kind
+          when 'deposit' then jsonb_build_object('id', w.id, 'agent_id', w.agent_id, 'change_type', w.change_type,
+            'change_amount', w.change_amount, 'new_balance', w.new_balance, 'created_at', w.created_at)
+          else j.request
+        end,
+        policy = to_jsonb(p) - 'id' - 'agent_id' - 'limited',
+        stake = case
+          when j.kind = 'deposit' then purple_flea.stake(w.new_balance, p)
+          when j.kind in ('trade', 'order') then (j.request ->> 'size')::numeric
+        end,
+        bet_day = case when j.kind in ('deposit', 'trade', 'order') then (claim_time at time zone 'UTC')::date end,
+        limited = p.limited and j.kind in ('deposit', 'trade', 'order'),
+        holds_slot = limits and exists (select from purple_flea.rate_slots s where s.reference = j.reference),
+        wager = null, payout = null, result = null
+    from purple_flea.jobs t
+    left join public.wallet_changes w on w.id = t.wallet_change_id
+    join purple_flea.effective_policies e on e.agent_id = t.agent_id
+    join purple_flea.trade_policies p on p.id = e.policy_id
+    where t.reference = any (picked) and j.reference = t.reference;
   end if;
-  select coalesce(jsonb_agg(jsonb_build_object(
-      'reference', j.reference, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
-      'row', j.wallet_change, 'policy', j.policy,
-      'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end
-    )), '[]'), min(j.lease_until) into claimed, lease_end
-  from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed';
+  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+      'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
+      'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end,
+      'account', a.pf_agent_id,
+      -- Of what is not frozen: who the other side is by now, who is to earn the referral, and what there is to release.
+      'counterparty', case when j.kind = 'escrow' then (
+        select coalesce(r.pf_agent_id, r.id) from public.agents r where r.id = j.request ->> 'receiver_id') end,
+      'referral_code', case when j.kind in ('escrow', 'registration', 'faucet') then o.referral_code end,
+      'escrow', case when j.kind in ('escrow_release', 'escrow_cancel') then (
+        select jsonb_build_object('id', e.pf_escrow_id, 'status', e.status) from public.escrow_requests e where e.id = j.escrow_id) end,
+      'own_key', case when a.api_key <> '' then true end,
+      'key', case when a.api_key <> '' then purple_flea.agent_key(a.api_key, purple_flea.call_of(j.kind, j.policy ->> 'game')) end
+    )) || jsonb_build_object('row', j.request, 'policy', j.policy)), '[]'), min(j.lease_until) into claimed, lease_end
+  from purple_flea.jobs j
+  join public.agents a on a.id = j.agent_id
+  left join public.agents o on o.id = a.orchestrator_id
+  where j.token = claim_token and j.state = 'claimed';
   return jsonb_build_object(
     'token',    claim_token,
     'lease_ms', greatest(0, floor(extract(epoch from lease_end - clock_timestamp()) * 1000)::bigint),
     'jobs',     claimed,
-    'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0)) from unnest(wanted) as asked), '[]'),
+    'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0, exhausted)) from unnest(wanted) as asked), '[]'),
     'more',     slots > 0 and purple_flea.is_due(),
     'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp())
   );
 end;
 $$;
-comment on function public.claim_jobs(text[], integer, uuid) is 'Claims due jobs, those asked for first, and answers for every reference: claimed, in_flight, executed, skipped, rejected, unknown, dead, waiting or not_found.';
-revoke all on function public.claim_jobs(text[], integer, uuid) from public, anon, authenticated;
-grant execute on function public.claim_jobs(text[], integer, uuid) to service_role, purple_flea_worker;
+comment on function public.claim_jobs(text[], integer, uuid, text) is 'Claims due jobs, those asked for first, and answers for every reference: claimed, in_flight, executed, skipped, rejected, unknown, dead, waiting or not_found.';
+revoke all on function public.claim_jobs(text[], integer, uuid, text) from public, anon, authenticated;
+grant execute on function public.claim_jobs(text[], integer, uuid, text) to service_role, purple_flea_worker;

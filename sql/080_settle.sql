@@ -16,9 +16,12 @@ declare
   paid     numeric(12,4) := (outcome ->> 'payout')::numeric;
 begin
   timing := purple_flea.timing();
-  if new_state = 'executed' then
-    insert into public.trade_results (agent_id, game, wager, outcome, payout, reference, bet_id)
-    values (job.agent_id, outcome ->> 'game', staked, outcome ->> 'outcome', paid, job.reference, outcome ->> 'bet_id');
+  if new_state = 'executed' and job.kind in ('deposit', 'trade', 'order') then
+    insert into public.trade_results (agent_id, game, wager, outcome, payout, reference, bet_id,
+                                      market, direction, entry_price, position_id, order_id, proof)
+    values (job.agent_id, outcome ->> 'game', staked, outcome ->> 'outcome', paid, job.reference, outcome ->> 'bet_id',
+            outcome ->> 'market', outcome ->> 'direction', (outcome ->> 'entry_price')::numeric, outcome ->> 'position_id',
+            outcome ->> 'order_id', outcome -> 'proof');
   end if;
   -- Half of the wait is chance, so that what failed together does not come back together.
   wait := greatest(
@@ -38,11 +41,15 @@ begin
       result     = outcome,
       due_at     = case new_state when 'pending' then at + wait else j.due_at end,
       -- A released job that turns out to have been bet on counts on the day of its claim.
-      bet_day    = case when new_state in ('executed', 'unknown') then coalesce(j.bet_day, (j.claimed_at at time zone 'UTC')::date) end,
+      bet_day    = case when new_state in ('executed', 'unknown') and j.policy is not null and j.kind in ('deposit', 'trade', 'order')
+                     then coalesce(j.bet_day, (j.claimed_at at time zone 'UTC')::date) end,
       lookup_at  = case new_state when 'unknown' then j.lease_until + timing.lookup_wait end,
       wager      = case new_state when 'executed' then staked end,
       payout     = case new_state when 'executed' then paid end
   where j.reference = job.reference;
+  if outcome ? 'balance' then
+    update public.agents a set balance = (outcome ->> 'balance')::numeric, balance_at = at where a.id = job.agent_id;
+  end if;
   if new_state = 'executed' and staked > job.stake then
     perform purple_flea.note(job, 'alarm', 'staked_more_than_the_policy_allows', outcome, by_whom);
   end if;
@@ -112,7 +119,7 @@ $$;
 comment on function purple_flea.settle_as_last(purple_flea.jobs, text, jsonb) is 'What the last claimant''s report does to a job.';
 revoke all on function purple_flea.settle_as_last(purple_flea.jobs, text, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
-create or replace function public.settle_job(reference text, token uuid, state text, result jsonb) returns jsonb
+create or replace function public.settle_job(reference text, token uuid, state text, result jsonb, secret text default null) returns jsonb
   language plpgsql
   volatile
   security definer
@@ -133,6 +140,10 @@ begin
   if not found then
     return jsonb_build_object('reference', settle_job.reference, 'did', 'not_found');
   end if;
+  -- Asked again for what does no harm twice, rather than never known.
+  if settle_job.state = 'unknown' and purple_flea.is_repeatable(job.kind) then
+    settle_job.state := 'pending';
+  end if;
   if settle_job.token is distinct from job.token then
     if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.token = settle_job.token) then
       return jsonb_build_object('reference', job.reference, 'did', 'unknown_token');
@@ -149,6 +160,9 @@ begin
     return jsonb_build_object('reference', job.reference, 'did', did, 'state', job.state);
   end if;
   begin
+    if settle_job.secret is not null and settle_job.state = 'executed' and job.state in ('claimed', 'pending') then
+      perform purple_flea.keep_key(job.agent_id, settle_job.secret);
+    end if;
     did := purple_flea.settle_as_last(job, settle_job.state, settle_job.result);
   exception
     when deadlock_detected or serialization_failure or lock_not_available or insufficient_resources or operator_intervention then
@@ -172,9 +186,9 @@ begin
     'state', (select j.state from purple_flea.jobs j where j.reference = job.reference));
 end;
 $$;
-comment on function public.settle_job(text, uuid, text, jsonb) is 'Reports a claimed job''s outcome: settled, settled_before, too_late, conflict, late_answer, not_settled, unknown_token or not_found.';
-revoke all on function public.settle_job(text, uuid, text, jsonb) from public, anon, authenticated;
-grant execute on function public.settle_job(text, uuid, text, jsonb) to service_role, purple_flea_worker;
+comment on function public.settle_job(text, uuid, text, jsonb, text) is 'Reports a claimed job''s outcome, and a key that came with it: settled, settled_before, too_late, conflict, late_answer, not_settled, unknown_token or not_found.';
+revoke all on function public.settle_job(text, uuid, text, jsonb, text) from public, anon, authenticated;
+grant execute on function public.settle_job(text, uuid, text, jsonb, text) to service_role, purple_flea_worker;
 
 create or replace function public.settle_jobs(outcomes jsonb) returns jsonb
   language plpgsql
@@ -193,7 +207,8 @@ begin
   -- Always in the same order, so that two of these never wait for each other.
   for outcome in select o from jsonb_array_elements(outcomes) as o order by o ->> 'reference' loop
     begin
-      done := done || public.settle_job(outcome ->> 'reference', (outcome ->> 'token')::uuid, outcome ->> 'state', outcome -> 'result');
+      done := done || public.settle_job(outcome ->> 'reference', (outcome ->> 'token')::uuid, outcome ->> 'state', outcome -> 'result',
+        outcome ->> 'secret');
     exception when data_exception then
       -- One that cannot be read keeps none of the others.
       done := done || jsonb_build_object('reference', outcome ->> 'reference', 'did', 'not_readable');
@@ -202,6 +217,6 @@ begin
   return done;
 end;
 $$;
-comment on function public.settle_jobs(jsonb) is 'settle_job for every outcome of an array of {reference, token, state, result}; one that fails does not touch the others.';
+comment on function public.settle_jobs(jsonb) is 'settle_job for every outcome of an array of {reference, token, state, result, secret}; one that fails does not touch the others.';
 revoke all on function public.settle_jobs(jsonb) from public, anon, authenticated;
 grant execute on function public.settle_jobs(jsonb) to service_role, purple_flea_worker;

@@ -27,10 +27,12 @@ begin
     returning j.*
   )
   select jsonb_agg(jsonb_build_object(
-    'reference', reference, 'token', token, 'bet_key', bet_key, 'agent_id', agent_id, 'policy', policy,
+    'account', a.pf_agent_id, 'key_name', a.api_key,
+    'key', case when a.api_key <> '' then purple_flea.agent_key(a.api_key, purple_flea.call_of(kind, policy ->> 'game')) end,
+    'reference', reference, 'kind', kind, 'token', token, 'bet_key', bet_key, 'agent_id', agent_id, 'policy', policy,
     'from_s',  floor(extract(epoch from claimed_at))::bigint,
     'until_s', ceil(extract(epoch from lease_until + (purple_flea.timing()).lookup_wait))::bigint
-  )) into jobs from taken;
+  )) into jobs from taken join public.agents a on a.id = taken.agent_id;
   return coalesce(jobs, '[]');
 end;
 $$;

@@ -95,6 +95,26 @@ $$;
 comment on function purple_flea.ring_doorbell() is 'Tells the function that a statement made deposits. Never fails.';
 revoke all on function purple_flea.ring_doorbell() from public, anon, authenticated, service_role, purple_flea_worker;
 
+-- The same for everything else that makes jobs: once for a statement, and only if there is something to do.
+create or replace function purple_flea.ring_if_due() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if purple_flea.is_due() then
+    perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
+  end if;
+  return null;
+exception when others then
+  raise warning 'purple_flea: what was asked for is stored, but the function was not called: %', sqlerrm;
+  return null;
+end;
+$$;
+comment on function purple_flea.ring_if_due() is 'Tells the function that a statement made jobs. Never fails.';
+revoke all on function purple_flea.ring_if_due() from public, anon, authenticated, service_role, purple_flea_worker;
+
 drop trigger if exists purple_flea_doorbell on public.wallet_changes;
 create trigger purple_flea_doorbell
   after insert on public.wallet_changes

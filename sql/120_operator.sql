@@ -1,14 +1,14 @@
 -- For people: what an owner may see of a deposit's job, and what an operator may do about one. Operators are the role
 -- that owns the schema; nobody else may call these.
 
-create or replace view public.deposit_jobs with (security_barrier) as
-  select j.reference, j.wallet_change_id, j.agent_id, j.state, j.reason, j.attempts, j.created_at, j.changed_at
+create or replace view public.agent_jobs with (security_barrier) as
+  select j.reference, j.kind, j.wallet_change_id, j.escrow_id, j.agent_id, j.state, j.reason, j.attempts, j.created_at, j.changed_at
   from purple_flea.jobs j
   join public.agents a on a.id = j.agent_id
   where a.owner_id = (select auth.uid());
-comment on view public.deposit_jobs is 'What became of the deposits of one''s own agents, and why.';
-revoke all on public.deposit_jobs from public, anon, authenticated, service_role, purple_flea_worker;
-grant select on public.deposit_jobs to authenticated;
+comment on view public.agent_jobs is 'What became of the deposits of one''s own agents, and of all else that was asked for them, and why.';
+revoke all on public.agent_jobs from public, anon, authenticated, service_role, purple_flea_worker;
+grant select on public.agent_jobs to authenticated;
 
 create or replace view purple_flea.stuck_jobs as
   -- Each part has its index: the settled ones are many.

@@ -6,7 +6,10 @@ use crate::{
     ledger::Ledger,
     money::Amount,
     policy::Policy,
-    purple_flea::{Api, PurpleFlea},
+    purple_flea::{
+        Api, PurpleFlea, Service,
+        trading::{Direction, Market},
+    },
     upstream::{BaseUrl, Key},
     webhook::signature::{Callers, Secret, Token},
 };
@@ -36,7 +39,8 @@ const fn secret(name: &'static str) -> Setting {
 /// Purple Flea's base URL: an origin and, where a gateway needs one, a path prefix. `https`, or `http` to a
 /// loopback host: the key travels in a header.
 pub const PURPLE_FLEA_URL: Setting = setting("purple_flea_url", "https://api.purpleflea.com");
-/// Our key at Purple Flea, sent as a bearer. Required.
+/// Everybody's key at Purple Flea, sent as a bearer: for the games, balances, escrows and the faucet. Required, but for a
+/// ledger whose agents all have keys of their own.
 pub const PURPLE_FLEA_KEY: Setting = secret("purple_flea_key");
 /// Which of Purple Flea's two dialects is spoken: `gateway`, the documented paths and fields, or `live`, what its
 /// released servers answer.
@@ -50,12 +54,28 @@ pub const WEBHOOK_SECRETS: Setting = secret("webhook_secrets");
 /// A bearer token for calls made by hand: at least 16 visible ASCII characters. Leave it empty where only signed
 /// calls are to be let in.
 pub const WEBHOOK_TOKEN: Setting = secret("webhook_token");
-/// The game that deposits are bet on: `crash` or `coin-flip`.
+/// Where escrows are, if not at `purple_flea_url`. In the `live` dialect every service has a host of its own.
+pub const PURPLE_FLEA_ESCROW_URL: Setting = setting("purple_flea_escrow_url", "");
+/// Where the faucet is, if not at `purple_flea_url`.
+pub const PURPLE_FLEA_FAUCET_URL: Setting = setting("purple_flea_faucet_url", "");
+/// Where trading is (in the `gateway` dialect: orders), if not at `purple_flea_url`.
+pub const PURPLE_FLEA_TRADING_URL: Setting = setting("purple_flea_trading_url", "");
+/// Our key for trading, where it is another: in the `live` dialect it is. Empty: `purple_flea_key`.
+pub const PURPLE_FLEA_TRADING_KEY: Setting = secret("purple_flea_trading_key");
+/// What deposits are bet on: `crash`, `coin-flip` or `trade`.
 pub const GAME: Setting = setting("game", "crash");
 /// The multiplier at which a crash bet cashes out: 1.01 to 100, at most 2 digits after the point.
 pub const CASHOUT_AT: Setting = setting("cashout_at", "1.5");
 /// The side of a coin-flip: `heads` or `tails`.
 pub const SIDE: Setting = setting("side", "heads");
+/// The market of a trade: `BTC`, `ETH-USD`, `TSLA`. Required where `game` is `trade`.
+pub const MARKET: Setting = setting("market", "");
+/// Which way a trade goes: `long` or `short`.
+pub const DIRECTION: Setting = setting("direction", "long");
+/// How much, in dollars, a trade opens: at least 0.01. Empty: as much as a wager would be.
+pub const SIZE: Setting = setting("size", "");
+/// `true` asks Purple Flea for the balance before anything is staked, so that nothing is sent that it would refuse.
+pub const CHECK_BALANCE: Setting = setting("check_balance", "false");
 /// The smallest balance, in dollars, that is bet from.
 pub const MIN_BALANCE: Setting = setting("min_balance", "5");
 /// The smallest deposit, in dollars, that leads to a bet.
@@ -81,16 +101,24 @@ pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "64");
 pub const AFTER_REPLY: Setting = setting("after_reply", "false");
 
 /// All of them, in the order of the manifest.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 27] = [
     PURPLE_FLEA_URL,
     PURPLE_FLEA_KEY,
     PURPLE_FLEA_API,
     PURPLE_FLEA_TIMEOUT_MS,
+    PURPLE_FLEA_ESCROW_URL,
+    PURPLE_FLEA_FAUCET_URL,
+    PURPLE_FLEA_TRADING_URL,
+    PURPLE_FLEA_TRADING_KEY,
     WEBHOOK_SECRETS,
     WEBHOOK_TOKEN,
     GAME,
     CASHOUT_AT,
     SIDE,
+    MARKET,
+    DIRECTION,
+    SIZE,
+    CHECK_BALANCE,
     MIN_BALANCE,
     MIN_CHANGE,
     WAGER_FRACTION,
@@ -176,8 +204,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         // Each part is read before any is given up on, so that the caller learns all errors at once.
         let callers = self.callers();
         let policy = self.policy();
-        let purple_flea = self.purple_flea();
         let ledger = self.ledger();
+        let purple_flea = self.purple_flea(matches!(ledger, Some(Some(_))));
         let after_reply = self.required(AFTER_REPLY, "true or false", |text| bool::from_str(text).ok());
         Some(Settings {
             callers: callers?,
@@ -206,12 +234,21 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
 
     fn policy(&mut self) -> Option<Policy> {
         let not_negative = |text: &str| text.parse().ok().filter(|a: &Amount| !a.is_negative());
-        let game = self.required(GAME, "crash or coin-flip", word::<GameName>);
+        let game = self.required(GAME, "crash, coin-flip or trade", word::<GameName>);
         let cashout_at =
             self.required(CASHOUT_AT, "within 1.01 and 100, with at most 2 digits after the point", |text| {
                 CashoutAt::new(text.parse().ok()?)
             });
         let side = self.required(SIDE, "heads or tails", word::<Side>);
+        let market = self.optional(MARKET, "1 to 20 characters of A-Z a-z 0-9 . _ : / -", Market::parse);
+        if game == Some(GameName::Trade) && market == Some(None) {
+            self.wrong(MARKET, "set, as `game` is trade");
+            return None;
+        }
+        let direction = self.required(DIRECTION, "long or short", word::<Direction>);
+        let a_cent = |text: &str| text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2));
+        let size = self.optional(SIZE, "empty or an amount, 0.01 or more", a_cent);
+        let check_balance = self.required(CHECK_BALANCE, "true or false", |text| bool::from_str(text).ok());
         let min_balance = self.required(MIN_BALANCE, "an amount, 0 or more", not_negative);
         let min_change = self.required(MIN_CHANGE, "an amount, 0 or more", not_negative);
         let wager_fraction = self.required(
@@ -219,14 +256,16 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             "above 0, at most 1, with at most 6 digits after the point",
             fraction,
         );
-        let max_wager = self.optional(MAX_WAGER, "empty or an amount, 0.01 or more", |text| {
-            text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2))
-        });
+        let max_wager = self.optional(MAX_WAGER, "empty or an amount, 0.01 or more", a_cent);
         let paused = self.required(PAUSED, "true or false", |text| bool::from_str(text).ok());
         Some(Policy {
             game: game?,
             cashout_at: cashout_at?,
             side: side?,
+            market: market?,
+            direction: direction?,
+            size: size?,
+            check_balance: check_balance?,
             min_balance: min_balance?,
             min_change: min_change?,
             wager_fraction: wager_fraction?,
@@ -238,15 +277,35 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         })
     }
 
-    fn purple_flea(&mut self) -> Option<PurpleFlea> {
+    fn purple_flea(&mut self, with_ledger: bool) -> Option<PurpleFlea> {
         let url = self.required(PURPLE_FLEA_URL, A_URL, BaseUrl::parse);
-        let key = self.required(PURPLE_FLEA_KEY, A_KEY, Key::parse);
+        let key = if with_ledger {
+            self.optional(PURPLE_FLEA_KEY, A_KEY, Key::parse)
+        } else {
+            self.required(PURPLE_FLEA_KEY, A_KEY, Key::parse).map(Some)
+        };
+        let trading_key = self.optional(PURPLE_FLEA_TRADING_KEY, A_KEY, Key::parse);
+        let [escrow, faucet, trading] =
+            [PURPLE_FLEA_ESCROW_URL, PURPLE_FLEA_FAUCET_URL, PURPLE_FLEA_TRADING_URL]
+                .map(|setting| self.optional(setting, A_URL, BaseUrl::parse));
         let api = self.required(PURPLE_FLEA_API, "gateway or live", word::<Api>);
         let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, "within 100 and 13000", |text| {
             let range = TIMEOUT_MIN_MS..=TIMEOUT_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
-        Some(PurpleFlea { url: url?, key: key?, api: api?, timeout: timeout? })
+        let (url, key, trading_key) = (url?, key?, trading_key?);
+        let service = |own: Option<BaseUrl>, key: &Option<Key>| Service {
+            url: own.unwrap_or_else(|| url.clone()),
+            key: key.clone(),
+        };
+        Some(PurpleFlea {
+            api: api?,
+            timeout: timeout?,
+            casino: service(None, &key),
+            escrow: service(escrow?, &key),
+            faucet: service(faucet?, &key),
+            trading: service(trading?, &trading_key.or_else(|| key.clone())),
+        })
     }
 
     /// Both or neither: with half of it a deposit that is safe in the ledger could be bet on without it.

@@ -2,6 +2,7 @@
 
 use crate::{
     config::Settings,
+    ending::{Ending, Wait},
     ledger::{
         Claim, Ledger,
         job::{Answer, Job, Settlement, State},
@@ -10,8 +11,8 @@ use crate::{
     log::{Level, Line, milliseconds},
     outside::Outside,
     reconcile,
-    trade::{self, Ending, Wait},
     webhook::reference::Reference,
+    work::{Means, Work},
 };
 use futures::{
     FutureExt, StreamExt,
@@ -44,7 +45,7 @@ pub async fn run(
     outside: &impl Outside,
 ) -> Result<Drained, LedgerError> {
     let mut drained = Drained::default();
-    let mut claim = ledger.claim(asked, settings.policy.paused, outside).await?;
+    let mut claim = ledger.claim(asked, settings.policy.paused, settings.purple_flea.api, outside).await?;
     drained.answers = std::mem::take(&mut claim.answers);
     let lookups = claim.lookups;
     let mut unsettled = Vec::new();
@@ -56,13 +57,13 @@ pub async fn run(
         drained.endings.extend(played.asked);
         unsettled = played.unsettled;
         // Of an agent with a daily limit the next job can be claimed only when this one is settled.
-        if claim.jobs.iter().any(|job| job.case.as_ref().is_some_and(|case| case.spent.is_some())) {
+        if claim.jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time)) {
             settle(ledger, std::mem::take(&mut unsettled), outside).await;
         }
         if played.stop || !claim.more || claim.jobs.is_empty() || outside.monotonic() >= until {
             break;
         }
-        match ledger.claim(&[], settings.policy.paused, outside).await {
+        match ledger.claim(&[], settings.policy.paused, settings.purple_flea.api, outside).await {
             Ok(next) => claim = next,
             Err(error) => {
                 complain("claim_failed", &error, outside);
@@ -90,14 +91,6 @@ struct Played {
     stop: bool,
 }
 
-/// What goes on side by side while a claim is played.
-enum Step<'a> {
-    /// A job is over.
-    Over(&'a Job, Ending),
-    /// Those that were over early are settled.
-    Settled,
-}
-
 /// Plays all jobs of a claim side by side.
 async fn play(
     settings: &Settings,
@@ -111,7 +104,7 @@ async fn play(
         .iter()
         .map(|job| {
             play_one(settings, job, claim.deadline, outside)
-                .map(|ending| Step::Over(job, ending))
+                .map(move |ending| Some((job, ending)))
                 .boxed_local()
         })
         .collect();
@@ -120,7 +113,7 @@ async fn play(
     let mut patience = pin!(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
     loop {
         match select(steps.next(), patience.as_mut()).await {
-            Either::Left((Some(Step::Over(job, ending)), _)) => {
+            Either::Left((Some(Some((job, ending))), _)) => {
                 discouraged |= ending.discourages();
                 encouraged |= ending.encourages();
                 played.unsettled.push(Settlement {
@@ -128,17 +121,19 @@ async fn play(
                     token: claim.token.clone(),
                     state: ending.state(),
                     result: ending.body(&job.reference),
+                    secret: ending.secret().cloned(),
                 });
                 if asked.contains(&job.reference) {
                     played.asked.push((job.reference.clone(), ending));
                 }
             }
-            Either::Left((Some(Step::Settled), _)) => {}
+            // Those that were over early are settled.
+            Either::Left((Some(None), _)) => {}
             Either::Left((None, _)) => break,
             Either::Right(_) => {
                 let early = std::mem::take(&mut played.unsettled);
                 // Beside the others: a reply that comes in meanwhile must be heard in its time.
-                steps.push(settle(ledger, early, outside).map(|()| Step::Settled).boxed_local());
+                steps.push(settle(ledger, early, outside).map(|()| None).boxed_local());
                 patience.set(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
             }
         }
@@ -150,11 +145,11 @@ async fn play(
 
 async fn play_one(settings: &Settings, job: &Job, deadline: Duration, outside: &impl Outside) -> Ending {
     let started = outside.monotonic();
-    let ending = match &job.case {
-        Some(case) => {
-            let (policy, row, spent) = (&case.policy, &case.row, case.spent.as_ref());
+    let ending = match &job.work {
+        Some(work) => {
+            let Job { account, bet_key, .. } = job;
             let purple_flea = &settings.purple_flea;
-            trade::run(policy, row, spent, purple_flea, &job.bet_key, Some(deadline), outside).await
+            work.run(&Means { purple_flea, account, bet_key, deadline: Some(deadline), outside }).await
         }
         None => Ending::Waiting { agent_id: None, wait: Wait::Unreadable },
     };

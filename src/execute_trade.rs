@@ -4,6 +4,7 @@
 use crate::{
     config::Settings,
     drain::{self, Drained},
+    ending::Ending,
     game::Choice,
     ledger::{
         Ledger,
@@ -12,13 +13,19 @@ use crate::{
     },
     log::{Level, Line, milliseconds},
     outside::Outside,
-    policy::Skip,
     problem::{Problem, json},
-    trade::{self, Ending},
+    purple_flea::Account,
+    skip::Skip,
     webhook::{
         event::{self, Event, Unhandled, WalletChange},
-        reference::Reference,
+        reference::{Reference, ReferenceError},
         signature::{self, Caller, Refusal},
+    },
+    work::{
+        Kind, Means, Work,
+        agent::Errand,
+        deposit::Case,
+        escrow::{Step, What},
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -68,6 +75,25 @@ pub async fn run(
     let Caller { webhook_id } = admit(settings, headers, body, outside.now())?;
     let (row, choice) = match event::read(body)? {
         Event::Inserted { row, choice } => (row, choice),
+        Event::NewAgent { agent_id } => {
+            let named = webhook_id.unwrap_or_else(|| format!("faucet-{agent_id}"));
+            let errand = Errand { agent_id: agent_id.clone(), kind: Kind::Faucet, referral_code: None };
+            // The ledger knows best what a new agent needs.
+            let todo = Todo { agent_id, named, by_name: false, work: Work::Agent(errand) };
+            return todo.run(settings, headers, outside, line).await;
+        }
+        Event::NewEscrow { id, row } => {
+            let (agent_id, named) = (row.sender_id.clone(), format!("escrow-{id}"));
+            let work = Work::Escrow(Step::create(row, None, None));
+            return Todo { agent_id, named, by_name: true, work }.run(settings, headers, outside, line).await;
+        }
+        Event::EndEscrow { id, sender_id, end, pf_escrow_id } => {
+            let named = format!("escrow-{id}-{}", end.verb());
+            let what = What::End { end, pf_escrow_id, pending: false };
+            let work = Work::Escrow(Step { agent_id: sender_id.clone(), what });
+            let todo = Todo { agent_id: sender_id, named, by_name: true, work };
+            return todo.run(settings, headers, outside, line).await;
+        }
         Event::Ring { reference } => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
             if let (Some(reference), Some(id)) = (&reference, webhook_id)
@@ -86,15 +112,9 @@ pub async fn run(
     line.reference = Some(reference.as_str().to_owned());
     line.agent = Some(row.agent_id.clone());
     let Some(ledger) = &settings.ledger else {
-        let policy = settings.policy.with(&choice);
-        let started = outside.monotonic();
-        let ending =
-            trade::run(&policy, &row, None, &settings.purple_flea, reference.as_str(), None, outside).await;
-        if matches!(ending, Ending::Executed { .. } | Ending::Failed { .. }) {
-            trade::timed(line, started, outside.monotonic());
-        }
-        ending.note(line);
-        return Ok((ending.response(&reference)?, None));
+        let (agent_id, policy) = (row.agent_id.clone(), settings.policy.with(&choice));
+        let work = Work::Deposit(Box::new(Case { row, policy, spent: None }));
+        return here_and_now(settings, &work, &agent_id, &reference, outside, line).await;
     };
     if choice != Choice::default() {
         return Err(Problem::PolicyInLedger);
@@ -105,18 +125,69 @@ pub async fn run(
     by_the_ledger(settings, ledger, Some(reference), headers, outside, line).await
 }
 
+/// What a row other than a deposit's asks for.
+struct Todo {
+    agent_id: String,
+    /// What it is called.
+    named: String,
+    /// Whether the ledger calls it so, too; otherwise it does whatever is due.
+    by_name: bool,
+    work: Work,
+}
+
+impl Todo {
+    async fn run(
+        self,
+        settings: &Settings,
+        headers: &HeaderMap,
+        outside: &impl Outside,
+        line: &mut Line,
+    ) -> Result<Reply, Problem> {
+        line.agent = Some(self.agent_id.clone());
+        let reference = Reference::parse(&self.named);
+        if let Some(ledger) = &settings.ledger {
+            let reference = reference.filter(|_| self.by_name);
+            return by_the_ledger(settings, ledger, reference, headers, outside, line).await;
+        }
+        let reference = reference.ok_or(ReferenceError::Malformed)?;
+        here_and_now(settings, &self.work, &self.agent_id, &reference, outside, line).await
+    }
+}
+
+/// Does a piece of work without a ledger: now, and without a memory of it.
+pub async fn here_and_now(
+    settings: &Settings,
+    work: &Work,
+    agent_id: &str,
+    reference: &Reference,
+    outside: &impl Outside,
+    line: &mut Line,
+) -> Result<Reply, Problem> {
+    line.reference = Some(reference.as_str().to_owned());
+    let (purple_flea, account) = (&settings.purple_flea, &Account::everybodys(agent_id));
+    let started = outside.monotonic();
+    let means = Means { purple_flea, account, bet_key: reference.as_str(), deadline: None, outside };
+    let ending = work.run(&means).await;
+    if matches!(ending, Ending::Executed { .. } | Ending::Failed { .. }) {
+        line.purple_flea_ms = Some(milliseconds(outside.monotonic().saturating_sub(started)));
+    }
+    ending.note(line);
+    Ok((ending.response(reference)?, None))
+}
+
 /// What is no deposit has no job, and nobody has to be asked about it. (The row is only a hint; but there is nothing
 /// to be gained from a wrong one.)
 fn without_a_job(row: &WalletChange, reference: &Reference, line: &mut Line) -> Option<Response<Vec<u8>>> {
     if row.is_deposit() {
         return None;
     }
-    let ending = Ending::Skipped { agent_id: row.agent_id.clone(), skip: Skip::NotADeposit };
+    let ending = Ending::skipped(&row.agent_id, Skip::NotADeposit);
     ending.note(line);
     ending.response(reference).ok()
 }
 
-async fn by_the_ledger(
+/// Does what is due in the ledger, and answers about what was asked for.
+pub async fn by_the_ledger(
     settings: &Settings,
     ledger: &Ledger,
     reference: Option<Reference>,
@@ -212,8 +283,10 @@ fn told(answer: Answer, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
 
 fn unhandled(why: Unhandled) -> Response<Vec<u8>> {
     let detail = match why {
-        Unhandled::Table => "Only rows of public.wallet_changes lead to bets.",
-        Unhandled::Kind => "Only inserted rows lead to bets.",
+        Unhandled::Table => "Only rows of wallet_changes, agents and escrow_requests lead to anything.",
+        Unhandled::Kind => {
+            "Only inserted rows lead to anything, and escrows that are requested to be released or cancelled."
+        }
     };
     let body = json!({ "status": "skipped", "reason": why.name(), "detail": detail });
     json(StatusCode::OK, "application/json", &body)

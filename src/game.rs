@@ -1,6 +1,9 @@
 //! The games that a deposit can be bet on, and what a caller may choose of them.
 
-use crate::money::Amount;
+use crate::{
+    money::Amount,
+    purple_flea::trading::{Direction, Market},
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -10,7 +13,7 @@ const HUNDREDTHS: u32 = 2;
 /// The most that a won coin-flip pays per dollar. Purple Flea's pages say 1.95 to 1.99; two is the bound.
 const COIN_FLIP_PAYS_AT_MOST: Decimal = Decimal::TWO;
 
-/// The games that a deposit can be bet on.
+/// What a deposit can be bet on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GameName {
@@ -18,6 +21,8 @@ pub enum GameName {
     Crash,
     /// Heads or tails.
     CoinFlip,
+    /// No game: a position on a market.
+    Trade,
 }
 
 /// A side of the coin.
@@ -92,4 +97,8 @@ pub struct Choice {
     pub cashout_at: Option<CashoutAt>,
     /// The side of a coin-flip.
     pub side: Option<Side>,
+    /// The market of a trade.
+    pub market: Option<Market>,
+    /// Which way a trade goes.
+    pub direction: Option<Direction>,
 }

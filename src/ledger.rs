@@ -8,8 +8,10 @@ pub mod rpc;
 
 use crate::{
     outside::Outside,
+    purple_flea::Api,
     upstream::{BaseUrl, Key},
     webhook::reference::Reference,
+    work::Kind,
 };
 use job::{Answer, Health, Job, Lookup, Settlement};
 use rpc::LedgerError;
@@ -75,6 +77,15 @@ struct ClaimReply<'a> {
     lookups: bool,
 }
 
+/// What became of a request by hand.
+#[derive(Debug, Deserialize)]
+pub struct Requested {
+    /// The job that does it.
+    pub reference: Option<String>,
+    /// Why there is none.
+    pub refused: Option<String>,
+}
+
 /// What became of a report.
 #[derive(Debug, Deserialize)]
 pub struct Settled {
@@ -91,12 +102,14 @@ impl Ledger {
         &self,
         references: &[Reference],
         paused: bool,
+        api: Api,
         outside: &impl Outside,
     ) -> Result<Claim, LedgerError> {
         let body = json!({
             "references": references.iter().map(Reference::as_str).collect::<Vec<_>>(),
             "limit": if paused { 0 } else { self.bets_at_once },
             "claim": uuid(outside.random()),
+            "api": api,
         });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
         let mut tries = 1_u32;
@@ -148,6 +161,18 @@ impl Ledger {
                 result => return rpc::parse(&result?),
             }
         }
+    }
+
+    /// Asks for a job by hand: the reference of the one that does it, or why there is none. Asked twice it is one.
+    pub async fn request(
+        &self,
+        kind: Kind,
+        reference: &Reference,
+        details: &impl Serialize,
+        outside: &impl Outside,
+    ) -> Result<Requested, LedgerError> {
+        let body = json!({ "kind": kind, "reference": reference.as_str(), "details": details });
+        rpc::parse(&self.call("request_job", &body, outside).await?)
     }
 
     /// Takes unknown jobs that are to be looked up.

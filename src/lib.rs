@@ -9,10 +9,10 @@
 //! | read: what happened | [`webhook::event`] |
 //! | name: what it is called | [`webhook::reference`] |
 //! | claim: in ledger mode, what is due | [`drain`], [`ledger`] |
-//! | decide: bet or skip, and how much | [`trade`], [`policy`], on a [`game`] |
-//! | call: Purple Flea, and what its reply proves | [`purple_flea`] |
+//! | decide: do it or leave it, and how much | [`work`], a module a kind; [`policy`], [`game`]; [`skip`] says why not |
+//! | call: Purple Flea, a module a service, and what its reply proves | [`purple_flea`] |
 //! | settle: in ledger mode, what became of it; and look up what nobody knows | [`drain`], [`reconcile`] |
-//! | out: the reply, and the log | [`execute_trade`], [`problem`], [`log`] |
+//! | out: the reply, and the log | [`ending`], [`execute_trade`], [`by_hand`], [`problem`], [`log`] |
 //!
 //! Nothing in these modules knows a host: what they need from it comes in through [`outside::Outside`]. The
 //! one file that knows the SDK is `component.rs`, which is compiled for WebAssembly only; the rest is tested
@@ -37,8 +37,10 @@
     )
 )]
 
+pub mod by_hand;
 pub mod config;
 pub mod drain;
+pub mod ending;
 pub mod execute_trade;
 pub mod game;
 pub mod health;
@@ -51,9 +53,10 @@ pub mod problem;
 pub mod purple_flea;
 pub mod reconcile;
 pub mod router;
-pub mod trade;
+pub mod skip;
 pub mod upstream;
 pub mod webhook;
+pub mod work;
 
 #[cfg(target_family = "wasm")]
 mod component;

@@ -3,6 +3,8 @@
 use crate::{
     game::{CashoutAt, Choice, Game, GameName, Side},
     money::Amount,
+    purple_flea::trading::{Direction, Form, Market, Order},
+    skip::Skip,
     webhook::event::WalletChange,
 };
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -22,6 +24,14 @@ pub struct Policy {
     pub cashout_at: CashoutAt,
     /// The side of a coin-flip.
     pub side: Side,
+    /// The market of a trade.
+    pub market: Option<Market>,
+    /// Which way a trade goes.
+    pub direction: Direction,
+    /// How much a trade opens; `None`: as much as a wager would be.
+    pub size: Option<Amount>,
+    /// Whether Purple Flea is asked for the balance before anything is staked.
+    pub check_balance: bool,
     /// Below this balance nothing is bet.
     pub min_balance: Amount,
     /// Below this deposit nothing is bet.
@@ -60,62 +70,13 @@ pub struct Bet {
     pub wager: Amount,
 }
 
-/// Why nothing is bet, and nothing ever will be for this event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Skip {
-    /// The row is a withdrawal, a payout or something else that is not a deposit.
-    NotADeposit,
-    /// The row does not say what the wallet holds.
-    NoBalance,
-    /// The balance is below `min_balance`.
-    BelowMinBalance,
-    /// The deposit is below `min_change`, or does not say how much it is while there is such a threshold.
-    BelowMinChange,
-    /// The wager would be below one cent.
-    WagerTooSmall,
-    /// The wager could win more than the result's column holds (99,999,999.9999).
-    TooLarge,
-    /// With it the agent would have staked more than `daily_wager_limit` today.
-    DailyWagerLimit,
-    /// Were it lost, the agent would have lost more than `daily_loss_limit` today.
-    DailyLossLimit,
-}
-
-impl Skip {
-    /// Its name in replies and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotADeposit => "not_a_deposit",
-            Self::NoBalance => "no_balance",
-            Self::BelowMinBalance => "below_min_balance",
-            Self::BelowMinChange => "below_min_change",
-            Self::WagerTooSmall => "wager_too_small",
-            Self::TooLarge => "too_large",
-            Self::DailyWagerLimit => "daily_wager_limit",
-            Self::DailyLossLimit => "daily_loss_limit",
-        }
-    }
-
-    /// The same for a person.
-    pub fn detail(self) -> &'static str {
-        match self {
-            Self::NotADeposit => "Only rows whose change_type is deposit lead to bets.",
-            Self::NoBalance => "The row has no new_balance to take a part of.",
-            Self::BelowMinBalance => "new_balance is below min_balance.",
-            Self::BelowMinChange => "change_amount is below min_change, or not there.",
-            Self::WagerTooSmall => "The wager would be below $0.01.",
-            Self::TooLarge => "The wager could win more than a result can hold (99999999.9999).",
-            Self::DailyWagerLimit => "The agent would stake more than daily_wager_limit today.",
-            Self::DailyLossLimit => "The agent could lose more than daily_loss_limit today.",
-        }
-    }
-}
-
 /// What is to be done about a deposit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Make this bet.
     Bet(Bet),
+    /// Open this position.
+    Open(Order),
     /// Nothing, for good.
     Skip(Skip),
     /// Nothing for now: the policy is paused.
@@ -131,49 +92,55 @@ impl Policy {
             game: choice.game.unwrap_or(self.game),
             cashout_at: choice.cashout_at.unwrap_or(self.cashout_at),
             side: choice.side.unwrap_or(self.side),
+            market: choice.market.clone().or_else(|| self.market.clone()),
+            direction: choice.direction.unwrap_or(self.direction),
             ..self.clone()
         }
     }
 
-    /// The game that is played by it.
-    pub fn game(&self) -> Game {
+    /// The game that is played by it; `None` for a trade.
+    pub fn game(&self) -> Option<Game> {
         match self.game {
-            GameName::Crash => Game::Crash(self.cashout_at),
-            GameName::CoinFlip => Game::CoinFlip(self.side),
+            GameName::Crash => Some(Game::Crash(self.cashout_at)),
+            GameName::CoinFlip => Some(Game::CoinFlip(self.side)),
+            GameName::Trade => None,
         }
     }
 
     /// Decides about one row. `spent` is what the agent has spent on the day, where somebody keeps account.
     pub fn decide(&self, row: &WalletChange, spent: Option<&Spent>) -> Decision {
-        match self.bet_on(row) {
-            Err(skip) => Decision::Skip(skip),
-            Ok(_) if self.paused => Decision::Paused,
-            Ok(bet) => self.within_the_day(bet, &spent.copied().unwrap_or_default()),
-        }
+        let (stake, decision) = match self.staked_on(row) {
+            Err(skip) => return Decision::Skip(skip),
+            Ok(_) if self.paused => return Decision::Paused,
+            Ok(staked) => staked,
+        };
+        self.within_the_day(stake, spent).unwrap_or(decision)
     }
 
-    /// A limit that is passed for certain skips; one that would be passed only if open bets were made lets wait.
-    fn within_the_day(&self, bet: Bet, spent: &Spent) -> Decision {
-        let wager = bet.wager.decimal();
+    /// What keeps a stake from today. A limit that is passed for certain skips; one that would be passed only if open
+    /// bets were made lets wait.
+    pub fn within_the_day(&self, stake: Amount, spent: Option<&Spent>) -> Option<Decision> {
+        let spent = spent.copied().unwrap_or_default();
         let passes = |limit: Option<Amount>, so_far: Decimal, open: Decimal| {
-            let total = so_far.checked_add(wager).and_then(|total| total.checked_add(open));
+            let total = so_far.checked_add(stake.decimal()).and_then(|total| total.checked_add(open));
             limit.is_some_and(|limit| total.is_none_or(|total| total > limit.decimal()))
         };
         let none = Decimal::ZERO;
         if passes(self.daily_wager_limit, spent.wagered, none) {
-            Decision::Skip(Skip::DailyWagerLimit)
+            Some(Decision::Skip(Skip::DailyWagerLimit))
         } else if passes(self.daily_loss_limit, spent.lost, none) {
-            Decision::Skip(Skip::DailyLossLimit)
+            Some(Decision::Skip(Skip::DailyLossLimit))
         } else if passes(self.daily_wager_limit, spent.wagered, spent.open)
             || passes(self.daily_loss_limit, spent.lost, spent.open)
         {
-            Decision::DailyLimitOpen
+            Some(Decision::DailyLimitOpen)
         } else {
-            Decision::Bet(bet)
+            None
         }
     }
 
-    fn bet_on(&self, row: &WalletChange) -> Result<Bet, Skip> {
+    /// What is staked on a row, and on what.
+    fn staked_on(&self, row: &WalletChange) -> Result<(Amount, Decision), Skip> {
         if !row.is_deposit() {
             return Err(Skip::NotADeposit);
         }
@@ -184,36 +151,46 @@ impl Policy {
         if row.change_amount.unwrap_or(Amount::ZERO) < self.min_change {
             return Err(Skip::BelowMinChange);
         }
-        let wager = self.wager(balance).ok_or(Skip::TooLarge)?;
+        let game = self.game();
+        let wager = match (game, self.size) {
+            (None, Some(size)) => self.at_most(size.decimal()),
+            _ => self.wager(balance).ok_or(Skip::TooLarge)?,
+        };
         if wager < SMALLEST_WAGER {
             return Err(Skip::WagerTooSmall);
         }
-        let game = self.game();
+        let stake = Amount::new(wager).map_err(|_| Skip::TooLarge)?;
+        let Some(game) = game else {
+            let market = self.market.clone().ok_or(Skip::NoMarket)?;
+            let order = Order { market, direction: self.direction, size: stake, form: Form::Trade };
+            return Ok((stake, Decision::Open(order)));
+        };
         let payout = wager.checked_mul(game.pays_at_most()).ok_or(Skip::TooLarge)?;
         Amount::new(payout).map_err(|_| Skip::TooLarge)?;
-        Ok(Bet {
-            agent_id: row.agent_id.clone(),
-            game,
-            wager: Amount::new(wager).map_err(|_| Skip::TooLarge)?,
-        })
+        let bet = Bet { agent_id: row.agent_id.clone(), game, wager: stake };
+        Ok((stake, Decision::Bet(bet)))
     }
 
     /// `min(round_half_up(balance × fraction, 2), floor(balance, 2), floor(max_wager, 2))`; `None` if the product
     /// does not fit a decimal.
     fn wager(&self, balance: Amount) -> Option<Decimal> {
-        let floor = |value: Decimal| value.round_dp_with_strategy(CENTS, RoundingStrategy::ToZero);
         let part = balance
             .decimal()
             .checked_mul(self.wager_fraction)?
             .round_dp_with_strategy(CENTS, RoundingStrategy::MidpointAwayFromZero);
-        let wager = part.min(floor(balance.decimal()));
-        let mut wager = match self.max_wager {
-            Some(max) => wager.min(floor(max.decimal())),
-            None => wager,
-        };
-        wager.rescale(CENTS);
-        Some(wager)
+        Some(self.at_most(part.min(floor(balance.decimal()))))
     }
+
+    /// So much, or the whole cents of `max_wager`.
+    fn at_most(&self, stake: Decimal) -> Decimal {
+        let mut stake = floor(self.max_wager.map_or(stake, |max| stake.min(max.decimal())));
+        stake.rescale(CENTS);
+        stake
+    }
+}
+
+fn floor(value: Decimal) -> Decimal {
+    value.round_dp_with_strategy(CENTS, RoundingStrategy::ToZero)
 }
 
 #[cfg(test)]
@@ -230,6 +207,10 @@ mod tests {
             game: GameName::Crash,
             cashout_at: CashoutAt::new(amount("1.5")).unwrap(),
             side: Side::Heads,
+            market: None,
+            direction: Direction::Long,
+            size: None,
+            check_balance: false,
             min_balance: amount("5"),
             min_change: Amount::ZERO,
             wager_fraction: Decimal::new(10, 2),
@@ -335,8 +316,26 @@ mod tests {
     }
 
     #[test]
+    fn a_trade_opens_its_size_or_what_a_wager_would_be_under_the_same_limits() {
+        let market = Market::parse("BTC");
+        let trade = Policy { game: GameName::Trade, market: market.clone(), ..policy() };
+        let size = |policy: &Policy| match policy.decide(&deposit(None, Some("100")), None) {
+            Decision::Open(order) => order.size.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(size(&trade), "10.00");
+        let fixed = Policy { size: Some(amount("25.509")), ..trade.clone() };
+        assert_eq!(size(&fixed), "25.50");
+        assert_eq!(size(&Policy { max_wager: Some(amount("20")), ..fixed.clone() }), "20.00");
+        let poor = fixed.decide(&deposit(None, Some("1")), None);
+        assert_eq!(poor, Decision::Skip(Skip::BelowMinBalance));
+        let nowhere = Policy { market: None, ..trade };
+        assert_eq!(nowhere.decide(&deposit(None, Some("100")), None), Decision::Skip(Skip::NoMarket));
+    }
+
+    #[test]
     fn a_choice_changes_the_game_and_keeps_every_limit() {
-        let choice = Choice { game: Some(GameName::CoinFlip), side: Some(Side::Tails), cashout_at: None };
+        let choice = Choice { game: Some(GameName::CoinFlip), side: Some(Side::Tails), ..Choice::default() };
         let Decision::Bet(bet) = policy().with(&choice).decide(&deposit(None, Some("50")), None) else {
             panic!()
         };

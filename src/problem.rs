@@ -6,7 +6,7 @@ use crate::{
     config::SettingError,
     ledger::rpc::LedgerError,
     money::Amount,
-    purple_flea::reply::{Doubt, Failure},
+    purple_flea::reply::{Doubt, Failure, Refusal as PurpleFleasRefusal},
     webhook::{event::ReadError, reference::ReferenceError, signature::Refusal},
 };
 use http::{
@@ -49,12 +49,15 @@ pub enum Problem {
     /// 415: not `application/json`.
     UnsupportedMediaType,
     /// 422: Purple Flea refused the bet for good.
-    Rejected {
-        /// Its own word for why.
-        code: Option<String>,
-        /// The most it would have taken, where it says so.
-        max_bet: Option<Amount>,
-    },
+    Rejected(PurpleFleasRefusal),
+    /// 422: there is nobody, or nothing, that it could be done for.
+    NoSuch(&'static str),
+    /// 409: it is at odds with what was asked for before.
+    AtOdds(&'static str),
+    /// 503: the agent has no key of its own yet, or Purple Flea refuses it.
+    AgentsKey(Option<StatusCode>),
+    /// 503: it was sent and may have been done, and does no harm when it is asked for again.
+    NoAnswer(Option<Doubt>),
     /// 503: settings are missing or wrong.
     NotConfigured(Vec<SettingError>),
     /// 503: a ledger's doorbell, and no ledger in our settings.
@@ -108,6 +111,8 @@ struct Body<'a> {
     purple_flea_code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_bet: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    escrow_status: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     settings: Vec<&'static str>,
 }
@@ -140,8 +145,18 @@ impl Problem {
                 "The body is not declared as JSON",
                 false,
             ),
-            Self::Rejected { .. } => {
-                no(S::UNPROCESSABLE_ENTITY, "rejected", "Purple Flea refused the bet", false)
+            Self::Rejected(_) => no(S::UNPROCESSABLE_ENTITY, "rejected", "Purple Flea refused it", false),
+            Self::NoSuch(code) => no(S::UNPROCESSABLE_ENTITY, code, "There is no such thing", false),
+            Self::AtOdds(code) => no(S::CONFLICT, code, "It was asked for otherwise before", false),
+            Self::AgentsKey(None) => {
+                no(S::SERVICE_UNAVAILABLE, "agent_without_key", "The agent has no key", true)
+            }
+            Self::AgentsKey(Some(_)) => {
+                no(S::SERVICE_UNAVAILABLE, "agents_key_refused", "The agent's key is refused", true)
+            }
+            Self::NoAnswer(_) => {
+                let unknown = unknown(S::SERVICE_UNAVAILABLE, "Purple Flea gave no answer", "no_answer");
+                Kind { retryable: true, ..unknown }
             }
             Self::NotConfigured(_) => {
                 no(S::SERVICE_UNAVAILABLE, "not_configured", "The function is not configured", true)
@@ -204,12 +219,25 @@ impl Problem {
             Self::Unauthorized(_) => {
                 "Sign the request with Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature), or show the bearer token where one is configured."
             }
-            Self::NotFound => "The paths are /execute-trade, /reconcile and /health.",
+            Self::NotFound => {
+                "The README and docs/openapi.json have the paths: /execute-trade, /health and others."
+            }
             Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
             Self::BodyTooLarge => "A body may have at most 65536 bytes.",
             Self::UnsupportedMediaType => "Send `content-type: application/json`.",
-            Self::Rejected { .. } => {
-                "The bet was refused for good and nothing was executed. The same request would be refused again."
+            Self::NoSuch(_) => "The database has no such agent or escrow. Nothing was executed.",
+            Self::AtOdds("reference_taken") => {
+                "Something else was asked for under this `webhook-id` before. Nothing was executed; choose another."
+            }
+            Self::AtOdds(_) => {
+                "The escrow has ended, or is already to end otherwise. Nothing was executed; its row says more."
+            }
+            Self::AgentsKey(_) => {
+                "The agent's row names a key of its own, which is not there yet, or is refused. Nothing was executed; register the agent or correct the secret."
+            }
+            Self::NoAnswer(_) => "It may have been done. Asking again does no harm: it is done at most once.",
+            Self::Rejected(_) => {
+                "It was refused for good and nothing was executed. The same request would be refused again."
             }
             Self::LedgerNotConfigured => {
                 "The event belongs to a ledger, and a function without the ledger's settings never bets on one. Configure the ledger; the deposit waits there."
@@ -253,11 +281,12 @@ impl Problem {
             Self::NotConfigured(_)
             | Self::LedgerNotConfigured
             | Self::PurpleFleaRefusedUs(_)
+            | Self::AgentsKey(_)
             | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing) => {
                 Some((RETRY_AFTER, CONFIGURATION_RETRY_S.into()))
             }
             Self::Ledger(_) => Some((RETRY_AFTER, LEDGER_RETRY_S.into())),
-            Self::NotReached(_) => Some((RETRY_AFTER, NOT_REACHED_RETRY_S.into())),
+            Self::NotReached(_) | Self::NoAnswer(_) => Some((RETRY_AFTER, NOT_REACHED_RETRY_S.into())),
             Self::RateLimited(seconds) | Self::InFlight(seconds) => Some((RETRY_AFTER, (*seconds).into())),
             _ => None,
         }
@@ -273,14 +302,20 @@ impl Problem {
         match self {
             Self::InvalidJson(detail) | Self::InvalidEvent(detail) => Some(detail.clone()),
             Self::Unauthorized(refusal) => Some(refusal.name().to_owned()),
-            Self::Rejected { code, .. } => code.clone(),
-            Self::PurpleFleaRefusedUs(Some(status)) | Self::OutcomeUnknown(Doubt::Status(status)) => {
-                Some(format!("status_{}", status.as_u16()))
-            }
+            Self::Rejected(refusal) => refusal.code.clone(),
+            Self::PurpleFleaRefusedUs(Some(status))
+            | Self::AgentsKey(Some(status))
+            | Self::NoAnswer(Some(Doubt::Status(status)))
+            | Self::OutcomeUnknown(Doubt::Status(status)) => Some(format!("status_{}", status.as_u16())),
             Self::Ledger(error) => Some(error.cause()),
             Self::Unresolved(reason) => Some(reason.clone()),
-            Self::NotReached(why) | Self::OutcomeUnknown(Doubt::Broken(why)) => Some((*why).to_owned()),
-            Self::OutcomeUnknown(Doubt::Unrecognised) => Some("unrecognised_reply".to_owned()),
+            Self::NotReached(why)
+            | Self::NoAnswer(Some(Doubt::Broken(why)))
+            | Self::OutcomeUnknown(Doubt::Broken(why)) => Some((*why).to_owned()),
+            Self::NoAnswer(None) => Some("timed_out".to_owned()),
+            Self::NoAnswer(Some(Doubt::Unrecognised)) | Self::OutcomeUnknown(Doubt::Unrecognised) => {
+                Some("unrecognised_reply".to_owned())
+            }
             Self::NotConfigured(errors) => {
                 let names: Vec<&str> = errors.iter().map(|error| error.name).collect();
                 Some(names.join(" "))
@@ -292,10 +327,8 @@ impl Problem {
     /// The reply, with the event's reference where the caller was let in and it is known.
     pub fn response(&self, reference: Option<&str>) -> Response<Vec<u8>> {
         let kind = self.kind();
-        let (purple_flea_code, max_bet) = match self {
-            Self::Rejected { code, max_bet } => (code.as_deref(), *max_bet),
-            _ => (None, None),
-        };
+        let none = PurpleFleasRefusal::default();
+        let refusal = if let Self::Rejected(refusal) = self { refusal } else { &none };
         let body = Body {
             kind: format!("urn:purple-flea-edge:problem:{}", kind.code),
             title: kind.title,
@@ -305,8 +338,9 @@ impl Problem {
             executed: kind.executed,
             retryable: kind.retryable,
             reference,
-            purple_flea_code,
-            max_bet,
+            purple_flea_code: refusal.code.as_deref(),
+            max_bet: refusal.max_bet,
+            escrow_status: refusal.escrow_status.as_deref(),
             settings: match self {
                 Self::NotConfigured(errors) => errors.iter().map(|error| error.name).collect(),
                 _ => Vec::new(),
@@ -366,9 +400,12 @@ impl From<ReferenceError> for Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Rejected { code, max_bet } => Self::Rejected { code, max_bet },
-            Failure::NotAuthorized(status) => Self::PurpleFleaRefusedUs(Some(status)),
-            Failure::RateLimited { retry_after_s } => Self::RateLimited(retry_after_s),
+            Failure::Rejected(refusal) => Self::Rejected(refusal),
+            Failure::NotAuthorized { status, own_key: true } => Self::AgentsKey(Some(status)),
+            Failure::NotAuthorized { status, .. } => Self::PurpleFleaRefusedUs(Some(status)),
+            Failure::NoKey => Self::AgentsKey(None),
+            Failure::NoAnswer(doubt) => Self::NoAnswer(doubt),
+            Failure::RateLimited { retry_after_s, .. } => Self::RateLimited(retry_after_s),
             Failure::NotSent(why) => Self::NotReached(why),
             Failure::TimedOut => Self::TimedOut,
             Failure::Unknown(doubt) => Self::OutcomeUnknown(doubt),

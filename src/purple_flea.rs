@@ -1,41 +1,60 @@
-//! What goes out: one bet as an HTTP request, in either of Purple Flea's two dialects; [`reply`] says what comes back,
+//! What goes out: Purple Flea's services, a module each, in either of its two dialects. [`reply`] says what comes back,
 //! [`history`] what was bet before.
 //!
 //! Purple Flea has no idempotency: the same request twice moves money twice. So a request is sent once, and
-//! whatever its fate, the result says one of three things: executed, certainly not executed, or unknown.
+//! whatever its fate, the result says one of three things: done, certainly not done, or unknown.
 
+pub mod accounts;
+pub mod escrow;
+pub mod faucet;
+pub mod games;
 pub mod history;
 pub mod reply;
+pub mod trading;
 
 use crate::{
-    game::Game,
-    outside::{Limits, Outside},
-    policy::Bet,
+    outside::{Answer, Limits, Outside},
     upstream::{BaseUrl, Key},
 };
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use reply::{Failure, Outcome};
+use http::{
+    Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use reply::Failure;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::Value;
 use std::time::Duration;
 
 /// The header that carries our bet key. Purple Flea ignores it today; an operator can find a bet by it.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Most that is read of a reply to a bet, in bytes. Game replies are under 1 KiB.
+/// Most that is read of a reply, in bytes. Game replies are under 1 KiB, the others about as short.
 const REPLY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Purple Flea, as the settings describe it.
 #[derive(Debug, Clone)]
 pub struct PurpleFlea {
-    /// Where it is.
-    pub url: BaseUrl,
-    /// Our key there.
-    pub key: Key,
     /// Which dialect it speaks.
     pub api: Api,
     /// How long one exchange may take.
     pub timeout: Duration,
+    /// Games, accounts and balances; in the `gateway` dialect everything that has no place of its own.
+    pub casino: Service,
+    /// Escrows: the casino's key.
+    pub escrow: Service,
+    /// The faucet.
+    pub faucet: Service,
+    /// Trading; in the `gateway` dialect orders.
+    pub trading: Service,
+}
+
+/// A service of Purple Flea's.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Where it is.
+    pub url: BaseUrl,
+    /// Everybody's key there, if there is one.
+    pub key: Option<Key>,
 }
 
 /// A dialect of Purple Flea's API.
@@ -49,42 +68,114 @@ pub enum Api {
     Live,
 }
 
-impl PurpleFlea {
-    /// Makes one bet, once. `bet_key` is what it can be found by: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
-    pub async fn play(&self, bet: &Bet, bet_key: &str, outside: &impl Outside) -> Result<Outcome, Failure> {
-        let Some(request) = self.request(bet, bet_key) else {
-            return Err(Failure::NotSent("request_not_built"));
-        };
-        let limits = Limits { timeout: self.timeout, reply_bytes: REPLY_LIMIT_BYTES };
-        reply::read(bet, &outside.send(request, limits).await?)
+/// On whose account something is done.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// What Purple Flea calls the agent.
+    pub name: String,
+    /// With what key.
+    pub key: AccountKey,
+}
+
+/// What key an account's calls are made with.
+#[derive(Debug, Clone)]
+pub enum AccountKey {
+    /// The service's: everybody's.
+    Everybodys,
+    /// The agent's own.
+    Own(Key),
+    /// The agent's own, which is not there (yet). Nobody else's will do.
+    Missing,
+}
+
+/// One exchange.
+struct Call<'a> {
+    method: Method,
+    route: String,
+    body: Option<Value>,
+    /// What it can be found by, where it is to be done once.
+    bet_key: Option<&'a str>,
+    /// Whether a key is shown.
+    with_key: bool,
+    /// What it is to be answered with.
+    accept: &'static str,
+    /// The words with which a 403 or 404 refuses this request alone.
+    finals: &'static [&'static str],
+}
+
+impl<'a> Call<'a> {
+    fn post(route: String, body: Value, bet_key: &'a str) -> Self {
+        let bet_key = Some(bet_key);
+        Self { method: Method::POST, body: Some(body), bet_key, ..Self::get(route) }
     }
 
-    fn request(&self, bet: &Bet, bet_key: &str) -> Option<http::Request<Vec<u8>>> {
-        let Bet { agent_id, wager, .. } = bet;
-        let (route, body) = match (self.api, bet.game) {
-            (Api::Gateway, Game::Crash(cashout_at)) => {
-                ("/casino/crash", json!({"agent_id": agent_id, "wager": wager, "cashout_at": cashout_at}))
-            }
-            (Api::Gateway, Game::CoinFlip(side)) => {
-                ("/casino/coin-flip", json!({"agent_id": agent_id, "wager": wager, "side": side}))
-            }
-            (Api::Live, Game::Crash(cashout_at)) => (
-                "/api/v1/games/crash",
-                json!({"amount": wager, "cash_out_at": cashout_at, "client_seed": bet_key}),
-            ),
-            (Api::Live, Game::CoinFlip(side)) => {
-                ("/api/v1/games/coin-flip", json!({"amount": wager, "side": side, "client_seed": bet_key}))
-            }
-        };
-        let body = serde_json::to_vec(&body).ok()?;
-        http::Request::post(self.url.join(route)?)
-            .header(AUTHORIZATION, self.key.bearer())
-            .header(CONTENT_TYPE, "application/json")
-            // With its length known, head and body leave in one piece on every host.
-            .header(CONTENT_LENGTH, body.len())
-            .header(ACCEPT, "application/json")
-            .header(IDEMPOTENCY_KEY, bet_key)
-            .body(body)
-            .ok()
+    fn get(route: String) -> Self {
+        let (method, accept) = (Method::GET, "application/json");
+        Self { method, route, body: None, bet_key: None, with_key: true, accept, finals: &[] }
     }
+}
+
+impl Account {
+    /// An account that is used with everybody's key.
+    pub fn everybodys(name: &str) -> Self {
+        Self { name: name.to_owned(), key: AccountKey::Everybodys }
+    }
+}
+
+impl PurpleFlea {
+    /// Asks once. What is given back is a success's body.
+    async fn call(
+        &self,
+        service: &Service,
+        account: &Account,
+        call: Call<'_>,
+        outside: &impl Outside,
+    ) -> Result<Value, Failure> {
+        let (finals, own_key) = (call.finals, !matches!(account.key, AccountKey::Everybodys));
+        let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, outside).await?;
+        reply::judge(&answer, finals, own_key, outside.now())
+    }
+
+    /// Asks once, and says nothing about the answer.
+    async fn exchange(
+        &self,
+        service: &Service,
+        account: &Account,
+        call: Call<'_>,
+        reply_bytes: usize,
+        outside: &impl Outside,
+    ) -> Result<Answer, Failure> {
+        let key = match &account.key {
+            AccountKey::Everybodys => service.key.as_ref(),
+            AccountKey::Own(key) => Some(key),
+            AccountKey::Missing => None,
+        };
+        if call.with_key && key.is_none() {
+            return Err(Failure::NoKey);
+        }
+        let request = build(service, key.filter(|_| call.with_key), call);
+        let request = request.ok_or(Failure::NotSent("request_not_built"))?;
+        Ok(outside.send(request, Limits { timeout: self.timeout, reply_bytes }).await?)
+    }
+}
+
+fn build(service: &Service, key: Option<&Key>, call: Call<'_>) -> Option<http::Request<Vec<u8>>> {
+    let mut request = http::Request::builder().method(call.method).uri(service.url.join(&call.route)?);
+    if let Some(key) = key {
+        request = request.header(AUTHORIZATION, key.bearer());
+    }
+    let body = match call.body {
+        None => Vec::new(),
+        Some(body) => {
+            let body = serde_json::to_vec(&body).ok()?;
+            // With its length known, head and body leave in one piece on every host.
+            request = request.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
+            body
+        }
+    };
+    request = request.header(ACCEPT, call.accept);
+    if let Some(bet_key) = call.bet_key {
+        request = request.header(IDEMPOTENCY_KEY, bet_key);
+    }
+    request.body(body).ok()
 }

@@ -7,6 +7,7 @@
 
 use crate::{
     config::Settings,
+    ending::Done,
     ledger::{
         Ledger,
         job::{Lookup, Settlement, State},
@@ -16,10 +17,9 @@ use crate::{
     policy::Bet,
     problem::Problem,
     purple_flea::{
-        Api,
+        Account, Api,
         history::{Found, History, HistoryError},
     },
-    trade,
 };
 use serde::Serialize;
 use serde_json::{
@@ -84,13 +84,14 @@ async fn look_up(
     until: Duration,
     outside: &impl Outside,
 ) -> Result<Vec<Settlement>, Problem> {
-    if settings.purple_flea.api == Api::Gateway {
-        // That dialect has no history. An operator has to ask Purple Flea.
-        return Ok(jobs.iter().map(|job| still_unknown(job, "no_history")).collect());
-    }
-    jobs.sort_by_key(|job| job.from_s);
-    let together = |one: &Lookup, next: &Lookup| next.until_s.saturating_sub(one.from_s) <= WINDOW_S;
-    let mut settlements = Vec::new();
+    // The gateway has no history, and the live dialect one of bets alone. Of the rest an operator has to ask Purple Flea.
+    let in_history = |job: &mut Lookup| settings.purple_flea.api == Api::Live && job.game().is_some();
+    let mut settlements: Vec<_> =
+        jobs.extract_if(.., |job| !in_history(job)).map(|job| still_unknown(&job, "no_history")).collect();
+    jobs.sort_by(|one, next| (&one.key_name, one.from_s).cmp(&(&next.key_name, next.from_s)));
+    let together = |one: &Lookup, next: &Lookup| {
+        one.key_name == next.key_name && next.until_s.saturating_sub(one.from_s) <= WINDOW_S
+    };
     for jobs in jobs.chunk_by(together) {
         if outside.monotonic() >= until {
             // The others were not looked for, so nothing is said of them: they come up again.
@@ -99,7 +100,8 @@ async fn look_up(
         let keys: Vec<&str> = jobs.iter().map(|job| job.bet_key.as_str()).collect();
         let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
         let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
-        let history = settings.purple_flea.history(from_s, until_s, &keys, until, outside).await?;
+        let account = jobs.first().map(Lookup::account).unwrap_or_else(|| Account::everybodys(""));
+        let history = settings.purple_flea.history(&account, from_s..=until_s, &keys, until, outside).await?;
         settlements.extend(jobs.iter().flat_map(|job| settle(job, &history)));
     }
     Ok(settlements)
@@ -108,15 +110,15 @@ async fn look_up(
 /// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any
 /// other a conflict that somebody has to look at.
 fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
-    let Some(bets) = history.bets.get(&job.bet_key) else {
+    let (Some(bets), Some(game)) = (history.bets.get(&job.bet_key), job.game()) else {
         let reason = if history.whole { "not_found" } else { "history_too_long" };
         return vec![still_unknown(job, reason)];
     };
     let settled = bets.iter().map(|bet| match bet {
         Some(Found { wager, outcome }) => {
-            let bet = Bet { agent_id: job.agent_id.clone(), game: job.policy.game(), wager: *wager };
-            let result = trade::executed_body(&bet, outcome, &job.reference, Some("found_in_history"));
-            settlement(job, State::Executed, result)
+            let bet = Bet { agent_id: job.agent_id.clone(), game, wager: *wager };
+            let done = Done::bet(&bet, outcome, Some("found_in_history"));
+            settlement(job, State::Executed, done.body(&job.agent_id, &job.reference))
         }
         None => still_unknown(job, "history_unreadable"),
     });
@@ -129,7 +131,8 @@ fn still_unknown(job: &Lookup, reason: &str) -> Settlement {
 }
 
 fn settlement(job: &Lookup, state: State, result: Box<RawValue>) -> Settlement {
-    Settlement { reference: job.reference.clone(), token: job.token.clone(), state, result }
+    let (reference, token) = (job.reference.clone(), job.token.clone());
+    Settlement { reference, token, state, result, secret: None }
 }
 
 impl From<HistoryError> for Problem {

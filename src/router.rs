@@ -2,6 +2,7 @@
 //! a JSON reply goes out, and a line of log is written.
 
 use crate::{
+    by_hand,
     config::Checked,
     execute_trade::{self, Later, Reply},
     health,
@@ -9,6 +10,7 @@ use crate::{
     outside::Outside,
     problem::{Problem, json},
     reconcile,
+    work::Kind,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     ExecuteTrade,
+    ByHand(Kind),
     Reconcile,
     Health,
 }
@@ -42,6 +45,14 @@ impl Route {
     fn of(path: &str) -> Option<Self> {
         match path {
             "/" | "/execute-trade" | "/functions/v1/execute-trade" => Some(Self::ExecuteTrade),
+            "/register" => Some(Self::ByHand(Kind::Registration)),
+            "/faucet" => Some(Self::ByHand(Kind::Faucet)),
+            "/balance" => Some(Self::ByHand(Kind::Balance)),
+            "/trade" => Some(Self::ByHand(Kind::Trade)),
+            "/order" => Some(Self::ByHand(Kind::Order)),
+            "/escrow" => Some(Self::ByHand(Kind::Escrow)),
+            "/escrow/release" => Some(Self::ByHand(Kind::EscrowRelease)),
+            "/escrow/cancel" => Some(Self::ByHand(Kind::EscrowCancel)),
             "/reconcile" => Some(Self::Reconcile),
             "/health" => Some(Self::Health),
             _ => None,
@@ -50,7 +61,7 @@ impl Route {
 
     fn method(self) -> (Method, &'static str) {
         match self {
-            Self::ExecuteTrade | Self::Reconcile => (Method::POST, "POST"),
+            Self::ExecuteTrade | Self::ByHand(_) | Self::Reconcile => (Method::POST, "POST"),
             Self::Health => (Method::GET, "GET"),
         }
     }
@@ -58,6 +69,7 @@ impl Route {
     fn name(self) -> &'static str {
         match self {
             Self::ExecuteTrade => "execute_trade",
+            Self::ByHand(kind) => kind.name(),
             Self::Reconcile => "reconcile",
             Self::Health => "health",
         }
@@ -112,8 +124,14 @@ async fn dispatch(
     if !is_json(&head.headers) {
         return Err(Problem::UnsupportedMediaType);
     }
-    if route == Route::ExecuteTrade {
-        return execute_trade::run(settings, &head.headers, &body, outside, line).await;
+    match route {
+        Route::ExecuteTrade => {
+            return execute_trade::run(settings, &head.headers, &body, outside, line).await;
+        }
+        Route::ByHand(kind) => {
+            return by_hand::run(kind, settings, &head.headers, &body, outside, line).await;
+        }
+        Route::Reconcile | Route::Health => {}
     }
     execute_trade::admit(settings, &head.headers, &body, outside.now())?;
     let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;

@@ -60,6 +60,11 @@ impl Key {
         self.bearer.clone()
     }
 
+    /// The secret itself, for the one place that keeps it.
+    pub fn expose(&self) -> &str {
+        self.bare.to_str().unwrap_or_default()
+    }
+
     /// As the value of a header of its own.
     pub fn bare(&self) -> HeaderValue {
         self.bare.clone()

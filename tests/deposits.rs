@@ -91,7 +91,7 @@ async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
         row[key] = value;
         row.to_string()
     };
-    let other_table = r#"{"type":"INSERT","table":"agents","schema":"public","record":{"id":"agent-001"}}"#;
+    let other_table = r#"{"type":"INSERT","table":"trade_results","schema":"public","record":{"id":7}}"#;
     let update =
         r#"{"type":"UPDATE","table":"wallet_changes","schema":"public","record":{},"old_record":{}}"#;
     for (body, reason) in [

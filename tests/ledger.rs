@@ -273,7 +273,7 @@ async fn an_owner_reads_why_a_deposit_was_not_bet_on() -> Result<()> {
     let id = deposit(&stack, "1").await?;
     ring(&stack, id).await?;
     sql(&stack, "set role authenticated; set request.jwt.claims = '{\"sub\": \"00000000-0000-0000-0000-000000000001\"}'").await?;
-    let row = stack.owner.query_one("select to_json(d)::text from public.deposit_jobs d", &[]).await?;
+    let row = stack.owner.query_one("select to_json(d)::text from public.agent_jobs d", &[]).await?;
     let seen: Value = serde_json::from_str(row.get(0))?;
     assert_eq!((&seen["state"], &seen["reason"]), (&json!("skipped"), &json!("below_min_balance")));
     Ok(())

@@ -27,7 +27,7 @@ async fn what_the_readme_tells_operators_to_type_works() -> Result<()> {
     let cluster = Cluster::start().await?;
     cluster.migrate(OWNER).await?;
     let owner = cluster.connect(OWNER).await?;
-    let unknown = "set client_min_messages = error; insert into public.agents (id) values ('agent-001'), ('agent-007'); \
+    let unknown = "set client_min_messages = error; update purple_flea.trade_policies set claim_faucet = false; insert into public.agents (id) values ('agent-001'), ('agent-007'); \
         insert into public.wallet_changes (id, agent_id, change_type, new_balance) values (42, 'agent-001', 'deposit', 100)";
     let claimed = "select public.claim_jobs('{}', 1); \
         update purple_flea.jobs set lease_until = clock_timestamp() - interval '2 minutes'; select purple_flea.expire(false);";

@@ -27,7 +27,7 @@ fn the_defaults_are_the_specifications() {
     let purple_flea = with(&[]).unwrap().purple_flea;
     assert_eq!(purple_flea.timeout, Duration::from_secs(8));
     assert_eq!(
-        purple_flea.url.join("/casino/crash").as_deref(),
+        purple_flea.casino.url.join("/casino/crash").as_deref(),
         Some("https://api.purpleflea.com/casino/crash")
     );
 }
@@ -106,7 +106,7 @@ fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
         ("http://localhost", "http://localhost/casino/crash"),
     ] {
         let settings = with(&[("purple_flea_url", url)]).unwrap();
-        assert_eq!(settings.purple_flea.url.join("/casino/crash").as_deref(), Some(joined));
+        assert_eq!(settings.purple_flea.casino.url.join("/casino/crash").as_deref(), Some(joined));
     }
 }
 

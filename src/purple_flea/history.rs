@@ -2,14 +2,15 @@
 //! `client_seed` that it was made with. Being found proves a bet. Not being found proves nothing: Purple Flea has been
 //! seen to take a bet and leave no row.
 
-use super::{PurpleFlea, reply::Outcome};
-use crate::{
-    money::Amount,
-    outside::{Limits, Outside},
+use super::{
+    Account, Call, PurpleFlea,
+    games::{Outcome, Proof},
+    reply::{self, Failure},
 };
-use http::header::{ACCEPT, AUTHORIZATION};
+use crate::{money::Amount, outside::Outside};
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     time::{Duration, SystemTime},
 };
 
@@ -54,21 +55,21 @@ pub enum HistoryError {
 }
 
 impl PurpleFlea {
-    /// Every bet between two times (Unix seconds) by its `client_seed`, of those that are wanted; should one have been
+    /// Every bet of an account between two times (Unix seconds) by its `client_seed`, of those that are wanted; should one have been
     /// made more than once, all of them. No page but the first is asked for after `deadline`, on the monotonic clock.
     pub async fn history(
         &self,
-        from_s: u64,
-        until_s: u64,
+        account: &Account,
+        seconds: RangeInclusive<u64>,
         wanted: &[&str],
         deadline: Duration,
         outside: &impl Outside,
     ) -> Result<History, HistoryError> {
-        let since = iso(from_s.saturating_sub(CLOCK_SKEW_S));
-        let mut until = iso(until_s.saturating_add(CLOCK_SKEW_S));
+        let since = iso(seconds.start().saturating_sub(CLOCK_SKEW_S));
+        let mut until = iso(seconds.end().saturating_add(CLOCK_SKEW_S));
         let mut history = History::default();
         for _ in 0..PAGES_LIMIT {
-            let page = self.page(&since, &until, outside).await?;
+            let page = self.page(account, &since, &until, outside).await?;
             for row in page.rows.iter().filter(|row| wanted.contains(&row.client_seed.as_str())) {
                 let (bet, bets) = (row.bet(), history.bets.entry(row.client_seed.clone()).or_default());
                 // Pages overlap.
@@ -88,21 +89,24 @@ impl PurpleFlea {
         Ok(history)
     }
 
-    async fn page(&self, since: &str, until: &str, outside: &impl Outside) -> Result<Page, HistoryError> {
-        let unreadable = HistoryError::Unreadable;
+    async fn page(
+        &self,
+        account: &Account,
+        since: &str,
+        until: &str,
+        outside: &impl Outside,
+    ) -> Result<Page, HistoryError> {
         let route = format!("/api/v1/bets/export.csv?since={since}&until={until}");
-        let url = self.url.join(&route).ok_or(unreadable("request_not_built"))?;
-        let request = http::Request::get(url)
-            .header(AUTHORIZATION, self.key.bearer())
-            .header(ACCEPT, "text/csv")
-            .body(Vec::new())
-            .map_err(|_| unreadable("request_not_built"))?;
-        let limits = Limits { timeout: self.timeout, reply_bytes: PAGE_LIMIT_BYTES };
-        let answer = outside.send(request, limits).await.map_err(|_| unreadable("no_answer"))?;
+        let call = Call { accept: "text/csv", ..Call::get(route) };
+        let answer = match self.exchange(&self.casino, account, call, PAGE_LIMIT_BYTES, outside).await {
+            Ok(answer) => answer,
+            Err(Failure::NoKey) => return Err(HistoryError::Unreadable("no_key")),
+            Err(_) => return Err(HistoryError::Unreadable("no_answer")),
+        };
         match answer.head.status.as_u16() {
-            200 => Page::read(&answer.body, answer.whole).ok_or(unreadable("not_a_history")),
+            200 => Page::read(&answer.body, answer.whole).ok_or(HistoryError::Unreadable("not_a_history")),
             401 | 403 | 404 => Err(HistoryError::NotAuthorized(answer.head.status)),
-            _ => Err(unreadable("status")),
+            _ => Err(HistoryError::Unreadable("status")),
         }
     }
 }
@@ -120,6 +124,7 @@ struct Row {
     payout: String,
     won: String,
     bet_id: String,
+    proof: Option<Proof>,
 }
 
 impl Page {
@@ -132,6 +137,7 @@ impl Page {
         let [client_seed, wager, payout] = ["client_seed", "amount_usd", "amount_won_usd"].map(column);
         let [won, bet_id] = ["won", "bet_id"].map(column);
         let (client_seed, wager, payout, won, bet_id) = (client_seed?, wager?, payout?, won?, bet_id?);
+        let proof = ["server_seed_hash", "nonce", "result_hash"].map(column);
         let mut rows = Vec::new();
         for record in reader.byte_records() {
             let record = record.ok()?;
@@ -141,9 +147,14 @@ impl Page {
             }
             let field =
                 |index: usize| record.get(index).map(|field| String::from_utf8_lossy(field).into_owned());
+            let client_seed = field(client_seed)?;
             rows.push(Row {
                 at: field(at)?,
-                client_seed: field(client_seed)?,
+                proof: match proof.map(|index| index.and_then(field)) {
+                    [Some(hash), Some(nonce), Some(result)] => proved(&hash, &client_seed, &nonce, &result),
+                    _ => None,
+                },
+                client_seed,
                 wager: field(wager)?,
                 payout: field(payout)?,
                 won: field(won)?,
@@ -171,11 +182,21 @@ impl Row {
         let outcome = Outcome {
             won,
             payout: Some(payout),
-            bet_id: super::reply::word(&self.bet_id),
+            bet_id: reply::word(&self.bet_id),
             crash_point: None,
+            proof: self.proof.clone(),
         };
         Some(Found { wager: Amount::rounded(&self.wager).ok()?, outcome })
     }
+}
+
+fn proved(server_seed_hash: &str, client_seed: &str, nonce: &str, result_hash: &str) -> Option<Proof> {
+    Some(Proof {
+        server_seed_hash: reply::word(server_seed_hash)?,
+        client_seed: reply::word(client_seed)?,
+        nonce: nonce.parse().ok()?,
+        result_hash: reply::word(result_hash)?,
+    })
 }
 
 fn iso(unix_s: u64) -> String {
@@ -191,7 +212,7 @@ mod tests {
     use super::*;
     use crate::{
         log::Line,
-        outside::{Answer, SendError},
+        outside::{Answer, Limits, SendError},
     };
     use futures::FutureExt;
     use proptest::prelude::*;
@@ -270,9 +291,14 @@ mod tests {
             "webhook_token" => Some("0123456789abcdef".to_owned()),
             _ => None,
         });
-        let purple_flea = settings.unwrap().purple_flea;
-        let history =
-            purple_flea.history(0, 0, &["bet-0", "bet-1"], Duration::from_secs(deadline_s), &outside);
+        let (purple_flea, account) = (settings.unwrap().purple_flea, Account::everybodys("agent-001"));
+        let history = purple_flea.history(
+            &account,
+            0..=0,
+            &["bet-0", "bet-1"],
+            Duration::from_secs(deadline_s),
+            &outside,
+        );
         let history = history.now_or_never().unwrap().unwrap();
         let mut found: Vec<_> =
             history.bets.into_iter().map(|(key, bets)| (key, bets.iter().flatten().count())).collect();

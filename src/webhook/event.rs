@@ -7,7 +7,7 @@
 //! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
 
 use super::reference::Reference;
-use crate::{game::Choice, money::Amount};
+use crate::{game::Choice, money::Amount, purple_flea::escrow::End, work::escrow::EscrowRow};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
@@ -40,6 +40,29 @@ pub enum Event {
         /// What the caller chose for this call.
         choice: Choice,
     },
+    /// An agent was inserted.
+    NewAgent {
+        /// Its id.
+        agent_id: String,
+    },
+    /// An escrow was inserted.
+    NewEscrow {
+        /// Its row's id.
+        id: u64,
+        /// Its row.
+        row: EscrowRow,
+    },
+    /// An escrow is to end.
+    EndEscrow {
+        /// Its row's id.
+        id: u64,
+        /// Who pays.
+        sender_id: String,
+        /// How.
+        end: End,
+        /// Purple Flea's name for it, if it was made.
+        pf_escrow_id: Option<String>,
+    },
     /// Something that this function does nothing about.
     Unhandled(Unhandled),
     /// The doorbell of a ledger: something is to be done. Without a ledger's settings it must never lead to a bet.
@@ -52,9 +75,9 @@ pub enum Event {
 /// Why nothing is done about an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unhandled {
-    /// The row is of another table than `public.wallet_changes`.
+    /// The row is of a table that leads to nothing.
     Table,
-    /// The row was not inserted but changed or deleted.
+    /// What happened to the row leads to nothing: it was deleted, or changed in a way that asks for nothing.
     Kind,
 }
 
@@ -173,13 +196,7 @@ impl<'de> Deserialize<'de> for RowId {
 
 /// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
-    if std::str::from_utf8(body).is_err() {
-        return Err(ReadError::NotJson("the body is not UTF-8".to_owned()));
-    }
-    // The parser passes over columns that are not ours, however deep: so they are looked at first.
-    if nesting(body) > NESTING_LIMIT {
-        return refuse("the body nests deeper than 64 levels");
-    }
+    check(body)?;
     let body: Body = object(body)?;
     if body.ledger {
         let Some(text) = body.reference else {
@@ -211,6 +228,17 @@ pub fn read(body: &[u8]) -> Result<Event, ReadError> {
     }
 }
 
+fn check(body: &[u8]) -> Result<(), ReadError> {
+    if std::str::from_utf8(body).is_err() {
+        return Err(ReadError::NotJson("the body is not UTF-8".to_owned()));
+    }
+    // The parser passes over columns that are not ours, however deep: so they are looked at first.
+    if nesting(body) > NESTING_LIMIT {
+        return refuse("the body nests deeper than 64 levels");
+    }
+    Ok(())
+}
+
 /// How deep the brackets outside of strings nest. Of what is not JSON it gives some number.
 fn nesting(body: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
@@ -239,17 +267,92 @@ fn object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ReadError> {
 }
 
 fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadError> {
-    let differs = |given: &Option<String>, ours: &str| given.as_deref().is_some_and(|g| g != ours);
-    if differs(&change.schema, "public") || differs(&change.table, "wallet_changes") {
+    let kind = change.kind.as_deref().unwrap_or("INSERT");
+    let table = change.table.as_deref().unwrap_or("wallet_changes");
+    if change.schema.is_some_and(|schema| schema != "public") {
         return Ok(Event::Unhandled(Unhandled::Table));
     }
-    if differs(&change.kind, "INSERT") {
+    let read: fn(&RawValue) -> Result<Event, ReadError> = match (table, kind) {
+        ("wallet_changes", "INSERT") => {
+            |row| Ok(Event::Inserted { row: read_row(row)?, choice: Choice::default() })
+        }
+        ("agents", "INSERT") => read_agent,
+        ("escrow_requests", "INSERT") => read_new_escrow,
+        ("escrow_requests", "UPDATE") => read_ending_escrow,
+        ("wallet_changes" | "agents" | "escrow_requests", _) => {
+            return Ok(Event::Unhandled(Unhandled::Kind));
+        }
+        _ => return Ok(Event::Unhandled(Unhandled::Table)),
+    };
+    let Some(record) = change.record else {
+        return refuse("`record` is missing");
+    };
+    match (read(record)?, choice) {
+        (Event::Inserted { row, .. }, Some(choice)) => Ok(Event::Inserted { row, choice }),
+        // A choice that is overlooked would play another game than the one that was asked for.
+        (_, Some(_)) => refuse("`policy` is for rows of wallet_changes only"),
+        (event, None) => Ok(event),
+    }
+}
+
+#[derive(Deserialize)]
+struct AgentRecord {
+    id: String,
+}
+
+fn read_agent(row: &RawValue) -> Result<Event, ReadError> {
+    let AgentRecord { id } = object(row.get().as_bytes())?;
+    Ok(Event::NewAgent { agent_id: an_agents_id(id)? })
+}
+
+#[derive(Deserialize)]
+struct EscrowId {
+    id: RowId,
+}
+
+fn read_new_escrow(row: &RawValue) -> Result<Event, ReadError> {
+    let EscrowId { id: RowId(id) } = object(row.get().as_bytes())?;
+    let row: EscrowRow = object(row.get().as_bytes())?;
+    row.check().map_err(|why| ReadError::NotAnEvent(why.to_owned()))?;
+    Ok(Event::NewEscrow { id, row })
+}
+
+#[derive(Deserialize)]
+struct EndingEscrow {
+    id: RowId,
+    sender_id: String,
+    status: String,
+    requested_status: Option<String>,
+    pf_escrow_id: Option<String>,
+}
+
+/// An update asks for something while there is something requested that is not so yet.
+fn read_ending_escrow(row: &RawValue) -> Result<Event, ReadError> {
+    let EndingEscrow { id: RowId(id), sender_id, status, requested_status, pf_escrow_id } =
+        object(row.get().as_bytes())?;
+    let end = match requested_status.as_deref() {
+        Some("released") => End::Release,
+        Some("cancelled") => End::Cancel,
+        _ => return Ok(Event::Unhandled(Unhandled::Kind)),
+    };
+    if status != "pending" {
         return Ok(Event::Unhandled(Unhandled::Kind));
     }
-    match change.record {
-        Some(record) => Ok(Event::Inserted { row: read_row(record)?, choice: choice.unwrap_or_default() }),
-        None => refuse("`record` is missing"),
+    Ok(Event::EndEscrow { id, sender_id: an_agents_id(sender_id)?, end, pf_escrow_id })
+}
+
+/// An agent's id as every table has it.
+pub fn an_agents_id(id: String) -> Result<String, ReadError> {
+    if id.is_empty() || id.len() > AGENT_ID_LIMIT_BYTES || id.contains(char::is_control) {
+        return refuse("`agent_id` must be 1 to 128 bytes without control characters");
     }
+    Ok(id)
+}
+
+/// Reads a body of another form: a JSON object, within the same limits.
+pub fn read_as<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    check(body)?;
+    object(body)
 }
 
 /// Reads a row of `wallet_changes` alone.
@@ -264,12 +367,9 @@ fn validate(record: Record) -> Result<WalletChange, ReadError> {
     let Some(change_type) = record.change_type else {
         return refuse("`change_type` is missing");
     };
-    if agent_id.is_empty() || agent_id.len() > AGENT_ID_LIMIT_BYTES || agent_id.contains(char::is_control) {
-        return refuse("`agent_id` must be 1 to 128 bytes without control characters");
-    }
     let row = WalletChange {
         id: record.id.map(|id| id.0),
-        agent_id,
+        agent_id: an_agents_id(agent_id)?,
         change_type,
         change_amount: record.change_amount,
         new_balance: record.new_balance,

@@ -29,6 +29,8 @@ impl Database {
         cluster.migrate(OWNER).await.unwrap();
         let client = cluster.connect(SUPERUSER).await.unwrap();
         let database = Self { client, _cluster: cluster };
+        // Deposits alone are what happens here.
+        database.run("update purple_flea.trade_policies set claim_faucet = false").await;
         for agent in AGENTS {
             database.run(&format!("insert into public.agents (id) values ('{agent}')")).await;
         }
@@ -51,6 +53,7 @@ impl Database {
     pub(super) async fn clear(&self) {
         self.run(
             "set session_replication_role = replica; delete from purple_flea.job_events; delete from public.trade_results; \
+             delete from purple_flea.rate_stops; delete from purple_flea.rate_slots; \
              delete from purple_flea.jobs; delete from public.wallet_changes; set session_replication_role = origin; \
              update purple_flea.trade_policies set paused = false where paused; \
              alter sequence public.wallet_changes_id_seq restart; update purple_flea.ledger set starts_after = 0, checked_until = 0",
@@ -63,7 +66,7 @@ impl Database {
         let sql = match function {
             "claim_jobs" => {
                 "select public.claim_jobs(array(select jsonb_array_elements_text(a -> 'references')), \
-                 (a ->> 'limit')::integer, (a ->> 'claim')::uuid)::text from (select $1::text::jsonb as a) as b"
+                 (a ->> 'limit')::integer, (a ->> 'claim')::uuid, a ->> 'api')::text from (select $1::text::jsonb as a) as b"
             }
             "settle_jobs" => "select public.settle_jobs($1::text::jsonb -> 'outcomes')::text",
             "claim_lookups" => "select public.claim_lookups(($1::text::jsonb ->> 'limit')::integer)::text",
@@ -100,7 +103,8 @@ impl Database {
         let by = format!("interval '{ms} milliseconds'");
         self.run(&format!(
             "update purple_flea.jobs set due_at = due_at - {by}, expires_at = expires_at - {by}, claimed_at = claimed_at - {by}, \
-             lease_until = lease_until - {by}, lookup_at = lookup_at - {by} where state in ('pending', 'claimed', 'unknown')"
+             lease_until = lease_until - {by}, lookup_at = lookup_at - {by} where state in ('pending', 'claimed', 'unknown'); \
+             update purple_flea.rate_stops set until = until - {by}; update purple_flea.rate_slots set held_until = held_until - {by}"
         ))
         .await;
     }

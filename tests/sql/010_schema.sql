@@ -2,10 +2,12 @@
 begin;
 select plan(49);
 
-select columns_are('public', 'agents', array['id', 'api_key', 'balance', 'status', 'created_at', 'owner_id']);
+select columns_are('public', 'agents', array['id', 'api_key', 'balance', 'status', 'created_at', 'owner_id', 'pf_agent_id', 'referral_code', 'orchestrator_id', 'balance_at']);
 select columns_are('public', 'wallet_changes', array['id', 'agent_id', 'change_type', 'change_amount', 'new_balance', 'created_at']);
-select columns_are('public', 'trade_results', array['id', 'agent_id', 'game', 'wager', 'outcome', 'payout', 'created_at', 'reference', 'bet_id']);
-select columns_are('public', 'escrow_requests', array['id', 'sender_id', 'receiver_id', 'amount', 'pf_escrow_id', 'status', 'created_at']);
+select columns_are('public', 'trade_results', array['id', 'agent_id', 'game', 'wager', 'outcome', 'payout', 'created_at', 'reference', 'bet_id',
+  'market', 'direction', 'entry_price', 'position_id', 'order_id', 'proof']);
+select columns_are('public', 'escrow_requests', array['id', 'sender_id', 'receiver_id', 'amount', 'pf_escrow_id', 'status', 'created_at',
+  'requested_status', 'description', 'timeout_hours', 'fee', 'referral_earned', 'reason', 'asked_as']);
 
 select col_type_is('public', 'agents', 'id', 'text', 'agents.id has its type');
 select col_type_is('public', 'agents', 'balance', 'numeric(12,4)', 'agents.balance has its type');

@@ -15,7 +15,9 @@ from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_result
      unnest(array['select', 'insert', 'update', 'delete']) o;
 insert into allowed
 select 'authenticated', t, 'select'
-from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests', 'public.deposit_jobs']) t;
+from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests', 'public.agent_jobs', 'public.referral_earnings']) t;
+-- What is to become of an escrow, and nothing else of it.
+insert into allowed values ('authenticated', 'public.escrow_requests', 'update'), ('service_role', 'public.referral_earnings', 'select');
 
 -- Every table and view of ours. For a grant by columns, one column counts.
 create temporary view relations as
@@ -44,7 +46,14 @@ from relations t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and 
 where exists (select from allowed w where (w.role_name, w.relation, w.operation) = ('authenticated', t.relation, 'select'))
 order by relation, a.attnum;
 
--- Every function: four for the function's roles, none for anybody else.
+select is(
+  has_column_privilege('authenticated', 'public.escrow_requests', a.attname, 'update'),
+  a.attname = 'requested_status',
+  format('authenticated: update escrow_requests.%s', a.attname)
+)
+from pg_attribute a where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum;
+
+-- Every function: those for the function's roles, none for anybody else.
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace,
@@ -54,7 +63,7 @@ from pg_proc p, roles where p.pronamespace in ('public'::regnamespace, 'purple_f
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
-  array['claim_jobs', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health'],
+  array['claim_jobs', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job'],
   'public has the functions that the edge calls, and no other'
 );
 select ok(not has_schema_privilege(role_name, 'purple_flea', 'usage'), role_name || ' may not use the private schema') from roles;
@@ -99,7 +108,7 @@ select results_eq('select id from public.agents', array['mine'], 'an owner sees 
 select throws_ok('select * from public.agents', '42501', null, 'and not the names of their keys');
 select results_eq('select agent_id from public.wallet_changes', array['mine'], 'an owner sees their own wallet changes');
 select results_eq('select agent_id from public.trade_results', array['mine'], 'an owner sees their own results');
-select results_eq('select agent_id, state from public.deposit_jobs', $$values ('mine', 'pending')$$, 'an owner sees what becomes of their own deposits');
+select results_eq('select agent_id, kind, state from public.agent_jobs where kind = ''deposit''', $$values ('mine', 'deposit', 'pending')$$, 'an owner sees what becomes of their own deposits');
 select results_eq('select amount::int from public.escrow_requests order by 1', array[1, 2], 'an owner sees the escrows of either side');
 select throws_ok($$insert into public.wallet_changes (agent_id, change_type, new_balance) values ('mine', 'deposit', 1000)$$, '42501', null, 'an owner deposits nothing by hand');
 select throws_ok($$update public.agents set balance = 1000$$, '42501', null, 'an owner sets no balance');
@@ -109,13 +118,13 @@ set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000003"}'
 select is_empty('select id from public.agents', 'a stranger sees no agent');
 select is_empty('select * from public.wallet_changes', 'a stranger sees no wallet');
 select is_empty('select * from public.escrow_requests', 'a stranger sees no escrow');
-select is_empty('select * from public.deposit_jobs', 'a stranger sees no job');
+select is_empty('select * from public.agent_jobs', 'a stranger sees no job');
 set local request.jwt.claims = '';
 select is_empty('select id from public.agents', 'a user without an id sees no agent, nobody''s included');
-select is_empty('select * from public.deposit_jobs', 'nor any job');
+select is_empty('select * from public.agent_jobs', 'nor any job');
 set local role anon;
 select throws_ok('select id from public.agents', '42501', null, 'anonymous callers see nothing');
-select throws_ok('select * from public.deposit_jobs', '42501', null, 'nor any job');
+select throws_ok('select * from public.agent_jobs', '42501', null, 'nor any job');
 set local role service_role;
 select isnt_empty('select api_key from public.agents', 'the service sees the names of keys');
 select throws_ok('select * from purple_flea.jobs', '42501', null, 'the service claims and settles, and does not touch the ledger itself');

@@ -4,6 +4,8 @@ begin;
 -- Nobody is to be called, and each deposit would warn of that.
 set local client_min_messages = error;
 select * from no_plan();
+-- Deposits alone are looked at here.
+update purple_flea.trade_policies set claim_faucet = false;
 
 insert into public.agents (id) values ('a'), ('b');
 create temporary table states as
@@ -24,7 +26,7 @@ begin
   insert into public.wallet_changes (agent_id, change_type, new_balance) values ('a', 'deposit', 100) returning 'wallet-change-' || id into name;
   if wanted in ('claimed', 'executed', 'skipped', 'rejected', 'unknown') then
     update purple_flea.jobs set state = 'claimed', changed_by = 'worker', token = gen_random_uuid(), claimed_at = now(), lease_until = now(),
-      lookup_at = now(), wallet_change = '{}', policy = '{}', bet_day = current_date, stake = 10, wager = 10, result = '{}', reason = 'test'
+      lookup_at = now(), request = '{}', policy = '{}', bet_day = current_date, stake = 10, wager = 10, result = '{}', reason = 'test'
     where reference = name;
   end if;
   if wanted not in ('pending', 'claimed') then
@@ -38,7 +40,7 @@ declare
   name text := pg_temp.job_in(from_state);
 begin
   update purple_flea.jobs set state = to_state, changed_by = who, reason = 'test', token = gen_random_uuid(), claimed_at = now(), lease_until = now(),
-    lookup_at = now(), wallet_change = '{}', policy = '{}', bet_day = current_date, stake = 10, wager = 10, result = '{}'
+    lookup_at = now(), request = '{}', policy = '{}', bet_day = current_date, stake = 10, wager = 10, result = '{}'
   where reference = name;
   return 'allowed';
 exception when check_violation then

@@ -3,6 +3,8 @@ begin;
 -- Nobody is to be called, and each deposit would warn of that.
 set local client_min_messages = error;
 select * from no_plan();
+-- Deposits alone are looked at here.
+update purple_flea.trade_policies set claim_faucet = false;
 
 insert into public.agents (id) values ('a'), ('limited'), ('asleep');
 insert into purple_flea.trade_policies (agent_id, daily_wager_limit, daily_loss_limit, max_wager) values ('limited', 25, 15, 9.999);
@@ -15,7 +17,8 @@ create function pg_temp.state_of(wanted text) returns text language sql as $$sel
 create function pg_temp.claims(reference text, claim uuid) returns jsonb language sql as $$select public.claim_jobs(array[reference], 1, claim)$$;
 create function pg_temp.later(wanted text, by_how_much interval) returns void language sql as $$
   update purple_flea.jobs set lease_until = lease_until - by_how_much, claimed_at = claimed_at - by_how_much, due_at = due_at - by_how_much,
-    lookup_at = lookup_at - by_how_much, expires_at = expires_at - by_how_much where reference = wanted
+    lookup_at = lookup_at - by_how_much, expires_at = expires_at - by_how_much where reference = wanted;
+  update purple_flea.rate_stops set until = until - by_how_much
 $$;
 create temporary table tokens (name text primary key, token uuid default gen_random_uuid());
 insert into tokens (name) values ('one'), ('two'), ('three'), ('four'), ('five'), ('six'), ('seven'), ('eight'), ('nine');
@@ -113,7 +116,7 @@ select is(c ->> 'more', 'true', 'and the word that there is more') from few_clai
 select is(c #>> '{jobs,0,stake}', '9.9900', 'no more is staked than the policy allows') from few_claim;
 select is(jsonb_array_length(public.claim_jobs('{}', 10) -> 'jobs'), 0, 'and no other while it is under way');
 select throws_ok(format($$update purple_flea.jobs set state = 'claimed', changed_by = 'worker', token = gen_random_uuid(), claimed_at = now(),
-  lease_until = now(), wallet_change = '{}', policy = '{}', bet_day = current_date, limited = true where reference = %L$$, two),
+  lease_until = now(), request = '{}', policy = '{}', bet_day = current_date, limited = true where reference = %L$$, two),
   '23505', null, 'not even by hand') from few;
 select public.settle_job(one, pg_temp.t('five'), 'executed', pg_temp.bet(9.99, 'b8') || '{"outcome": "loss", "payout": 0}') from few;
 create temporary table second_claim as select public.claim_jobs(array[two], 10, pg_temp.t('six')) as c from few;

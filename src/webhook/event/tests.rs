@@ -76,7 +76,10 @@ fn a_choice_never_reaches_a_limit_or_the_pause() {
 #[test]
 fn other_tables_and_other_events_are_left_alone() {
     for (head, skip) in [
-        (r#""type":"INSERT","table":"agents","schema":"public""#, Unhandled::Table),
+        (r#""type":"INSERT","table":"trade_results","schema":"public""#, Unhandled::Table),
+        (r#""type":"INSERT","table":"agents","schema":"auth""#, Unhandled::Table),
+        (r#""type":"UPDATE","table":"agents","schema":"public""#, Unhandled::Kind),
+        (r#""type":"DELETE","table":"escrow_requests","schema":"public""#, Unhandled::Kind),
         (r#""type":"INSERT","table":"wallet_changes","schema":"audit""#, Unhandled::Table),
         (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
         (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
@@ -86,6 +89,52 @@ fn other_tables_and_other_events_are_left_alone() {
             assert_eq!(read(body.as_bytes()), Ok(Event::Unhandled(skip)), "{body}");
         }
     }
+}
+
+#[test]
+fn a_row_of_each_table_says_what_it_asks_for() {
+    let event = |kind: &str, table: &str, record: &str| {
+        let body = format!(
+            r#"{{"type":"{kind}","table":"{table}","schema":"public","record":{record},"old_record":null}}"#
+        );
+        read(body.as_bytes())
+    };
+    let agent = event("INSERT", "agents", r#"{"id":"agent-001","api_key":"","balance":0}"#);
+    assert_eq!(agent, Ok(Event::NewAgent { agent_id: "agent-001".to_owned() }));
+    let escrow = |amount: &str, receiver: &str| {
+        format!(
+            r#"{{"id":7,"sender_id":"a","receiver_id":"{receiver}","amount":{amount},"status":"pending"}}"#
+        )
+    };
+    let made = event("INSERT", "escrow_requests", &escrow("10.0000", "b"));
+    assert!(matches!(made, Ok(Event::NewEscrow { id: 7, .. })), "{made:?}");
+    for (amount, receiver) in
+        [("10", "a"), ("0", "b"), ("0.001", "b"), ("0.0999", "b"), ("1000000000000", "b"), ("-1", "b")]
+    {
+        assert!(
+            event("INSERT", "escrow_requests", &escrow(amount, receiver)).is_err(),
+            "{amount} {receiver}"
+        );
+    }
+    let asked = |status: &str, requested: &str| {
+        let record = format!(
+            r#"{{"id":7,"sender_id":"a","status":"{status}","requested_status":{requested},"pf_escrow_id":"esc_1"}}"#
+        );
+        event("UPDATE", "escrow_requests", &record)
+    };
+    let ending = |end| {
+        let (sender_id, pf_escrow_id) = ("a".to_owned(), Some("esc_1".to_owned()));
+        Ok(Event::EndEscrow { id: 7, sender_id, end, pf_escrow_id })
+    };
+    assert_eq!(asked("pending", r#""released""#), ending(End::Release));
+    assert_eq!(asked("pending", r#""cancelled""#), ending(End::Cancel));
+    for (status, requested) in [("pending", "null"), ("released", r#""released""#), ("pending", r#""lost""#)]
+    {
+        assert_eq!(asked(status, requested), Ok(Event::Unhandled(Unhandled::Kind)));
+    }
+    assert!(
+        refused(r#"{"table":"agents","record":{"id":"a"},"policy":{"game":"crash"}}"#).contains("policy")
+    );
 }
 
 #[test]

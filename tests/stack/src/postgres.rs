@@ -184,13 +184,16 @@ impl Cluster {
         process::run(&mut migrate).await
     }
 
-    /// Applies the project's SQL as the owner, tells the trigger where the function is, and registers an agent.
+    /// Applies the project's SQL as the owner, tells the trigger where the function is, and adds an agent. Its deposits
+    /// are what most are here for, so it claims no faucet; and the simulator keeps no limits unless it is told to.
     pub async fn install(&self, function_url: &str, agent_id: &str) -> Result<Client> {
         self.migrate(OWNER).await?;
         let owner = self.connect(OWNER).await?;
         let set = "select purple_flea.set_secret($1, $2)";
         owner.execute(set, &[&"purple_flea_function_url", &function_url]).await?;
         owner.execute(set, &[&"purple_flea_webhook_secret", &webhook::SECRET]).await?;
+        owner.execute("update purple_flea.trade_policies set claim_faucet = false", &[]).await?;
+        owner.execute("delete from purple_flea.rate_limits", &[]).await?;
         owner.execute("insert into public.agents (id) values ($1)", &[&agent_id]).await?;
         Ok(owner)
     }

@@ -1,0 +1,185 @@
+-- What Purple Flea takes in a time, kept ahead of it: a job that would be one too many waits for its turn, and nothing
+-- is refused that did not have to be asked. A call's slot is held from its claim until as long after its end as the limit
+-- says, so that no window of Purple Flea's, wherever it begins, can hold more.
+
+create table if not exists purple_flea.rate_limits (
+  api    text     not null,
+  calls  text[]   not null,
+  per    text     not null,
+  most   integer  not null,
+  within interval not null,
+  primary key (api, calls, per),
+  constraint rate_limits_api_check    check (api in ('gateway', 'live')),
+  constraint rate_limits_per_check    check (per in ('deployment', 'account')),
+  constraint rate_limits_most_check   check (most > 0),
+  constraint rate_limits_within_check check (within between interval '1 second' and interval '1 day')
+);
+comment on table  purple_flea.rate_limits        is 'How many calls Purple Flea takes in a time. The gateway documents none that its servers keep.';
+comment on column purple_flea.rate_limits.calls  is 'What is counted together: crash, coin-flip, trade, or a kind of job.';
+comment on column purple_flea.rate_limits.per    is 'deployment: all of ours together, as the released servers count by address; account: by the key that is used.';
+
+-- The released servers': by address and path, and by account for all games together.
+insert into purple_flea.rate_limits (api, calls, per, most, within) values
+  ('live', '{crash}',              'deployment', 60, '60 seconds'),
+  ('live', '{coin-flip}',          'deployment', 60, '60 seconds'),
+  ('live', '{crash,coin-flip}',    'account',    60, '60 seconds'),
+  ('live', '{registration}',       'deployment', 10, '60 seconds'),
+  ('live', '{faucet}',             'deployment',  5, '60 seconds'),
+  ('live', '{trade,order}',        'deployment', 30, '60 seconds'),
+  ('live', '{escrow}',             'deployment', 20, '60 seconds')
+on conflict do nothing;
+
+-- A slot for each call that counts against a limit.
+create table if not exists purple_flea.rate_slots (
+  reference  text        not null references purple_flea.jobs on delete restrict,
+  call       text        not null,
+  account    text        not null,
+  held_until timestamptz not null,
+  within     interval    not null
+);
+comment on table  purple_flea.rate_slots            is 'Calls that count against a limit, each until its slot is free again.';
+comment on column purple_flea.rate_slots.account    is 'The name of the key that it is made with; empty for everybody''s.';
+comment on column purple_flea.rate_slots.held_until is 'When another call may take its place.';
+comment on column purple_flea.rate_slots.within     is 'How long after its end it still counts.';
+create index if not exists rate_slots_call_idx       on purple_flea.rate_slots (call, held_until);
+create index if not exists rate_slots_reference_idx  on purple_flea.rate_slots (reference);
+create index if not exists rate_slots_held_until_idx on purple_flea.rate_slots (held_until);
+
+-- What Purple Flea has said "too many" to, in spite of all: others may call from the same address.
+create table if not exists purple_flea.rate_stops (
+  call    text        not null,
+  account text        not null,
+  until   timestamptz not null,
+  primary key (call, account)
+);
+comment on table  purple_flea.rate_stops         is 'Calls that are not made before a time, because Purple Flea said so.';
+comment on column purple_flea.rate_stops.account is 'Whose calls; *: everybody''s.';
+
+alter table purple_flea.rate_limits enable row level security;
+alter table purple_flea.rate_slots  enable row level security;
+alter table purple_flea.rate_stops  enable row level security;
+revoke all on purple_flea.rate_limits, purple_flea.rate_slots, purple_flea.rate_stops
+  from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- What a job calls: its kind, and of a deposit its game.
+create or replace function purple_flea.call_of(kind text, game text) returns text
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case kind when 'deposit' then game else kind end
+$$;
+comment on function purple_flea.call_of(text, text) is 'What a job of a kind calls, under a policy''s game.';
+revoke all on function purple_flea.call_of(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Which calls have no slot left: {"crash *": …} for everybody's, {"crash <account>": …} for one account's, each with the
+-- time from which it is worth asking again.
+create or replace function purple_flea.exhausted(of_api text) returns jsonb
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  with held as (
+    select call, account, held_until from purple_flea.rate_slots where held_until > clock_timestamp()
+  ),
+  used as (
+    select limited.call, case l.per when 'account' then held.account else '*' end as account, l.most, l.calls, held.held_until
+    from purple_flea.rate_limits l
+    join held on held.call = any (l.calls)
+    cross join unnest(l.calls) as limited (call)
+    where l.api = of_api
+  ),
+  stopped as (
+    select call, account, min(held_until) as until from used group by call, account, calls, most having count(*) >= most
+    union all
+    select call, account, until from purple_flea.rate_stops where until > clock_timestamp()
+  )
+  select coalesce(jsonb_object_agg(name, until), '{}')
+  from (select call || ' ' || account as name, max(until) as until from stopped group by call, account) as named
+$$;
+comment on function purple_flea.exhausted(text) is 'Which calls no claim may make now, and until when.';
+revoke all on function purple_flea.exhausted(text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.is_stopped(kind text, game text, account text, exhausted jsonb) returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select exhausted ?| array[call_of || ' *', call_of || ' ' || account] from purple_flea.call_of(kind, game)
+$$;
+comment on function purple_flea.is_stopped(text, text, text, jsonb) is 'Whether a job''s call has no slot left.';
+revoke all on function purple_flea.is_stopped(text, text, text, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Takes a slot for each job that needs one, in their order; gives those that may be claimed. Its caller holds the lock
+-- that keeps two claims from counting the same slots.
+create or replace function purple_flea.take_slots(picked text[], of_api text, exhausted jsonb, lease_until timestamptz) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job  record;
+  kept text[] := '{}';
+begin
+  delete from purple_flea.rate_slots s where s.held_until < clock_timestamp();
+  for job in
+    select j.reference, purple_flea.call_of(j.kind, e.game) as call, e.account, max(l.within) as within
+    from unnest(picked) with ordinality as p (reference, n)
+    join purple_flea.jobs j using (reference)
+    join purple_flea.effective_policies e on e.agent_id = j.agent_id
+    left join purple_flea.rate_limits l on l.api = of_api and purple_flea.call_of(j.kind, e.game) = any (l.calls)
+    group by p.n, j.reference, e.game, e.account
+    order by p.n
+  loop
+    continue when take_slots.exhausted ?| array[job.call || ' *', job.call || ' ' || job.account] or exists (
+      select from purple_flea.rate_limits l
+      where l.api = of_api and job.call = any (l.calls) and l.most <= (
+        select count(*) from purple_flea.rate_slots s
+        where s.call = any (l.calls) and (l.per = 'deployment' or s.account = job.account)
+      )
+    );
+    if job.within is not null then
+      insert into purple_flea.rate_slots (reference, call, account, held_until, within)
+      values (job.reference, job.call, job.account, take_slots.lease_until + job.within, job.within);
+    end if;
+    kept := kept || job.reference;
+  end loop;
+  return kept;
+end;
+$$;
+comment on function purple_flea.take_slots(text[], text, jsonb, timestamptz) is 'Which of these jobs Purple Flea''s limits leave room for; their slots are taken.';
+revoke all on function purple_flea.take_slots(text[], text, jsonb, timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- A call that is over holds its slot for the limit's time from now on; one that was never made gives it back.
+create or replace function purple_flea.end_call() returns trigger
+  language plpgsql
+  -- Whoever settles a job may not write here.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.state = 'skipped' or (new.state = 'pending' and new.reason in ('out_of_time', 'paused', 'daily_limit_open', 'not_reached')) then
+    delete from purple_flea.rate_slots s where s.reference = new.reference;
+  else
+    update purple_flea.rate_slots s set held_until = clock_timestamp() + s.within where s.reference = new.reference;
+  end if;
+  if new.state = 'pending' and new.reason = 'rate_limited' then
+    insert into purple_flea.rate_stops as stop (call, account, until)
+    select purple_flea.call_of(new.kind, new.policy ->> 'game'),
+           case new.result ->> 'purple_flea_code' when 'rate_limit_exceeded' then a.api_key else '*' end,
+           clock_timestamp() + make_interval(secs => coalesce((new.result ->> 'retry_after_s')::double precision, 60))
+    from public.agents a where a.id = new.agent_id
+    on conflict (call, account) do update set until = greatest(stop.until, excluded.until);
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.end_call() is 'Lets a call''s slot go when its time is over, and stops calls that Purple Flea has had too many of.';
+revoke all on function purple_flea.end_call() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists jobs_end_call on purple_flea.jobs;
+create trigger jobs_end_call
+  after update on purple_flea.jobs
+  for each row when (old.state = 'claimed' and new.state <> 'claimed' and (old.holds_slot or new.reason = 'rate_limited'))
+  execute function purple_flea.end_call();

@@ -1,0 +1,151 @@
+-- What is done for an agent beside its bets: its registration, its faucet claim, a look at its balance. A row of agents
+-- asks for the first two, the clock or a caller for the third.
+
+alter table public.agents add column if not exists balance_at timestamptz;
+comment on column public.agents.balance_at is 'When Purple Flea last said what the wallet holds.';
+grant select (balance_at) on public.agents to authenticated;
+
+-- An agent's id may be long or have odd characters; a reference may not.
+create or replace function purple_flea.agent_reference(kind text, agent text) returns text
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select kind || case when agent ~ '^[A-Za-z0-9._:-]{1,30}$' then '-' || agent else ':' || left(encode(sha256(convert_to(agent, 'UTF8')), 'hex'), 24) end
+$$;
+comment on function purple_flea.agent_reference(text, text) is 'What an agent''s registration or faucet claim is called.';
+revoke all on function purple_flea.agent_reference(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- How long what is asked for an agent may wait: nobody's money gets stale by it.
+create or replace function purple_flea.make_agent_job(kind text, agent text, reference text, held boolean default false) returns text
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  patience constant interval := '7 days';
+  there    text;
+begin
+  insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
+  values (make_agent_job.reference, purple_flea.bet_key(make_agent_job.reference), make_agent_job.kind, agent,
+          jsonb_build_object('agent_id', agent),
+          case when held then 'infinity' else clock_timestamp() end, clock_timestamp() + patience)
+  on conflict do nothing
+  returning jobs.reference into there;
+  -- One that is under way, or was done, will do.
+  return coalesce(there, (
+    select j.reference from purple_flea.jobs j
+    where j.agent_id = agent and j.kind = make_agent_job.kind
+      and (j.kind = 'faucet' or (j.kind = 'registration' and j.state not in ('skipped', 'rejected', 'dead'))
+                             or (j.kind = 'balance' and j.state in ('pending', 'claimed')))
+  ));
+end;
+$$;
+comment on function purple_flea.make_agent_job(text, text, text, boolean) is 'Makes an agent''s job unless there is one already; gives the reference of the one that counts.';
+revoke all on function purple_flea.make_agent_job(text, text, text, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- A row that names a key which is not there asks for a registration; a new row, by everybody's policy, for the faucet.
+create or replace function purple_flea.greet_agent() returns trigger
+  language plpgsql
+  volatile
+  -- Who writes agents may not write jobs.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unregistered boolean := new.api_key <> '' and purple_flea.secret(new.api_key) is null;
+begin
+  if unregistered then
+    perform purple_flea.make_agent_job('registration', new.id, purple_flea.agent_reference('registration', new.id));
+  end if;
+  if tg_op = 'INSERT' and (select p.claim_faucet from purple_flea.trade_policies p where p.agent_id is null) then
+    -- Without an account there is nobody to claim for: registration lets it go.
+    perform purple_flea.make_agent_job('faucet', new.id, purple_flea.agent_reference('faucet', new.id), unregistered);
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.greet_agent() is 'Makes a new agent''s jobs.';
+revoke all on function purple_flea.greet_agent() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists purple_flea_greet on public.agents;
+create trigger purple_flea_greet
+  after insert on public.agents
+  for each row execute function purple_flea.greet_agent();
+drop trigger if exists purple_flea_register on public.agents;
+create trigger purple_flea_register
+  after update of api_key on public.agents
+  for each row when (new.api_key <> old.api_key and new.api_key <> '') execute function purple_flea.greet_agent();
+
+drop trigger if exists purple_flea_ring on public.agents;
+create trigger purple_flea_ring
+  after insert or update of api_key on public.agents
+  for each statement execute function purple_flea.ring_if_due();
+
+-- What a settled job of an agent leads to, in the same transaction.
+create or replace function purple_flea.tell_agent() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  held    numeric;
+  credit  numeric;
+  holding numeric;
+begin
+  if new.kind = 'registration' then
+    update public.agents a
+    set pf_agent_id = coalesce(new.result ->> 'account', a.pf_agent_id), referral_code = coalesce(new.result ->> 'referral_code', a.referral_code)
+    where a.id = new.agent_id;
+    update purple_flea.jobs j set due_at = clock_timestamp()
+    where j.agent_id = new.agent_id and j.state = 'pending' and (j.due_at = 'infinity' or j.reason = 'agent_without_key');
+    return null;
+  end if;
+  select a.balance into held from public.agents a where a.id = new.agent_id for update;
+  -- Where Purple Flea does not say what it credited it says what there is: what we did not know of is the deposit.
+  holding := coalesce((new.result ->> 'balance')::numeric, held + (new.result ->> 'credited')::numeric);
+  credit  := coalesce((new.result ->> 'credited')::numeric, holding - held);
+  if credit > 0 then
+    update public.agents a set balance = holding, balance_at = clock_timestamp() where a.id = new.agent_id;
+    insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values (new.agent_id, 'deposit', credit, holding);
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.tell_agent() is 'Writes back what a registration or a faucet claim led to.';
+revoke all on function purple_flea.tell_agent() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists jobs_tell_agent on purple_flea.jobs;
+create trigger jobs_tell_agent
+  after update on purple_flea.jobs
+  for each row when (new.state = 'executed' and old.state <> 'executed' and new.kind in ('registration', 'faucet'))
+  execute function purple_flea.tell_agent();
+
+-- Looks at balances whose time has come. The sweeper calls it.
+create or replace function purple_flea.make_balance_jobs() returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  most constant integer := 1000;  -- at a time
+begin
+  if not exists (select from purple_flea.trade_policies p where p.balance_every is not null) then
+    return;
+  end if;
+  perform purple_flea.make_agent_job('balance', due.id, 'balance-' || gen_random_uuid())
+  from (
+    select a.id from public.agents a
+    join purple_flea.effective_policies e on e.agent_id = a.id and not e.paused
+    join purple_flea.trade_policies p on p.id = e.policy_id
+    where p.balance_every is not null and coalesce(a.balance_at, a.created_at - p.balance_every) <= clock_timestamp() - p.balance_every
+      and not exists (select from purple_flea.jobs j where j.agent_id = a.id and j.kind = 'balance' and j.state in ('pending', 'claimed'))
+    limit most
+  ) as due;
+end;
+$$;
+comment on function purple_flea.make_balance_jobs() is 'Makes the looks at balances that the policies ask for by now.';
+revoke all on function purple_flea.make_balance_jobs() from public, anon, authenticated, service_role, purple_flea_worker;

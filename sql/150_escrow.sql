@@ -1,0 +1,219 @@
+-- Escrows: a row of escrow_requests asks for one, and its sender's owner for its release or cancellation by setting
+-- requested_status. What became of it stands in the row; status changes only by what Purple Flea answers.
+
+alter table public.escrow_requests
+  add column if not exists requested_status text,
+  add column if not exists description      text,
+  add column if not exists timeout_hours    integer,
+  add column if not exists fee              numeric(12,4),
+  add column if not exists referral_earned  numeric(12,4),
+  add column if not exists reason           text,
+  add column if not exists asked_as         text;
+comment on column public.escrow_requests.status           is 'pending, released, cancelled; refused (it was never made), disputed, refunded. Set by Purple Flea''s answers alone.';
+comment on column public.escrow_requests.requested_status is 'What its sender''s owner wants it to become: released or cancelled.';
+comment on column public.escrow_requests.description      is 'What it is for, at most 200 characters; the job''s bet key is put behind it, so that it can be found.';
+comment on column public.escrow_requests.timeout_hours    is 'After how many hours it ends by itself: 1 to 720; null: Purple Flea''s own 24.';
+comment on column public.escrow_requests.fee              is 'What Purple Flea keeps of it, in US dollars: 1 %.';
+comment on column public.escrow_requests.referral_earned  is 'What the sender''s orchestrator earned by it, in US dollars: 15 % of the fee.';
+comment on column public.escrow_requests.reason           is 'Why the last step did not lead to what was asked for, as a code; null when it did.';
+comment on column public.escrow_requests.asked_as         is 'The webhook-id of the call that asked for it, if it was one: the same call asks once.';
+
+do $$
+declare
+  wanted record;
+begin
+  alter table public.escrow_requests drop constraint if exists escrow_requests_status_check;
+  alter table public.escrow_requests add constraint escrow_requests_status_check
+    check (status in ('pending', 'released', 'cancelled', 'refused', 'disputed', 'refunded'));
+  for wanted in
+    select * from (values
+      ('escrow_requests_requested_status_check', $c$check (requested_status in ('released', 'cancelled'))$c$),
+      ('escrow_requests_description_check',      $c$check (char_length(description) between 3 and 200)$c$),
+      ('escrow_requests_timeout_hours_check',    $c$check (timeout_hours between 1 and 720)$c$),
+      ('escrow_requests_asked_as_key',           $c$unique (asked_as)$c$)
+    ) as c (constraint_name, definition)
+  loop
+    if not exists (
+      select from pg_catalog.pg_constraint
+      where conrelid = 'public.escrow_requests'::regclass and conname = wanted.constraint_name
+    ) then
+      execute format('alter table public.escrow_requests add constraint %I %s', wanted.constraint_name, wanted.definition);
+    end if;
+  end loop;
+end;
+$$;
+
+-- A sender's owner asks, and changes nothing else; whoever else sees the row does not.
+grant update (requested_status) on public.escrow_requests to authenticated;
+drop policy if exists escrow_requests_sender_asks on public.escrow_requests;
+create policy escrow_requests_sender_asks on public.escrow_requests
+  for update to authenticated
+  using      (sender_id in (select id from public.agents where owner_id = (select auth.uid())))
+  with check (sender_id in (select id from public.agents where owner_id = (select auth.uid())));
+
+-- What Purple Flea said is said by nobody else, service_role included. (It runs as whoever writes: only the ledger's own
+-- functions, which run as the table's owner, pass.)
+create or replace function purple_flea.guard_escrow() returns trigger
+  language plpgsql
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  was record;
+begin
+  if pg_has_role((select c.relowner from pg_catalog.pg_class c where c.oid = tg_relid), 'usage') then
+    return new;
+  end if;
+  if tg_op = 'INSERT' then
+    select 'pending' as status, null as pf_escrow_id, null::numeric as fee, null::numeric as referral_earned, null as reason into was;
+  else
+    select old.status, old.pf_escrow_id, old.fee, old.referral_earned, old.reason into was;
+  end if;
+  if (new.status, new.pf_escrow_id, new.fee, new.referral_earned, new.reason) is distinct from
+     (was.status, was.pf_escrow_id, was.fee, was.referral_earned, was.reason) then
+    raise exception 'the state of an escrow is what Purple Flea answers' using errcode = 'check_violation';
+  end if;
+  return new;
+end;
+$$;
+comment on function purple_flea.guard_escrow() is 'Keeps an escrow''s state from all but Purple Flea''s answers.';
+revoke all on function purple_flea.guard_escrow() from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- What was agreed stays as it is, and of what is to become of it one thing at a time.
+create or replace function purple_flea.keep_escrow() returns trigger
+  language plpgsql
+  -- Whoever asks may not read jobs.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (new.id, new.sender_id, new.receiver_id, new.amount, new.description, new.timeout_hours, new.asked_as) is distinct from
+     (old.id, old.sender_id, old.receiver_id, old.amount, old.description, old.timeout_hours, old.asked_as) then
+    raise exception 'an escrow''s terms cannot change' using errcode = 'check_violation';
+  end if;
+  if new.requested_status is distinct from old.requested_status then
+    if old.status <> 'pending' then
+      raise exception 'escrow % is % for good', old.id, old.status using errcode = 'check_violation';
+    elsif old.requested_status is not null and not exists (
+      select from purple_flea.jobs j
+      where j.escrow_id = old.id and j.kind = purple_flea.escrow_kind(old.requested_status) and j.state in ('skipped', 'rejected', 'dead')
+    ) then
+      raise exception 'escrow % is already to be %', old.id, old.requested_status using errcode = 'check_violation';
+    end if;
+  end if;
+  return new;
+end;
+$$;
+comment on function purple_flea.keep_escrow() is 'Keeps an escrow''s terms, and what was asked of it.';
+revoke all on function purple_flea.keep_escrow() from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.escrow_kind(requested_status text) returns text
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case requested_status when 'released' then 'escrow_release' when 'cancelled' then 'escrow_cancel' end
+$$;
+comment on function purple_flea.escrow_kind(text) is 'The kind of job that brings an escrow into a status.';
+revoke all on function purple_flea.escrow_kind(text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists purple_flea_guard on public.escrow_requests;
+create trigger purple_flea_guard
+  before insert or update on public.escrow_requests
+  for each row execute function purple_flea.guard_escrow();
+drop trigger if exists purple_flea_keep on public.escrow_requests;
+create trigger purple_flea_keep
+  before update on public.escrow_requests
+  for each row execute function purple_flea.keep_escrow();
+
+create or replace function purple_flea.make_escrow_job() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  patience constant interval := '7 days';
+  kind      text := case tg_op when 'INSERT' then 'escrow' else purple_flea.escrow_kind(new.requested_status) end;
+  reference text := 'escrow-' || new.id || coalesce('-' || case kind when 'escrow_release' then 'release' when 'escrow_cancel' then 'cancel' end, '');
+begin
+  insert into purple_flea.jobs (reference, bet_key, kind, escrow_id, agent_id, request, due_at, expires_at)
+  values (reference, purple_flea.bet_key(reference), kind, new.id, new.sender_id,
+          jsonb_strip_nulls(jsonb_build_object('id', new.id, 'sender_id', new.sender_id, 'receiver_id', new.receiver_id,
+            'amount', new.amount, 'description', new.description, 'timeout_hours', new.timeout_hours)),
+          -- What is not made yet can be neither released nor cancelled: its making lets this one go.
+          case when kind <> 'escrow' and new.pf_escrow_id is null then 'infinity' else clock_timestamp() end,
+          -- A new escrow that comes too late helps nobody; a release always does.
+          clock_timestamp() + case kind when 'escrow' then (purple_flea.timing()).max_age else patience end)
+  on conflict do nothing;
+  return null;
+end;
+$$;
+comment on function purple_flea.make_escrow_job() is 'Makes the job of an escrow''s next step.';
+revoke all on function purple_flea.make_escrow_job() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists purple_flea_escrow on public.escrow_requests;
+create trigger purple_flea_escrow
+  after insert on public.escrow_requests
+  for each row execute function purple_flea.make_escrow_job();
+drop trigger if exists purple_flea_escrow_step on public.escrow_requests;
+create trigger purple_flea_escrow_step
+  after update on public.escrow_requests
+  for each row when (new.requested_status is distinct from old.requested_status and new.requested_status is not null)
+  execute function purple_flea.make_escrow_job();
+
+drop trigger if exists purple_flea_ring on public.escrow_requests;
+create trigger purple_flea_ring
+  after insert or update of requested_status on public.escrow_requests
+  for each statement execute function purple_flea.ring_if_due();
+
+-- What a step of an escrow led to, in the row that asked for it.
+create or replace function purple_flea.tell_escrow() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  done boolean := new.state = 'executed';
+begin
+  update public.escrow_requests e
+  set reason       = case when not done then new.reason end,
+      pf_escrow_id = coalesce(e.pf_escrow_id, new.result ->> 'pf_escrow_id'),
+      fee          = coalesce((new.result ->> 'fee')::numeric, e.fee),
+      referral_earned = coalesce((new.result ->> 'referral_earned')::numeric, e.referral_earned),
+      status       = case
+        when new.kind = 'escrow' and new.state in ('skipped', 'rejected', 'dead') then 'refused'
+        when done and new.kind = 'escrow_release' then 'released'
+        when done and new.kind = 'escrow_cancel' then 'cancelled'
+        -- A refused step can tell what became of it otherwise.
+        when new.result ->> 'escrow_status' in ('released', 'cancelled', 'disputed', 'refunded') then new.result ->> 'escrow_status'
+        else e.status
+      end
+  where e.id = new.escrow_id;
+  if new.kind = 'escrow' and new.state in ('executed', 'skipped', 'rejected', 'dead') then
+    update purple_flea.jobs j set due_at = clock_timestamp()
+    where j.escrow_id = new.escrow_id and j.state = 'pending' and j.due_at = 'infinity';
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.tell_escrow() is 'Writes back what a step of an escrow led to.';
+revoke all on function purple_flea.tell_escrow() from public, anon, authenticated, service_role, purple_flea_worker;
+
+drop trigger if exists jobs_tell_escrow on purple_flea.jobs;
+create trigger jobs_tell_escrow
+  after update on purple_flea.jobs
+  for each row when (new.escrow_id is not null and old.state <> new.state and new.state <> 'claimed')
+  execute function purple_flea.tell_escrow();
+
+-- What orchestrators earned by the escrows of those whom they brought in.
+create or replace view public.referral_earnings with (security_barrier) as
+  select o.id as orchestrator_id, count(*) as escrows, sum(e.amount) as amount, sum(e.fee) as fees, sum(e.referral_earned) as earned
+  from public.escrow_requests e
+  join public.agents s on s.id = e.sender_id
+  join public.agents o on o.id = s.orchestrator_id
+  where e.status = 'released' and (o.owner_id = (select auth.uid()) or pg_has_role(current_user, 'service_role', 'usage'))
+  group by o.id;
+comment on view public.referral_earnings is 'What each of one''s own orchestrators earned by the released escrows of the agents it brought in.';
+revoke all on public.referral_earnings from public, anon, authenticated, service_role, purple_flea_worker;
+grant select on public.referral_earnings to authenticated, service_role;

@@ -1,0 +1,76 @@
+-- What a caller asks for by hand rather than by a row: the function's own paths end here. The same reference asks once.
+
+create or replace function public.request_job(kind text, reference text, details jsonb) returns jsonb
+  language plpgsql
+  volatile
+  -- The caller may not write jobs.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  agent  text   := coalesce(details ->> 'agent_id', details ->> 'sender_id');
+  escrow bigint := (details ->> 'escrow_id')::bigint;
+  found  purple_flea.jobs;
+  asked  text;
+begin
+  if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$' or request_job.reference ~ '^(wallet-change|escrow)-' then
+    return jsonb_build_object('refused', 'invalid_reference');
+  elsif kind not in ('escrow_release', 'escrow_cancel') and not exists (select from public.agents a where a.id = agent) then
+    return jsonb_build_object('refused', 'unknown_agent');
+  end if;
+  case kind
+    when 'registration', 'faucet' then
+      asked := purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent));
+      if asked is null then
+        -- An earlier registration came to nothing; this is another.
+        asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
+      end if;
+    when 'balance' then
+      asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
+      asked := coalesce(asked, request_job.reference);
+    when 'trade', 'order' then
+      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, expires_at)
+      values (request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details,
+              clock_timestamp() + (purple_flea.timing()).max_age)
+      on conflict do nothing;
+      asked := request_job.reference;
+      select * into found from purple_flea.jobs j where j.reference = asked;
+      if (found.kind, found.request) is distinct from (request_job.kind, details) then
+        return jsonb_build_object('refused', 'reference_taken');
+      end if;
+    when 'escrow' then
+      if not exists (select from public.agents a where a.id = details ->> 'receiver_id') then
+        return jsonb_build_object('refused', 'unknown_agent');
+      end if;
+      insert into public.escrow_requests (sender_id, receiver_id, amount, description, timeout_hours, asked_as)
+      values (agent, details ->> 'receiver_id', (details ->> 'amount')::numeric, details ->> 'description',
+              (details ->> 'timeout_hours')::integer, request_job.reference)
+      on conflict (asked_as) do nothing;
+      select 'escrow-' || e.id into asked from public.escrow_requests e
+      where e.asked_as = request_job.reference and e.sender_id = agent and e.receiver_id = details ->> 'receiver_id'
+        and e.amount = (details ->> 'amount')::numeric;
+      if asked is null then
+        return jsonb_build_object('refused', 'reference_taken');
+      end if;
+    when 'escrow_release', 'escrow_cancel' then
+      asked := 'escrow-' || escrow || case kind when 'escrow_release' then '-release' else '-cancel' end;
+      if not exists (select from public.escrow_requests e where e.id = escrow) then
+        return jsonb_build_object('refused', 'unknown_escrow');
+      elsif not exists (select from purple_flea.jobs j where j.reference = asked) then
+        begin
+          update public.escrow_requests e set requested_status = case kind when 'escrow_release' then 'released' else 'cancelled' end
+          where e.id = escrow;
+        exception when check_violation then
+          return jsonb_build_object('refused', 'escrow_not_open', 'status', (select e.status from public.escrow_requests e where e.id = escrow),
+                                    'requested_status', (select e.requested_status from public.escrow_requests e where e.id = escrow));
+        end;
+      end if;
+    else
+      return jsonb_build_object('refused', 'unknown_kind');
+  end case;
+  return jsonb_build_object('reference', asked);
+end;
+$$;
+comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, escrow_not_open, reference_taken, unknown_kind.';
+revoke all on function public.request_job(text, text, jsonb) from public, anon, authenticated;
+grant execute on function public.request_job(text, text, jsonb) to service_role, purple_flea_worker;

@@ -1,0 +1,90 @@
+//! Accounts: making one, and what one holds.
+
+use super::{
+    Account, Api, Call, PurpleFlea,
+    reply::{Doubt, Failure, Field},
+};
+use crate::{money::Amount, outside::Outside, upstream::Key};
+use serde_json::{Map, Value};
+
+/// A new account. Its key is shown once, here.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// What Purple Flea calls the agent.
+    pub account: Option<String>,
+    /// The agent's own referral code.
+    pub referral_code: Option<String>,
+    /// The agent's own key.
+    pub key: Key,
+}
+
+impl PurpleFlea {
+    /// Makes an account; with the code of who brought the agent in, if there is one. Asked twice it makes two, which
+    /// costs nothing: a key that got lost on the way cannot be had again.
+    pub async fn register(
+        &self,
+        account: &Account,
+        referral_code: Option<&str>,
+        bet_key: &str,
+        outside: &impl Outside,
+    ) -> Result<Registered, Failure> {
+        let mut body = Map::new();
+        if self.api == Api::Gateway {
+            body.insert("agent_id".to_owned(), account.name.clone().into());
+        }
+        if let Some(code) = referral_code {
+            body.insert("referral_code".to_owned(), code.into());
+        }
+        let route = match self.api {
+            Api::Gateway => "/agents/register",
+            Api::Live => "/api/v1/auth/register",
+        };
+        // Who registers has no key yet; the gateway is shown everybody's, if there is one.
+        let with_key = self.api == Api::Gateway && self.casino.key.is_some();
+        let call = Call { with_key, ..Call::post(route.to_owned(), Value::Object(body), bet_key) };
+        let everybodys = Account::everybodys(&account.name);
+        let reply = self.call(&self.casino, &everybodys, call, outside).await.map_err(Failure::repeatable)?;
+        let key = reply.field("api_key").and_then(Value::as_str).and_then(Key::parse);
+        Ok(Registered {
+            account: reply.word(&["agent_id"]),
+            referral_code: reply.word(&["referral_code"]),
+            key: key.ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))?,
+        })
+    }
+
+    /// What an account holds, in US dollars.
+    pub async fn balance(&self, account: &Account, outside: &impl Outside) -> Result<Amount, Failure> {
+        let route = match self.api {
+            Api::Gateway => format!("/wallet/balance?agent_id={}", encoded(&account.name)),
+            Api::Live => "/api/v1/auth/balance".to_owned(),
+        };
+        let call = Call { finals: &["agent_not_found"], ..Call::get(route) };
+        let reply = self.call(&self.casino, account, call, outside).await.map_err(Failure::repeatable)?;
+        let balance = reply.amount(&["usdc_balance", "balance_usd", "total_usdc", "balance"]);
+        balance.filter(|balance| !balance.is_negative()).ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))
+    }
+}
+
+/// A value of a query, percent-encoded but for what RFC 3986 leaves alone.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_name_stays_one_value_of_the_query() {
+        assert_eq!(encoded("agent-001"), "agent-001");
+        assert_eq!(encoded("a&b=c d/é"), "a%26b%3Dc%20d%2F%C3%A9");
+    }
+}

@@ -1,0 +1,156 @@
+//! Escrows: money that one agent holds ready for another.
+
+use super::{
+    Account, Api, Call, PurpleFlea,
+    reply::{self, Doubt, Failure, Field, Refusal},
+};
+use crate::{money::Amount, outside::Outside};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// What is to be agreed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// What Purple Flea calls who is to be paid.
+    pub counterparty: String,
+    /// How much, in US dollars and whole cents.
+    pub amount: Amount,
+    /// What for.
+    pub description: Option<String>,
+    /// After how many hours it ends by itself.
+    pub timeout_hours: Option<u32>,
+    /// The code of who earns the referral.
+    pub referral_code: Option<String>,
+}
+
+/// How an escrow ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The counterparty is paid.
+    Release,
+    /// The creator gets it back. The `live` dialect has no such thing.
+    Cancel,
+}
+
+impl End {
+    /// The word for it in paths and names.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The words for an escrow that ended so.
+    fn is(self, status: &str) -> bool {
+        match self {
+            Self::Release => status == "released",
+            Self::Cancel => matches!(status, "cancelled" | "canceled"),
+        }
+    }
+}
+
+/// What an escrow is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Escrow {
+    /// Purple Flea's name for it.
+    pub pf_escrow_id: String,
+    /// What it says it is: `funded`, `released`, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escrow_status: Option<String>,
+    /// What Purple Flea keeps of it: 1 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fee: Option<Amount>,
+    /// What the referral earned: 15 % of the fee.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referral_earned: Option<Amount>,
+}
+
+impl PurpleFlea {
+    /// Makes an escrow, once: the money leaves the creator's balance. It cannot be looked up by our name for it, which
+    /// stands in its description for people to find.
+    pub async fn create_escrow(
+        &self,
+        terms: &Terms,
+        account: &Account,
+        bet_key: &str,
+        outside: &impl Outside,
+    ) -> Result<Escrow, Failure> {
+        let description = format!("{} [{bet_key}]", terms.description.as_deref().unwrap_or("Escrow"));
+        let mut body = match self.api {
+            Api::Gateway => json!({
+                "agent_id": account.name, "amount_usdc": terms.amount,
+                "counterparty_address": terms.counterparty, "description": description,
+            }),
+            Api::Live => json!({
+                "amount_usd": terms.amount, "description": description,
+                "counterparty_agent_id": terms.counterparty,
+            }),
+        };
+        if let Value::Object(body) = &mut body {
+            body.extend(terms.timeout_hours.map(|hours| ("timeout_hours".to_owned(), hours.into())));
+            body.extend(terms.referral_code.as_ref().map(|code| ("referral_code".to_owned(), json!(code))));
+        }
+        let call = Call {
+            finals: &["counterparty_not_found", "forbidden"],
+            ..Call::post("/escrow/create".to_owned(), body, bet_key)
+        };
+        let reply = self.call(&self.escrow, account, call, outside).await?;
+        read(&reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
+    }
+
+    /// Ends an escrow. Purple Flea does that at most once; where it says that it cannot, the escrow itself tells
+    /// whether it was.
+    pub async fn end_escrow(
+        &self,
+        end: End,
+        id: &str,
+        account: &Account,
+        bet_key: &str,
+        outside: &impl Outside,
+    ) -> Result<Escrow, Failure> {
+        let id = reply::word(id).ok_or(Failure::NotSent("request_not_built"))?;
+        let (route, body) = match self.api {
+            Api::Gateway => (format!("/escrow/{id}/{}", end.verb()), json!({ "agent_id": account.name })),
+            Api::Live => (format!("/escrow/{}/{id}", end.verb()), json!({})),
+        };
+        let call = Call { finals: &["not_found", "forbidden"], ..Call::post(route, body, bet_key) };
+        match self.call(&self.escrow, account, call, outside).await.map_err(Failure::repeatable) {
+            Ok(reply) => {
+                let ended = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
+                let sure = ended.escrow_status.as_deref().is_some_and(|status| end.is(status));
+                if sure { Ok(ended) } else { Err(Failure::NoAnswer(Some(Doubt::Unrecognised))) }
+            }
+            Err(refusal) if refusal.says("invalid_status") => {
+                let route = format!("/escrow/{id}");
+                let call = Call { finals: &["not_found", "forbidden"], ..Call::get(route) };
+                let reply =
+                    self.call(&self.escrow, account, call, outside).await.map_err(Failure::repeatable)?;
+                let found = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
+                match &found.escrow_status {
+                    Some(status) if end.is(status) => Ok(found),
+                    status => Err(Failure::Rejected(Refusal {
+                        code: Some("invalid_status".to_owned()),
+                        escrow_status: status.clone(),
+                        max_bet: None,
+                    })),
+                }
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+fn read(reply: &Value) -> Option<Escrow> {
+    let pf_escrow_id = reply.word(&["escrow_id", "id"])?;
+    Some(Escrow { pf_escrow_id, ..read_but_for_its_id(reply) })
+}
+
+fn read_but_for_its_id(reply: &Value) -> Escrow {
+    Escrow {
+        pf_escrow_id: String::new(),
+        escrow_status: reply.word(&["status"]),
+        fee: reply.amount(&["commission", "commission_usd", "fee_usdc"]),
+        referral_earned: reply.amount(&["referral_commission", "referral_usdc", "referral"]),
+    }
+}

@@ -1,0 +1,226 @@
+//! The casino's two games: one bet out, its outcome back.
+
+use super::{
+    Account, Api, Call, PurpleFlea,
+    reply::{self, Doubt, Failure, Field},
+};
+use crate::{game::Game, money::Amount, outside::Outside, policy::Bet};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// How a bet that was made ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Won or lost.
+    pub won: bool,
+    /// What was paid, the stake included: 0 for a loss, `None` where a win does not say.
+    pub payout: Option<Amount>,
+    /// Purple Flea's name for the bet.
+    pub bet_id: Option<String>,
+    /// Where the multiplier crashed, for a crash bet that says so.
+    pub crash_point: Option<Amount>,
+    /// What it can be checked by later.
+    pub proof: Option<Proof>,
+}
+
+/// What a bet of the `live` dialect can be checked by once its server seed is revealed
+/// (`scripts/verify-fairness`). As Purple Flea wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proof {
+    /// The commitment to the seed that decided: SHA-256, in hexadecimal digits.
+    pub server_seed_hash: String,
+    /// Our part of it: the bet key.
+    pub client_seed: String,
+    /// Which bet of the seed it was.
+    pub nonce: serde_json::Number,
+    /// HMAC-SHA256 of `client_seed:nonce` under the seed, in hexadecimal digits.
+    pub result_hash: String,
+}
+
+impl PurpleFlea {
+    /// Makes one bet, once. `bet_key` is what it can be found by: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    pub async fn play(
+        &self,
+        bet: &Bet,
+        account: &Account,
+        bet_key: &str,
+        outside: &impl Outside,
+    ) -> Result<Outcome, Failure> {
+        let Bet { wager, .. } = bet;
+        let agent_id = &account.name;
+        let (route, body) = match (self.api, bet.game) {
+            (Api::Gateway, Game::Crash(cashout_at)) => {
+                ("/casino/crash", json!({"agent_id": agent_id, "wager": wager, "cashout_at": cashout_at}))
+            }
+            (Api::Gateway, Game::CoinFlip(side)) => {
+                ("/casino/coin-flip", json!({"agent_id": agent_id, "wager": wager, "side": side}))
+            }
+            (Api::Live, Game::Crash(cashout_at)) => (
+                "/api/v1/games/crash",
+                json!({"amount": wager, "cash_out_at": cashout_at, "client_seed": bet_key}),
+            ),
+            (Api::Live, Game::CoinFlip(side)) => {
+                ("/api/v1/games/coin-flip", json!({"amount": wager, "side": side, "client_seed": bet_key}))
+            }
+        };
+        let call = Call::post(route.to_owned(), body, bet_key);
+        let reply = self.call(&self.casino, account, call, outside).await?;
+        recognise(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
+    }
+}
+
+/// Reads an outcome leniently: fields on the top or under `result`, numbers as strings, whatever else beside
+/// them. But never blindly: something must say won or lost, nothing may contradict it, and a payout that is there
+/// must be one.
+fn recognise(bet: &Bet, body: &Value) -> Option<Outcome> {
+    let field = |name: &str| body.field(name);
+    let verdicts: Vec<bool> = [
+        field("won").and_then(flag),
+        field("cashed_out").and_then(flag),
+        field("outcome").and_then(|word| won(bet.game, word)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let won = *verdicts.first()?;
+    if verdicts.iter().any(|verdict| *verdict != won) {
+        return None;
+    }
+    let payout = match field("payout").or_else(|| field("amount_won")) {
+        None if won => None,
+        None => Some(Amount::ZERO),
+        Some(value) => Some(reply::amount(value)?),
+    };
+    if payout.is_some_and(|p| p.is_negative() || p.decimal().is_zero() == won) {
+        return None;
+    }
+    Some(Outcome {
+        won,
+        payout,
+        bet_id: body.word(&["bet_id", "id"]),
+        crash_point: body.amount(&["crash_point"]),
+        proof: proof(body),
+    })
+}
+
+fn proof(body: &Value) -> Option<Proof> {
+    let proof = body.get("proof")?;
+    let text = |name| proof.get(name).and_then(Value::as_str).and_then(reply::word);
+    Some(Proof {
+        server_seed_hash: text("server_seed_hash")?,
+        client_seed: text("client_seed")?,
+        nonce: proof.get("nonce")?.as_number()?.clone(),
+        result_hash: text("result_hash")?,
+    })
+}
+
+/// `outcome` is win or loss in one place and the face of the coin in another.
+fn won(game: Game, outcome: &Value) -> Option<bool> {
+    match (outcome.as_str()?.to_ascii_lowercase().as_str(), game) {
+        ("win" | "won", _) => Some(true),
+        ("loss" | "lose" | "lost", _) => Some(false),
+        (face @ ("heads" | "tails"), Game::CoinFlip(side)) => Some(json!(side) == face),
+        _ => None,
+    }
+}
+
+fn flag(value: &Value) -> Option<bool> {
+    value.as_bool().or_else(|| value.as_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::game::{CashoutAt, Side};
+    use proptest::prelude::*;
+
+    fn bet(game: Game) -> Bet {
+        Bet { agent_id: "agent-001".into(), game, wager: "10.00".parse().unwrap() }
+    }
+
+    fn crash() -> Bet {
+        bet(Game::Crash(CashoutAt::new("1.5".parse().unwrap()).unwrap()))
+    }
+
+    fn flip() -> Bet {
+        bet(Game::CoinFlip(Side::Heads))
+    }
+
+    fn outcome(bet: &Bet, body: &str) -> Option<(bool, Option<String>)> {
+        let outcome = recognise(bet, &serde_json::from_str(body).ok()?)?;
+        Some((outcome.won, outcome.payout.map(|p| p.to_string())))
+    }
+
+    #[test]
+    fn an_outcome_is_recognised_in_every_form_that_purple_flea_writes() {
+        let won = |payout: &str| Some((true, Some(payout.to_owned())));
+        let lost = Some((false, Some("0".to_owned())));
+        for (bet, body, expected) in [
+            (crash(), r#"{"outcome":"win","payout":15.00,"_info":{}}"#, won("15.00")),
+            (crash(), r#"{"outcome":"win","payout":"15.00"}"#, won("15.00")),
+            (crash(), r#"{"outcome":"WIN","payout":15.0000000000002}"#, won("15.0000")),
+            (crash(), r#"{"outcome":"loss","payout":0}"#, lost.clone()),
+            (crash(), r#"{"outcome":"lose"}"#, lost.clone()),
+            (crash(), r#"{"cashed_out":true,"crash_point":9.38,"payout":15}"#, won("15")),
+            (crash(), r#"{"won":"true","amount_won":15}"#, won("15")),
+            (crash(), r#"{"won":true}"#, Some((true, None))),
+            (
+                crash(),
+                r#"{"result":{"cashed_out":false},"won":false,"amount_won":0,"error":null}"#,
+                lost.clone(),
+            ),
+            (flip(), r#"{"outcome":"heads","payout":19.9}"#, won("19.9")),
+            (flip(), r#"{"outcome":"tails","payout":0}"#, lost.clone()),
+            (flip(), r#"{"won":true,"result":{"outcome":"heads"},"amount_won":9.95}"#, won("9.95")),
+        ] {
+            assert_eq!(outcome(&bet, body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_success_without_a_recognisable_outcome_is_unknown_and_never_a_success() {
+        for body in [
+            "",
+            "null",
+            "{}",
+            "[]",
+            "<html>",
+            "true",
+            "{\"won\":null}",
+            "{\"won\":1}",
+            "{\"outcome\":\"heads\",\"payout\":1}",
+            "{\"outcome\":\"pending\"}",
+            "{\"won\":true,\"outcome\":\"loss\"}",
+            "{\"won\":true,\"payout\":0}",
+            "{\"won\":false,\"payout\":5}",
+            "{\"won\":true,\"payout\":-5}",
+            "{\"won\":true,\"payout\":\"NaN\"}",
+            "{\"won\":true,\"payout\":1e400}",
+            "{\"won\":true,\"payout\":[]}",
+            "{\"won\":true,\"payout\":15",
+            "{\"won\":true,\"cashed_out\":false}",
+        ] {
+            assert_eq!(outcome(&crash(), body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_proof_is_kept_as_it_was_written_or_not_at_all() {
+        let body = |nonce: &str| {
+            let proof = format!(
+                r#"{{"server_seed_hash":"d7b4","client_seed":"k-1","nonce":{nonce},"result_hash":"3f4a"}}"#
+            );
+            serde_json::from_str(&format!(r#"{{"won":true,"amount_won":7.5,"proof":{proof}}}"#)).unwrap()
+        };
+        let proof = recognise(&crash(), &body("7")).unwrap().proof.unwrap();
+        assert_eq!(json!(proof), body("7")["proof"]);
+        assert_eq!(recognise(&crash(), &body("null")).unwrap().proof, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_read_without_a_panic(body in "[a-z0-9{}\\[\\]\":,.-]{0,200}") {
+            let _ = outcome(&flip(), &body);
+        }
+    }
+}

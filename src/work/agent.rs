@@ -1,0 +1,59 @@
+//! What is done for an agent beside its bets: its registration, its faucet claim, a look at its balance. Each may be
+//! asked for again without harm.
+
+use super::{Kind, Means, out_of_time};
+use crate::{
+    ending::{Asked, Done, Ending},
+    outside::Outside,
+    purple_flea::accounts::Registered,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a caller names: an agent.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentRow {
+    /// Which.
+    pub agent_id: String,
+}
+
+/// An errand for an agent.
+#[derive(Debug)]
+pub struct Errand {
+    /// For whom.
+    pub agent_id: String,
+    /// Which: a registration, a faucet claim or a look at the balance.
+    pub kind: Kind,
+    /// The code of who brought the agent in.
+    pub referral_code: Option<String>,
+}
+
+impl Errand {
+    /// Runs it.
+    pub async fn run(&self, means: &Means<'_, impl Outside>) -> Ending {
+        let Self { agent_id, kind, referral_code } = self;
+        if !means.in_time() {
+            return out_of_time(agent_id);
+        }
+        let Means { purple_flea, account, bet_key, outside, .. } = *means;
+        let referral_code = referral_code.as_deref();
+        let mut secret = None;
+        let done = match kind {
+            Kind::Registration => {
+                let registered = purple_flea.register(account, referral_code, bet_key, outside).await;
+                registered.map(|Registered { account, referral_code, key }| {
+                    secret = Some(key);
+                    Done::Registration { account, referral_code }
+                })
+            }
+            Kind::Faucet => {
+                purple_flea.claim_faucet(account, referral_code, bet_key, outside).await.map(Done::Faucet)
+            }
+            _ => purple_flea.balance(account, outside).await.map(|balance| Done::Balance { balance }),
+        };
+        match done {
+            Ok(done) => Ending::Executed { agent_id: agent_id.clone(), done, secret },
+            Err(failure) => Ending::failed(agent_id, Asked::Other {}, failure),
+        }
+    }
+}
