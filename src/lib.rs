@@ -64,3 +64,7 @@ mod component;
 #[cfg(test)]
 #[path = "../tests/model/mod.rs"]
 mod model;
+
+#[cfg(test)]
+#[path = "../tests/contract/mod.rs"]
+mod contract;

@@ -116,7 +116,7 @@ fn exposed<S: Serializer>(secret: &Option<Key>, serializer: S) -> Result<S::Ok, 
 
 impl Job {
     /// Reads a job as the database wrote it; `None` where not even its name can be read.
-    pub(super) fn read(raw: &RawValue) -> Option<Self> {
+    pub(crate) fn read(raw: &RawValue) -> Option<Self> {
         let job: HandedOut = serde_json::from_str(raw.get()).ok()?;
         let reference = Reference::parse(&job.reference)?;
         let bet_key = Reference::parse(&job.bet_key)?.as_str().to_owned();

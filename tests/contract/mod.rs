@@ -1,0 +1,215 @@
+//! The contract with Purple Flea, as files that can be read: for each service and dialect what goes out, to the byte, and
+//! what becomes of what comes back.
+//!
+//! A file holds cases: the job, and Purple Flea's replies, are what is given (`job`, `←`); the requests (`→`) and how it
+//! ended (`=`) are what the function makes of it, and the test makes them anew and compares. `UPDATE_CONTRACT=1 cargo
+//! test contract` writes them down; read what changes.
+//!
+//! It stands here, and is compiled as a part of the crate's own tests, because a component cannot be linked to.
+
+use crate::{
+    config,
+    ledger::job::Job,
+    log::Line,
+    outside::{Answer, Limits, Outside, SendError},
+    work::Means,
+};
+use futures::FutureExt;
+use serde_json::{Value, json, value::to_raw_value};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    env, fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// The keys that are shown, and what the files call them.
+const KEYS: [(&str, &str); 4] = [
+    ("pf_everybodys", "everybody's"),
+    ("sk_trade_everybodys", "everybody's, for trading"),
+    ("sk_live_own", "the agent's own"),
+    ("sk_trade_own", "the agent's own, for trading"),
+];
+
+#[test]
+fn requests_and_what_becomes_of_replies_are_as_they_are_written_down() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    files.sort();
+    assert!(files.len() >= 10, "{files:?}");
+    let mut differ = Vec::new();
+    for path in files {
+        let written = fs::read_to_string(&path).unwrap();
+        let live = path.file_name().unwrap().to_str().unwrap().starts_with("live");
+        let made = file(&written, live);
+        if env::var_os("UPDATE_CONTRACT").is_some() {
+            fs::write(&path, made).unwrap();
+        } else if made != written {
+            let pairs = written.lines().zip(made.lines()).enumerate();
+            let first = pairs.filter(|(_, (was, is))| was != is).map(|(n, (was, is))| {
+                format!("{}:{}\n  written: {was}\n  made:    {is}", path.display(), n + 1)
+            });
+            differ.push(first.take(1).next().unwrap_or_else(|| format!("{}: its end", path.display())));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+/// A file, made anew: what is given stays, what follows from it is made.
+fn file(written: &str, live: bool) -> String {
+    let (head, cases) = written.split_once("\n## ").unwrap();
+    let mut made = head.trim_end().to_owned() + "\n";
+    for case in cases.split("\n## ") {
+        let (title, text) = case.split_once('\n').unwrap();
+        made += &format!("\n## {title}\n\n{}", run(text, live));
+    }
+    made
+}
+
+/// One case.
+fn run(text: &str, live: bool) -> String {
+    let job = text.lines().find_map(|line| line.strip_prefix("job ")).unwrap();
+    let purple_flea = Scripted { replies: RefCell::new(replies(text)), made: RefCell::default() };
+    let settings = config::check(|name| {
+        Some(match name {
+            "purple_flea_api" if live => "live".to_owned(),
+            "purple_flea_url" if live => "https://casino.test".to_owned(),
+            "purple_flea_escrow_url" if live => "https://escrow.test".to_owned(),
+            "purple_flea_faucet_url" if live => "https://faucet.test".to_owned(),
+            "purple_flea_trading_url" if live => "https://trading.test/prefix".to_owned(),
+            "purple_flea_trading_key" if live => KEYS[1].0.to_owned(),
+            "purple_flea_url" => "https://api.test".to_owned(),
+            "purple_flea_key" => KEYS[0].0.to_owned(),
+            "webhook_token" => "0123456789abcdef".to_owned(),
+            _ => return None,
+        })
+    });
+    let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
+    let read = Job::read(&job_as_handed_out).unwrap();
+    let Job { reference, bet_key, account, work, .. } = &read;
+    let means = Means {
+        purple_flea: &settings.unwrap().purple_flea,
+        account,
+        bet_key,
+        deadline: Some(Duration::from_secs(30)),
+        outside: &purple_flea,
+    };
+    let ending = work.as_ref().unwrap().run(&means).now_or_never().unwrap();
+    assert!(purple_flea.replies.borrow().is_empty(), "a reply that nobody asked for: {text}");
+    let mut state = format!("{:?}", ending.state()).to_lowercase();
+    if let Some(secret) = ending.secret() {
+        state += &format!(", with a key for the vault: {}", secret.expose());
+    }
+    format!("job {job}\n{}= {state}\n  {}\n", purple_flea.made.take(), ending.body(reference).get())
+}
+
+/// A job as the ledger hands it out, with what nobody has to write down each time.
+fn whole(given: Value) -> Value {
+    let kind = given["kind"].as_str().unwrap();
+    let reference = if kind == "deposit" { "wallet-change-42".to_owned() } else { format!("{kind}-7") };
+    let mut job = json!({
+        "reference": reference, "bet_key": format!("{reference}-0123456789abcdef"), "attempt": 1,
+        "row": {"id": 42, "agent_id": "agent-001", "change_type": "deposit", "change_amount": 100, "new_balance": 100},
+        "policy": {
+            "game": "crash", "cashout_at": 1.5, "side": "heads", "market": null, "direction": "long", "size": null,
+            "check_balance": false, "min_balance": 5, "min_change": 0, "wager_fraction": 0.1, "max_wager": null,
+            "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
+        },
+    });
+    for (name, value) in given.as_object().unwrap() {
+        match value {
+            Value::Object(more) if name == "policy" => {
+                job["policy"].as_object_mut().unwrap().extend(more.clone());
+            }
+            value => job[name] = value.clone(),
+        }
+    }
+    job
+}
+
+/// Purple Flea's replies, in order: a status, perhaps headers, a body; or `nothing` and `refused`.
+fn replies(text: &str) -> VecDeque<Result<Answer, SendError>> {
+    let mut replies = VecDeque::new();
+    for part in text.split("\n← ").skip(1) {
+        let mut lines = part.lines();
+        let head = lines.next().unwrap();
+        let reply = match head {
+            "nothing, and the time was over" => Err(SendError::TimedOut),
+            "the connection was refused" => Err(SendError::NotSent("connection_refused")),
+            "the connection was reset" => Err(SendError::Broken("connection_terminated")),
+            status => {
+                let mut response = http::Response::builder().status(status);
+                let mut body = Vec::new();
+                for line in lines.map_while(|line| line.strip_prefix("  ")) {
+                    match line.split_once(": ") {
+                        Some((name, value)) if !line.starts_with(['{', '<', '[']) => {
+                            response = response.header(name, value);
+                        }
+                        _ => body = line.as_bytes().to_vec(),
+                    }
+                }
+                let (head, ()) = response.body(()).unwrap().into_parts();
+                Ok(Answer { head, body, whole: true })
+            }
+        };
+        replies.push_back(reply);
+    }
+    replies
+}
+
+/// Answers as it was written down, and writes down what it was asked and what it answered.
+struct Scripted {
+    replies: RefCell<VecDeque<Result<Answer, SendError>>>,
+    made: RefCell<String>,
+}
+
+impl Outside for Scripted {
+    async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
+        let mut made = format!("→ {} {}\n", request.method(), request.uri());
+        for (name, value) in request.headers() {
+            let value = value.to_str().unwrap();
+            let key = value.strip_prefix("Bearer ").map(|key| KEYS.iter().find(|(known, _)| *known == key));
+            made += &match key {
+                Some(key) => format!("  {name}: {}\n", key.unwrap().1),
+                None => format!("  {name}: {value}\n"),
+            };
+        }
+        let body = String::from_utf8(request.into_body()).unwrap();
+        if !body.is_empty() {
+            made += &format!("  {body}\n");
+        }
+        let reply = self.replies.borrow_mut().pop_front().unwrap_or(Err(SendError::TimedOut));
+        made += &match &reply {
+            Err(SendError::TimedOut) => "← nothing, and the time was over\n".to_owned(),
+            Err(SendError::NotSent(_)) => "← the connection was refused\n".to_owned(),
+            Err(SendError::Broken(_)) => "← the connection was reset\n".to_owned(),
+            Ok(answer) => {
+                let mut text = format!("← {}\n", answer.head.status.as_u16());
+                for (name, value) in &answer.head.headers {
+                    text += &format!("  {name}: {}\n", value.to_str().unwrap());
+                }
+                text + &format!("  {}\n", String::from_utf8_lossy(&answer.body))
+            }
+        };
+        *self.made.borrow_mut() += &made;
+        Ok(reply?)
+    }
+
+    fn now(&self) -> SystemTime {
+        humantime::parse_rfc3339("2026-11-21T02:28:00Z").unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn sleep(&self, _: Duration) {}
+
+    fn random(&self) -> u128 {
+        0
+    }
+
+    fn log(&self, _: &Line) {}
+}
