@@ -1,5 +1,6 @@
 //! The function on a host, with a simulator behind it: what most tests start from.
 
+use crate::openapi;
 use anyhow::{Context, Result};
 use http::StatusCode;
 use serde_json::Value;
@@ -82,8 +83,10 @@ pub fn row(id: u64, balance: &str) -> String {
     )
 }
 
-/// Sends a request and takes the reply apart. Every reply is JSON and says how long it is.
+/// Sends a request and takes the reply apart. Every reply is JSON, says how long it is, and is described in
+/// docs/openapi.json.
 pub async fn reply(request: http::Request<Vec<u8>>) -> Result<Reply> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (head, body) = soon(http1::send(request)).await??.into_parts();
     let length = head.headers.get("content-length").context("a reply without content-length")?;
     assert_eq!(length.to_str()?, body.len().to_string());
@@ -91,7 +94,9 @@ pub async fn reply(request: http::Request<Vec<u8>>) -> Result<Reply> {
     let expected = if head.status.is_success() { "application/json" } else { "application/problem+json" };
     assert_eq!(content_type, expected);
     let body = serde_json::from_slice(&body).with_context(|| format!("not JSON: {body:?}"))?;
-    Ok(Reply { status: head.status, headers: head.headers, body })
+    let reply = Reply { status: head.status, headers: head.headers, body };
+    openapi::check(&method, &path, &reply)?;
+    Ok(reply)
 }
 
 /// Waits for something that must come.

@@ -8,6 +8,7 @@ mod doorbell;
 mod front_door;
 mod ledger;
 mod ledger_troubles;
+mod openapi;
 mod pgtap;
 mod scripts;
 mod settings;

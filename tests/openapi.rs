@@ -1,0 +1,97 @@
+//! docs/openapi.json tells the truth: every reply that any test gets is one that it describes, and the paths are the
+//! router's.
+
+use crate::front_door::Reply;
+use anyhow::{Context, Result, ensure};
+use http::Method;
+use jsonschema::{Draft, Validator};
+use serde_json::{Value, json};
+use stack::repository;
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let text = fs::read_to_string(repository().join("docs/openapi.json")).expect("docs/openapi.json");
+    serde_json::from_str(&text).expect("docs/openapi.json is JSON")
+});
+
+/// What is compiled of it, by the place in the document.
+static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
+
+/// Whether a reply is one that the document describes for its path.
+pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
+    let name = method.as_str().to_lowercase();
+    let (status, content_type) = (reply.status.as_str(), reply.headers["content-type"].to_str()?);
+    let path = DOCUMENT["paths"].get(path);
+    // What is no path of ours is answered with a problem, as everything else is.
+    let operation = path.and_then(|path| path.get(&name).or_else(|| path.as_object()?.values().next()));
+    let schema = match operation {
+        Some(operation) => {
+            let response = operation["responses"].get(status);
+            let response =
+                response.with_context(|| format!("{method} {path:?}: no {status} is described"))?;
+            let shared =
+                response["$ref"].as_str().and_then(|name| DOCUMENT.pointer(name.trim_start_matches('#')));
+            let content = &shared.unwrap_or(response)["content"];
+            content.get(content_type).with_context(|| format!("{content_type} is not described"))?["schema"]
+                .clone()
+        }
+        None => json!({ "$ref": "#/components/schemas/Problem" }),
+    };
+    let mut validators = VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let validator = validators.entry(schema.to_string()).or_insert_with(|| {
+        let mut whole = schema.clone();
+        whole["components"] = DOCUMENT["components"].clone();
+        jsonschema::options().with_draft(Draft::Draft202012).build(&whole).expect("a schema")
+    });
+    let errors: Vec<String> = validator
+        .iter_errors(&reply.body)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    ensure!(
+        errors.is_empty(),
+        "{method} {status} is not as docs/openapi.json has it: {errors:?}\n{}",
+        reply.body
+    );
+    Ok(())
+}
+
+#[test]
+fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
+    let router = fs::read_to_string(repository().join("src/router.rs"))?;
+    let routes: BTreeSet<&str> = router
+        .lines()
+        .filter(|line| line.contains("=> Some(Self::"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .collect();
+    let paths = DOCUMENT["paths"].as_object().context("no paths")?;
+    assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
+    for (path, operations) in paths {
+        let expected = if path == "/health" { "get" } else { "post" };
+        assert_eq!(operations.as_object().context("no operations")?.keys().collect::<Vec<_>>(), [expected]);
+    }
+    assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+#[test]
+fn a_reply_that_is_not_described_is_noticed() -> Result<()> {
+    let reply = |status: u16, content_type: &str, body: Value| -> Result<Reply> {
+        let headers = [("content-type", content_type)];
+        let headers =
+            headers.into_iter().map(|(n, v)| Ok((n.parse()?, v.parse()?))).collect::<Result<_>>()?;
+        Ok(Reply { status: status.try_into()?, headers, body })
+    };
+    let skipped = json!({"status": "skipped", "reason": "unhandled_table", "detail": "…"});
+    check(&Method::POST, "/execute-trade", &reply(200, "application/json", skipped.clone())?)?;
+    let mut chatty = skipped.clone();
+    chatty["secret"] = json!("pf_live");
+    let html = reply(200, "text/html", skipped.clone())?;
+    for wrong in [reply(200, "application/json", chatty)?, reply(201, "application/json", skipped)?, html] {
+        assert!(check(&Method::POST, "/execute-trade", &wrong).is_err());
+    }
+    Ok(())
+}
