@@ -50,7 +50,8 @@ begin
   if outcome ? 'balance' then
     update public.agents a set balance = (outcome ->> 'balance')::numeric, balance_at = at where a.id = job.agent_id;
   end if;
-  if new_state = 'executed' and staked > job.stake then
+  -- (A trade is filled for a little more or less than it was asked for.)
+  if new_state = 'executed' and outcome ? 'game' and staked > job.stake then
     perform purple_flea.note(job, 'alarm', 'staked_more_than_the_policy_allows', outcome, by_whom);
   end if;
 end;
@@ -151,11 +152,16 @@ begin
     -- An earlier claimant. If it bet, two bets may have been made: somebody has to look. While nobody else is at it, its
     -- bet is at least the last one.
     if job.state = 'pending' and settle_job.state = 'executed' then
-      perform purple_flea.note(job, 'conflict', 'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
+      perform purple_flea.note(job, case when purple_flea.is_repeatable(job.kind) then 'late_answer' else 'conflict' end,
+                               'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
+      if settle_job.secret is not null then
+        perform purple_flea.keep_key(job.agent_id, settle_job.secret);
+      end if;
       perform purple_flea.apply(job, 'executed', settle_job.result, 'worker');
       return jsonb_build_object('reference', job.reference, 'did', 'settled', 'state', 'executed');
     end if;
-    did := case settle_job.state when 'executed' then 'conflict' else 'late_answer' end;
+    -- What may be done twice is no conflict.
+    did := case when settle_job.state = 'executed' and not purple_flea.is_repeatable(job.kind) then 'conflict' else 'late_answer' end;
     perform purple_flea.note(job, did, 'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
     return jsonb_build_object('reference', job.reference, 'did', did, 'state', job.state);
   end if;

@@ -178,7 +178,7 @@ fn show_event(event: &Value, options: &Options) {
     let (reference, state, detail) = (text(&event["reference"]), text(&event["state"]), &event["detail"]);
     if options.json {
         println!("{event}");
-    } else if state == "executed" {
+    } else if state == "executed" && detail["game"].is_string() {
         let on = if detail["side"].is_string() {
             text(&detail["side"])
         } else {

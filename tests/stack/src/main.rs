@@ -1,8 +1,10 @@
 //! `stack dev`: the whole stack on this machine, for a person to play with. `stack chaos`: the same, while everything
-//! goes wrong that can. `scripts/dev` and `scripts/chaos` build and start them.
+//! goes wrong that can. `stack tour`: the same, for all that the function does. `scripts/dev`, `scripts/chaos` and
+//! `scripts/tour` build and start them.
 
 mod chaos;
 mod dev;
+mod tour;
 
 use clap::{Parser, Subcommand};
 use stack::host;
@@ -22,6 +24,8 @@ enum Command {
     Dev(dev::Options),
     /// Makes deposits while everything goes wrong that can, and says whether any was lost or bet on twice.
     Chaos(chaos::Options),
+    /// Walks two agents through everything that the function does.
+    Tour(tour::Options),
     /// Runs the component alone, until it is killed.
     #[command(hide = true)]
     Host {
@@ -37,6 +41,7 @@ async fn main() -> ExitCode {
     let (name, for_ever) = match &command {
         Command::Dev(options) => ("dev", !options.once),
         Command::Chaos(_) => ("chaos", false),
+        Command::Tour(_) => ("tour", false),
         Command::Host { .. } => ("host", true),
     };
     // Whichever ends first: what the other branch holds is dropped, and with it everything that was started.
@@ -62,6 +67,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(options) => dev::run(&options).await?,
         Command::Chaos(options) => return chaos::run(&options).await,
+        Command::Tour(options) => return tour::run(&options).await,
         Command::Host { listen } => host::serve(listen).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,219 @@
+//! Walks through the whole life of two agents, a step at a time, each seen in the tables: registration, the faucet, the
+//! first deposit's bet, an escrow with its fee and referral, a trade.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use stack::{
+    host::Kind,
+    local::Local,
+    postgres::OWNER,
+    purple_flea::{Limits, TRADING_KEY},
+    sweeper, webhook,
+};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use tokio::time::{sleep, timeout};
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// How long one step may take: what fails is tried again after seconds.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whose agents they are.
+const OWNER_ID: &str = "00000000-0000-0000-0000-000000000001";
+
+/// Options of `stack tour`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Purple Flea's dialect: gateway or live.
+    #[arg(long, default_value = "gateway", value_parser = ["gateway", "live"])]
+    api: String,
+    /// Print each step as a line of JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The tour, with what it has shown so far.
+struct Tour<'a> {
+    stack: &'a Local,
+    options: &'a Options,
+    step: u32,
+    started: Instant,
+}
+
+/// Runs it. Fails where a step does not come to its end.
+pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
+    let settings = [("purple_flea_api", options.api.as_str()), ("purple_flea_trading_key", TRADING_KEY)];
+    let changes = if options.api == "live" { &settings[..] } else { &settings[..1] };
+    let kind = Kind::from_env()?;
+    let stack = Local::start(kind, changes, Some(sweeper::EVERY), |what| eprintln!("==> {what}")).await?;
+    // As it is out of the box: new agents claim the faucet, and Purple Flea's limits are kept on both sides.
+    stack.cluster.migrate(OWNER).await?;
+    stack.purple_flea.limit(Some(Limits::default()));
+    stack.purple_flea.each_agent_has_its_own_ip(true);
+    stack.purple_flea.faucet_on_registration(options.api == "live");
+    let rules = "update purple_flea.trade_policies set claim_faucet = true, min_balance = 0.5";
+    stack.owner.batch_execute(rules).await?;
+    eprintln!("==> The tour, dialect {}: play money at a simulator", options.api);
+    let mut tour = Tour { stack: &stack, options, step: 0, started: Instant::now() };
+    tour.register("scout", None).await?;
+    tour.register("runner", Some("scout")).await?;
+    for agent in ["scout", "runner"] {
+        tour.faucet(agent).await?;
+        tour.first_trade(agent).await?;
+    }
+    let escrow = tour.escrow("runner", "scout").await?;
+    tour.release(escrow).await?;
+    tour.referral("scout").await?;
+    tour.trade("runner").await?;
+    if !options.json {
+        println!("Done: {} steps, each of them in the tables.", tour.step);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Tour<'_> {
+    /// Shows a step: a line for people, or an object for programs.
+    fn show(&mut self, name: &str, says: &str, seen: &Value) {
+        self.step += 1;
+        if self.options.json {
+            let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            println!("{}", json!({"step": self.step, "name": name, "seconds": seconds, "seen": seen}));
+        } else {
+            println!("{:>2}. {name:<9} {says}", self.step);
+        }
+    }
+
+    /// A row as JSON, as soon as there is one; or what has become of the jobs, if it does not come.
+    async fn seen(&self, sql: &str) -> Result<Value> {
+        let look = async {
+            loop {
+                if let Some(row) = self.stack.owner.query_opt(sql, &[]).await.with_context(|| sql.to_owned())? {
+                    return anyhow::Ok(serde_json::from_str(row.get(0))?);
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        if let Ok(seen) = timeout(STEP_TIMEOUT, look).await {
+            return seen;
+        }
+        let jobs = "select coalesce(jsonb_agg(jsonb_build_array(reference, state, reason, result) order by created_at), '[]')::text \
+                    from purple_flea.jobs";
+        let jobs: String = self.stack.owner.query_one(jobs, &[]).await?.get(0);
+        bail!("after {} s there is nothing to see: {sql}\n{jobs}", STEP_TIMEOUT.as_secs());
+    }
+
+    async fn register(&mut self, agent: &str, orchestrator: Option<&str>) -> Result<()> {
+        let orchestrator = orchestrator.map_or("null".to_owned(), |name| format!("'{name}'"));
+        let insert = format!(
+            "insert into public.agents (id, api_key, owner_id, orchestrator_id) \
+             values ('{agent}', '{agent}s_key', '{OWNER_ID}', {orchestrator})"
+        );
+        self.stack.owner.batch_execute(&insert).await?;
+        let seen = format!(
+            "select jsonb_build_object('agent_id', id, 'pf_agent_id', pf_agent_id, 'referral_code', referral_code, \
+               'key_in_vault', purple_flea.secret(api_key) is not null)::text \
+             from public.agents where id = '{agent}' and referral_code is not null and purple_flea.secret(api_key) is not null"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "{agent} has an account, {}, and a referral code, {}; its key is in the vault",
+            seen["pf_agent_id"], seen["referral_code"]
+        );
+        self.show("register", &says, &seen);
+        Ok(())
+    }
+
+    async fn faucet(&mut self, agent: &str) -> Result<()> {
+        let seen = format!(
+            "select (to_jsonb(w) || jsonb_build_object('balance', a.balance))::text from public.wallet_changes w \
+             join public.agents a on a.id = w.agent_id where w.agent_id = '{agent}' and change_type = 'deposit'"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!("{agent} was credited {} by the faucet, as deposit {}", seen["change_amount"], seen["id"]);
+        self.show("faucet", &says, &seen);
+        Ok(())
+    }
+
+    async fn first_trade(&mut self, agent: &str) -> Result<()> {
+        let seen = format!(
+            "select to_jsonb(t)::text from public.trade_results t where agent_id = '{agent}' and game is not null"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "{agent} staked {} of it on {}: {}, paid {} ({})",
+            seen["wager"], seen["game"], seen["outcome"], seen["payout"], seen["reference"]
+        );
+        self.show("bet", &says, &seen);
+        Ok(())
+    }
+
+    async fn escrow(&mut self, sender: &str, receiver: &str) -> Result<i64> {
+        let insert = format!(
+            "insert into public.escrow_requests (sender_id, receiver_id, amount, description) \
+             values ('{sender}', '{receiver}', 0.40, 'A tip for the road') returning id"
+        );
+        let id: i64 = self.stack.owner.query_one(&insert, &[]).await?.get(0);
+        let seen = format!(
+            "select to_jsonb(e)::text from public.escrow_requests e where id = {id} and pf_escrow_id is not null"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!("{sender} holds {} ready for {receiver}: {}", seen["amount"], seen["pf_escrow_id"]);
+        self.show("escrow", &says, &seen);
+        Ok(id)
+    }
+
+    /// The sender's owner asks for it, as a signed-in user.
+    async fn release(&mut self, id: i64) -> Result<()> {
+        let ask = format!(
+            "begin; set local role authenticated; set local request.jwt.claims = '{{\"sub\": \"{OWNER_ID}\"}}'; \
+             update public.escrow_requests set requested_status = 'released' where id = {id}; commit"
+        );
+        self.stack.owner.batch_execute(&ask).await?;
+        let seen = format!(
+            "select to_jsonb(e)::text from public.escrow_requests e where id = {id} and status = 'released'"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "its owner has released it: a fee of {}, of which the referral earned {}",
+            seen["fee"], seen["referral_earned"]
+        );
+        self.show("release", &says, &seen);
+        Ok(())
+    }
+
+    async fn referral(&mut self, orchestrator: &str) -> Result<()> {
+        // The owner's connection may do what service_role may.
+        let earned = format!(
+            "select jsonb_build_object('orchestrator_id', s.orchestrator_id, 'earned', sum(e.referral_earned))::text \
+             from public.escrow_requests e join public.agents s on s.id = e.sender_id \
+             where s.orchestrator_id = '{orchestrator}' and e.referral_earned > 0 group by s.orchestrator_id"
+        );
+        let seen = self.seen(&earned).await?;
+        let says = format!("{orchestrator} has earned {} by those whom it brought in", seen["earned"]);
+        self.show("referral", &says, &seen);
+        Ok(())
+    }
+
+    /// By hand, over HTTP, as curl does it.
+    async fn trade(&mut self, agent: &str) -> Result<()> {
+        let body = json!({"agent_id": agent, "market": "BTC", "direction": "long", "size": 25}).to_string();
+        let url = format!("{}/trade", self.stack.host.url);
+        let reply = webhook::send(&url, "tour-trade-1", body.as_bytes()).await?;
+        let (status, reply) = (reply.status(), String::from_utf8_lossy(reply.body()).into_owned());
+        if !status.is_success() {
+            bail!("the trade was answered with {status}: {reply}");
+        }
+        let seen = "select to_jsonb(t)::text from public.trade_results t where reference = 'tour-trade-1'";
+        let seen = self.seen(seen).await?;
+        let says = format!(
+            "{agent} has opened {} of {} at {} ({})",
+            seen["wager"], seen["market"], seen["entry_price"], seen["order_id"]
+        );
+        self.show("trade", &says, &seen);
+        Ok(())
+    }
+}
