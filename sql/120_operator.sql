@@ -89,6 +89,9 @@ as $$
 declare
   job purple_flea.jobs := purple_flea.unknown_job(record_bet.reference);
 begin
+  if job.kind <> 'deposit' or job.policy ->> 'game' = 'trade' then
+    raise exception 'job % is no bet', job.reference;
+  end if;
   perform purple_flea.apply(job, 'executed', jsonb_build_object(
     'status', 'executed', 'reference', job.reference, 'agent_id', job.agent_id, 'game', job.policy ->> 'game', 'wager', wager,
     'outcome', case when won then 'win' else 'loss' end, 'payout', payout, 'bet_id', bet_id

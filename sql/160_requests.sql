@@ -74,3 +74,45 @@ $$;
 comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, escrow_not_open, reference_taken, unknown_kind.';
 revoke all on function public.request_job(text, text, jsonb) from public, anon, authenticated;
 grant execute on function public.request_job(text, text, jsonb) to service_role, purple_flea_worker;
+
+create or replace function purple_flea.record_trade(reference text, order_id text, filled numeric, entry_price numeric default null, position_id text default null) returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job   purple_flea.jobs := purple_flea.unknown_job(record_trade.reference);
+  -- Of an order by hand what was asked for; of a deposit its policy.
+  asked jsonb := case when job.kind = 'deposit' then job.policy else job.request end;
+begin
+  if asked ->> 'market' is null then
+    raise exception 'job % is no trade', job.reference;
+  end if;
+  perform purple_flea.apply(job, 'executed', jsonb_strip_nulls(jsonb_build_object(
+    'status', 'executed', 'reference', job.reference, 'agent_id', job.agent_id, 'market', asked ->> 'market',
+    'direction', asked ->> 'direction', 'size', job.stake, 'wager', filled, 'entry_price', entry_price,
+    'position_id', position_id, 'order_id', order_id
+  )), 'operator');
+end;
+$$;
+comment on function purple_flea.record_trade(text, text, numeric, numeric, text) is 'Records the position that an unknown job turned out to have opened, and makes its row of trade_results.';
+revoke all on function purple_flea.record_trade(text, text, numeric, numeric, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.record_escrow(reference text, pf_escrow_id text, fee numeric default null) returns void
+  language plpgsql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  job purple_flea.jobs := purple_flea.unknown_job(record_escrow.reference);
+begin
+  if job.kind <> 'escrow' then
+    raise exception 'job % makes no escrow', job.reference;
+  end if;
+  perform purple_flea.apply(job, 'executed', jsonb_strip_nulls(jsonb_build_object(
+    'status', 'executed', 'reference', job.reference, 'agent_id', job.agent_id, 'pf_escrow_id', pf_escrow_id, 'fee', fee
+  )), 'operator');
+end;
+$$;
+comment on function purple_flea.record_escrow(text, text, numeric) is 'Records the escrow that an unknown job turned out to have made: it stands at Purple Flea with the job''s bet key in its description.';
+revoke all on function purple_flea.record_escrow(text, text, numeric) from public, anon, authenticated, service_role, purple_flea_worker;
