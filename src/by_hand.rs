@@ -23,8 +23,9 @@ use crate::{
     },
 };
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// An escrow that is to end: with a ledger by its row's id, without one by Purple Flea's.
 #[derive(Debug, Deserialize, Serialize)]
@@ -116,6 +117,14 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             Ok(Asked { agent_id, details, work: Work::Order(Box::new(row.case(form, None, None))) })
         }
         Kind::Escrow => {
+            // A row has other columns; what somebody writes by hand and nobody reads is a mistake.
+            let fields: HashMap<String, IgnoredAny> = read_as(body)?;
+            let known = ["sender_id", "receiver_id", "amount", "description", "timeout_hours"];
+            if !fields.keys().all(|field| known.contains(&field.as_str())) {
+                return Err(wrong(
+                    "the fields are sender_id, receiver_id, amount, description and timeout_hours",
+                ));
+            }
             let row: EscrowRow = read_as(body)?;
             row.check().map_err(wrong)?;
             an_agents_id(row.receiver_id.clone())?;
@@ -128,7 +137,9 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             let end = if kind == Kind::EscrowRelease { End::Release } else { End::Cancel };
             let agent_id = match (with_ledger, row.escrow_id, row.agent_id, &row.pf_escrow_id) {
                 (true, Some(_), None, None) => String::new(),
-                (false, None, Some(agent_id), Some(_)) => an_agents_id(agent_id)?,
+                (false, None, Some(agent_id), Some(id)) if Reference::parse(id).is_some() => {
+                    an_agents_id(agent_id)?
+                }
                 (true, ..) => return Err(wrong("with a ledger an escrow is named by `escrow_id` alone")),
                 (false, ..) => {
                     return Err(wrong(

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod bad_input;
+mod by_hand;
 mod deposits;
 mod doorbell;
 mod front_door;

@@ -1,0 +1,141 @@
+//! What is asked for by hand: every path takes what it documents and nothing else, and what is wrong moves no money.
+
+use crate::front_door::{FrontDoor, Reply, assert_problem, reply};
+use anyhow::Result;
+use http::Request;
+use serde_json::json;
+use stack::webhook;
+
+/// Every path, with a body that it takes.
+const PATHS: [(&str, &str); 8] = [
+    ("/register", r#"{"agent_id": "agent-001"}"#),
+    ("/faucet", r#"{"agent_id": "agent-001"}"#),
+    ("/balance", r#"{"agent_id": "agent-001"}"#),
+    ("/trade", r#"{"agent_id": "agent-001", "market": "BTC", "direction": "long", "size": 25}"#),
+    ("/order", r#"{"agent_id": "agent-001", "asset": "ETH", "side": "sell", "size_usdc": 25.50}"#),
+    ("/escrow", r#"{"sender_id": "agent-001", "receiver_id": "agent-002", "amount": 2.50}"#),
+    ("/escrow/release", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
+    ("/escrow/cancel", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
+];
+
+async fn send(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
+    reply(webhook::signed(&door.url(path), "by-hand-1", body.as_bytes())?.body(body.into())?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    for (path, body) in PATHS {
+        let url = door.url(path);
+        let unsigned = Request::post(&url).header("content-type", "application/json").body(body.into())?;
+        assert_problem(&reply(unsigned).await?, 401, "unauthorized", "no");
+        let got = Request::get(&url).body(vec![])?;
+        let got = reply(got).await?;
+        assert_problem(&got, 405, "method_not_allowed", "no");
+        assert_eq!(got.headers["allow"], "POST");
+        let text = Request::post(&url).header("content-type", "text/plain").body(body.into())?;
+        assert_problem(&reply(text).await?, 415, "unsupported_media_type", "no");
+        let large = format!(r#"{{"agent_id": "{}"}}"#, "x".repeat(65_536));
+        assert_problem(&send(&door, path, &large).await?, 413, "body_too_large", "no");
+        for (wrong, code) in [
+            ("", "invalid_json"),
+            ("{", "invalid_json"),
+            ("\u{0}", "invalid_json"),
+            ("null", "invalid_event"),
+            ("[]", "invalid_event"),
+            ("{}", "invalid_event"),
+            (r#"{"agent_id": 1}"#, "invalid_event"),
+            (r#"{"agent_id": "a", "agent_id": "b"}"#, "invalid_event"),
+            (r#"{"agent_id": "a", "wager": 5, "sender_id": "a"}"#, "invalid_event"),
+        ] {
+            assert_problem(&send(&door, path, wrong).await?, 400, code, "no");
+        }
+        let deep = format!(r#"{{"agent_id": {}1{}}}"#, "[".repeat(70), "]".repeat(70));
+        assert_problem(&send(&door, path, &deep).await?, 400, "invalid_event", "no");
+    }
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_and_names_that_cannot_be_are_refused_before_anything_is_sent() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let trade = |market: &str, direction: &str, size: &str| {
+        format!(
+            r#"{{"agent_id": "agent-001", "market": {market}, "direction": {direction}, "size": {size}}}"#
+        )
+    };
+    for size in ["0", "0.001", "-1", "1000000000000", "1e12", "\"NaN\"", "null", "99999999.99999"] {
+        for path in ["/trade", "/order"] {
+            let reply = send(&door, path, &trade("\"BTC\"", "\"long\"", size)).await?;
+            assert_problem(&reply, 400, "invalid_event", "no");
+        }
+        let escrow = format!(r#"{{"sender_id": "agent-001", "receiver_id": "agent-002", "amount": {size}}}"#);
+        assert_problem(&send(&door, "/escrow", &escrow).await?, 400, "invalid_event", "no");
+    }
+    for (market, direction) in [
+        ("\"\"", "\"long\""),
+        ("\"BTC USD\"", "\"long\""),
+        ("\"a-market-of-too-long-a-name\"", "\"long\""),
+        ("\"BTC\"", "\"up\""),
+        ("\"BTC\"", "\"LONG\""),
+        ("null", "\"long\""),
+    ] {
+        assert_problem(
+            &send(&door, "/trade", &trade(market, direction, "5")).await?,
+            400,
+            "invalid_event",
+            "no",
+        );
+    }
+    for (sender, receiver, more) in [
+        ("agent-001", "agent-001", ""),
+        ("", "agent-002", ""),
+        ("agent-001", "", ""),
+        ("agent-001", "agent-002", r#", "description": "no""#),
+        ("agent-001", "agent-002", r#", "timeout": 5"#),
+        ("agent-001", "agent-002", r#", "timeout_hours": 0"#),
+        ("agent-001", "agent-002", r#", "timeout_hours": 721"#),
+        ("agent-001", "agent-002", r#", "timeout_hours": "soon""#),
+    ] {
+        let body = format!(r#"{{"sender_id": "{sender}", "receiver_id": "{receiver}", "amount": 5{more}}}"#);
+        assert_problem(&send(&door, "/escrow", &body).await?, 400, "invalid_event", "no");
+    }
+    for id in ["../../agents", "esc 1", "", "esc/1"] {
+        let body = json!({"agent_id": "agent-001", "pf_escrow_id": id}).to_string();
+        assert_problem(&send(&door, "/escrow/release", &body).await?, 400, "invalid_event", "no");
+    }
+    // With a ledger it would be `escrow_id`.
+    let body = r#"{"escrow_id": 7}"#;
+    assert_problem(&send(&door, "/escrow/release", body).await?, 400, "invalid_event", "no");
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> Result<()> {
+    let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
+    let bearer = async |path: &str, body: &str| {
+        let request = Request::post(door.url(path))
+            .header("authorization", "Bearer a-token-for-calls-by-hand")
+            .header("content-type", "application/json")
+            .body(body.into())?;
+        reply(request).await
+    };
+    for (path, body) in PATHS.into_iter().filter(|(path, _)| ["/trade", "/order", "/escrow"].contains(path)) {
+        assert_problem(&bearer(path, body).await?, 400, "missing_reference", "no");
+    }
+    assert_problem(&bearer(PATHS[0].0, PATHS[0].1).await?, 503, "ledger_not_configured", "no");
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
+    let door = FrontDoor::with(&[("purple_flea_api", "live")]).await?;
+    let reply = send(&door, PATHS[7].0, PATHS[7].1).await?;
+    assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("no_cancel")));
+    assert!(reply.body["detail"].as_str().is_some_and(|detail| detail.contains("dispute")));
+    assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
