@@ -104,9 +104,15 @@ begin
     return null;
   end if;
   select a.balance into held from public.agents a where a.id = new.agent_id for update;
-  -- Where Purple Flea does not say what it credited it says what there is: what we did not know of is the deposit.
   holding := coalesce((new.result ->> 'balance')::numeric, held + (new.result ->> 'credited')::numeric);
-  credit  := coalesce((new.result ->> 'credited')::numeric, holding - held);
+  credit  := (new.result ->> 'credited')::numeric;
+  if credit is null and exists (
+    select from purple_flea.jobs j where j.agent_id = new.agent_id and j.kind = 'registration' and j.state = 'executed'
+  ) then
+    -- It had given before, and does not say what: of an agent that we registered it is what we did not know of. (An account
+    -- that is older than its row here holds money of its own, which is no deposit.)
+    credit := holding - held;
+  end if;
   if credit > 0 then
     update public.agents a set balance = holding, balance_at = clock_timestamp() where a.id = new.agent_id;
     insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values (new.agent_id, 'deposit', credit, holding);

@@ -78,7 +78,15 @@ select pg_temp.hold_all_but('faucet-plain');
 create temporary table g as select pg_temp.claim('faucet-plain') as c;
 update public.agents set balance = 3 where id = 'plain';
 select pg_temp.settle('faucet-plain', c, 'executed', '{"balance": 5, "reason": "already_claimed"}') from g;
-select results_eq($$select change_amount, new_balance from public.wallet_changes where agent_id = 'plain'$$, $$values (2.0000, 5.0000)$$, 'of what was given before it is what we did not know of');
+select is_empty($$select from public.wallet_changes where agent_id = 'plain'$$, 'what an account of its own holds is no deposit');
+select is((select balance from public.agents where id = 'plain'), 5.0000, 'but its balance');
+update purple_flea.trade_policies set claim_faucet = true where agent_id is null;
+insert into public.agents (id, api_key) values ('given', 'givens_key');
+update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
+select pg_temp.hold_all_but('registration-given');
+select pg_temp.settle('registration-given', c, 'executed', '{"account": "ag_3"}', 'sk_given') from pg_temp.claim('registration-given') as c;
+select pg_temp.settle('faucet-given', c, 'executed', '{"balance": 1, "reason": "already_claimed"}') from pg_temp.claim('faucet-given') as c;
+select results_eq($$select change_amount, new_balance from public.wallet_changes where agent_id = 'given'$$, $$values (1.0000, 1.0000)$$, 'of an agent that we registered it is what we did not know of');
 
 -- The balance: on demand, on a schedule, and one look at a time.
 select is(public.request_job('balance', 'look-1', '{"agent_id": "plain"}') ->> 'reference', 'look-1', 'a look is asked for');
