@@ -20,6 +20,7 @@ create table if not exists purple_flea.trade_policies (
   check_balance     boolean       not null default false,
   balance_every     interval,
   claim_faucet      boolean       not null default true,
+  claim_daily       boolean       not null default false,
   limited           boolean       not null generated always as (daily_wager_limit is not null or daily_loss_limit is not null) stored,
   constraint trade_policies_game_check              check (game in ('crash', 'coin-flip') or (game = 'trade' and market is not null)),
   constraint trade_policies_cashout_at_check        check (cashout_at between 1.01 and 100 and cashout_at = trunc(cashout_at, 2)),
@@ -54,6 +55,7 @@ comment on column purple_flea.trade_policies.size              is 'How much, in 
 comment on column purple_flea.trade_policies.check_balance     is 'Whether Purple Flea is asked for the balance before a bet, so that none is sent that it would refuse.';
 comment on column purple_flea.trade_policies.balance_every     is 'How often the agent''s balance is looked at by itself; null: never.';
 comment on column purple_flea.trade_policies.claim_faucet      is 'Whether a new agent claims the faucet. Everybody''s row counts, as a new agent has none of its own.';
+comment on column purple_flea.trade_policies.claim_daily       is 'Whether an agent makes the faucet''s claim of the day, which the gateway has and the live dialect has not.';
 comment on column purple_flea.trade_policies.limited           is 'Whether there is a daily limit: then one bet is made after the other, so that each sees what the last one did.';
 
 revoke all on purple_flea.trade_policies from public, anon, authenticated, service_role, purple_flea_worker;

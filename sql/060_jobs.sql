@@ -26,7 +26,7 @@ create or replace function purple_flea.is_repeatable(kind text) returns boolean
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
-  select kind in ('registration', 'faucet', 'balance', 'escrow_release', 'escrow_cancel')
+  select kind in ('registration', 'faucet', 'daily_claim', 'balance', 'escrow_release', 'escrow_cancel')
 $$;
 comment on function purple_flea.is_repeatable(text) is 'Whether asking for it twice does no harm.';
 revoke all on function purple_flea.is_repeatable(text) from public, anon, authenticated, service_role, purple_flea_worker;
@@ -62,7 +62,7 @@ create table if not exists purple_flea.jobs (
   result           jsonb,
   constraint jobs_reference_check  check (reference ~ '^[A-Za-z0-9._:-]{1,64}$' and bet_key ~ '^[A-Za-z0-9._:-]{1,64}$'),
   -- What can be asked of Purple Flea, and what row asks for it.
-  constraint jobs_kind_check       check (kind in ('deposit', 'trade', 'order', 'registration', 'faucet', 'balance', 'escrow', 'escrow_release', 'escrow_cancel')),
+  constraint jobs_kind_check       check (kind in ('deposit', 'trade', 'order', 'registration', 'faucet', 'daily_claim', 'balance', 'escrow', 'escrow_release', 'escrow_cancel')),
   constraint jobs_subject_check    check ((kind = 'deposit') = (wallet_change_id is not null) and (kind like 'escrow%') = (escrow_id is not null)),
   constraint jobs_state_check      check (state in ('pending', 'claimed', 'executed', 'skipped', 'rejected', 'unknown', 'dead')),
   constraint jobs_changed_by_check check (changed_by in ('depositor', 'worker', 'sweeper', 'operator')),
@@ -99,7 +99,7 @@ create table if not exists purple_flea.jobs (
 
 comment on table  purple_flea.jobs                  is 'One row for each thing to do once: a deposit''s bet, an agent''s registration, a step of an escrow.';
 comment on column purple_flea.jobs.reference        is 'What people, logs and notifications call it: wallet-change-<id> for a deposit.';
-comment on column purple_flea.jobs.kind             is 'What is to be done: deposit (its bet), trade, order, registration, faucet, balance, escrow (its creation), escrow_release, escrow_cancel.';
+comment on column purple_flea.jobs.kind             is 'What is to be done: deposit (its bet), trade, order, registration, faucet, daily_claim, balance, escrow (its creation), escrow_release, escrow_cancel.';
 comment on column purple_flea.jobs.wallet_change_id is 'The deposit that it is about.';
 comment on column purple_flea.jobs.escrow_id        is 'The row of escrow_requests that it is about.';
 comment on column purple_flea.jobs.bet_key          is 'What Purple Flea is given with the bet, the same on every attempt; random, because ids repeat after a restore and a seed must not be guessed.';
@@ -135,6 +135,7 @@ create unique index if not exists jobs_escrow_idx       on purple_flea.jobs (esc
 create unique index if not exists jobs_registration_idx on purple_flea.jobs (agent_id) where kind = 'registration' and state not in ('skipped', 'rejected', 'dead');
 create unique index if not exists jobs_faucet_idx       on purple_flea.jobs (agent_id) where kind = 'faucet';
 create unique index if not exists jobs_balance_idx      on purple_flea.jobs (agent_id) where kind = 'balance' and state in ('pending', 'claimed');
+create unique index if not exists jobs_daily_claim_idx   on purple_flea.jobs (agent_id) where kind = 'daily_claim' and state in ('pending', 'claimed');
 create unique index if not exists jobs_one_at_a_time_idx on purple_flea.jobs (agent_id) where state = 'claimed' and limited;
 
 create table if not exists purple_flea.job_events (

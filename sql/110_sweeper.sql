@@ -49,7 +49,7 @@ create or replace function purple_flea.ring() returns text
 as $$
 begin
   perform purple_flea.make_missing_jobs();
-  perform purple_flea.make_balance_jobs();
+  perform purple_flea.make_timely_jobs();
   perform purple_flea.expire(false);
   update purple_flea.ledger set swept_at = clock_timestamp();
   if not purple_flea.is_due()

@@ -38,7 +38,7 @@ begin
     select j.reference from purple_flea.jobs j
     where j.agent_id = agent and j.kind = make_agent_job.kind
       and (j.kind = 'faucet' or (j.kind = 'registration' and j.state not in ('skipped', 'rejected', 'dead'))
-                             or (j.kind = 'balance' and j.state in ('pending', 'claimed')))
+                             or (j.kind in ('balance', 'daily_claim') and j.state in ('pending', 'claimed')))
   ));
 end;
 $$;
@@ -106,7 +106,7 @@ begin
   select a.balance into held from public.agents a where a.id = new.agent_id for update;
   holding := coalesce((new.result ->> 'balance')::numeric, held + (new.result ->> 'credited')::numeric);
   credit  := (new.result ->> 'credited')::numeric;
-  if credit is null and exists (
+  if credit is null and new.kind = 'faucet' and exists (
     select from purple_flea.jobs j where j.agent_id = new.agent_id and j.kind = 'registration' and j.state = 'executed'
   ) then
     -- It had given before, and does not say what: of an agent that we registered it is what we did not know of. (An account
@@ -126,32 +126,45 @@ revoke all on function purple_flea.tell_agent() from public, anon, authenticated
 drop trigger if exists jobs_tell_agent on purple_flea.jobs;
 create trigger jobs_tell_agent
   after update on purple_flea.jobs
-  for each row when (new.state = 'executed' and old.state <> 'executed' and new.kind in ('registration', 'faucet'))
+  for each row when (new.state = 'executed' and old.state <> 'executed' and new.kind in ('registration', 'faucet', 'daily_claim'))
   execute function purple_flea.tell_agent();
 
--- Looks at balances whose time has come. The sweeper calls it.
-create or replace function purple_flea.make_balance_jobs() returns void
+-- What the clock asks for: looks at balances, and the faucet's claim of the day. The sweeper calls it.
+create or replace function purple_flea.make_timely_jobs() returns void
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  most constant integer := 1000;  -- at a time
+  most  constant integer := 1000;  -- at a time
+  today constant text    := to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD');
 begin
-  if not exists (select from purple_flea.trade_policies p where p.balance_every is not null) then
-    return;
+  if exists (select from purple_flea.trade_policies p where p.balance_every is not null) then
+    perform purple_flea.make_agent_job('balance', due.id, 'balance-' || gen_random_uuid())
+    from (
+      select a.id from public.agents a
+      join purple_flea.effective_policies e on e.agent_id = a.id and not e.paused
+      join purple_flea.trade_policies p on p.id = e.policy_id
+      where p.balance_every is not null and coalesce(a.balance_at, a.created_at - p.balance_every) <= clock_timestamp() - p.balance_every
+        and not exists (select from purple_flea.jobs j where j.agent_id = a.id and j.kind = 'balance' and j.state in ('pending', 'claimed'))
+      limit most
+    ) as due;
   end if;
-  perform purple_flea.make_agent_job('balance', due.id, 'balance-' || gen_random_uuid())
-  from (
-    select a.id from public.agents a
-    join purple_flea.effective_policies e on e.agent_id = a.id and not e.paused
-    join purple_flea.trade_policies p on p.id = e.policy_id
-    where p.balance_every is not null and coalesce(a.balance_at, a.created_at - p.balance_every) <= clock_timestamp() - p.balance_every
-      and not exists (select from purple_flea.jobs j where j.agent_id = a.id and j.kind = 'balance' and j.state in ('pending', 'claimed'))
-    limit most
-  ) as due;
+  if exists (select from purple_flea.trade_policies p where p.claim_daily) then
+    perform purple_flea.make_agent_job('daily_claim', due.id, due.reference)
+    from (
+      select a.id, purple_flea.agent_reference('daily_claim', a.id) || '-' || today as reference
+      from public.agents a
+      join purple_flea.effective_policies e on e.agent_id = a.id and not e.paused
+      join purple_flea.trade_policies p on p.id = e.policy_id
+      where p.claim_daily
+        and not exists (select from purple_flea.jobs j where j.reference = purple_flea.agent_reference('daily_claim', a.id) || '-' || today)
+        and not exists (select from purple_flea.jobs j where j.agent_id = a.id and j.kind = 'daily_claim' and j.state in ('pending', 'claimed'))
+      limit most
+    ) as due;
+  end if;
 end;
 $$;
-comment on function purple_flea.make_balance_jobs() is 'Makes the looks at balances that the policies ask for by now.';
-revoke all on function purple_flea.make_balance_jobs() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.make_timely_jobs() is 'Makes the looks at balances and the daily claims that the policies ask for by now.';
+revoke all on function purple_flea.make_timely_jobs() from public, anon, authenticated, service_role, purple_flea_worker;

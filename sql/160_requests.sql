@@ -25,7 +25,7 @@ begin
         -- An earlier registration came to nothing; this is another.
         asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
       end if;
-    when 'balance' then
+    when 'balance', 'daily_claim' then
       asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
       asked := coalesce(asked, request_job.reference);
     when 'trade', 'order' then

@@ -60,12 +60,8 @@ pub async fn run(
     line.agent = Some(asked.agent_id.clone()).filter(|agent| !agent.is_empty());
     let reference = match named {
         Some(reference) => reference,
-        // What moves no money twice needs no name of the caller's.
-        None if matches!(
-            kind,
-            Kind::Registration | Kind::Faucet | Kind::Balance | Kind::EscrowRelease | Kind::EscrowCancel
-        ) =>
-        {
+        // What does no harm twice needs no name of the caller's.
+        None if !matches!(kind, Kind::Deposit | Kind::Trade | Kind::Order | Kind::Escrow) => {
             let text = format!("by-hand-{:016x}", outside.random() & u128::from(u64::MAX));
             Reference::parse(&text).ok_or(Problem::InvalidReference)?
         }
@@ -151,7 +147,7 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             let work = Work::Escrow(Step { agent_id: agent_id.clone(), what });
             Ok(Asked { agent_id, details, work })
         }
-        Kind::Deposit | Kind::Registration | Kind::Faucet | Kind::Balance => {
+        Kind::Deposit | Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance => {
             let row: AgentRow = read_as(body)?;
             let (agent_id, details) = (an_agents_id(row.agent_id.clone())?, json!(row));
             let errand = Errand { agent_id: agent_id.clone(), kind, referral_code: None };

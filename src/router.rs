@@ -47,6 +47,7 @@ impl Route {
             "/" | "/execute-trade" | "/functions/v1/execute-trade" => Some(Self::ExecuteTrade),
             "/register" => Some(Self::ByHand(Kind::Registration)),
             "/faucet" => Some(Self::ByHand(Kind::Faucet)),
+            "/faucet/daily" => Some(Self::ByHand(Kind::DailyClaim)),
             "/balance" => Some(Self::ByHand(Kind::Balance)),
             "/trade" => Some(Self::ByHand(Kind::Trade)),
             "/order" => Some(Self::ByHand(Kind::Order)),

@@ -29,6 +29,8 @@ pub enum Skip {
     EscrowNotOpen,
     /// The dialect cannot cancel an escrow.
     NoCancel,
+    /// The dialect's faucet gives once, and not daily.
+    NoDailyClaim,
 }
 
 impl Skip {
@@ -48,6 +50,7 @@ impl Skip {
             Self::InvalidAmount => "invalid_amount",
             Self::EscrowNotOpen => "escrow_not_open",
             Self::NoCancel => "no_cancel",
+            Self::NoDailyClaim => "no_daily_claim",
         }
     }
 
@@ -71,6 +74,7 @@ impl Skip {
             Self::NoCancel => {
                 "Purple Flea's live API cannot cancel an escrow: it ends by a dispute or its timeout."
             }
+            Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
         }
     }
 }

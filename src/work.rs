@@ -32,6 +32,8 @@ pub enum Kind {
     Registration,
     /// An agent claims the faucet.
     Faucet,
+    /// An agent makes the faucet's claim of the day.
+    DailyClaim,
     /// An agent's balance is looked at.
     Balance,
     /// An escrow is made.
@@ -51,6 +53,7 @@ impl Kind {
             Self::Order => "order",
             Self::Registration => "registration",
             Self::Faucet => "faucet",
+            Self::DailyClaim => "daily_claim",
             Self::Balance => "balance",
             Self::Escrow => "escrow",
             Self::EscrowRelease => "escrow_release",

@@ -7,9 +7,10 @@ use serde_json::json;
 use stack::webhook;
 
 /// Every path, with a body that it takes.
-const PATHS: [(&str, &str); 8] = [
+const PATHS: [(&str, &str); 9] = [
     ("/register", r#"{"agent_id": "agent-001"}"#),
     ("/faucet", r#"{"agent_id": "agent-001"}"#),
+    ("/faucet/daily", r#"{"agent_id": "agent-001"}"#),
     ("/balance", r#"{"agent_id": "agent-001"}"#),
     ("/trade", r#"{"agent_id": "agent-001", "market": "BTC", "direction": "long", "size": 25}"#),
     ("/order", r#"{"agent_id": "agent-001", "asset": "ETH", "side": "sell", "size_usdc": 25.50}"#),
@@ -133,7 +134,7 @@ async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
     let door = FrontDoor::with(&[("purple_flea_api", "live")]).await?;
-    let reply = send(&door, PATHS[7].0, PATHS[7].1).await?;
+    let reply = send(&door, PATHS[8].0, PATHS[8].1).await?;
     assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("no_cancel")));
     assert!(reply.body["detail"].as_str().is_some_and(|detail| detail.contains("dispute")));
     assert!(door.purple_flea.requests().is_empty());

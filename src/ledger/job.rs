@@ -160,7 +160,7 @@ impl HandedOut<'_> {
                 let form = if kind == Kind::Trade { Form::Trade } else { Form::Order };
                 Some(Work::Order(Box::new(row.case(form, Some(policy()?), spent))))
             }
-            kind @ (Kind::Registration | Kind::Faucet | Kind::Balance) => {
+            kind @ (Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance) => {
                 Some(Work::Agent(Errand { agent_id, kind, referral_code: self.referral_code }))
             }
             Kind::Escrow => {

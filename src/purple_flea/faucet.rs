@@ -1,4 +1,4 @@
-//! The faucet: a first credit for a new agent, once.
+//! The faucet: a first credit for a new agent, once; and, at the gateway, another each day.
 
 use super::{
     Account, AccountKey, Api, Call, PurpleFlea,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{money::Amount, outside::Outside};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What the faucet gave, or had given before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,15 +47,7 @@ impl PurpleFlea {
             ..Call::post("/faucet/claim".to_owned(), body, bet_key)
         };
         match self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable) {
-            Ok(reply) => {
-                let credited = reply.amount(&["credited", "amount_usdc", "amount"]);
-                let credited = credited.filter(|amount| !amount.is_negative());
-                if credited.is_none() {
-                    return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
-                }
-                let claim_id = reply.word(&["claim_id", "id"]);
-                Ok(Credit { credited, balance: None, claim_id, reason: None })
-            }
+            Ok(reply) => read(&reply),
             // Everybody's account is not the agent's: what it holds says nothing.
             Err(refusal) if self.api == Api::Live && !matches!(account.key, AccountKey::Own(_)) => {
                 Err(refusal)
@@ -71,4 +63,28 @@ impl PurpleFlea {
             Err(failure) => Err(failure),
         }
     }
+
+    /// Makes the claim of the day, which the gateway's faucet has and the live one has not. More than one a day is refused.
+    pub async fn claim_daily(
+        &self,
+        account: &Account,
+        bet_key: &str,
+        outside: &impl Outside,
+    ) -> Result<Credit, Failure> {
+        let body = json!({ "agent_id": account.name });
+        let call =
+            Call { finals: &["agent_not_found"], ..Call::post("/api/claim".to_owned(), body, bet_key) };
+        let reply = self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)?;
+        read(&reply)
+    }
+}
+
+fn read(reply: &Value) -> Result<Credit, Failure> {
+    let credited = reply.amount(&["credited", "amount_usdc", "amount"]);
+    let credited = credited.filter(|amount| !amount.is_negative());
+    if credited.is_none() {
+        return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
+    }
+    let claim_id = reply.word(&["claim_id", "id"]);
+    Ok(Credit { credited, balance: None, claim_id, reason: None })
 }

@@ -1,11 +1,12 @@
-//! What is done for an agent beside its bets: its registration, its faucet claim, a look at its balance. Each may be
+//! What is done for an agent beside its bets: its registration, its faucet claims, a look at its balance. Each may be
 //! asked for again without harm.
 
 use super::{Kind, Means, out_of_time};
 use crate::{
     ending::{Asked, Done, Ending},
     outside::Outside,
-    purple_flea::accounts::Registered,
+    purple_flea::{Api, accounts::Registered},
+    skip::Skip,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ pub struct AgentRow {
 pub struct Errand {
     /// For whom.
     pub agent_id: String,
-    /// Which: a registration, a faucet claim or a look at the balance.
+    /// Which: a registration, one of the faucet's claims or a look at the balance.
     pub kind: Kind,
     /// The code of who brought the agent in.
     pub referral_code: Option<String>,
@@ -49,6 +50,10 @@ impl Errand {
             Kind::Faucet => {
                 purple_flea.claim_faucet(account, referral_code, bet_key, outside).await.map(Done::Faucet)
             }
+            Kind::DailyClaim if purple_flea.api == Api::Live => {
+                return Ending::skipped(agent_id, Skip::NoDailyClaim);
+            }
+            Kind::DailyClaim => purple_flea.claim_daily(account, bet_key, outside).await.map(Done::Faucet),
             _ => purple_flea.balance(account, outside).await.map(|balance| Done::Balance { balance }),
         };
         match done {

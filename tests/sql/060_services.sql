@@ -98,10 +98,23 @@ select is((select balance from public.agents where id = 'plain'), 4.2500, 'what 
 update purple_flea.trade_policies set balance_every = '10 minutes' where agent_id is null;
 update public.agents set balance_at = clock_timestamp() - interval '11 minutes' where id = 'modest';
 update public.agents set balance_at = clock_timestamp() where id <> 'modest';
-select purple_flea.make_balance_jobs();
-select purple_flea.make_balance_jobs();
+select purple_flea.make_timely_jobs();
+select purple_flea.make_timely_jobs();
 select results_eq($$select agent_id from purple_flea.jobs where kind = 'balance' and state = 'pending'$$, array['modest'], 'when its time has come the next look is made, once');
 update purple_flea.trade_policies set balance_every = null where agent_id is null;
+
+-- The faucet's claim of the day, once a day.
+insert into purple_flea.trade_policies (agent_id, claim_daily) values ('other', true);
+select purple_flea.make_timely_jobs();
+select purple_flea.make_timely_jobs();
+create temporary table y as select reference as one from purple_flea.jobs where kind = 'daily_claim';
+select is(one, 'daily_claim-other-' || to_char(clock_timestamp() at time zone 'UTC', 'YYYYMMDD'), 'a claim is made for the day, where the policy says so') from y;
+select pg_temp.hold_all_but(one) from y;
+select pg_temp.settle(one, c, 'executed', '{"credited": 0.5, "claim_id": "d-1"}') from y, pg_temp.claim(one) as c;
+select results_eq($$select change_amount from public.wallet_changes where agent_id = 'other'$$, array[0.5], 'and is a deposit');
+select purple_flea.make_timely_jobs();
+select is((select count(*) from purple_flea.jobs where kind = 'daily_claim'), 1::bigint, 'once a day');
+delete from purple_flea.trade_policies where agent_id = 'other';
 
 -- Orders by hand.
 select is(public.request_job('trade', 'order-1', '{"agent_id": "nobody", "size": 10}') ->> 'refused', 'unknown_agent', 'nobody orders nothing');
