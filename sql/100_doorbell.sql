@@ -95,20 +95,33 @@ $$;
 comment on function purple_flea.ring_doorbell() is 'Tells the function that a statement made deposits. Never fails.';
 revoke all on function purple_flea.ring_doorbell() from public, anon, authenticated, service_role, purple_flea_worker;
 
--- The same for everything else that makes jobs: once for a statement, and only if there is something to do.
-create or replace function purple_flea.ring_if_due() returns trigger
+-- The same for everything else that makes jobs or lets them go, and only if there is something to do.
+create or replace function purple_flea.try_ring() returns void
   language plpgsql
   volatile
-  security definer
+  security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
   if purple_flea.is_due() then
     perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
   end if;
-  return null;
 exception when others then
   raise warning 'purple_flea: what was asked for is stored, but the function was not called: %', sqlerrm;
+end;
+$$;
+comment on function purple_flea.try_ring() is 'Tells the function that something is due. Never fails.';
+revoke all on function purple_flea.try_ring() from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.ring_if_due() returns trigger
+  language plpgsql
+  volatile
+  -- Who asks may read neither jobs nor secrets.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform purple_flea.try_ring();
   return null;
 end;
 $$;

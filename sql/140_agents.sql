@@ -30,7 +30,8 @@ begin
   insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
   values (make_agent_job.reference, purple_flea.bet_key(make_agent_job.reference), make_agent_job.kind, agent,
           jsonb_build_object('agent_id', agent),
-          case when held then 'infinity' else clock_timestamp() end, clock_timestamp() + patience)
+          -- Due for whatever this statement does next: the doorbell, a claim.
+          case when held then 'infinity' else statement_timestamp() end, clock_timestamp() + patience)
   on conflict do nothing
   returning jobs.reference into there;
   -- One that is under way, or was done, will do.
@@ -99,8 +100,9 @@ begin
     update public.agents a
     set pf_agent_id = coalesce(new.result ->> 'account', a.pf_agent_id), referral_code = coalesce(new.result ->> 'referral_code', a.referral_code)
     where a.id = new.agent_id;
-    update purple_flea.jobs j set due_at = clock_timestamp()
+    update purple_flea.jobs j set due_at = statement_timestamp()
     where j.agent_id = new.agent_id and j.state = 'pending' and (j.due_at = 'infinity' or j.reason = 'agent_without_key');
+    perform purple_flea.try_ring();
     return null;
   end if;
   select a.balance into held from public.agents a where a.id = new.agent_id for update;

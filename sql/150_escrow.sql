@@ -141,7 +141,7 @@ begin
           jsonb_strip_nulls(jsonb_build_object('id', new.id, 'sender_id', new.sender_id, 'receiver_id', new.receiver_id,
             'amount', new.amount, 'description', new.description, 'timeout_hours', new.timeout_hours)),
           -- What is not made yet can be neither released nor cancelled: its making lets this one go.
-          case when kind <> 'escrow' and new.pf_escrow_id is null then 'infinity' else clock_timestamp() end,
+          case when kind <> 'escrow' and new.pf_escrow_id is null then 'infinity' else statement_timestamp() end,
           -- A new escrow that comes too late helps nobody; a release always does.
           clock_timestamp() + case kind when 'escrow' then (purple_flea.timing()).max_age else patience end)
   on conflict do nothing;
@@ -191,8 +191,11 @@ begin
       end
   where e.id = new.escrow_id;
   if new.kind = 'escrow' and new.state in ('executed', 'skipped', 'rejected', 'dead') then
-    update purple_flea.jobs j set due_at = clock_timestamp()
+    update purple_flea.jobs j set due_at = statement_timestamp()
     where j.escrow_id = new.escrow_id and j.state = 'pending' and j.due_at = 'infinity';
+    if found then
+      perform purple_flea.try_ring();
+    end if;
   end if;
   return null;
 end;

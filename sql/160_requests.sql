@@ -29,8 +29,8 @@ begin
       asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
       asked := coalesce(asked, request_job.reference);
     when 'trade', 'order' then
-      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, expires_at)
-      values (request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details,
+      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
+      values (request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details, statement_timestamp(),
               clock_timestamp() + (purple_flea.timing()).max_age)
       on conflict do nothing;
       asked := request_job.reference;

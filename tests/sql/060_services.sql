@@ -18,9 +18,22 @@ create function pg_temp.hold_all_but(wanted text) returns void language sql as $
   update purple_flea.jobs set due_at = case when reference = wanted then clock_timestamp() else 'infinity' end where state = 'pending'
 $$;
 
+-- Whoever is called is told of everything that is due.
+create schema net;
+create table net.calls (url text, body jsonb);
+grant usage on schema net to public;
+grant all on net.calls to public;
+create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}', timeout_milliseconds integer default 5000) returns bigint language sql as $$
+  insert into net.calls values (url, body) returning 1::bigint
+$$;
+select purple_flea.set_secret('purple_flea_function_url', 'https://function.test/execute-trade');
+select purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=');
+create function pg_temp.calls() returns bigint language sql as $$with gone as (delete from net.calls returning 1) select count(*) from gone$$;
+
 -- A new agent with everybody's key claims the faucet; one whose key is not there is registered first.
 insert into public.agents (id) values ('plain');
 insert into public.agents (id, api_key, orchestrator_id) values ('keyed', 'keyeds_key', 'plain');
+select is(pg_temp.calls(), 2::bigint, 'new agents ring, once a statement');
 select is((pg_temp.job('faucet-plain')).due_at <= clock_timestamp(), true, 'a new agent claims the faucet');
 select is((pg_temp.job('registration-plain')).state, null, 'and is not registered where it names no key');
 select is((pg_temp.job('registration-keyed')).state, 'pending', 'one that names a key which is not there is registered');
@@ -28,7 +41,10 @@ select is((pg_temp.job('faucet-keyed')).due_at, 'infinity', 'and claims the fauc
 insert into public.agents (id) values ('an agent with a long and odd name, /?');
 select ok(reference ~ '^faucet:[0-9a-f]{24}$', 'whatever its name, its job has a plain one') from purple_flea.jobs where agent_id like 'an agent%';
 update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
+select pg_temp.calls();
+update purple_flea.jobs set due_at = 'infinity' where state = 'pending';
 insert into public.agents (id) values ('modest'), ('other');
+select is(pg_temp.calls(), 0::bigint, 'nobody is called for nothing');
 select is_empty($$select from purple_flea.jobs where agent_id in ('modest', 'other')$$, 'where the policy says so no faucet is claimed');
 
 -- Registration: the key goes into the vault and nowhere else.
@@ -44,6 +60,7 @@ select is(purple_flea.secret('keyeds_key'), 'sk_live_very_secret', 'the key is w
 select results_eq($$select pf_agent_id, referral_code from public.agents where id = 'keyed'$$, $$values ('ag_1', 'ref_keyed')$$, 'the agent''s row has its account and its code');
 select is_empty($$select from purple_flea.jobs j where j::text like '%very_secret%' union all select from purple_flea.job_events e where e::text like '%very_secret%'$$, 'no job and no event has the key');
 select is((pg_temp.job('faucet-keyed')).due_at <= clock_timestamp(), true, 'its faucet claim is let go');
+select cmp_ok(pg_temp.calls(), '>=', 1::bigint, 'and rung for');
 select is(public.request_job('registration', 'again', '{"agent_id": "keyed"}') ->> 'reference', 'registration-keyed', 'asked again it is the same');
 
 -- A key that came although nobody could settle its job is not kept.
@@ -145,9 +162,11 @@ select pg_temp.hold_all_but(one) from e;
 create temporary table m as select pg_temp.claim(one) as c from e;
 select is(c ->> 'counterparty', 'plain', 'it is made with the other side''s account') from m;
 select is(c ->> 'referral_code', 'ref_plain', 'and with the orchestrator''s code') from m;
+select pg_temp.calls();
 select pg_temp.settle(one, c, 'executed', '{"pf_escrow_id": "esc_1", "escrow_status": "funded", "fee": 0.1}') from m, e;
 select results_eq(format('select status, pf_escrow_id, fee, reason from public.escrow_requests where id = %s', id), $$values ('pending', 'esc_1', 0.1000, null::text)$$, 'its row has Purple Flea''s id and the fee') from e;
 select is((pg_temp.job(one || '-release')).due_at <= clock_timestamp(), true, 'and its release is let go') from e;
+select cmp_ok(pg_temp.calls(), '>=', 1::bigint, 'and rung for');
 create temporary table l as select pg_temp.claim(one || '-release') as c from e;
 select is(c #>> '{escrow,id}', 'esc_1', 'which knows what to release') from l;
 select pg_temp.settle(one || '-release', c, 'executed', '{"pf_escrow_id": "esc_1", "escrow_status": "released", "fee": 0.1, "referral_earned": 0.015}') from l, e;
