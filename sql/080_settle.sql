@@ -31,7 +31,11 @@ begin
     end),
     least(timing.backoff_max, timing.backoff * power(2, least(job.attempts, 20) - 1))
   ) * (1 + random() / 2);
-  if outcome ->> 'reason' = 'out_of_time' then
+  if outcome ->> 'reason' = 'out_of_time' or (
+    -- The key may have come meanwhile, and let go what waited for it before this one did.
+    outcome ->> 'reason' = 'agent_without_key'
+    and (select purple_flea.secret(a.api_key) from public.agents a where a.id = job.agent_id) is not null
+  ) then
     wait := interval '0';
   end if;
   update purple_flea.jobs j

@@ -12,6 +12,7 @@ mod ledger_troubles;
 mod openapi;
 mod pgtap;
 mod scripts;
+mod services;
 mod settings;
 mod stand_in_postgrest;
 mod stand_ins;

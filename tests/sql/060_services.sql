@@ -80,6 +80,17 @@ select is(pg_temp.settle('registration-unsettled', c, 'executed', '{"account": "
 select is(purple_flea.secret('unsettled_key'), 'sk_live_late', 'with its key');
 select is_empty($$select from purple_flea.job_events where kind = 'conflict'$$, 'and is no conflict');
 
+-- A deposit that was claimed before the key was there, and comes back after.
+insert into public.agents (id, api_key) values ('racer', 'racers_key');
+insert into public.wallet_changes (agent_id, change_type, new_balance) values ('racer', 'deposit', 100);
+create temporary table q as select reference as one from purple_flea.jobs where agent_id = 'racer' and kind = 'deposit';
+create temporary table q1 as select pg_temp.claim('registration-racer') as c;
+select pg_temp.hold_all_but(one) from q;
+create temporary table q2 as select pg_temp.claim(one) as c from q;
+select pg_temp.settle('registration-racer', c, 'executed', '{"account": "ag_4"}', 'sk_racer') from q1;
+select pg_temp.settle(one, c, 'pending', '{"reason": "agent_without_key", "retry_after_s": 60}') from q2, q;
+select is((pg_temp.job(one)).due_at <= clock_timestamp(), true, 'what waited for a key that has come does not wait longer') from q;
+
 -- The faucet: what it gives becomes a deposit; what we knew of does not.
 select pg_temp.hold_all_but('faucet-keyed');
 create temporary table f as select pg_temp.claim('faucet-keyed') as c;

@@ -1,32 +1,58 @@
-//! A simulator of Purple Flea: accounts, balances and a ledger of every bet it took, in both dialects of the two games.
-//! It has no idempotency either: the same request twice is two bets. It can be told to misbehave in every way that a
-//! server behind a network does, once, always or by chance.
+//! A simulator of Purple Flea: its six services in both dialects, by what was measured of the real ones (purple-flea.md),
+//! and every bet, escrow and position that it took. It has no idempotency either: the same request twice is two bets.
+//! It can be told to misbehave in every way that a server behind a network does, once, always or by chance.
+//!
+//! | service | module |
+//! | --- | --- |
+//! | who answers what, and what stands before it: limits, keys, bodies | `routes`, `limits`, `call` |
+//! | registration, keys, balances | `accounts` |
+//! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
+//! | the faucet | `faucet` |
+//! | escrow | `escrow` |
+//! | trading | `trading` |
+//! | faults | `server`, `chaos` |
 
+mod accounts;
+mod answer;
+mod call;
 mod chaos;
+mod escrow;
+mod fairness;
+mod faucet;
 mod games;
 mod history;
 mod house;
+mod kelly;
+mod limits;
+mod money;
+mod routes;
 mod server;
 #[cfg(test)]
 mod testing;
+mod trading;
 
+pub use accounts::Account;
 pub use chaos::Chaos;
+pub use escrow::Escrow;
+pub use limits::Limits;
+pub use trading::{Position, Standing, TRADING_KEY};
 
 use crate::http1;
 use anyhow::Result;
 use http::StatusCode;
 use rust_decimal::Decimal;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// The key that it takes.
+/// The key that works everywhere but at trading: in `live` it is [`LIVE_AGENT`]'s, in `gateway` an orchestrator's, which
+/// acts for every agent that it names.
 pub const KEY: &str = "pf_live_simulator_0123456789abcdef";
 
-/// Whose account the `live` dialect's bets are on: there the key decides, and we have one.
+/// Whose account the `live` dialect's bets with [`KEY`] are on: there the key decides.
 pub const LIVE_AGENT: &str = "ag_simulator";
 
 /// Most requests that are kept; of more, the oldest are forgotten.
@@ -53,7 +79,8 @@ pub struct Bet {
     pub wager: Decimal,
     /// Whether it was won.
     pub won: bool,
-    /// What was paid, the stake included; 0 for a loss.
+    /// What was paid, the stake included, in whole cents as it was told; 0 for a loss. In `live` the account gets what it is
+    /// before rounding.
     pub payout: Decimal,
     /// Where the multiplier crashed, for a crash bet.
     pub crash_point: Option<Decimal>,
@@ -75,7 +102,7 @@ impl Bet {
 }
 
 /// A request as it arrived.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Its path.
     pub path: String,
@@ -90,7 +117,7 @@ pub struct Request {
 /// A way to misbehave.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Whether the bet is executed all the same, before anything goes wrong.
+    /// Whether the bet is executed, or whatever else was asked for is done all the same, before anything goes wrong.
     pub after_the_bet: bool,
     /// What goes wrong.
     pub how: How,
@@ -142,40 +169,38 @@ struct Entry {
     bet: Bet,
     live: bool,
     multiplier: Decimal,
+    /// What its account was paid: in `live` not rounded.
+    exact_payout: Decimal,
     proof: house::Proof,
 }
 
 #[derive(Default)]
 struct State {
-    balances: HashMap<String, Decimal>,
+    accounts: accounts::Accounts,
     ledger: Vec<Entry>,
+    house: house::House,
+    faucet: faucet::Faucet,
+    escrows: escrow::Escrows,
+    trading: trading::Trading,
+    gate: limits::Gate,
+    /// How far its clock is ahead of this machine's.
+    clock_ahead: Duration,
     requests: VecDeque<Request>,
     next: VecDeque<Fault>,
     always: Option<Fault>,
     chaos: Option<chaos::Dice>,
     forget: usize,
     delay: Option<Duration>,
-    house: house::House,
 }
 
 impl PurpleFlea {
-    /// Starts a simulator without accounts.
+    /// Starts a simulator with one account, [`LIVE_AGENT`]'s, and nothing on it.
     pub async fn start() -> Result<Self> {
         let (listener, url) = http1::listen().await?;
         let shared = Shared { state: Arc::default(), requests: watch::channel(0).0 };
         let mut tasks = JoinSet::new();
         tasks.spawn(server::accept(listener, shared.clone()));
         Ok(Self { url, shared, _server: tasks })
-    }
-
-    /// Pays into an agent's account, which is opened if there is none.
-    pub fn fund(&self, agent_id: &str, amount: Decimal) {
-        *self.shared.state().balances.entry(agent_id.to_owned()).or_default() += amount;
-    }
-
-    /// What an agent's account holds.
-    pub fn balance(&self, agent_id: &str) -> Decimal {
-        self.shared.state().balances.get(agent_id).copied().unwrap_or_default()
     }
 
     /// Every bet it took, in order.
@@ -216,9 +241,41 @@ impl PurpleFlea {
         self.shared.state().forget += 1;
     }
 
-    /// How long each reply to a bet waits before it is sent. The bet is taken before.
+    /// How long each reply to a bet, or to whatever else moves money, waits before it is sent. The bet is taken before.
     pub fn delay(&self, delay: Option<Duration>) {
         self.shared.state().delay = delay;
+    }
+
+    /// Moves its clock forward: escrows time out, windows of limits end, the next day's claims are due. What happens from
+    /// then on has that time.
+    pub fn advance(&self, by: Duration) {
+        self.shared.state().clock_ahead += by;
+    }
+
+    /// Its state, with everything done that was due.
+    fn settled(&self) -> MutexGuard<'_, State> {
+        let mut state = self.shared.state();
+        state.settle();
+        state
+    }
+}
+
+impl State {
+    /// The simulator's time.
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + self.clock_ahead
+    }
+
+    /// Does what time alone brings about.
+    fn settle(&mut self) {
+        self.finish_claims();
+        self.refund_timed_out();
+    }
+
+    /// A bet by its name, which is its number.
+    fn bet(&self, bet_id: &str) -> Option<&Entry> {
+        let number: usize = bet_id.strip_prefix("bet_")?.parse().ok()?;
+        self.ledger.get(number.checked_sub(1)?).filter(|entry| entry.bet.bet_id == bet_id)
     }
 }
 

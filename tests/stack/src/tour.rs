@@ -44,6 +44,11 @@ struct Tour<'a> {
     started: Instant,
 }
 
+/// A value as people read it: a string without its quotes.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// Runs it. Fails where a step does not come to its end.
 pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let settings = [("purple_flea_api", options.api.as_str()), ("purple_flea_trading_key", TRADING_KEY)];
@@ -91,7 +96,9 @@ impl Tour<'_> {
     async fn seen(&self, sql: &str) -> Result<Value> {
         let look = async {
             loop {
-                if let Some(row) = self.stack.owner.query_opt(sql, &[]).await.with_context(|| sql.to_owned())? {
+                if let Some(row) =
+                    self.stack.owner.query_opt(sql, &[]).await.with_context(|| sql.to_owned())?
+                {
                     return anyhow::Ok(serde_json::from_str(row.get(0))?);
                 }
                 sleep(LOOK_EVERY).await;
@@ -121,7 +128,8 @@ impl Tour<'_> {
         let seen = self.seen(&seen).await?;
         let says = format!(
             "{agent} has an account, {}, and a referral code, {}; its key is in the vault",
-            seen["pf_agent_id"], seen["referral_code"]
+            text(&seen["pf_agent_id"]),
+            text(&seen["referral_code"])
         );
         self.show("register", &says, &seen);
         Ok(())
@@ -133,7 +141,11 @@ impl Tour<'_> {
              join public.agents a on a.id = w.agent_id where w.agent_id = '{agent}' and change_type = 'deposit'"
         );
         let seen = self.seen(&seen).await?;
-        let says = format!("{agent} was credited {} by the faucet, as deposit {}", seen["change_amount"], seen["id"]);
+        let says = format!(
+            "{agent} was credited {} by the faucet, as deposit {}",
+            text(&seen["change_amount"]),
+            text(&seen["id"])
+        );
         self.show("faucet", &says, &seen);
         Ok(())
     }
@@ -145,7 +157,11 @@ impl Tour<'_> {
         let seen = self.seen(&seen).await?;
         let says = format!(
             "{agent} staked {} of it on {}: {}, paid {} ({})",
-            seen["wager"], seen["game"], seen["outcome"], seen["payout"], seen["reference"]
+            text(&seen["wager"]),
+            text(&seen["game"]),
+            text(&seen["outcome"]),
+            text(&seen["payout"]),
+            text(&seen["reference"])
         );
         self.show("bet", &says, &seen);
         Ok(())
@@ -161,7 +177,11 @@ impl Tour<'_> {
             "select to_jsonb(e)::text from public.escrow_requests e where id = {id} and pf_escrow_id is not null"
         );
         let seen = self.seen(&seen).await?;
-        let says = format!("{sender} holds {} ready for {receiver}: {}", seen["amount"], seen["pf_escrow_id"]);
+        let says = format!(
+            "{sender} holds {} ready for {receiver}: {}",
+            text(&seen["amount"]),
+            text(&seen["pf_escrow_id"])
+        );
         self.show("escrow", &says, &seen);
         Ok(id)
     }
@@ -179,7 +199,8 @@ impl Tour<'_> {
         let seen = self.seen(&seen).await?;
         let says = format!(
             "its owner has released it: a fee of {}, of which the referral earned {}",
-            seen["fee"], seen["referral_earned"]
+            text(&seen["fee"]),
+            text(&seen["referral_earned"])
         );
         self.show("release", &says, &seen);
         Ok(())
@@ -193,13 +214,21 @@ impl Tour<'_> {
              where s.orchestrator_id = '{orchestrator}' and e.referral_earned > 0 group by s.orchestrator_id"
         );
         let seen = self.seen(&earned).await?;
-        let says = format!("{orchestrator} has earned {} by those whom it brought in", seen["earned"]);
+        let says = format!("{orchestrator} has earned {} by those whom it brought in", text(&seen["earned"]));
         self.show("referral", &says, &seen);
         Ok(())
     }
 
     /// By hand, over HTTP, as curl does it.
     async fn trade(&mut self, agent: &str) -> Result<()> {
+        if self.options.api == "live" {
+            // There trading has accounts and keys of its own, which nobody can register for by the function.
+            let account = "select pf_agent_id from public.agents where id = $1";
+            let account: String = self.stack.owner.query_one(account, &[&agent]).await?.get(0);
+            let key = self.stack.purple_flea.trading_key(&account);
+            let set = "select purple_flea.set_secret((select api_key || '.trading' from public.agents where id = $1), $2)";
+            self.stack.owner.execute(set, &[&agent, &key]).await?;
+        }
         let body = json!({"agent_id": agent, "market": "BTC", "direction": "long", "size": 25}).to_string();
         let url = format!("{}/trade", self.stack.host.url);
         let reply = webhook::send(&url, "tour-trade-1", body.as_bytes()).await?;
@@ -211,7 +240,10 @@ impl Tour<'_> {
         let seen = self.seen(seen).await?;
         let says = format!(
             "{agent} has opened {} of {} at {} ({})",
-            seen["wager"], seen["market"], seen["entry_price"], seen["order_id"]
+            text(&seen["wager"]),
+            text(&seen["market"]),
+            text(&seen["entry_price"]),
+            text(&seen["order_id"])
         );
         self.show("trade", &says, &seen);
         Ok(())

@@ -1,8 +1,10 @@
 //! The history of the `live` dialect, as CSV.
 
 use super::{
-    Entry, Request, State,
-    games::{Answer, live_name, refuse},
+    Entry, State,
+    answer::{Answer, Said, refuse},
+    call::Call,
+    games::live_name,
     house,
 };
 use http::StatusCode;
@@ -19,42 +21,35 @@ const ROWS_LIMIT: usize = 10_000;
 
 const COLUMNS: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc";
 
-/// `GET /api/v1/bets/export.csv?game&since&until`: newest first, whole seconds, both ends inclusive.
-pub(super) fn export(state: &State, request: &Request) -> Answer {
-    let (mut since, mut until, mut game) = (None, None, None);
-    for (name, value) in request.query.split('&').filter_map(|pair| pair.split_once('=')) {
-        let value = decoded(value);
-        match name {
-            "game" => game = Some(value),
-            "since" | "until" => {
-                let Ok(time) = humantime::parse_rfc3339_weak(&value) else {
-                    return refuse(400, "invalid_request", "since and until are ISO times");
-                };
-                *(if name == "since" { &mut since } else { &mut until }) = Some(time);
-            }
-            _ => {}
-        }
-    }
+/// `GET /api/v1/bets/export.csv?game&since&until`: the key's owner's, newest first, whole seconds, both ends inclusive.
+pub(super) fn export(state: &mut State, call: &Call<'_>) -> Said {
+    let time = |name| match call.request.query_value(name) {
+        None => Ok(None),
+        Some(text) => humantime::parse_rfc3339_weak(&text)
+            .map(Some)
+            .map_err(|_| refuse(400, "invalid_request", "since and until are ISO times")),
+    };
+    let (since, until, game) = (time("since")?, time("until")?, call.request.query_value("game"));
     let rows = state.ledger.iter().rev().filter(|entry| {
         let at = whole_seconds(entry.bet.at);
         entry.live
             && entry.bet.in_history
+            && entry.bet.agent_id == call.agent_id
             && since.is_none_or(|since| at >= since)
             && until.is_none_or(|until| at <= until)
             && game.as_ref().is_none_or(|game| live_name(entry.bet.game) == game)
     });
-    let seed_hash = house::server_seed_hash();
     let mut csv = format!("{COLUMNS}\r\n");
     for entry in rows.take(ROWS_LIMIT) {
-        csv.push_str(&row(entry, &seed_hash));
+        csv.push_str(&row(entry));
     }
-    Answer { status: StatusCode::OK, content_type: "text/csv", body: csv }
+    Ok(Answer { status: StatusCode::OK, content_type: "text/csv", body: csv })
 }
 
-fn row(Entry { bet, multiplier, proof, .. }: &Entry, seed_hash: &str) -> String {
+fn row(Entry { bet, multiplier, proof, .. }: &Entry) -> String {
     let client_seed = house::text(&proof.client_seed);
     format!(
-        "{},{},{},{},{},{},{},{seed_hash},{},{},{},{}\r\n",
+        "{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
         bet.bet_id,
         live_name(bet.game),
         bet.wager.normalize(),
@@ -62,6 +57,7 @@ fn row(Entry { bet, multiplier, proof, .. }: &Entry, seed_hash: &str) -> String 
         (bet.payout - bet.wager).normalize(),
         multiplier.normalize(),
         bet.won,
+        proof.server_seed_hash,
         quoted_if_needed(&client_seed),
         proof.nonce,
         proof.result_hash,
@@ -80,27 +76,6 @@ fn quoted_if_needed(field: &str) -> Cow<'_, str> {
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
-}
-
-/// A query's value without percent encoding. What is no encoding stays as it is.
-fn decoded(value: &str) -> String {
-    let bytes = value.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match (byte, code) {
-            (b'%', Some(code)) => {
-                decoded.push(code);
-                at += 2;
-            }
-            (b'+', _) => decoded.push(b' '),
-            (other, _) => decoded.push(*other),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 #[cfg(test)]
@@ -141,7 +116,7 @@ mod tests {
         let mut state = with_bets(1);
         let (bet, hash) = (last(&mut state).bet.clone(), last(&mut state).proof.result_hash.clone());
         let (won_usd, net_usd) = if bet.won { ("1", "0.5") } else { ("0", "-0.5") };
-        let (won, seed_hash) = (bet.won.to_string(), house::server_seed_hash());
+        let (won, seed_hash) = (bet.won.to_string(), last(&mut state).proof.server_seed_hash.clone());
         let expected = [
             &bet.bet_id,
             "coin_flip",
@@ -199,19 +174,16 @@ mod tests {
             post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":0.01,"client_seed":"x"}"#);
         }
         let rows = rows(&mut state, "");
-        assert_eq!((rows.len(), rows[0][9].as_str()), (ROWS_LIMIT, "10000"));
+        assert_eq!((rows.len(), rows[0][0].as_str()), (ROWS_LIMIT, "bet_00010001"));
+        assert_eq!(rows[0][9], "0", "the eleventh seed's first bet");
     }
 
     #[test]
-    fn fields_are_quoted_and_values_decoded_only_where_needed() {
+    fn fields_are_quoted_only_where_needed() {
         for (field, quoted) in
             [("plain-1", "plain-1"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\""), ("a\n", "\"a\n\"")]
         {
             assert_eq!(quoted_if_needed(field), quoted);
-        }
-        for (value, plain) in [("a%3Ab%3a", "a:b:"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%C3%A9+", "é ")]
-        {
-            assert_eq!(decoded(value), plain);
         }
     }
 }

@@ -1,9 +1,12 @@
-//! The house: what is rolled, and the proof of it.
+//! The house: what is rolled, by whose seed, and the proof of it (purple-flea.md, section 10).
 
+use super::{LIVE_AGENT, money::cents};
+use fastrand::Rng;
 use hmac::{Hmac, KeyInit, Mac};
-use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 
 /// The house's part of a crash game, in thousandths.
 const EDGE: Decimal = Decimal::from_parts(5, 0, 0, false, 3);
@@ -14,50 +17,119 @@ const CRASH_CAP: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 /// From this roll on it does.
 const CAPPED_FROM: Decimal = Decimal::from_parts(9_999, 0, 0, false, 2);
 
-const SERVER_SEED: &str = "simulator";
+/// What decides [`LIVE_AGENT`]'s first bets: a simulator's first roll is everybody's first roll.
+const FIRST_SEED: &str = "simulator";
 
-/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce), but with a server seed that
-/// is always the same and never revealed: a simulator's first roll is everybody's first roll.
-#[derive(Default)]
+/// What all further seeds are drawn from: the same run gets the same ones.
+const SEED_OF_SEEDS: u64 = 0x5EED;
+
+/// After so many bets a seed is revealed, and another takes its place.
+const BETS_OF_A_SEED: u64 = 1_000;
+
+/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce). Every agent has seeds of its own.
 pub(super) struct House {
-    nonce: u64,
+    /// Each agent's, the last one active.
+    seeds: HashMap<String, Vec<Seed>>,
+    chance: Rng,
+}
+
+/// What decides an agent's bets, until it is revealed.
+#[derive(Debug, Clone)]
+pub(super) struct Seed {
+    pub(super) server_seed: String,
+    /// The commitment to it.
+    pub(super) hash: String,
+    /// How many bets it has decided, which is the next one's nonce.
+    pub(super) bets: u64,
 }
 
 /// What a roll can be checked by, once the server seed is known.
+#[derive(Debug, Clone)]
 pub(super) struct Proof {
+    pub(super) server_seed_hash: String,
     /// As the caller sent it: mostly a string.
     pub(super) client_seed: Value,
     pub(super) nonce: u64,
     pub(super) result_hash: String,
 }
 
+impl Default for House {
+    fn default() -> Self {
+        let first = HashMap::from([(LIVE_AGENT.to_owned(), vec![Seed::new(FIRST_SEED.to_owned())])]);
+        Self { seeds: first, chance: Rng::with_seed(SEED_OF_SEEDS) }
+    }
+}
+
+impl Seed {
+    fn new(server_seed: String) -> Self {
+        let hash = hex(&Sha256::digest(&server_seed));
+        Self { server_seed, hash, bets: 0 }
+    }
+
+    /// The hash that decides a bet.
+    pub(super) fn result(&self, client_seed: &Value, nonce: u64) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.server_seed.as_bytes())
+            .unwrap_or_else(|never| panic!("{never}"));
+        mac.update(format!("{}:{nonce}", text(client_seed)).as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
 impl House {
-    /// 0.00 to 99.99, and its proof.
-    pub(super) fn roll(&mut self, client_seed: Value) -> (Decimal, Proof) {
-        let nonce = self.nonce;
-        self.nonce += 1;
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(SERVER_SEED.as_bytes()).unwrap_or_else(|never| panic!("{never}"));
-        mac.update(format!("{}:{nonce}", text(&client_seed)).as_bytes());
-        let digest = mac.finalize().into_bytes();
+    /// 0.00 to 99.99 by an agent's seed, and its proof.
+    pub(super) fn roll(&mut self, agent_id: &str, client_seed: Value) -> (Decimal, Proof) {
+        if self.active(agent_id).bets >= BETS_OF_A_SEED {
+            self.rotate(agent_id);
+        }
+        let seed = self.active(agent_id);
+        let nonce = seed.bets;
+        seed.bets += 1;
+        let digest = seed.result(&client_seed, nonce);
         let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
         let roll = Decimal::new(i64::from(first % 10_000), 2);
-        (roll, Proof { client_seed, nonce, result_hash: hex(&digest) })
+        (roll, Proof { server_seed_hash: seed.hash.clone(), client_seed, nonce, result_hash: hex(&digest) })
     }
+
+    /// The seed that decides an agent's next bet.
+    pub(super) fn active(&mut self, agent_id: &str) -> &mut Seed {
+        let Self { seeds, chance } = self;
+        let seeds = seeds.entry(agent_id.to_owned()).or_default();
+        if seeds.is_empty() {
+            seeds.push(drawn(chance));
+        }
+        let last = seeds.len() - 1;
+        &mut seeds[last]
+    }
+
+    /// Reveals an agent's seed and takes another.
+    pub(super) fn rotate(&mut self, agent_id: &str) -> Seed {
+        let revealed = self.active(agent_id).clone();
+        let next = drawn(&mut self.chance);
+        self.seeds.entry(agent_id.to_owned()).or_default().push(next);
+        revealed
+    }
+
+    /// An agent's seeds that are revealed, in order.
+    pub(super) fn revealed(&self, agent_id: &str) -> &[Seed] {
+        let seeds = self.seeds.get(agent_id).map(Vec::as_slice).unwrap_or_default();
+        seeds.split_last().map(|(_, revealed)| revealed).unwrap_or_default()
+    }
+}
+
+/// 32 bytes by chance, in hexadecimal digits.
+fn drawn(chance: &mut Rng) -> Seed {
+    let mut bytes = [0; 32];
+    chance.fill(&mut bytes);
+    Seed::new(hex(&bytes))
 }
 
 impl Proof {
     pub(super) fn to_json(&self) -> Value {
         json!({
-            "server_seed_hash": server_seed_hash(), "client_seed": self.client_seed, "nonce": self.nonce,
+            "server_seed_hash": self.server_seed_hash, "client_seed": self.client_seed, "nonce": self.nonce,
             "result_hash": self.result_hash,
         })
     }
-}
-
-/// The commitment to the server seed.
-pub(super) fn server_seed_hash() -> String {
-    hex(&Sha256::digest(SERVER_SEED))
 }
 
 /// Where the multiplier crashes at a roll.
@@ -70,11 +142,7 @@ pub(super) fn crash_point(roll: Decimal) -> Decimal {
 
 /// How likely it is that the multiplier gets so far.
 pub(super) fn win_probability(cash_out_at: Decimal) -> Decimal {
-    ((Decimal::ONE - EDGE) / cash_out_at).round_dp(4)
-}
-
-pub(super) fn cents(value: Decimal) -> Decimal {
-    value.round_dp_with_strategy(2, MidpointAwayFromZero)
+    (Decimal::ONE - EDGE) / cash_out_at
 }
 
 /// A string without its quotes, and anything else as JSON.
@@ -82,7 +150,7 @@ pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -98,17 +166,41 @@ mod tests {
             let roll: Decimal = roll.parse().unwrap();
             assert_eq!(crash_point(roll), point.parse().unwrap(), "at {roll}");
         }
-        assert_eq!(win_probability(Decimal::new(15, 1)).to_string(), "0.6633");
+        assert_eq!(win_probability(Decimal::new(15, 1)).round_dp(4).to_string(), "0.6633");
     }
 
     #[test]
     fn nonces_count_up_and_proofs_are_hashes() {
         let mut house = House::default();
         for nonce in 0..3 {
-            let (roll, proof) = house.roll(json!("mine"));
+            let (roll, proof) = house.roll(LIVE_AGENT, json!("mine"));
             assert!(roll >= Decimal::ZERO && roll < Decimal::ONE_HUNDRED);
             assert_eq!((proof.nonce, proof.result_hash.len()), (nonce, 64));
+            assert_eq!(proof.server_seed_hash, hex(&Sha256::digest("simulator")));
         }
-        assert_eq!(server_seed_hash().len(), 64);
+    }
+
+    #[test]
+    fn a_seed_decides_a_thousand_bets_and_is_revealed() {
+        let mut house = House::default();
+        for nonce in 0..BETS_OF_A_SEED {
+            assert_eq!(house.roll("ag_1", json!("mine")).1.nonce, nonce);
+        }
+        assert!(house.revealed("ag_1").is_empty());
+        let (_, proof) = house.roll("ag_1", json!("mine"));
+        assert_eq!(proof.nonce, 0);
+        let [revealed] = house.revealed("ag_1") else { panic!() };
+        assert_eq!((revealed.bets, revealed.server_seed.len()), (BETS_OF_A_SEED, 64));
+        assert_ne!(proof.server_seed_hash, revealed.hash);
+    }
+
+    #[test]
+    fn the_same_run_draws_the_same_seeds_and_every_agent_its_own() {
+        let (mut one, mut other) = (House::default(), House::default());
+        let first = one.active("a").server_seed.clone();
+        assert_eq!(first, other.active("a").server_seed);
+        assert_ne!(first, one.active("b").server_seed);
+        assert_eq!(one.rotate("a").server_seed, first);
+        assert_ne!(one.active("a").server_seed, first);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::{
     Fault, How, REQUESTS_LIMIT, Request, Shared, State,
+    answer::{Answer, json_answer},
     chaos::Planned,
-    games::{self, Answer, Route},
-    history,
+    routes::{self, Kind, Route},
 };
 use anyhow::{Error, Result, anyhow};
 use bytes::Bytes;
@@ -66,6 +66,7 @@ async fn serve(
         headers: head.headers,
         body: String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned(),
     };
+    let kind = Route::of(&head.method, &request).map_or(Kind::Other, |(route, _)| route.kind);
     let (planned, answer, delay) = {
         let mut state = shared.state();
         if state.requests.len() >= REQUESTS_LIMIT {
@@ -73,16 +74,16 @@ async fn serve(
         }
         state.requests.push_back(request.clone());
         shared.requests.send_modify(|seen| *seen += 1);
-        let planned = next_fault(&mut state, &request);
+        let planned = next_fault(&mut state, kind);
         let by_the_rules = planned.as_ref().is_none_or(|planned| planned.fault.after_the_bet);
         let answer = if by_the_rules {
             let hidden = planned.as_ref().is_some_and(|planned| planned.hidden);
-            games::answer(&mut state, &head.method, &request, hidden)
+            routes::answer(&mut state, &head.method, &request, hidden)
         } else {
-            let body = serde_json::json!({"outcome": "win", "payout": 1_000_000, "_info": {"fault": true}});
-            games::json_answer(StatusCode::OK, &body)
+            let body = serde_json::json!({"outcome": "win", "payout": 1_000_000, "fault": true});
+            json_answer(StatusCode::OK, body)
         };
-        (planned, answer, state.delay.filter(|_| Route::of(&request.path).is_some()))
+        (planned, answer, state.delay.filter(|_| kind.moves_money()))
     };
     if let Some(delay) = delay {
         sleep(delay).await;
@@ -137,14 +138,14 @@ async fn serve(
     }
 }
 
-fn next_fault(state: &mut State, request: &Request) -> Option<Planned> {
+fn next_fault(state: &mut State, kind: Kind) -> Option<Planned> {
     if let Some(fault) = state.next.pop_front().or_else(|| state.always.clone()) {
         return Some(Planned { fault, hidden: false });
     }
     let dice = state.chaos.as_mut()?;
-    match request.path.as_str() {
-        path if Route::of(path).is_some() => dice.with_a_bet(),
-        history::PATH => dice.with_the_history(),
+    match kind {
+        Kind::History => dice.with_the_history(),
+        kind if kind.moves_money() => dice.with_a_bet(),
         _ => None,
     }
 }

@@ -1,8 +1,8 @@
 //! What the simulator's own tests share.
 
-use super::{Entry, KEY, Request, State, games};
+use super::{Entry, KEY, Request, State, accounts::Why, answer::Answer, routes};
 use anyhow::Result;
-use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -10,24 +10,68 @@ use std::time::Duration;
 pub(super) fn funded() -> State {
     let mut state = State::default();
     for agent in [super::LIVE_AGENT, "agent-001"] {
-        state.balances.insert(agent.to_owned(), 1_000.into());
+        let now = state.now();
+        state.accounts.book(agent, 1_000.into(), Why::Deposit, "a test", now);
     }
     state
 }
 
-/// Asks with the key, and without a network.
-pub(super) fn ask(state: &mut State, method: Method, path_and_query: &str, body: &str) -> games::Answer {
-    let key = HeaderValue::from_str(&format!("Bearer {KEY}"));
-    let headers = key.into_iter().map(|key| (AUTHORIZATION, key)).collect::<HeaderMap>();
+/// Asks without a network.
+fn answer(state: &mut State, method: Method, path_and_query: &str, headers: HeaderMap, body: &str) -> Answer {
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
     let request = Request { path: path.to_owned(), query: query.to_owned(), headers, body: body.to_owned() };
-    games::answer(state, &method, &request, false)
+    routes::answer(state, &method, &request, false)
 }
 
-/// Makes a bet; its reply's status and body.
-pub(super) fn post(state: &mut State, path: &str, body: &str) -> (u16, Value) {
-    let answer = ask(state, Method::POST, path, body);
+fn read(answer: &Answer) -> (u16, Value) {
     (answer.status.as_u16(), serde_json::from_str(&answer.body).unwrap_or(Value::Null))
+}
+
+/// A header with this key, or none for an empty one.
+fn bearer(key: &str) -> HeaderMap {
+    let value = HeaderValue::from_str(&format!("Bearer {key}")).ok().filter(|_| !key.is_empty());
+    value.into_iter().map(|value| (AUTHORIZATION, value)).collect()
+}
+
+/// Asks with everybody's key.
+pub(super) fn ask(state: &mut State, method: Method, path_and_query: &str, body: &str) -> Answer {
+    answer(state, method, path_and_query, bearer(KEY), body)
+}
+
+/// Asks with a key, or with none; the reply's status and body.
+pub(super) fn as_agent(
+    state: &mut State,
+    key: &str,
+    method: Method,
+    path_and_query: &str,
+    body: &str,
+) -> (u16, Value) {
+    read(&answer(state, method, path_and_query, bearer(key), body))
+}
+
+/// Asks with everybody's key and some headers.
+pub(super) fn send(
+    state: &mut State,
+    method: Method,
+    path_and_query: &str,
+    body: &str,
+    headers: &[(&'static str, &'static str)],
+) -> (u16, Value) {
+    let mut all = bearer(KEY);
+    for (name, value) in headers {
+        all.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    read(&answer(state, method, path_and_query, all, body))
+}
+
+/// Makes a bet, or whatever else is posted; its reply's status and body.
+pub(super) fn post(state: &mut State, path: &str, body: &str) -> (u16, Value) {
+    as_agent(state, KEY, Method::POST, path, body)
+}
+
+/// Looks at something.
+pub(super) fn get(state: &mut State, path_and_query: &str) -> (u16, Value) {
+    as_agent(state, KEY, Method::GET, path_and_query, "")
 }
 
 /// The last bet that was taken.

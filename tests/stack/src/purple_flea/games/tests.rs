@@ -1,5 +1,9 @@
 use super::*;
-use crate::purple_flea::testing::{funded, last, post};
+use crate::purple_flea::{
+    KEY, Request, routes,
+    testing::{funded, last, post},
+};
+use http::{StatusCode, header::AUTHORIZATION};
 
 const COIN_FLIP: &str = "/api/v1/games/coin-flip";
 const CRASH: &str = "/api/v1/games/crash";
@@ -12,12 +16,13 @@ fn number_at(value: &Value) -> Decimal {
     number(value).expect("a JSON number")
 }
 
-const ENVELOPE: [&str; 10] = [
+const ENVELOPE: [&str; 11] = [
     "_info",
     "amount_bet",
     "amount_won",
     "bet_id",
     "game",
+    "kelly",
     "new_balance",
     "payout_multiplier",
     "proof",
@@ -51,10 +56,11 @@ fn a_live_crash_is_answered_in_the_documented_envelope() {
         let won = number_at(&reply["result"]["crash_point"]) >= Decimal::new(153, 2);
         wins += u32::from(won);
         assert_eq!((&reply["won"], &reply["result"]["cashed_out"]), (&json!(won), &json!(won)));
-        // 1.9125 in full.
+        // What is told is rounded, and what is kept is not.
         assert_eq!(reply["amount_won"].to_string(), if won { "1.91" } else { "0" });
-        balance += number_at(&reply["amount_won"]) - number_at(&reply["amount_bet"]);
-        assert_eq!(number_at(&reply["new_balance"]), balance);
+        balance +=
+            if won { Decimal::new(19_125, 4) } else { Decimal::ZERO } - number_at(&reply["amount_bet"]);
+        assert_eq!(number_at(&reply["new_balance"]), cents(balance));
         let bet = &last(&mut state).bet;
         assert_eq!(
             (bet.game, bet.bet_key(), bet.in_history),
@@ -64,7 +70,7 @@ fn a_live_crash_is_answered_in_the_documented_envelope() {
         assert_eq!((bet.agent_id.as_str(), bet.won), (LIVE_AGENT, won));
     }
     assert!((20..45).contains(&wins), "{wins}");
-    assert_eq!(state.balances[LIVE_AGENT], balance);
+    assert_eq!(state.accounts.balance(LIVE_AGENT), balance);
 }
 
 #[test]
@@ -84,7 +90,7 @@ fn a_live_coin_flip_tells_the_face_and_not_who_won() {
         let bet = &last(&mut state).bet;
         assert_eq!((bet.game, bet.bet_key(), bet.crash_point), ("coin-flip", None, None));
     }
-    assert_eq!(state.balances["agent-001"], 1_000.into(), "the key decides whose bet it is");
+    assert_eq!(state.accounts.balance("agent-001"), 1_000.into(), "the key decides whose bet it is");
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn live_refusals_are_the_documented_ones_and_take_nothing() {
     assert_eq!(post(&mut state, CRASH, "null").0, 500);
     assert_eq!(post(&mut state, "/api/v1/games/dice", "{}").1["error"], "not_found");
     assert!(state.ledger.is_empty());
-    assert_eq!(state.balances[LIVE_AGENT], 1_000.into());
+    assert_eq!(state.accounts.balance(LIVE_AGENT), 1_000.into());
     let nobody = post(&mut State::default(), COIN_FLIP, r#"{"side":"heads","amount":1}"#);
     assert_eq!((nobody.0, &nobody.1["error"]), (400, &json!("insufficient_balance")));
 }
@@ -133,7 +139,10 @@ fn the_key_is_compared_whole_and_with_the_schemes_case() {
         let path = COIN_FLIP.to_owned();
         let body = r#"{"side":"heads","amount":1}"#.to_owned();
         let request = Request { path, query: String::new(), headers, body };
-        assert_eq!(answer(&mut state, &http::Method::POST, &request, false).status, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            routes::answer(&mut state, &http::Method::POST, &request, false).status,
+            StatusCode::UNAUTHORIZED
+        );
     }
     assert!(state.ledger.is_empty());
 }
@@ -145,7 +154,7 @@ fn a_seed_that_cannot_be_written_costs_a_bet_and_leaves_no_row() {
     assert_eq!((status, &reply["error"]), (500, &json!("internal_error")));
     assert_eq!(state.ledger.len(), 1);
     assert!(!last(&mut state).bet.in_history);
-    assert_ne!(state.balances[LIVE_AGENT], 1_000.into());
+    assert_ne!(state.accounts.balance(LIVE_AGENT), 1_000.into());
     let (_, reply) = post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":5,"client_seed":7}"#);
     assert_eq!(reply["proof"]["client_seed"].to_string(), "7");
     assert!(last(&mut state).bet.in_history);

@@ -1,0 +1,364 @@
+//! Purple Flea's services through the whole stack: what a row asks for is done once, and the row tells what became of it.
+
+use crate::{
+    front_door::{Reply, assert_problem, reply, soon},
+    whole_stack::{LOOK_EVERY, count, sql, start, start_silent},
+};
+use anyhow::{Context, Result};
+use futures_util::future::join_all;
+use http::Request;
+use serde_json::{Value, json};
+use stack::{
+    http1,
+    local::{AGENT, Local},
+    purple_flea::{Fault, How, KEY, LIVE_AGENT, Limits, TRADING_KEY},
+    repository,
+    sweeper::Sweeper,
+    webhook,
+};
+use std::time::Duration;
+
+/// A second agent, who is paid.
+const OTHER: &str = "agent-002";
+
+/// The stack with both agents funded, and so with accounts at Purple Flea.
+async fn two_agents(changes: &[(&str, &str)]) -> Result<Local> {
+    let stack = start(changes).await?;
+    stack.purple_flea.fund(OTHER, 100.into());
+    sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
+    Ok(stack)
+}
+
+/// Signs a body and sends it to a path.
+async fn ask(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
+    let (url, body) = (format!("{}{path}", stack.host.url), body.to_string());
+    reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
+}
+
+/// One value of SQL as JSON, as soon as there is one.
+async fn seen(stack: &Local, sql: &str) -> Result<Value> {
+    soon(async {
+        loop {
+            if let Some(row) = stack.owner.query_opt(sql, &[]).await.with_context(|| sql.to_owned())? {
+                return Ok(serde_json::from_str(row.get(0))?);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await?
+}
+
+async fn escrow_row(stack: &Local, id: i64, condition: &str) -> Result<Value> {
+    seen(
+        stack,
+        &format!("select to_jsonb(e)::text from public.escrow_requests e where id = {id} and {condition}"),
+    )
+    .await
+}
+
+async fn escrow(stack: &Local, amount: &str) -> Result<i64> {
+    let insert = format!(
+        "insert into public.escrow_requests (sender_id, receiver_id, amount) values ('{AGENT}', '{OTHER}', {amount}) returning id"
+    );
+    Ok(stack.owner.query_one(&insert, &[]).await?.get(0))
+}
+
+fn posts(stack: &Local, path: &str) -> usize {
+    stack.purple_flea.requests().iter().filter(|request| request.path == path).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escrow_is_made_once_and_released_once_however_often_it_is_asked_for() -> Result<()> {
+    let stack = two_agents(&[]).await?;
+    let id = escrow(&stack, "10").await?;
+    let row = escrow_row(&stack, id, "pf_escrow_id is not null").await?;
+    assert_eq!((&row["status"], row["fee"].to_string().as_str()), (&json!("pending"), "0.1000"));
+    let release = json!({ "escrow_id": id });
+    let asked = (0..8).map(|n| {
+        let (stack, release) = (&stack, &release);
+        async move { ask(stack, "/escrow/release", &format!("release-{n}"), release).await }
+    });
+    let replies: Vec<Reply> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
+    assert!(replies.iter().all(|reply| [200, 409].contains(&reply.status.as_u16())), "{replies:?}");
+    let row = escrow_row(&stack, id, "status = 'released'").await?;
+    assert_eq!(row["reason"], json!(null));
+    let pf_id = row["pf_escrow_id"].as_str().context("no id")?;
+    assert_eq!((posts(&stack, "/escrow/create"), posts(&stack, &format!("/escrow/{pf_id}/release"))), (1, 1));
+    assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9");
+    let again = ask(&stack, "/escrow/release", "release-9", &release).await?;
+    assert_eq!((again.status.as_u16(), &again.body["status"]), (200, &json!("executed")));
+    let cancel = ask(&stack, "/escrow/cancel", "cancel-1", &release).await?;
+    assert_problem(&cancel, 409, "escrow_not_open", "no");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() -> Result<()> {
+    let stack = two_agents(&[]).await?;
+    stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
+    let id = escrow(&stack, "10").await?;
+    let row = escrow_row(&stack, id, "reason is not null").await?;
+    assert_eq!(
+        (&row["status"], &row["reason"], &row["pf_escrow_id"]),
+        (&json!("pending"), &json!("outcome_unknown"), &json!(null))
+    );
+    sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
+        .await?;
+    sql(&stack, "select purple_flea.ring()").await?;
+    let held = "select count(*) from purple_flea.jobs where kind = 'escrow_release' and due_at = 'infinity' and state = 'pending'";
+    assert_eq!(count(&stack, held).await?, 1, "nothing is released of which nobody knows");
+    // An operator finds it by its bet key, and all goes on.
+    sql(
+        &stack,
+        "update purple_flea.jobs set lease_until = lease_until - interval '2 minutes' where kind = 'escrow'",
+    )
+    .await?;
+    let made = stack.purple_flea.escrows().remove(0);
+    let key =
+        seen(&stack, "select to_jsonb(bet_key)::text from purple_flea.jobs where kind = 'escrow'").await?;
+    assert!(made.description.contains(key.as_str().context("no key")?), "{made:?}");
+    sql(
+        &stack,
+        &format!("select purple_flea.record_escrow('escrow-{id}', '{}', fee => 0.10)", made.escrow_id),
+    )
+    .await?;
+    sql(&stack, "select purple_flea.ring()").await?;
+    escrow_row(&stack, id, "status = 'released'").await?;
+    assert_eq!(posts(&stack, "/escrow/create"), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_whose_answer_got_lost_is_asked_for_again_and_settled_by_what_the_escrow_says() -> Result<()>
+{
+    let stack = two_agents(&[]).await?;
+    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
+    let id = escrow(&stack, "10").await?;
+    let pf_id = escrow_row(&stack, id, "pf_escrow_id is not null").await?["pf_escrow_id"].clone();
+    stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
+    sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
+        .await?;
+    escrow_row(&stack, id, "status = 'released'").await?;
+    let path = format!("/escrow/{}/release", pf_id.as_str().context("no id")?);
+    assert_eq!(posts(&stack, &path), 2);
+    assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9", "once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_purple_flea_refuses_stands_in_the_row_that_asked_for_it() -> Result<()> {
+    let stack = two_agents(&[]).await?;
+    let too_much = escrow(&stack, "99999999").await?;
+    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-999_999_990));
+    let row = escrow_row(&stack, too_much, "status = 'refused'").await;
+    // Whichever came first, the money or its leaving: then this one is too much.
+    let refused = escrow(&stack, "99999998").await?;
+    let row = if let Ok(row) = row { row } else { escrow_row(&stack, refused, "status = 'refused'").await? };
+    assert_eq!(row["reason"], "insufficient_balance");
+    let unknown =
+        ask(&stack, "/trade", "t-1", &json!({"agent_id": "nobody", "market": "BTC", "size": 5})).await?;
+    assert_problem(&unknown, 422, "unknown_agent", "no");
+    let nowhere =
+        ask(&stack, "/trade", "t-2", &json!({"agent_id": AGENT, "market": "NOWHERE", "size": 5})).await?;
+    assert_problem(&nowhere, 422, "rejected", "no");
+    assert_eq!(nowhere.body["purple_flea_code"], "unknown_market");
+    let unknown = ask(&stack, "/escrow/release", "r-1", &json!({"escrow_id": 4711})).await?;
+    assert_problem(&unknown, 422, "unknown_escrow", "no");
+    for (values, code) in [
+        (format!("'{AGENT}', '{AGENT}', 5"), "23514"),
+        (format!("'{AGENT}', '{OTHER}', 0"), "23514"),
+        (format!("'{AGENT}', '{OTHER}', 1000000000000"), "22003"),
+        (format!("'{AGENT}', 'nobody', 5"), "23503"),
+    ] {
+        let insert =
+            format!("insert into public.escrow_requests (sender_id, receiver_id, amount) values ({values})");
+        let refused = stack.owner.batch_execute(&insert).await;
+        assert_eq!(refused.unwrap_err().code().map(|code| code.code()), Some(code), "{values}");
+    }
+    let cents = escrow(&stack, "0.001").await?;
+    assert_eq!(escrow_row(&stack, cents, "status = 'refused'").await?["reason"], "invalid_amount");
+    assert!(stack.purple_flea.positions().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_order_at_the_same_time_opens_one_position() -> Result<()> {
+    for (api, trading_key) in [("gateway", ""), ("live", TRADING_KEY)] {
+        let settings = [("purple_flea_api", api), ("purple_flea_trading_key", trading_key)];
+        let stack = start(&settings).await?;
+        let order = json!({"agent_id": AGENT, "market": "BTC", "direction": "short", "size": 25});
+        let asked = (0..8).map(|_| ask(&stack, "/order", "order-1", &order));
+        let replies: Vec<Reply> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
+        assert!(replies.iter().all(|reply| [200, 409].contains(&reply.status.as_u16())), "{replies:?}");
+        let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+        assert_eq!(
+            (&row["game"], &row["market"], &row["direction"]),
+            (&json!(null), &json!("BTC"), &json!("short"))
+        );
+        assert_eq!((stack.purple_flea.positions().len(), &row["reference"]), (1, &json!("order-1")), "{api}");
+        let other =
+            ask(&stack, "/order", "order-1", &json!({"agent_id": AGENT, "market": "ETH", "size": 25}))
+                .await?;
+        assert_problem(&other, 409, "reference_taken", "no");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<()> {
+    let stack = start(&[]).await?;
+    sql(&stack, "update purple_flea.trade_policies set game = 'trade', market = 'ETH', direction = 'short', size = 12.50").await?;
+    sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
+    let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+    assert_eq!(
+        (&row["market"], &row["game"], row["wager"].to_string().as_str()),
+        (&json!("ETH"), &json!(null), "12.5000")
+    );
+    assert_eq!(stack.purple_flea.positions().len(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Result<()> {
+    let stack = start(&[]).await?;
+    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
+    sql(&stack, "insert into public.agents (id, api_key) values ('keyed', 'keyeds_key')").await?;
+    let registered =
+        "select to_jsonb(id)::text from public.agents where id = 'keyed' and referral_code is not null";
+    seen(&stack, registered).await?;
+    stack.purple_flea.fund("keyed", 1_000.into());
+    let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('keyed', 'deposit', 100, 100)";
+    sql(&stack, deposit).await?;
+    seen(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'").await?;
+    let key = seen(&stack, "select to_jsonb(purple_flea.secret('keyeds_key'))::text").await?;
+    let key = key.as_str().context("no key")?;
+    let bets: Vec<_> =
+        stack.purple_flea.requests().into_iter().filter(|r| r.path == "/casino/crash").collect();
+    assert!(!bets.is_empty());
+    for bet in bets {
+        assert_eq!(bet.headers["authorization"], format!("Bearer {key}"));
+    }
+    // It stands in the vault, and nowhere else.
+    let everywhere = "select string_agg(t, '') from (select j::text as t from purple_flea.jobs j union all select e::text from purple_flea.job_events e \
+        union all select a::text from public.agents a union all select q::text from net.http_request_queue q union all select r::text from net._http_response r) as x";
+    let text: String = stack.owner.query_one(everywhere, &[]).await?.get(0);
+    assert!(text.contains("keyeds_key") && !text.contains(key));
+    assert!(!stack.host.log.lines().iter().any(|line| line.contains(key)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_deposits_at_once_wait_their_turn_and_no_call_is_refused() -> Result<()> {
+    let stack = start(&[("purple_flea_api", "live")]).await?;
+    // Sixty a second instead of a minute, on both sides.
+    stack.purple_flea.limit(Some(Limits { window: Duration::from_secs(1), ..Limits::default() }));
+    let limits = "insert into purple_flea.rate_limits (api, calls, per, most, within) values \
+        ('live', '{crash}', 'deployment', 60, '1 second'), ('live', '{crash,coin-flip}', 'account', 60, '1 second')";
+    sql(&stack, limits).await?;
+    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(100));
+    let deposits = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+        select '{AGENT}', 'deposit', 100, 100 from generate_series(1, 500)"
+    );
+    sql(&stack, &deposits).await?;
+    seen(&stack, "select to_jsonb(count(*))::text from public.trade_results having count(*) = 500").await?;
+    assert_eq!(stack.purple_flea.refused_for_rate(), 0, "not one was too many");
+    assert_eq!(stack.purple_flea.bets().len(), 500);
+    assert!(stack.purple_flea.bets().iter().all(|bet| bet.agent_id == LIVE_AGENT));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
+    const TOKEN: &str = "a-token-in-a-dashboards-header";
+    let stack = start_silent(&[("webhook_token", TOKEN)]).await?;
+    stack.purple_flea.fund(OTHER, 100.into());
+    // Its own triggers do not ring: the dashboard's are the only ones.
+    for table in ["agents", "escrow_requests"] {
+        sql(&stack, &format!("alter table public.{table} disable trigger purple_flea_ring")).await?;
+    }
+    let webhook = async |kind: &str, table: &str, id: &str| -> Result<Reply> {
+        let record = format!("select to_jsonb(t)::text from public.{table} t where id::text = '{id}'");
+        let record: Value = serde_json::from_str(stack.owner.query_one(&record, &[]).await?.get(0))?;
+        let body =
+            json!({"type": kind, "table": table, "schema": "public", "record": record, "old_record": null});
+        let request = Request::post(format!("{}/execute-trade", stack.host.url))
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {TOKEN}"))
+            .body(body.to_string().into_bytes())?;
+        reply(request).await
+    };
+    sql(&stack, "update purple_flea.trade_policies set claim_faucet = true").await?;
+    sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
+    assert_eq!(webhook("INSERT", "agents", OTHER).await?.body["status"], "drained");
+    let id = escrow(&stack, "2.50").await?;
+    let made = webhook("INSERT", "escrow_requests", &id.to_string()).await?;
+    assert_eq!((&made.body["status"], &made.body["escrow_status"]), (&json!("executed"), &json!("funded")));
+    assert_eq!(
+        webhook("UPDATE", "escrow_requests", &id.to_string()).await?.body["reason"],
+        "unhandled_event"
+    );
+    sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
+        .await?;
+    let released = webhook("UPDATE", "escrow_requests", &id.to_string()).await?;
+    assert_eq!(
+        (&released.body["status"], &released.body["escrow_status"]),
+        (&json!("executed"), &json!("released"))
+    );
+    let other = json!({"type": "INSERT", "table": "orders", "schema": "public", "record": {"id": 1}});
+    let other = ask(&stack, "/execute-trade", "x-1", &other).await?;
+    assert_eq!(
+        (&other.body["status"], &other.body["reason"]),
+        (&json!("skipped"), &json!("unhandled_table"))
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_that_does_not_cover_the_wager_skips_before_anything_is_refused() -> Result<()> {
+    let stack = start(&[]).await?;
+    sql(&stack, "update purple_flea.trade_policies set check_balance = true").await?;
+    let held = stack.purple_flea.balance(AGENT);
+    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(5) - held);
+    let deposit = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)"
+    );
+    sql(&stack, &deposit).await?;
+    let job =
+        seen(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'").await?;
+    assert_eq!(job["reason"], "insufficient_balance");
+    assert_eq!(
+        count(&stack, &format!("select balance::bigint from public.agents where id = '{AGENT}'")).await?,
+        5
+    );
+    assert!(stack.purple_flea.bets().is_empty());
+    let looked = ask(&stack, "/balance", "look-1", &json!({"agent_id": AGENT})).await?;
+    assert_eq!(looked.body["balance"].to_string().trim_end_matches(".0000"), "5");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_bet_is_shown_to_be_fair_once_its_seed_is_revealed() -> Result<()> {
+    let stack = start(&[("purple_flea_api", "live")]).await?;
+    sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
+    let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+    assert_eq!(row["proof"]["nonce"], 0);
+    let rotate = Request::post(format!("{}/api/v1/fairness/rotate", stack.purple_flea.url))
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .body(b"{}".to_vec())?;
+    let revealed: Value = serde_json::from_slice(soon(http1::send(rotate)).await??.body())?;
+    let seed = revealed["server_seed"].as_str().context("no seed")?;
+    let check = async |seed: &str| {
+        let output = tokio::process::Command::new(repository().join("scripts/verify-fairness"))
+            .args(["--json", "--seed", seed, row["reference"].as_str().unwrap_or_default()])
+            .env("DATABASE_URL", stack.cluster.url(stack::postgres::OWNER))
+            .output()
+            .await?;
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        anyhow::Ok((output.status.code(), said["fair"].clone()))
+    };
+    assert_eq!(check(seed).await?, (Some(0), json!(true)));
+    assert_eq!(check("another seed").await?, (Some(1), json!(false)));
+    Ok(())
+}

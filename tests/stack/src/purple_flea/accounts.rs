@@ -1,0 +1,393 @@
+//! Accounts: who is there, whose key is what, and what each holds. All money moves through [`Accounts::book`].
+
+use super::{
+    KEY, LIVE_AGENT, PurpleFlea, State,
+    answer::{Said, created, iso, ok, refuse},
+    call::{Api, Call},
+    kelly,
+    money::{plain, raw},
+};
+use fastrand::Rng;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::SystemTime,
+};
+
+/// What names and keys start from: the same run gets the same ones.
+const SEED: u64 = 0xACC0;
+
+/// How many lines of an account its balance shows.
+const ACTIVITY_LIMIT: usize = 10;
+
+/// An account, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Whose it is.
+    pub agent_id: String,
+    /// What it holds, unrounded.
+    pub balance: Decimal,
+    /// Its key, once it was registered. [`LIVE_AGENT`]'s is [`KEY`].
+    pub api_key: Option<String>,
+    /// What others name to have it earn by them.
+    pub referral_code: String,
+    /// Whose code it was registered with.
+    pub referred_by: Option<String>,
+    /// Which part of its balance the Kelly ceiling of the `live` games is reckoned from; `None`: there is no ceiling.
+    pub risk_factor: Option<Decimal>,
+    /// What was paid in. Who has paid in gets nothing from the faucet.
+    pub deposited: Decimal,
+    /// What it has staked on games.
+    pub wagered: Decimal,
+    /// What it was paid for games that it won, the stakes included.
+    pub won: Decimal,
+    lines: VecDeque<Line>,
+}
+
+/// A movement of money.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    amount: Decimal,
+    why: Why,
+    reference: String,
+    at: SystemTime,
+}
+
+/// Why money moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Deposit,
+    Stake,
+    Win,
+    Faucet,
+    EscrowFunded,
+    EscrowPaid,
+    EscrowRefund,
+    Referral,
+}
+
+impl Why {
+    /// The games' words are the real ones (purple-flea.md, section 2).
+    fn word(self) -> &'static str {
+        match self {
+            Self::Deposit => "deposit",
+            Self::Stake => "reservation",
+            Self::Win => "reservation_release",
+            Self::Faucet => "faucet",
+            Self::EscrowFunded => "escrow_funded",
+            Self::EscrowPaid => "escrow_paid",
+            Self::EscrowRefund => "escrow_refund",
+            Self::Referral => "referral",
+        }
+    }
+}
+
+/// All accounts.
+pub(super) struct Accounts {
+    by_agent: BTreeMap<String, Account>,
+    /// Key to agent.
+    keys: HashMap<String, String>,
+    /// Referral code to agent.
+    codes: HashMap<String, String>,
+    chance: Rng,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let mut accounts = Self {
+            by_agent: BTreeMap::new(),
+            keys: HashMap::new(),
+            codes: HashMap::new(),
+            chance: Rng::with_seed(SEED),
+        };
+        accounts.keys.insert(KEY.to_owned(), LIVE_AGENT.to_owned());
+        let ours = accounts.open(LIVE_AGENT);
+        ours.api_key = Some(KEY.to_owned());
+        // Tests stake what they like with the key that works everywhere. `PUT /api/v1/kelly/config` gives it a ceiling, too.
+        ours.risk_factor = None;
+        accounts
+    }
+}
+
+impl Accounts {
+    pub(super) fn get(&self, agent_id: &str) -> Option<&Account> {
+        self.by_agent.get(agent_id)
+    }
+
+    pub(super) fn balance(&self, agent_id: &str) -> Decimal {
+        self.get(agent_id).map(|account| account.balance).unwrap_or_default()
+    }
+
+    /// Whose key it is.
+    pub(super) fn owner_of(&self, key: &str) -> Option<&str> {
+        self.keys.get(key).map(String::as_str)
+    }
+
+    /// Whose referral code it is, of those that exist.
+    pub(super) fn referrer(&self, code: &Value) -> Option<String> {
+        self.codes.get(code.as_str()?).cloned()
+    }
+
+    /// An agent's account, which is opened if there is none.
+    pub(super) fn open(&mut self, agent_id: &str) -> &mut Account {
+        let Self { by_agent, codes, chance, .. } = self;
+        by_agent.entry(agent_id.to_owned()).or_insert_with(|| {
+            let referral_code = format!("ref_{}", hex(chance, 8));
+            codes.insert(referral_code.clone(), agent_id.to_owned());
+            Account {
+                agent_id: agent_id.to_owned(),
+                balance: Decimal::ZERO,
+                api_key: None,
+                referral_code,
+                referred_by: None,
+                risk_factor: Some(kelly::NEW_AGENTS),
+                deposited: Decimal::ZERO,
+                wagered: Decimal::ZERO,
+                won: Decimal::ZERO,
+                lines: VecDeque::new(),
+            }
+        })
+    }
+
+    /// An agent's own key, which is made if there is none.
+    pub(super) fn give_key(&mut self, agent_id: &str, prefix: &str) -> String {
+        if let Some(key) = self.open(agent_id).api_key.clone() {
+            return key;
+        }
+        let key = format!("{prefix}{}", hex(&mut self.chance, 48));
+        self.keys.insert(key.clone(), agent_id.to_owned());
+        self.open(agent_id).api_key = Some(key.clone());
+        key
+    }
+
+    /// Moves money into an account, or out of it where the amount is negative. What it moves out the caller has looked for.
+    pub(super) fn book(
+        &mut self,
+        agent_id: &str,
+        amount: Decimal,
+        why: Why,
+        reference: &str,
+        at: SystemTime,
+    ) {
+        let account = self.open(agent_id);
+        account.balance += amount;
+        match why {
+            Why::Deposit => account.deposited += amount,
+            Why::Stake => account.wagered -= amount,
+            Why::Win => account.won += amount,
+            _ => {}
+        }
+        account.lines.truncate(ACTIVITY_LIMIT - 1);
+        account.lines.push_front(Line { amount, why, reference: reference.to_owned(), at });
+    }
+
+    fn fresh_name(&mut self) -> String {
+        format!("ag_{}", hex(&mut self.chance, 12))
+    }
+}
+
+impl Account {
+    /// Its last movements, newest first.
+    fn activity(&self) -> Vec<Value> {
+        let line = |line: &Line| {
+            json!({
+                "reason": line.why.word(), "amount": plain(line.amount), "reference": line.reference,
+                "created_at": iso(line.at),
+            })
+        };
+        self.lines.iter().map(line).collect()
+    }
+}
+
+/// So many hexadecimal digits.
+fn hex(chance: &mut Rng, digits: usize) -> String {
+    (0..digits).map(|_| chance.digit(16)).collect()
+}
+
+/// `POST /api/v1/auth/register` and `POST /agents/register`. The real one reads `referral_code` alone and fires a faucet
+/// claim; the gateway lets an agent choose its name, once.
+pub(super) fn register(state: &mut State, call: &Call<'_>) -> Said {
+    let chosen = match (call.api, &call.body["agent_id"]) {
+        (Api::Live, _) | (Api::Gateway, Value::Null) => None,
+        (Api::Gateway, Value::String(name)) if !name.is_empty() => Some(name.clone()),
+        _ => return Err(refuse(400, "invalid_request", "agent_id must be a name")),
+    };
+    let agent_id = chosen.unwrap_or_else(|| state.accounts.fresh_name());
+    if state.accounts.get(&agent_id).is_some_and(|account| account.api_key.is_some()) {
+        return Err(refuse(409, "already_registered", "this agent has its key"));
+    }
+    let referred_by = state.accounts.referrer(&call.body["referral_code"]);
+    let prefix = if call.api == Api::Live { "sk_live_" } else { "pf_live_" };
+    let api_key = state.accounts.give_key(&agent_id, prefix);
+    let account = state.accounts.open(&agent_id);
+    account.referred_by = referred_by;
+    let mut reply = json!({
+        "agent_id": agent_id, "api_key": api_key, "referral_code": account.referral_code,
+    });
+    if call.api == Api::Live {
+        reply["balance"] = plain(account.balance);
+        reply["tier"] = json!("free");
+        reply["risk_factor"] = plain(kelly::NEW_AGENTS);
+        state.claim_in_the_background(&agent_id);
+    }
+    created(reply)
+}
+
+/// `GET /api/v1/auth/balance`: whose key it is. The balance is unrounded.
+pub(super) fn live_balance(state: &mut State, call: &Call<'_>) -> Said {
+    let account = state.accounts.open(&call.agent_id);
+    ok(json!({
+        "agent_id": account.agent_id, "balance_usd": plain(account.balance), "tier": "free",
+        "risk_factor": plain(kelly::risk_factor(account)),
+        "lifetime": {
+            "deposited": plain(account.deposited), "wagered": plain(account.wagered), "won": plain(account.won),
+            "net": plain(account.won - account.wagered),
+        },
+        "recent_activity": account.activity(),
+    }))
+}
+
+/// `GET /wallet/balance?agent_id=…`.
+pub(super) fn gateway_balance(state: &mut State, call: &Call<'_>) -> Said {
+    let account = state.accounts.get(&call.agent_id);
+    let account = account.ok_or_else(|| refuse(404, "agent_not_found", "no such agent"))?;
+    ok(json!({"agent_id": account.agent_id, "usdc_balance": raw(account.balance), "chain": "simulated"}))
+}
+
+impl PurpleFlea {
+    /// Pays into an agent's account, which is opened if there is none. To the faucet that is a deposit, unless it is nothing.
+    pub fn fund(&self, agent_id: &str, amount: Decimal) {
+        let mut state = self.shared.state();
+        let now = state.now();
+        state.accounts.book(agent_id, amount, Why::Deposit, "a test", now);
+    }
+
+    /// What an agent's account holds, unrounded: a win of the `live` games can leave parts of a cent.
+    pub fn balance(&self, agent_id: &str) -> Decimal {
+        self.settled().accounts.balance(agent_id)
+    }
+
+    /// What every account holds.
+    pub fn balances(&self) -> BTreeMap<String, Decimal> {
+        let accounts = self.accounts().into_iter();
+        accounts.map(|account| (account.agent_id, account.balance)).collect()
+    }
+
+    /// Every account, by its agent's name.
+    pub fn accounts(&self) -> Vec<Account> {
+        self.settled().accounts.by_agent.values().cloned().collect()
+    }
+
+    /// An agent's account, if there is one.
+    pub fn account(&self, agent_id: &str) -> Option<Account> {
+        self.settled().accounts.get(agent_id).cloned()
+    }
+
+    /// Whose key of the casino this is: [`KEY`], or one that a registration made.
+    pub fn owner_of(&self, key: &str) -> Option<String> {
+        self.shared.state().accounts.owner_of(key).map(str::to_owned)
+    }
+
+    /// An agent's own key. Without one it is registered, as the gateway does it.
+    pub fn register(&self, agent_id: &str) -> String {
+        self.shared.state().accounts.give_key(agent_id, "pf_live_")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purple_flea::testing::{as_agent, ask, funded, get, post};
+    use http::Method;
+
+    const REGISTER: &str = "/api/v1/auth/register";
+
+    fn is_hex(text: &str, prefix: &str, digits: usize) -> bool {
+        let rest = text.strip_prefix(prefix).unwrap_or_default();
+        rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    }
+
+    #[test]
+    fn a_live_registration_makes_an_account_that_its_key_plays_on() {
+        let mut state = funded();
+        let (status, reply) = as_agent(&mut state, "", Method::POST, REGISTER, r#"{"agent_id":"me"}"#);
+        let (agent, key) = (reply["agent_id"].as_str().unwrap(), reply["api_key"].as_str().unwrap());
+        assert_eq!(status, 201);
+        assert!(is_hex(agent, "ag_", 12) && is_hex(key, "sk_live_", 48), "{reply}");
+        assert_eq!(
+            (&reply["balance"], &reply["tier"], &reply["risk_factor"]),
+            (&json!(0), &json!("free"), &raw(Decimal::new(25, 2)))
+        );
+        state.accounts.book(agent, 100.into(), Why::Deposit, "", SystemTime::now());
+        let bet = r#"{"side":"heads","amount":1,"client_seed":"x"}"#;
+        assert_eq!(as_agent(&mut state, key, Method::POST, "/api/v1/games/coin-flip", bet).0, 200);
+        assert_eq!(state.ledger[0].bet.agent_id, agent);
+        let (_, balance) = as_agent(&mut state, key, Method::GET, "/api/v1/auth/balance", "");
+        assert_eq!((&balance["agent_id"], &balance["lifetime"]["wagered"]), (&json!(agent), &json!(1)));
+        let (_, other) = as_agent(&mut state, "", Method::POST, REGISTER, "");
+        assert_ne!(other["agent_id"], agent, "asked twice it makes two");
+    }
+
+    #[test]
+    fn the_gateway_registers_an_agent_once_under_its_own_name() {
+        let mut state = funded();
+        let body = r#"{"agent_id":"agent-001","referral_code":"nobody's"}"#;
+        let (status, reply) = post(&mut state, "/agents/register", body);
+        let key = reply["api_key"].as_str().unwrap();
+        assert_eq!((status, &reply["agent_id"]), (201, &json!("agent-001")));
+        assert!(is_hex(key, "pf_live_", 48));
+        assert_eq!(state.accounts.owner_of(key), Some("agent-001"));
+        let (status, again) = post(&mut state, "/agents/register", body);
+        assert_eq!((status, &again["error"]), (409, &json!("already_registered")));
+        let (status, nameless) = post(&mut state, "/agents/register", "");
+        assert_eq!((status, is_hex(nameless["agent_id"].as_str().unwrap(), "ag_", 12)), (201, true));
+        assert_eq!(post(&mut state, "/agents/register", r#"{"agent_id":7}"#).1["error"], "invalid_request");
+        let ours = format!(r#"{{"agent_id":"{LIVE_AGENT}"}}"#);
+        assert_eq!(post(&mut state, "/agents/register", &ours).0, 409);
+    }
+
+    #[test]
+    fn who_brought_an_agent_in_is_known_by_a_code_that_exists() {
+        let mut state = funded();
+        let code = state.accounts.open("boss").referral_code.clone();
+        for (code, boss) in [(code.as_str(), Some("boss")), ("ref_unknown", None)] {
+            let (_, reply) = post(&mut state, REGISTER, &json!({ "referral_code": code }).to_string());
+            let agent = state.accounts.get(reply["agent_id"].as_str().unwrap()).unwrap();
+            assert_eq!(agent.referred_by.as_deref(), boss);
+        }
+    }
+
+    #[test]
+    fn a_balance_is_raw_and_shows_its_last_ten_movements() {
+        let mut state = funded();
+        let odd: Decimal = "0.0000000000000002".parse().unwrap();
+        state.accounts.book(LIVE_AGENT, odd, Why::Deposit, "odd", SystemTime::now());
+        for _ in 0..12 {
+            assert_eq!(post(&mut state, "/api/v1/games/coin-flip", r#"{"side":"heads","amount":1}"#).0, 200);
+        }
+        let (_, reply) = get(&mut state, "/api/v1/auth/balance");
+        assert!(reply["balance_usd"].to_string().ends_with("00000000000002"), "{reply}");
+        assert_eq!(reply["balance_usd"], plain(state.accounts.balance(LIVE_AGENT)));
+        let activity = reply["recent_activity"].as_array().unwrap();
+        assert_eq!(activity.len(), ACTIVITY_LIMIT);
+        let last = &state.ledger[11].bet;
+        assert_eq!(activity[0]["reference"], last.bet_id);
+        assert_eq!(activity[0]["reason"], if last.won { "reservation_release" } else { "reservation" });
+    }
+
+    #[test]
+    fn the_gateway_tells_a_balance_by_its_agents_name() {
+        let mut state = funded();
+        let (status, reply) = get(&mut state, "/wallet/balance?agent_id=agent%2D001");
+        assert_eq!((status, reply["usdc_balance"].to_string().as_str()), (200, "1000"));
+        for query in ["", "?agent_id=", "?agent_id=nobody"] {
+            let (status, reply) = get(&mut state, &format!("/wallet/balance{query}"));
+            assert_eq!((status, &reply["error"]), (404, &json!("agent_not_found")));
+        }
+        let key = state.accounts.give_key("agent-001", "pf_live_");
+        let (_, own) = as_agent(&mut state, &key, Method::GET, "/wallet/balance", "");
+        assert_eq!(own["agent_id"], "agent-001");
+        assert_eq!(ask(&mut state, Method::PUT, "/wallet/balance", "").status.as_u16(), 404);
+    }
+}

@@ -1,0 +1,131 @@
+//! A request that was let in: in which dialect, by whom, and on whose account.
+
+use super::{LIVE_AGENT, Request};
+use serde_json::Value;
+
+/// A dialect of the API: the specification's, or what the released servers answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    Gateway,
+    Live,
+}
+
+/// Whose key was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// None, where none is needed.
+    Nobody,
+    /// [`KEY`](super::KEY): one account's in `live`, and an orchestrator's in `gateway`.
+    Everybody,
+    /// An agent's own.
+    Agent(String),
+}
+
+impl Caller {
+    /// Whether it may do what only this agent may.
+    pub(super) fn acts_for(&self, agent_id: &str, api: Api) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => api == Api::Gateway || agent_id == LIVE_AGENT,
+            Self::Agent(own) => own == agent_id,
+        }
+    }
+
+    /// On whose account it acts, if it says a name; `None` where it may not.
+    pub(super) fn account(&self, api: Api, named: Option<&str>) -> Option<String> {
+        let account = match (self, api, named) {
+            (Self::Everybody, Api::Live, _) => LIVE_AGENT,
+            (Self::Agent(own), Api::Live, _) | (Self::Agent(own), Api::Gateway, None) => own,
+            (Self::Agent(own), Api::Gateway, Some(named)) if own != named => return None,
+            (_, _, named) => named.unwrap_or_default(),
+        };
+        Some(account.to_owned())
+    }
+}
+
+/// What a service gets to see.
+pub(super) struct Call<'a> {
+    pub(super) api: Api,
+    pub(super) request: &'a Request,
+    pub(super) body: Value,
+    /// What stands in the path where its pattern says `:id`.
+    pub(super) id: &'a str,
+    pub(super) caller: Caller,
+    /// On whose account. Empty where nobody is named.
+    pub(super) agent_id: String,
+    /// Whether what is done leaves no row in the history.
+    pub(super) hidden: bool,
+}
+
+impl Call<'_> {
+    /// A field that is a string and not empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.body[name].as_str().filter(|text| !text.is_empty())
+    }
+
+    /// The caller's name for what it wants done once. Like the real one, the simulator only remembers it.
+    pub(super) fn idempotency_key(&self) -> Option<String> {
+        let key = self.request.headers.get("idempotency-key")?;
+        key.to_str().ok().map(str::to_owned)
+    }
+}
+
+impl Request {
+    /// A value of the query, decoded.
+    pub(super) fn query_value(&self, name: &str) -> Option<String> {
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| decoded(value))
+    }
+
+    /// The key that is shown, whole and with the scheme's case: `bearer` is none.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    }
+}
+
+/// A query's value without percent encoding. What is no encoding stays as it is.
+fn decoded(value: &str) -> String {
+    let bytes = value.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match (byte, code) {
+            (b'%', Some(code)) => {
+                decoded.push(code);
+                at += 2;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (other, _) => decoded.push(*other),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_only_where_they_are_encoded() {
+        for (value, plain) in [("a%3Ab%3a", "a:b:"), ("100%", "100%"), ("%zz%2", "%zz%2"), ("%C3%A9+", "é ")]
+        {
+            assert_eq!(decoded(value), plain);
+        }
+    }
+
+    #[test]
+    fn a_key_acts_for_its_own_agent_and_everybodys_for_whom_it_names_in_the_gateway() {
+        let own = Caller::Agent("a".to_owned());
+        let (a, b, nobody) = (Some("a".to_owned()), Some("b".to_owned()), Some(String::new()));
+        assert_eq!(own.account(Api::Gateway, Some("b")), None);
+        assert_eq!([own.account(Api::Gateway, None), own.account(Api::Live, Some("b"))], [a.clone(), a]);
+        assert_eq!(Caller::Everybody.account(Api::Gateway, Some("b")), b);
+        assert_eq!(Caller::Everybody.account(Api::Gateway, None), nobody);
+        assert_eq!(Caller::Everybody.account(Api::Live, Some("b")).as_deref(), Some(LIVE_AGENT));
+        assert!(own.acts_for("a", Api::Live) && !own.acts_for("b", Api::Gateway));
+        assert!(!Caller::Nobody.acts_for("", Api::Gateway) && !Caller::Everybody.acts_for("a", Api::Live));
+    }
+}

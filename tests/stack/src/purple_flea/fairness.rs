@@ -1,0 +1,152 @@
+//! Provable fairness in the `live` dialect: the commitment to a seed, its revelation, and a bet checked by it
+//! (purple-flea.md, section 10).
+
+use super::{
+    Entry, State,
+    answer::{Answer, Said, iso, ok, refuse},
+    call::Call,
+    games::live_name,
+    house::{Seed, hex},
+    money::plain,
+};
+use serde_json::{Value, json};
+
+/// `GET /api/v1/fairness/seed-hash`: the commitment that counts for the next bet.
+pub(super) fn seed_hash(state: &mut State, call: &Call<'_>) -> Said {
+    let seed = state.house.active(&call.agent_id);
+    ok(json!({"server_seed_hash": seed.hash, "nonce": seed.bets, "active": true}))
+}
+
+/// `GET /api/v1/fairness/seeds`: all of them, the active one hidden.
+pub(super) fn seeds(state: &mut State, call: &Call<'_>) -> Said {
+    let shown = |seed: &Seed, server_seed: Value| json!({"server_seed_hash": seed.hash, "server_seed": server_seed, "bets": seed.bets, "active": server_seed.is_null()});
+    let active = shown(state.house.active(&call.agent_id), Value::Null);
+    let revealed = state.house.revealed(&call.agent_id).iter().rev();
+    let revealed = revealed.map(|seed| shown(seed, json!(seed.server_seed)));
+    let all: Vec<Value> = [active].into_iter().chain(revealed).collect();
+    ok(json!({ "seeds": all }))
+}
+
+/// `POST /api/v1/fairness/rotate`: reveals the seed; the next bet is another's.
+pub(super) fn rotate(state: &mut State, call: &Call<'_>) -> Said {
+    let revealed = state.house.rotate(&call.agent_id);
+    ok(json!({
+        "server_seed": revealed.server_seed, "server_seed_hash": revealed.hash, "bets": revealed.bets,
+        "new_server_seed_hash": state.house.active(&call.agent_id).hash,
+    }))
+}
+
+/// `POST /api/v1/fairness/verify {bet_id}`: computes an own bet again, once its seed is revealed.
+pub(super) fn verify(state: &mut State, call: &Call<'_>) -> Said {
+    let bet_id = call.text("bet_id").ok_or_else(|| refuse(400, "invalid_request", "bet_id is required"))?;
+    let Entry { bet, proof, .. } = own_bet(state, call, bet_id)?;
+    let seeds = state.house.revealed(&call.agent_id);
+    let Some(seed) = seeds.iter().find(|seed| seed.hash == proof.server_seed_hash) else {
+        return ok(json!({
+            "bet_id": bet.bet_id, "status": "seed_not_yet_revealed", "verified": false,
+            "server_seed_hash": proof.server_seed_hash, "message": "Rotate the seed to reveal it",
+        }));
+    };
+    let computed = hex(&seed.result(&proof.client_seed, proof.nonce));
+    let matches = computed == proof.result_hash;
+    let mut shown = proof.to_json();
+    shown["server_seed"] = json!(seed.server_seed);
+    shown["computed_result"] = json!(computed);
+    shown["hash_matches"] = json!(matches);
+    ok(json!({"bet_id": bet.bet_id, "status": "verified", "verified": matches, "proof": shown}))
+}
+
+/// `GET /api/v1/fairness/audit/:bet_id`: an own bet, what it won unrounded.
+pub(super) fn audit(state: &mut State, call: &Call<'_>) -> Said {
+    let Entry { bet, multiplier, exact_payout, proof, .. } = own_bet(state, call, call.id)?;
+    ok(json!({
+        "bet_id": bet.bet_id, "agent_id": bet.agent_id, "game": live_name(bet.game),
+        "amount_bet": plain(bet.wager), "won": bet.won, "payout_multiplier": plain(*multiplier),
+        "amount_won": plain(*exact_payout), "created_at": iso(bet.at), "fairness": proof.to_json(),
+    }))
+}
+
+/// A bet that left a row; only its owner is told of it.
+fn own_bet<'a>(state: &'a State, call: &Call<'_>, bet_id: &str) -> Result<&'a Entry, Answer> {
+    let entry = state.bet(bet_id).filter(|entry| entry.live && entry.bet.in_history);
+    let entry = entry.ok_or_else(|| refuse(404, "bet_not_found", "no such bet"))?;
+    if entry.bet.agent_id != call.agent_id {
+        return Err(refuse(403, "forbidden", "another agent's bet"));
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purple_flea::testing::{as_agent, funded, get, last, post};
+    use http::Method;
+    use sha2::{Digest, Sha256};
+
+    const CRASH: &str = "/api/v1/games/crash";
+    const VERIFY: &str = "/api/v1/fairness/verify";
+
+    #[test]
+    fn a_bet_is_verified_when_its_seed_is_revealed_and_not_before() {
+        let mut state = funded();
+        let (_, commitment) = get(&mut state, "/api/v1/fairness/seed-hash");
+        let (_, reply) = post(&mut state, CRASH, r#"{"amount":1,"cash_out_at":1.5,"client_seed":"mine"}"#);
+        assert_eq!(reply["proof"]["server_seed_hash"], commitment["server_seed_hash"]);
+        let question = json!({"bet_id": reply["bet_id"]}).to_string();
+        let (status, early) = post(&mut state, VERIFY, &question);
+        assert_eq!(
+            (status, &early["status"], early.get("proof")),
+            (200, &json!("seed_not_yet_revealed"), None)
+        );
+        let (_, rotated) = post(&mut state, "/api/v1/fairness/rotate", "");
+        let server_seed = rotated["server_seed"].as_str().unwrap();
+        assert_eq!(json!(hex(&Sha256::digest(server_seed))), commitment["server_seed_hash"]);
+        let (_, verified) = post(&mut state, VERIFY, &question);
+        assert_eq!(
+            (&verified["status"], &verified["proof"]["hash_matches"]),
+            (&json!("verified"), &json!(true))
+        );
+        assert_eq!(verified["proof"]["server_seed"], server_seed);
+        assert_eq!(verified["proof"]["computed_result"], reply["proof"]["result_hash"]);
+        let (_, next) = get(&mut state, "/api/v1/fairness/seed-hash");
+        assert_eq!(
+            (&next["server_seed_hash"], &next["nonce"]),
+            (&rotated["new_server_seed_hash"], &json!(0))
+        );
+        let (_, again) = post(&mut state, "/api/v1/fairness/rotate", "");
+        assert_eq!(again["server_seed"].as_str().map(str::len), Some(64));
+        let (_, seeds) = get(&mut state, "/api/v1/fairness/seeds");
+        let shown: Vec<_> =
+            seeds["seeds"].as_array().unwrap().iter().map(|seed| &seed["server_seed"]).collect();
+        assert_eq!(shown, [&Value::Null, &again["server_seed"], &json!(server_seed)]);
+    }
+
+    #[test]
+    fn an_audit_tells_the_owner_what_was_won_to_the_last_digit() {
+        let mut state = funded();
+        while state.ledger.last().is_none_or(|entry| !entry.bet.won) {
+            post(&mut state, CRASH, r#"{"amount":1.25,"cash_out_at":1.53}"#);
+        }
+        let bet = last(&mut state).bet.clone();
+        assert_eq!(bet.payout.to_string(), "1.91");
+        let path = format!("/api/v1/fairness/audit/{}", bet.bet_id);
+        let (_, audit) = get(&mut state, &path);
+        assert_eq!(audit["amount_won"].to_string(), "1.9125");
+        assert!(audit["fairness"]["client_seed"].as_str().is_some_and(|seed| seed.starts_with("auto_")));
+        let key = state.accounts.give_key("ag_other", "sk_live_");
+        let (status, reply) = as_agent(&mut state, &key, Method::GET, &path, "");
+        assert_eq!((status, &reply["error"]), (403, &json!("forbidden")));
+        let (status, reply) = get(&mut state, "/api/v1/fairness/audit/bet_1");
+        assert_eq!((status, &reply["error"]), (404, &json!("bet_not_found")));
+    }
+
+    #[test]
+    fn a_bet_without_a_row_is_no_bet_to_the_auditors() {
+        let mut state = funded();
+        state.forget = 1;
+        let (_, reply) = post(&mut state, CRASH, r#"{"amount":1,"cash_out_at":1.5}"#);
+        let (status, refused) = post(&mut state, VERIFY, &json!({"bet_id": reply["bet_id"]}).to_string());
+        assert_eq!((status, &refused["error"]), (404, &json!("bet_not_found")));
+        assert_eq!(post(&mut state, VERIFY, "{}").1["error"], "invalid_request");
+    }
+}

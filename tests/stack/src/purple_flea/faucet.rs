@@ -1,0 +1,285 @@
+//! The faucet: a dollar for a new agent, once (purple-flea.md, section 6), and the gateway's, once a day.
+
+use super::{
+    PurpleFlea, State,
+    accounts::Why,
+    answer::{Answer, Said, iso, ok, refuse, refuse_with},
+    call::{Api, Call},
+    money::plain,
+    routes::Kind,
+};
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+/// What it gives.
+const CREDIT: Decimal = Decimal::ONE;
+
+/// How long after a daily claim the next one is due.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Who had what, and who will.
+#[derive(Default)]
+pub(super) struct Faucet {
+    /// Who has had its first dollar.
+    claimed: HashMap<String, SystemTime>,
+    /// When an address last claimed one.
+    addresses: HashMap<String, SystemTime>,
+    /// When an agent last claimed its daily one.
+    daily: HashMap<String, SystemTime>,
+    /// How many claims there were, of both kinds.
+    count: u32,
+    /// Whether a `live` registration claims.
+    by_registration: bool,
+    delay: Duration,
+    /// Claims of registrations that are under way.
+    under_way: Vec<(SystemTime, String)>,
+}
+
+/// `POST /faucet/claim`, without a key in `live`. First the address, then the agent.
+pub(super) fn claim(state: &mut State, call: &Call<'_>) -> Said {
+    let name = if call.api == Api::Live { "agent_casino_id" } else { "agent_id" };
+    // In the gateway an agent's own key names it, too.
+    let named = call.text(name).or(Some(call.agent_id.as_str()).filter(|_| call.api == Api::Gateway));
+    let agent_id = named.filter(|agent_id| !agent_id.is_empty());
+    let agent_id = agent_id.ok_or_else(|| refuse(400, "invalid_request", &format!("{name} is required")))?;
+    let (now, every) = (state.now(), state.gate.faucet_every(call.api));
+    let address = state.gate.address(Kind::Faucet, call.request, Some(&call.body));
+    let last = state.faucet.addresses.get(&address);
+    if last.zip(every).is_some_and(|(last, every)| now < *last + every) {
+        state.gate.count_refused();
+        return Err(refuse(429, "ip_rate_limited", "One claim a day from an address"));
+    }
+    let claim_id = state.credit_once(agent_id)?;
+    state.faucet.addresses.insert(address, now);
+    let referrer = state.accounts.referrer(&call.body["referral_code"]);
+    ok(json!({
+        "credited": plain(CREDIT), "claim_id": claim_id, "agent_id": agent_id,
+        "message": "Play money, by a simulator", "casino_url": "/", "referral_tracked": referrer.is_some(),
+    }))
+}
+
+/// `GET /faucet/stats`.
+pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
+    let claims = state.faucet.claimed.len();
+    ok(json!({"total_claims": claims, "total_credited": plain(CREDIT * Decimal::from(claims))}))
+}
+
+/// `GET /api/status?agent_id=…`: whether the daily claim is due.
+pub(super) fn daily_status(state: &mut State, call: &Call<'_>) -> Said {
+    known(state, &call.agent_id)?;
+    let next = state.next_daily(&call.agent_id);
+    ok(json!({"agent_id": call.agent_id, "can_claim": next.is_none(), "next_eligible_at": next.map(iso)}))
+}
+
+/// `POST /api/claim {agent_id, wallet_address?}`: once in 24 hours. There is no chain, and so the hash is a name.
+pub(super) fn daily_claim(state: &mut State, call: &Call<'_>) -> Said {
+    known(state, &call.agent_id)?;
+    if let Some(next) = state.next_daily(&call.agent_id) {
+        let more = json!({ "next_eligible_at": iso(next) });
+        return Err(refuse_with(409, "already_claimed", "One claim in 24 hours", more));
+    }
+    let now = state.now();
+    state.faucet.daily.insert(call.agent_id.clone(), now);
+    let number = state.pour(&call.agent_id);
+    ok(json!({
+        "agent_id": call.agent_id, "amount_usdc": plain(CREDIT), "tx_hash": format!("0x{number:064x}"),
+        "wallet_address": call.text("wallet_address"), "next_eligible_at": iso(now + DAY),
+    }))
+}
+
+fn known(state: &State, agent_id: &str) -> Result<(), Answer> {
+    if agent_id.is_empty() {
+        return Err(refuse(400, "invalid_request", "agent_id is required"));
+    }
+    let account = state.accounts.get(agent_id);
+    account.map(|_| ()).ok_or_else(|| refuse(404, "agent_not_found", "no such agent"))
+}
+
+impl State {
+    /// The first dollar, and the claim's name.
+    fn credit_once(&mut self, agent_id: &str) -> Result<String, Answer> {
+        known(self, agent_id)?;
+        if self.faucet.claimed.contains_key(agent_id) {
+            return Err(refuse(409, "already_claimed", "The faucet gives once"));
+        }
+        if self.accounts.get(agent_id).is_some_and(|account| account.deposited > Decimal::ZERO) {
+            return Err(refuse(403, "has_deposits", "The faucet is for new agents"));
+        }
+        self.faucet.claimed.insert(agent_id.to_owned(), self.now());
+        let number = self.pour(agent_id);
+        Ok(format!("00000000-0000-4000-8000-{number:012x}"))
+    }
+
+    fn pour(&mut self, agent_id: &str) -> u32 {
+        self.faucet.count += 1;
+        let number = self.faucet.count;
+        let (reference, now) = (format!("faucet_{number}"), self.now());
+        self.accounts.book(agent_id, CREDIT, Why::Faucet, &reference, now);
+        number
+    }
+
+    /// When the daily claim will be due, unless it is.
+    fn next_daily(&self, agent_id: &str) -> Option<SystemTime> {
+        let next = *self.faucet.daily.get(agent_id)? + DAY;
+        (self.now() < next).then_some(next)
+    }
+
+    /// What a `live` registration does beside, from an address that is not the caller's.
+    pub(super) fn claim_in_the_background(&mut self, agent_id: &str) {
+        if self.faucet.by_registration {
+            let due = self.now() + self.faucet.delay;
+            self.faucet.under_way.push((due, agent_id.to_owned()));
+            self.finish_claims();
+        }
+    }
+
+    /// Credits what is due of the claims under way.
+    pub(super) fn finish_claims(&mut self) {
+        let now = self.now();
+        let due: Vec<_> = self.faucet.under_way.extract_if(.., |(due, _)| *due <= now).collect();
+        for (_, agent_id) in due {
+            // Who was quicker, or has paid in meanwhile, gets nothing by this one.
+            let _ = self.credit_once(&agent_id);
+        }
+    }
+}
+
+impl PurpleFlea {
+    /// Whether a registration in the `live` dialect claims the faucet for the new agent, as the real one does: an own claim
+    /// is then too late. Off unless it is asked for.
+    pub fn faucet_on_registration(&self, on: bool) {
+        self.shared.state().faucet.by_registration = on;
+    }
+
+    /// How long after a registration its claim is credited; at once unless it is asked for.
+    pub fn faucet_delay(&self, delay: Duration) {
+        self.shared.state().faucet.delay = delay;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purple_flea::{
+        LIVE_AGENT, Limits,
+        testing::{as_agent, funded, get, post, send},
+    };
+    use http::Method;
+
+    const CLAIM: &str = "/faucet/claim";
+    const REGISTER: &str = "/api/v1/auth/register";
+
+    fn claim(state: &mut State, agent_id: &str) -> (u16, Value) {
+        let body = json!({ "agent_casino_id": agent_id }).to_string();
+        as_agent(state, "", Method::POST, CLAIM, &body)
+    }
+
+    /// The status and the word of a refusal.
+    fn refusal((status, reply): (u16, Value)) -> (u16, String) {
+        (status, reply["error"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn a_new_agent_gets_a_dollar_once_in_either_dialect_and_needs_no_key_in_live() {
+        let mut state = funded();
+        for agent in ["new", "newer"] {
+            state.accounts.open(agent);
+        }
+        let (status, reply) = claim(&mut state, "new");
+        assert_eq!((status, &reply["credited"], &reply["agent_id"]), (200, &json!(1), &json!("new")));
+        assert_eq!(reply["claim_id"].as_str().map(str::len), Some(36));
+        let (status, reply) = post(&mut state, CLAIM, r#"{"agent_id":"newer"}"#);
+        assert_eq!((status, &reply["credited"]), (200, &json!(1)));
+        for again in [claim(&mut state, "newer"), post(&mut state, CLAIM, r#"{"agent_id":"new"}"#)] {
+            assert_eq!(refusal(again), (409, "already_claimed".to_owned()));
+        }
+        assert_eq!([state.accounts.balance("new"), state.accounts.balance("newer")], [CREDIT, CREDIT]);
+        let keyless = as_agent(&mut state, "", Method::POST, CLAIM, r#"{"agent_id":"newer"}"#);
+        assert_eq!(refusal(keyless), (401, "unauthorized".to_owned()));
+        assert_eq!(get(&mut state, "/faucet/stats").1["total_claims"], 2);
+    }
+
+    #[test]
+    fn nobody_else_gets_anything() {
+        let mut state = funded();
+        assert_eq!(refusal(claim(&mut state, "nobody")), (404, "agent_not_found".to_owned()));
+        assert_eq!(refusal(claim(&mut state, LIVE_AGENT)), (403, "has_deposits".to_owned()));
+        for body in ["", "{", "{}", r#"{"agent_casino_id":7}"#, r#"{"agent_id":""}"#] {
+            assert_eq!(refusal(post(&mut state, CLAIM, body)), (400, "invalid_request".to_owned()), "{body}");
+        }
+        assert_eq!(state.accounts.balance(LIVE_AGENT), 1_000.into());
+    }
+
+    #[test]
+    fn an_address_claims_once_a_day_and_is_looked_at_before_the_agent() {
+        let mut state = funded();
+        state.gate.set(Some(Limits { faucet_claims: 100, ..Limits::default() }));
+        for agent in ["a", "b"] {
+            state.accounts.open(agent);
+        }
+        let from = |state: &mut State, address: &'static str, agent: &str| {
+            let body = json!({ "agent_casino_id": agent }).to_string();
+            refusal(send(state, Method::POST, CLAIM, &body, &[("x-forwarded-for", address)]))
+        };
+        assert_eq!(from(&mut state, "10.0.0.1, 10.9.9.9", "a").0, 200);
+        for agent in ["a", "b", "nobody"] {
+            assert_eq!(from(&mut state, "10.0.0.1", agent), (429, "ip_rate_limited".to_owned()));
+        }
+        assert_eq!(state.gate.refused(), 3);
+        assert_eq!(from(&mut state, "10.0.0.2", "a"), (409, "already_claimed".to_owned()));
+        assert_eq!(from(&mut state, "10.0.0.2", "b").0, 200, "who gets nothing has not claimed");
+        state.accounts.open("c");
+        state.clock_ahead += DAY;
+        assert_eq!(from(&mut state, "10.0.0.1", "c").0, 200);
+    }
+
+    #[test]
+    fn a_registration_claims_by_itself_at_once_or_later_and_never_twice() {
+        let mut state = funded();
+        let register = |state: &mut State| {
+            post(state, REGISTER, "{}").1["agent_id"].as_str().unwrap_or_default().to_owned()
+        };
+        let poor = register(&mut state);
+        assert_eq!(state.accounts.balance(&poor), Decimal::ZERO);
+        state.faucet.by_registration = true;
+        let at_once = register(&mut state);
+        assert_eq!(state.accounts.balance(&at_once), CREDIT);
+        assert_eq!(refusal(claim(&mut state, &at_once)), (409, "already_claimed".to_owned()));
+        state.faucet.delay = Duration::from_secs(30);
+        let (later, quick) = (register(&mut state), register(&mut state));
+        assert_eq!(claim(&mut state, &quick).0, 200);
+        assert_eq!(state.accounts.balance(&later), Decimal::ZERO);
+        state.clock_ahead += Duration::from_secs(31);
+        state.settle();
+        assert_eq!([state.accounts.balance(&later), state.accounts.balance(&quick)], [CREDIT, CREDIT]);
+        assert!(state.faucet.under_way.is_empty());
+    }
+
+    #[test]
+    fn the_gateways_daily_claim_is_due_every_24_hours() {
+        let mut state = funded();
+        let status = |state: &mut State| get(state, "/api/status?agent_id=agent-001").1;
+        assert_eq!(status(&mut state)["can_claim"], true);
+        assert_eq!(status(&mut state)["next_eligible_at"], Value::Null);
+        let body = r#"{"agent_id":"agent-001","wallet_address":"0x1"}"#;
+        let (code, reply) = post(&mut state, "/api/claim", body);
+        assert_eq!((code, &reply["amount_usdc"], reply["tx_hash"].is_string()), (200, &json!(1), true));
+        let (code, early) = post(&mut state, "/api/claim", body);
+        assert_eq!((code, &early["error"]), (409, &json!("already_claimed")));
+        assert_eq!(early["next_eligible_at"], reply["next_eligible_at"]);
+        assert_eq!(status(&mut state)["can_claim"], false);
+        assert_eq!(status(&mut state)["next_eligible_at"], reply["next_eligible_at"]);
+        state.clock_ahead += DAY;
+        assert_eq!(post(&mut state, "/api/claim", body).0, 200);
+        assert_eq!(state.accounts.balance("agent-001"), 1_002.into());
+        for path in ["/api/claim", "/api/status"] {
+            let method = if path == "/api/claim" { Method::POST } else { Method::GET };
+            let nobody = send(&mut state, method, &format!("{path}?agent_id=nobody"), "", &[]);
+            assert_eq!(refusal(nobody), (404, "agent_not_found".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Money, and JSON's numbers digit by digit: what came as 0.30000000000000004 goes back as that.
+
+use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
+use serde_json::Value;
+
+/// A JSON number as a decimal; strings are refused, as the real casino and the real trading refuse them.
+pub(super) fn number(value: &Value) -> Option<Decimal> {
+    let Value::Number(number) = value else {
+        return None;
+    };
+    parsed(number.as_str())
+}
+
+/// A number, or a string that is one: the real escrow takes both.
+pub(super) fn number_or_text(value: &Value) -> Option<Decimal> {
+    number(value).or_else(|| parsed(value.as_str()?))
+}
+
+fn parsed(text: &str) -> Option<Decimal> {
+    Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
+}
+
+/// A decimal as a JSON number, digit by digit.
+pub(super) fn raw(value: Decimal) -> Value {
+    serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
+}
+
+/// A decimal as a JSON number without needless zeros, as the real one writes its floats.
+pub(super) fn plain(value: Decimal) -> Value {
+    raw(value.normalize())
+}
+
+/// To whole cents, half a cent up.
+pub(super) fn cents(value: Decimal) -> Decimal {
+    value.round_dp_with_strategy(2, MidpointAwayFromZero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_keep_their_digits_and_only_the_lenient_take_strings() {
+        let odd: Value = serde_json::from_str("0.30000000000000004").unwrap();
+        assert_eq!(number(&odd).map(plain), Some(odd));
+        assert_eq!(number(&serde_json::from_str("2e3").unwrap()), Some(Decimal::from(2_000)));
+        assert_eq!((number(&json!("5")), number(&Value::Null)), (None, None));
+        assert_eq!(number_or_text(&json!("5")), Some(Decimal::from(5)));
+        assert_eq!(number_or_text(&json!("soon")), None);
+        assert_eq!(cents(Decimal::new(125, 3)), Decimal::new(13, 2));
+    }
+}
