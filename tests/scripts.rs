@@ -36,7 +36,7 @@ async fn output(command: &mut Command) -> Result<Output> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
-    for name in ["build", "chaos", "dev", "invoke", "migrate", "test"] {
+    for name in ["build", "chaos", "dev", "invoke", "migrate", "test", "tour", "verify-fairness"] {
         let help = output(script(name).arg("--help")).await?;
         assert!(help.status.success() && text(&help.stdout).starts_with("Usage: scripts/"), "{name}");
         let unknown = output(script(name).arg("--no-such-option")).await?;
@@ -73,6 +73,22 @@ async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
         "{verdict}"
     );
     assert!(verdict["bets"].as_u64() > Some(150), "{verdict}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tour_walks_through_everything_in_both_dialects() -> Result<()> {
+    for api in ["gateway", "live"] {
+        let output = output(script("tour").args(["--api", api, "--json"])).await?;
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let steps: Vec<Value> =
+            text(&output.stdout).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let names: Vec<&str> = steps.iter().filter_map(|step| step["name"].as_str()).collect();
+        let life = "register register faucet bet faucet bet escrow release referral trade";
+        assert_eq!(names.join(" "), life, "{said}");
+        assert!(steps.iter().all(|step| step["seen"].is_object()), "{steps:?}");
+    }
     Ok(())
 }
 

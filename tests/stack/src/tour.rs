@@ -207,11 +207,9 @@ impl Tour<'_> {
     }
 
     async fn referral(&mut self, orchestrator: &str) -> Result<()> {
-        // The owner's connection may do what service_role may.
+        // The database's owner may do what service_role may, and so sees everybody's.
         let earned = format!(
-            "select jsonb_build_object('orchestrator_id', s.orchestrator_id, 'earned', sum(e.referral_earned))::text \
-             from public.escrow_requests e join public.agents s on s.id = e.sender_id \
-             where s.orchestrator_id = '{orchestrator}' and e.referral_earned > 0 group by s.orchestrator_id"
+            "select to_jsonb(r)::text from public.referral_earnings r where orchestrator_id = '{orchestrator}' and earned > 0"
         );
         let seen = self.seen(&earned).await?;
         let says = format!("{orchestrator} has earned {} by those whom it brought in", text(&seen["earned"]));
