@@ -164,7 +164,8 @@ begin
   else
     update purple_flea.rate_slots s set held_until = clock_timestamp() + s.within where s.reference = new.reference;
   end if;
-  if new.state = 'pending' and new.reason = 'rate_limited' then
+  -- (The faucet's one a day from an address keeps one agent waiting. Another's claim may have been made with its registration.)
+  if new.state = 'pending' and new.reason = 'rate_limited' and new.result ->> 'purple_flea_code' is distinct from 'ip_rate_limited' then
     insert into purple_flea.rate_stops as stop (call, account, until)
     select purple_flea.call_of(new.kind, new.policy ->> 'game'),
            case new.result ->> 'purple_flea_code' when 'rate_limit_exceeded' then a.api_key else '*' end,

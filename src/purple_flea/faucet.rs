@@ -2,7 +2,7 @@
 
 use super::{
     Account, AccountKey, Api, Call, PurpleFlea,
-    reply::{Doubt, Failure, Field},
+    reply::{Doubt, Failure, Field, ONE_A_DAY},
 };
 use crate::{money::Amount, outside::Outside};
 use serde::Serialize;
@@ -52,7 +52,7 @@ impl PurpleFlea {
             Err(refusal) if self.api == Api::Live && !matches!(account.key, AccountKey::Own(_)) => {
                 Err(refusal)
             }
-            Err(refusal) if refusal.says("already_claimed") || refusal.says("ip_rate_limited") => {
+            Err(refusal) if refusal.says("already_claimed") || refusal.says(ONE_A_DAY) => {
                 let balance = self.balance(account, outside).await?;
                 if balance == Amount::ZERO && !refusal.says("already_claimed") {
                     return Err(refusal);

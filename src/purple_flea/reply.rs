@@ -15,6 +15,9 @@ const RATE_LIMITED_S: u64 = 60;
 /// The longest wait that we pass on from Purple Flea: an hour. What is more is a mistake, or may as well be asked again.
 const RETRY_AFTER_MAX_S: u64 = 3_600;
 
+/// The faucet's word for an address that has claimed today.
+pub(super) const ONE_A_DAY: &str = "ip_rate_limited";
+
 /// Longest code, bet id or other word of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 
@@ -131,7 +134,13 @@ pub(super) fn judge(
             max_bet: body.as_ref().and_then(|b| b.get("max_bet")).and_then(amount),
             escrow_status: None,
         })),
-        429 => Err(Failure::RateLimited { retry_after_s: retry_after_s(answer, body.as_ref(), now), code }),
+        429 => {
+            // The faucet's limit of one a day says no time either.
+            let unsaid_s =
+                if code.as_deref() == Some(ONE_A_DAY) { RETRY_AFTER_MAX_S } else { RATE_LIMITED_S };
+            let retry_after_s = retry_after_s(answer, body.as_ref(), now).unwrap_or(unsaid_s);
+            Err(Failure::RateLimited { retry_after_s, code })
+        }
         // A 5xx can have moved money. What is not listed proves nothing.
         _ => Err(Failure::Unknown(Doubt::Status(status))),
     }
@@ -189,7 +198,7 @@ pub(super) fn word(text: &str) -> Option<String> {
 
 /// How long to wait, in the first of the ways in which Purple Flea says so: the header, `retry_after_seconds`,
 /// `reset_at`.
-fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> u64 {
+fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> Option<u64> {
     let header =
         answer.head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     // 0.5 is a second.
@@ -207,7 +216,7 @@ fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> u64 
         // A second more than it says: it says tenths, and we wait whole ones.
         Some(at.duration_since(now).map_or(0, |wait| wait.as_secs()).saturating_add(1))
     };
-    header.or_else(seconds).or_else(reset).map_or(RATE_LIMITED_S, |s: u64| s.clamp(1, RETRY_AFTER_MAX_S))
+    header.or_else(seconds).or_else(reset).map(|s: u64| s.clamp(1, RETRY_AFTER_MAX_S))
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ impl Accounts {
         let account = self.open(agent_id);
         account.balance += amount;
         match why {
-            Why::Deposit => account.deposited += amount,
+            Why::Deposit => account.deposited += amount.max(Decimal::ZERO),
             Why::Stake => account.wagered -= amount,
             Why::Win => account.won += amount,
             _ => {}
@@ -256,7 +256,8 @@ pub(super) fn gateway_balance(state: &mut State, call: &Call<'_>) -> Said {
 }
 
 impl PurpleFlea {
-    /// Pays into an agent's account, which is opened if there is none. To the faucet that is a deposit, unless it is nothing.
+    /// Pays into an agent's account, which is opened if there is none, or takes from it what is below 0. To the faucet what is
+    /// paid in is a deposit; nothing only opens the account.
     pub fn fund(&self, agent_id: &str, amount: Decimal) {
         let mut state = self.shared.state();
         let now = state.now();

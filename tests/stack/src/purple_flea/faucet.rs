@@ -9,7 +9,7 @@ use super::{
     routes::Kind,
 };
 use rust_decimal::Decimal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::HashMap,
     time::{Duration, SystemTime},
@@ -169,6 +169,7 @@ mod tests {
         testing::{as_agent, funded, get, post, send},
     };
     use http::Method;
+    use serde_json::Value;
 
     const CLAIM: &str = "/faucet/claim";
     const REGISTER: &str = "/api/v1/auth/register";

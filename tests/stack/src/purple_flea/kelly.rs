@@ -117,6 +117,7 @@ pub(super) fn limits(state: &mut State, call: &Call<'_>) -> Said {
 mod tests {
     use super::*;
     use crate::purple_flea::{
+        LIVE_AGENT,
         accounts::Why,
         testing::{as_agent, funded, post},
     };
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(post(&mut state, COIN_FLIP, all).0, 200);
         let (_, reply) = post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":1}"#);
         assert_eq!(reply["kelly"]["risk_factor"].to_string(), "1");
-        state.accounts.open(super::super::LIVE_AGENT).risk_factor = Some(NEW_AGENTS);
+        state.accounts.open(LIVE_AGENT).risk_factor = Some(NEW_AGENTS);
         assert_eq!(post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":400}"#).0, 400);
     }
 

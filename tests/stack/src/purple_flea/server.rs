@@ -66,7 +66,7 @@ async fn serve(
         headers: head.headers,
         body: String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned(),
     };
-    let kind = Route::of(&head.method, &request).map_or(Kind::Other, |(route, _)| route.kind);
+    let kind = kind(&head.method, &request);
     let (planned, answer, delay) = {
         let mut state = shared.state();
         if state.requests.len() >= REQUESTS_LIMIT {
@@ -138,6 +138,10 @@ async fn serve(
     }
 }
 
+fn kind(method: &http::Method, request: &Request) -> Kind {
+    Route::of(method, request).map_or(Kind::Other, |(route, _)| route.kind)
+}
+
 fn next_fault(state: &mut State, kind: Kind) -> Option<Planned> {
     if let Some(fault) = state.next.pop_front().or_else(|| state.always.clone()) {
         return Some(Planned { fault, hidden: false });
@@ -167,7 +171,7 @@ mod tests {
     use super::*;
     use crate::{
         http1,
-        purple_flea::{Chaos, KEY, LIVE_AGENT, PurpleFlea, testing::in_time},
+        purple_flea::{Chaos, KEY, LIVE_AGENT, Limits, PurpleFlea, testing::in_time},
     };
     use std::time::Instant;
     use tokio::io::AsyncWriteExt;
@@ -245,6 +249,91 @@ mod tests {
         let reply =
             in_time(async { Ok(sender.send_request(http1::in_origin_form(request)?).await?) }).await?;
         assert_eq!(reply.status(), 401);
+        Ok(())
+    }
+
+    /// Asks with the key for something; its status, or `None` where no answer came.
+    async fn ask(purple_flea: &PurpleFlea, method: &str, path: &str, body: &str) -> Option<u16> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", purple_flea.url))
+            .header("authorization", format!("Bearer {KEY}"))
+            .body(body.into());
+        let reply = in_time(async { http1::send(request?).await }).await;
+        reply.ok().map(|reply| reply.status().as_u16())
+    }
+
+    const ESCROW: &str = r#"{"amount_usd":10,"description":"A logo","counterparty_agent_id":"agent-001"}"#;
+    const TRADE: &str = r#"{"market":"BTC","size":10}"#;
+    const CLAIM: &str = r#"{"agent_id":"agent-002"}"#;
+
+    #[tokio::test]
+    async fn a_fault_after_the_thing_was_done_has_done_it_in_every_service() -> Result<()> {
+        let purple_flea = rich().await?;
+        purple_flea.fund("agent-001", 0.into());
+        purple_flea.register("agent-002");
+        for (after_the_bet, done) in [(false, 0), (true, 1)] {
+            let calls = [("/escrow/create", ESCROW), ("/trade", TRADE), ("/faucet/claim", CLAIM)];
+            for (path, body) in calls {
+                purple_flea.misbehave_once(Fault { after_the_bet, how: How::Reset });
+                assert_eq!(ask(&purple_flea, "POST", path, body).await, None);
+            }
+            assert_eq!((purple_flea.escrows().len(), purple_flea.positions().len()), (done, done));
+            assert_eq!(purple_flea.balance("agent-002"), done.into());
+        }
+        assert_eq!(purple_flea.balance(LIVE_AGENT), 999_990.into());
+        Ok(())
+    }
+
+    #[test]
+    fn chance_meets_what_moves_money_and_the_history_and_nothing_else() {
+        let mut state = State::default();
+        let chaos = Chaos { seed: 1, per_mille: 1_000 };
+        state.chaos = Some(crate::purple_flea::chaos::Dice::new(chaos));
+        for (method, path, met) in [
+            ("POST", "/api/v1/games/crash", true),
+            ("POST", "/casino/coin-flip", true),
+            ("POST", "/escrow/create", true),
+            ("POST", "/escrow/esc_1/cancel", true),
+            ("POST", "/escrow/dispute/esc_1", true),
+            ("POST", "/faucet/claim", true),
+            ("POST", "/api/claim", true),
+            ("POST", "/trade", true),
+            ("POST", "/v1/trade/open", true),
+            ("GET", "/api/v1/bets/export.csv", true),
+            ("POST", "/api/v1/auth/register", false),
+            ("POST", "/api/v1/fairness/rotate", false),
+            ("GET", "/api/v1/auth/balance", false),
+            ("GET", "/escrow/esc_1", false),
+            ("GET", "/nowhere", false),
+        ] {
+            let request = Request { path: path.to_owned(), ..Request::default() };
+            let kind = kind(&method.parse().unwrap(), &request);
+            assert_eq!(next_fault(&mut state, kind).is_some(), met, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn time_can_be_passed_and_accounts_be_looked_at() -> Result<()> {
+        let purple_flea = rich().await?;
+        let key = purple_flea.register("agent-001");
+        assert_eq!(
+            (purple_flea.register("agent-001"), purple_flea.owner_of(&key)),
+            (key, Some("agent-001".to_owned()))
+        );
+        assert_eq!(purple_flea.owner_of(KEY).as_deref(), Some(LIVE_AGENT));
+        assert_eq!(ask(&purple_flea, "POST", "/escrow/create", ESCROW).await, Some(201));
+        purple_flea.advance(Duration::from_secs(24 * 3_600));
+        assert_eq!(purple_flea.escrows()[0].status, "refunded");
+        assert_eq!(purple_flea.balances()[LIVE_AGENT].normalize().to_string(), "999999.9");
+        let names: Vec<_> = purple_flea.accounts().into_iter().map(|account| account.agent_id).collect();
+        assert_eq!(names, [LIVE_AGENT, "agent-001"]);
+        assert!(purple_flea.account("nobody").is_none());
+        purple_flea.limit(Some(Limits { registrations: 1, ..Limits::default() }));
+        let register = "/api/v1/auth/register";
+        assert_eq!(ask(&purple_flea, "POST", register, "").await, Some(201));
+        assert_eq!(ask(&purple_flea, "POST", register, "").await, Some(429));
+        assert_eq!(purple_flea.refused_for_rate(), 1);
         Ok(())
     }
 }
