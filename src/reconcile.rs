@@ -7,7 +7,7 @@
 
 use crate::{
     config::Settings,
-    ending::Done,
+    ending::done::Done,
     ledger::{
         Ledger,
         job::{Lookup, Settlement, State},

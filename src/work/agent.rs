@@ -3,7 +3,10 @@
 
 use super::{Kind, Means, out_of_time};
 use crate::{
-    ending::{Asked, Done, Ending},
+    ending::{
+        Ending,
+        done::{Asked, Done},
+    },
     outside::Outside,
     purple_flea::{Api, accounts::Registered},
     skip::Skip,

@@ -2,7 +2,10 @@
 
 use super::{Means, out_of_time};
 use crate::{
-    ending::{Asked, Done, Ending, Wait},
+    ending::{
+        Ending, Wait,
+        done::{Asked, Done},
+    },
     money::Amount,
     outside::Outside,
     policy::{Decision, Policy, Spent},

@@ -2,7 +2,10 @@
 
 use super::{Means, order::is_whole_cents, out_of_time};
 use crate::{
-    ending::{Asked, Done, Ending, Wait},
+    ending::{
+        Ending, Wait,
+        done::{Asked, Done},
+    },
     money::Amount,
     outside::Outside,
     purple_flea::{
