@@ -76,23 +76,25 @@ pub async fn run(
     let (row, choice) = match event::read(body)? {
         Event::Inserted { row, choice } => (row, choice),
         Event::NewAgent { agent_id } => {
-            let named = webhook_id.unwrap_or_else(|| format!("faucet-{agent_id}"));
+            let named = webhook_id.clone().unwrap_or_else(|| format!("faucet-{agent_id}"));
             let errand = Errand { agent_id: agent_id.clone(), kind: Kind::Faucet, referral_code: None };
             // The ledger knows best what a new agent needs.
             let todo = Todo { agent_id, named, by_name: false, work: Work::Agent(errand) };
-            return todo.run(settings, headers, outside, line).await;
+            return todo.run(webhook_id, settings, headers, outside, line).await;
         }
         Event::NewEscrow { id, row } => {
             let (agent_id, named) = (row.sender_id.clone(), format!("escrow-{id}"));
             let work = Work::Escrow(Step::create(row, None, None));
-            return Todo { agent_id, named, by_name: true, work }.run(settings, headers, outside, line).await;
+            return Todo { agent_id, named, by_name: true, work }
+                .run(webhook_id, settings, headers, outside, line)
+                .await;
         }
         Event::EndEscrow { id, sender_id, end, pf_escrow_id } => {
             let named = format!("escrow-{id}-{}", end.verb());
             let what = What::End { end, pf_escrow_id, pending: false };
             let work = Work::Escrow(Step { agent_id: sender_id.clone(), what });
             let todo = Todo { agent_id: sender_id, named, by_name: true, work };
-            return todo.run(settings, headers, outside, line).await;
+            return todo.run(webhook_id, settings, headers, outside, line).await;
         }
         Event::Ring { reference } => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
@@ -138,12 +140,16 @@ struct Todo {
 impl Todo {
     async fn run(
         self,
+        webhook_id: Option<String>,
         settings: &Settings,
         headers: &HeaderMap,
         outside: &impl Outside,
         line: &mut Line,
     ) -> Result<Reply, Problem> {
         line.agent = Some(self.agent_id.clone());
+        if self.by_name && webhook_id.is_some_and(|id| id != self.named) {
+            return Err(Refusal::ReferenceMismatch.into());
+        }
         let reference = Reference::parse(&self.named);
         if let Some(ledger) = &settings.ledger {
             let reference = reference.filter(|_| self.by_name);

@@ -140,3 +140,38 @@ async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
     assert!(door.purple_flea.requests().is_empty());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_ledger_a_webhook_of_each_table_is_done_there_and_then() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    door.purple_flea.fund("agent-002", 0.into());
+    let webhook = async |id: &str, kind: &str, table: &str, record: serde_json::Value| {
+        let body =
+            json!({"type": kind, "table": table, "schema": "public", "record": record, "old_record": null});
+        let (url, body) = (door.url("/execute-trade"), body.to_string());
+        reply(webhook::signed(&url, id, body.as_bytes())?.body(body.into())?).await
+    };
+    let claimed = webhook("new-1", "INSERT", "agents", json!({"id": "agent-002", "api_key": ""})).await?;
+    assert_eq!((&claimed.body["status"], &claimed.body["credited"]), (&json!("executed"), &json!(1)));
+    let again = webhook("new-2", "INSERT", "agents", json!({"id": "agent-002", "api_key": ""})).await?;
+    assert_eq!((&again.body["reason"], &again.body["balance"]), (&json!("already_claimed"), &json!(1)));
+    let row = json!({"id": 7, "sender_id": "agent-001", "receiver_id": "agent-002", "amount": 2.50, "status": "pending"});
+    let otherwise = webhook("escrow-8", "INSERT", "escrow_requests", row.clone()).await?;
+    assert_problem(&otherwise, 401, "unauthorized", "no");
+    let made = webhook("escrow-7", "INSERT", "escrow_requests", row.clone()).await?;
+    assert_eq!(
+        (&made.body["reference"], &made.body["escrow_status"]),
+        (&json!("escrow-7"), &json!("funded"))
+    );
+    let mut asked = row;
+    asked["requested_status"] = json!("released");
+    asked["pf_escrow_id"] = made.body["pf_escrow_id"].clone();
+    let released = webhook("escrow-7-release", "UPDATE", "escrow_requests", asked.clone()).await?;
+    assert_eq!(released.body["escrow_status"], "released");
+    assert_eq!(door.purple_flea.balance("agent-002").normalize().to_string(), "3.475");
+    asked["requested_status"] = json!("cancelled");
+    let late = webhook("escrow-7-cancel", "UPDATE", "escrow_requests", asked).await?;
+    assert_problem(&late, 422, "rejected", "no");
+    assert_eq!(late.body["escrow_status"], "released");
+    Ok(())
+}
