@@ -109,6 +109,8 @@ begin
     select * from (values
       ('agents',          'agents_id_check',                     $c$check (octet_length(id) between 1 and 128 and id !~ '[[:cntrl:]]')$c$),
       ('agents',          'agents_balance_check',                $c$check (balance >= 0 and balance <> 'NaN')$c$),
+      -- What is ours is no agent's: its key goes out with every call.
+      ('agents',          'agents_api_key_check',                $c$check (api_key not in ('purple_flea_function_url', 'purple_flea_webhook_secret'))$c$),
       ('agents',          'agents_status_check',                 $c$check (status in ('idle', 'trading', 'offline'))$c$),
       ('wallet_changes',  'wallet_changes_change_type_check',    $c$check (change_type in ('deposit', 'withdrawal', 'payout'))$c$),
       ('wallet_changes',  'wallet_changes_change_amount_check',  $c$check (change_amount <> 'NaN' and (change_amount >= 0 or change_type <> 'deposit'))$c$),

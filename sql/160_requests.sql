@@ -13,7 +13,10 @@ declare
   found  purple_flea.jobs;
   asked  text;
 begin
-  if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$' or request_job.reference ~ '^(wallet-change|escrow)-' then
+  -- Room for the bet key's random digits; and no name that a row's own job could have.
+  if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$'
+    or (kind in ('trade', 'order', 'balance', 'daily_claim', 'registration')
+        and request_job.reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:]') then
     return jsonb_build_object('refused', 'invalid_reference');
   elsif kind not in ('escrow_release', 'escrow_cancel') and not exists (select from public.agents a where a.id = agent) then
     return jsonb_build_object('refused', 'unknown_agent');

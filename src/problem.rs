@@ -214,7 +214,9 @@ impl Problem {
                 return format!("{}. Set this and send the same event again.", errors.join("; "));
             }
             Self::MissingReference => "The row has no `id`, so a `webhook-id` header must name the event.",
-            Self::InvalidReference => "`webhook-id` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -",
+            Self::InvalidReference => {
+                "`webhook-id` must be 1 to 64 characters of A-Z a-z 0-9 . _ : - (by hand with a ledger at most 47, and not the name of a row's own job)."
+            }
             Self::IncompleteBody => "Send the whole body within 10 seconds.",
             Self::Unauthorized(_) => {
                 "Sign the request with Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature), or show the bearer token where one is configured."

@@ -144,9 +144,14 @@ select purple_flea.make_timely_jobs();
 select is((select count(*) from purple_flea.jobs where kind = 'daily_claim'), 1::bigint, 'once a day');
 delete from purple_flea.trade_policies where agent_id = 'other';
 
+-- An agent's key is nothing of ours.
+select throws_ok(format('insert into public.agents (id, api_key) values (''thief'', %L)', n), '23514', null, n || ' is no agent''s key')
+from unnest(array['purple_flea_function_url', 'purple_flea_webhook_secret']) as n;
+
 -- Orders by hand.
 select is(public.request_job('trade', 'order-1', '{"agent_id": "nobody", "size": 10}') ->> 'refused', 'unknown_agent', 'nobody orders nothing');
 select is(public.request_job('trade', 'wallet-change-1', '{"agent_id": "plain", "size": 10}') ->> 'refused', 'invalid_reference', 'no order is called like a deposit');
+select is(public.request_job('trade', 'faucet-modest', '{"agent_id": "plain", "size": 10}') ->> 'refused', 'invalid_reference', 'or like an agent''s claim');
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 10}') ->> 'reference', 'order-1', 'an order is a job');
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 10}') ->> 'reference', 'order-1', 'the same one asked again');
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 11}') ->> 'refused', 'reference_taken', 'another under its name is refused');
