@@ -77,20 +77,26 @@ $$;
 comment on function purple_flea.agent_key(text, text) is 'The key that an agent''s own calls are made with, or null while there is none.';
 revoke all on function purple_flea.agent_key(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- Keeps a key that a registration brought, under the name that the agent's row gives. It goes nowhere else.
-create or replace function purple_flea.keep_key(agent text, key text) returns void
+-- Keeps a key that a registration brought, under the name that the agent's row gives, and nowhere else. One that is there
+-- already stays: its account would be out of reach. Then the new one is kept beside it, and false is given.
+create or replace function purple_flea.keep_key(agent text, key text) returns boolean
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  named text := (select coalesce(nullif(a.api_key, ''), 'purple_flea_agent_' || a.id) from public.agents a where a.id = agent);
+  named text := (select coalesce(nullif(a.api_key, ''), 'purple_flea_agent_' || a.id) from public.agents a where a.id = agent for no key update);
 begin
+  if purple_flea.secret(named) is not null then
+    perform purple_flea.set_secret(named || '.unused', key);
+    return false;
+  end if;
   -- First the key, then the row that names it: a row whose key is not there asks for a registration.
   perform purple_flea.set_secret(named, key);
   update public.agents a set api_key = named where a.id = agent and a.api_key <> named;
+  return true;
 end;
 $$;
-comment on function purple_flea.keep_key(text, text) is 'Keeps an agent''s own key as the secret that its row names.';
+comment on function purple_flea.keep_key(text, text) is 'Keeps an agent''s own key as the secret that its row names, unless there is one.';
 revoke all on function purple_flea.keep_key(text, text) from public, anon, authenticated, service_role, purple_flea_worker;

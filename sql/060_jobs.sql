@@ -131,9 +131,10 @@ create index if not exists jobs_lookup_idx    on purple_flea.jobs (lookup_at)   
 create index if not exists jobs_agent_id_idx  on purple_flea.jobs (agent_id, bet_day);
 -- The last word on "one at a time" for agents with a daily limit.
 -- Each of these once, whatever asks for it how often.
-create unique index if not exists jobs_escrow_idx       on purple_flea.jobs (escrow_id, kind) where escrow_id is not null;
-create unique index if not exists jobs_registration_idx on purple_flea.jobs (agent_id) where kind = 'registration' and state not in ('skipped', 'rejected', 'dead');
-create unique index if not exists jobs_faucet_idx       on purple_flea.jobs (agent_id) where kind = 'faucet';
+create unique index if not exists jobs_escrow_idx       on purple_flea.jobs (escrow_id, kind) where escrow_id is not null and state not in ('skipped', 'rejected', 'dead');
+create index if not exists jobs_escrow_id_idx           on purple_flea.jobs (escrow_id) where escrow_id is not null;
+create unique index if not exists jobs_registration_idx on purple_flea.jobs (agent_id) where kind = 'registration' and state in ('pending', 'claimed');
+create unique index if not exists jobs_faucet_idx       on purple_flea.jobs (agent_id) where kind = 'faucet' and state not in ('skipped', 'rejected', 'dead');
 create unique index if not exists jobs_balance_idx      on purple_flea.jobs (agent_id) where kind = 'balance' and state in ('pending', 'claimed');
 create unique index if not exists jobs_daily_claim_idx   on purple_flea.jobs (agent_id) where kind = 'daily_claim' and state in ('pending', 'claimed');
 create unique index if not exists jobs_one_at_a_time_idx on purple_flea.jobs (agent_id) where state = 'claimed' and limited;

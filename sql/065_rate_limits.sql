@@ -32,12 +32,14 @@ on conflict do nothing;
 -- A slot for each call that counts against a limit.
 create table if not exists purple_flea.rate_slots (
   reference  text        not null references purple_flea.jobs on delete restrict,
+  token      uuid        not null,
   call       text        not null,
   account    text        not null,
   held_until timestamptz not null,
   within     interval    not null
 );
 comment on table  purple_flea.rate_slots            is 'Calls that count against a limit, each until its slot is free again.';
+comment on column purple_flea.rate_slots.token      is 'Whose call: the claim''s.';
 comment on column purple_flea.rate_slots.account    is 'The name of the key that it is made with; empty for everybody''s.';
 comment on column purple_flea.rate_slots.held_until is 'When another call may take its place.';
 comment on column purple_flea.rate_slots.within     is 'How long after its end it still counts.';
@@ -112,7 +114,7 @@ revoke all on function purple_flea.is_stopped(text, text, text, jsonb) from publ
 
 -- Takes a slot for each job that needs one, in their order; gives those that may be claimed. Its caller holds the lock
 -- that keeps two claims from counting the same slots.
-create or replace function purple_flea.take_slots(picked text[], of_api text, exhausted jsonb, lease_until timestamptz) returns text[]
+create or replace function purple_flea.take_slots(picked text[], of_api text, exhausted jsonb, claim uuid, lease_until timestamptz) returns text[]
   language plpgsql
   volatile
   security invoker
@@ -140,16 +142,16 @@ begin
       )
     );
     if job.within is not null then
-      insert into purple_flea.rate_slots (reference, call, account, held_until, within)
-      values (job.reference, job.call, job.account, take_slots.lease_until + job.within, job.within);
+      insert into purple_flea.rate_slots (reference, token, call, account, held_until, within)
+      values (job.reference, take_slots.claim, job.call, job.account, take_slots.lease_until + job.within, job.within);
     end if;
     kept := kept || job.reference;
   end loop;
   return kept;
 end;
 $$;
-comment on function purple_flea.take_slots(text[], text, jsonb, timestamptz) is 'Which of these jobs Purple Flea''s limits leave room for; their slots are taken.';
-revoke all on function purple_flea.take_slots(text[], text, jsonb, timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.take_slots(text[], text, jsonb, uuid, timestamptz) is 'Which of these jobs Purple Flea''s limits leave room for; their slots are taken.';
+revoke all on function purple_flea.take_slots(text[], text, jsonb, uuid, timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- A call that is over holds its slot for the limit's time from now on; one that was never made gives it back.
 create or replace function purple_flea.end_call() returns trigger
@@ -159,18 +161,24 @@ create or replace function purple_flea.end_call() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if new.state = 'skipped' or (new.state = 'pending' and new.reason in ('out_of_time', 'paused', 'daily_limit_open', 'not_reached')) then
-    delete from purple_flea.rate_slots s where s.reference = new.reference;
+  if new.state = 'skipped' or (new.state = 'pending' and new.reason in (
+    'out_of_time', 'paused', 'daily_limit_open', 'not_reached', 'agent_without_key', 'balance_not_known', 'unreadable_job')) then
+    delete from purple_flea.rate_slots s where s.reference = new.reference and s.token = new.token;
   else
-    update purple_flea.rate_slots s set held_until = clock_timestamp() + s.within where s.reference = new.reference;
+    update purple_flea.rate_slots s set held_until = clock_timestamp() + s.within
+    where s.reference = new.reference and s.token = new.token;
   end if;
   -- (The faucet's one a day from an address keeps one agent waiting. Another's claim may have been made with its registration.)
   if new.state = 'pending' and new.reason = 'rate_limited' and new.result ->> 'purple_flea_code' is distinct from 'ip_rate_limited' then
+    delete from purple_flea.rate_stops s where s.until < clock_timestamp();
     insert into purple_flea.rate_stops as stop (call, account, until)
-    select purple_flea.call_of(new.kind, new.policy ->> 'game'),
+    select stopped.call,
            case new.result ->> 'purple_flea_code' when 'rate_limit_exceeded' then a.api_key else '*' end,
            clock_timestamp() + make_interval(secs => coalesce((new.result ->> 'retry_after_s')::double precision, 60))
-    from public.agents a where a.id = new.agent_id
+    from public.agents a, unnest(case new.result ->> 'purple_flea_code'
+      -- An account's limit is for all games together.
+      when 'rate_limit_exceeded' then array['crash', 'coin-flip'] else array[purple_flea.call_of(new.kind, new.policy ->> 'game')] end) as stopped (call)
+    where a.id = new.agent_id
     on conflict (call, account) do update set until = greatest(stop.until, excluded.until);
   end if;
   return null;

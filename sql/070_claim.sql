@@ -83,6 +83,7 @@ begin
         from purple_flea.jobs j
         join purple_flea.effective_policies p on p.agent_id = j.agent_id and p.limited and not p.paused
         where j.state = 'pending' and j.due_at <= statement_timestamp()
+          and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
         order by j.due_at limit look_at
       ) as due
       order by due.agent_id, due.asked desc, due.due_at
@@ -94,6 +95,7 @@ begin
       select j.reference, j.due_at, j.reference = any (wanted) as asked
       from purple_flea.jobs j
       where j.agent_id = p.agent_id and j.state = 'pending' and j.due_at <= statement_timestamp()
+        and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, (select a.api_key from public.agents a where a.id = p.agent_id), exhausted))
       order by j.due_at limit 1
     ) as first
     where p.limited and not p.paused;
@@ -197,7 +199,9 @@ begin
   select * into rules from purple_flea.effective_policies p where p.agent_id = job.agent_id;
   stopped := job.state = 'pending' and purple_flea.is_stopped(job.kind, rules.game, rules.account, exhausted);
   wait_s := least(86400, greatest(1, ceil(extract(epoch from
-    case job.state when 'claimed' then job.lease_until else job.due_at end - clock_timestamp()))));
+    -- (What is held waits for something else than a time.)
+    case when job.state = 'claimed' then job.lease_until when isfinite(job.due_at) then job.due_at else clock_timestamp() + interval '1 minute' end
+    - clock_timestamp()))));
   if stopped then
     wait_s := greatest(wait_s, ceil(extract(epoch from (
       select max(e.value::timestamptz) from jsonb_each_text(exhausted) e
@@ -256,7 +260,7 @@ begin
   -- Asked again with the same claim because the answer got lost: what it holds, and no more, even while the first one
   -- is still at it, or when all that it held is settled.
   perform pg_advisory_xact_lock(hashtextextended('purple_flea:' || claim_token, 1));
-  limits := exists (select from purple_flea.rate_limits l where l.api = claim_jobs.api) or exists (select from purple_flea.rate_stops);
+  limits := exists (select from purple_flea.rate_limits l where l.api = claim_jobs.api) or exists (select from purple_flea.rate_stops r where r.until > clock_timestamp());
   if limits then
     -- Two claims must not count the same free slot.
     perform pg_advisory_xact_lock(hashtextextended('purple_flea:rate_slots', 2));
@@ -269,7 +273,7 @@ begin
     claim_time := clock_timestamp();
     lease_end  := claim_time + (purple_flea.timing()).lease;
     if limits then
-      picked := purple_flea.take_slots(picked, claim_jobs.api, exhausted, lease_end);
+      picked := purple_flea.take_slots(picked, claim_jobs.api, exhausted, claim_token, lease_end);
     end if;
     update purple_flea.jobs j
     set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
@@ -286,7 +290,7 @@ begin
         end,
         bet_day = case when j.kind in ('deposit', 'trade', 'order') then (claim_time at time zone 'UTC')::date end,
         limited = p.limited and j.kind in ('deposit', 'trade', 'order'),
-        holds_slot = limits and exists (select from purple_flea.rate_slots s where s.reference = j.reference),
+        holds_slot = limits and exists (select from purple_flea.rate_slots s where s.reference = j.reference and s.token = claim_token),
         wager = null, payout = null, result = null
     from purple_flea.jobs t
     left join public.wallet_changes w on w.id = t.wallet_change_id
@@ -298,6 +302,8 @@ begin
       'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
       'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end,
       'account', a.pf_agent_id,
+      'fresh', case when j.kind = 'faucet' and not exists (select from public.wallet_changes c where c.agent_id = j.agent_id) and exists (
+        select from purple_flea.jobs r where r.agent_id = j.agent_id and r.kind = 'registration' and r.state = 'executed') then true end,
       -- Of what is not frozen: who the other side is by now, who is to earn the referral, and what there is to release.
       'counterparty', case when j.kind = 'escrow' then (
         select coalesce(r.pf_agent_id, r.id) from public.agents r where r.id = j.request ->> 'receiver_id') end,

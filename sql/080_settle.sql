@@ -149,18 +149,19 @@ begin
   if settle_job.state = 'unknown' and purple_flea.is_repeatable(job.kind) then
     settle_job.state := 'pending';
   end if;
+  if settle_job.secret is not null and job.kind <> 'registration' then
+    raise exception 'only a registration brings a key' using errcode = 'invalid_parameter_value';
+  end if;
   if settle_job.token is distinct from job.token then
     if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.token = settle_job.token) then
       return jsonb_build_object('reference', job.reference, 'did', 'unknown_token');
     end if;
     -- An earlier claimant. If it bet, two bets may have been made: somebody has to look. While nobody else is at it, its
     -- bet is at least the last one.
-    if job.state = 'pending' and settle_job.state = 'executed' then
+    if job.state = 'pending' and settle_job.state = 'executed'
+      and (settle_job.secret is null or purple_flea.keep_key(job.agent_id, settle_job.secret)) then
       perform purple_flea.note(job, case when purple_flea.is_repeatable(job.kind) then 'late_answer' else 'conflict' end,
                                'not_the_last_claimant', settle_job.result, 'worker', settle_job.token);
-      if settle_job.secret is not null then
-        perform purple_flea.keep_key(job.agent_id, settle_job.secret);
-      end if;
       perform purple_flea.apply(job, 'executed', settle_job.result, 'worker');
       return jsonb_build_object('reference', job.reference, 'did', 'settled', 'state', 'executed');
     end if;
@@ -170,8 +171,12 @@ begin
     return jsonb_build_object('reference', job.reference, 'did', did, 'state', job.state);
   end if;
   begin
-    if settle_job.secret is not null and settle_job.state = 'executed' and job.state in ('claimed', 'pending') then
-      perform purple_flea.keep_key(job.agent_id, settle_job.secret);
+    if settle_job.secret is not null and settle_job.state = 'executed' and job.state in ('claimed', 'pending')
+      and not purple_flea.keep_key(job.agent_id, settle_job.secret) then
+      perform purple_flea.note(job, 'alarm', 'key_is_there', settle_job.result, 'worker');
+      -- (From pending nothing is rejected. It is claimed again, and skipped.)
+      settle_job.state  := case job.state when 'claimed' then 'rejected' else 'pending' end;
+      settle_job.result := settle_job.result || '{"status": "rejected", "reason": "key_is_there"}';
     end if;
     did := purple_flea.settle_as_last(job, settle_job.state, settle_job.result);
   exception

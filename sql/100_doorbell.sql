@@ -103,7 +103,9 @@ create or replace function purple_flea.try_ring() returns void
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if purple_flea.is_due() then
+  -- Once a transaction, however many rows and jobs it is about.
+  if current_setting('purple_flea.rang_in', true) is distinct from pg_current_xact_id()::text and purple_flea.is_due() then
+    perform set_config('purple_flea.rang_in', pg_current_xact_id()::text, true);
     perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
   end if;
 exception when others then

@@ -49,7 +49,12 @@ create or replace function purple_flea.ring() returns text
 as $$
 begin
   perform purple_flea.make_missing_jobs();
-  perform purple_flea.make_timely_jobs();
+  begin
+    perform purple_flea.make_timely_jobs();
+  exception when others then
+    -- Whatever is wrong with one of these keeps nobody from being swept.
+    raise warning 'purple_flea: looks and claims that are due could not be asked for: %', sqlerrm;
+  end;
   perform purple_flea.expire(false);
   update purple_flea.ledger set swept_at = clock_timestamp();
   if not purple_flea.is_due()

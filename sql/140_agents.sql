@@ -11,7 +11,8 @@ create or replace function purple_flea.agent_reference(kind text, agent text) re
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
-  select kind || case when agent ~ '^[A-Za-z0-9._:-]{1,30}$' then '-' || agent else ':' || left(encode(sha256(convert_to(agent, 'UTF8')), 'hex'), 24) end
+  -- Room for a day or a number behind it, and for the bet key's random digits.
+  select kind || case when agent ~ '^[A-Za-z0-9._:-]{1,24}$' then '-' || agent else ':' || left(encode(sha256(convert_to(agent, 'UTF8')), 'hex'), 24) end
 $$;
 comment on function purple_flea.agent_reference(text, text) is 'What an agent''s registration or faucet claim is called.';
 revoke all on function purple_flea.agent_reference(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
@@ -25,25 +26,33 @@ create or replace function purple_flea.make_agent_job(kind text, agent text, ref
 as $$
 declare
   patience constant interval := '7 days';
-  there    text;
+  under_way text;
+  name      text := make_agent_job.reference;
+  earlier   integer;
 begin
+  -- One that is under way, or that was done once for all, will do.
+  select j.reference into under_way from purple_flea.jobs j
+  where j.agent_id = agent and j.kind = make_agent_job.kind
+    and (j.state in ('pending', 'claimed') or (j.kind = 'faucet' and j.state = 'executed'))
+  limit 1;
+  if under_way is not null then
+    return under_way;
+  end if;
+  -- One that came to nothing is followed by another, by the next name.
+  select count(*) into earlier from purple_flea.jobs j
+  where j.reference = make_agent_job.reference or (j.agent_id = agent and j.reference like replace(make_agent_job.reference, '_', '\_') || '-%');
+  if earlier > 0 then
+    name := name || '-' || earlier + 1;
+  end if;
   insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
-  values (make_agent_job.reference, purple_flea.bet_key(make_agent_job.reference), make_agent_job.kind, agent,
+  values (name, purple_flea.bet_key(name), make_agent_job.kind, agent,
           jsonb_build_object('agent_id', agent),
           -- Due for whatever this statement does next: the doorbell, a claim.
-          case when held then 'infinity' else statement_timestamp() end, clock_timestamp() + patience)
-  on conflict do nothing
-  returning jobs.reference into there;
-  -- One that is under way, or was done, will do.
-  return coalesce(there, (
-    select j.reference from purple_flea.jobs j
-    where j.agent_id = agent and j.kind = make_agent_job.kind
-      and (j.kind = 'faucet' or (j.kind = 'registration' and j.state not in ('skipped', 'rejected', 'dead'))
-                             or (j.kind in ('balance', 'daily_claim') and j.state in ('pending', 'claimed')))
-  ));
+          case when held then 'infinity' else statement_timestamp() end, clock_timestamp() + patience);
+  return name;
 end;
 $$;
-comment on function purple_flea.make_agent_job(text, text, text, boolean) is 'Makes an agent''s job unless there is one already; gives the reference of the one that counts.';
+comment on function purple_flea.make_agent_job(text, text, text, boolean) is 'Makes an agent''s job unless one is under way or done once for all; gives the reference of the one that counts.';
 revoke all on function purple_flea.make_agent_job(text, text, text, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- A row that names a key which is not there asks for a registration; a new row, by everybody's policy, for the faucet.
@@ -84,7 +93,7 @@ create trigger purple_flea_ring
   after insert or update of api_key on public.agents
   for each statement execute function purple_flea.ring_if_due();
 
--- What a settled job of an agent leads to, in the same transaction.
+-- What an ended job of an agent leads to, in the same transaction.
 create or replace function purple_flea.tell_agent() returns trigger
   language plpgsql
   volatile
@@ -92,31 +101,28 @@ create or replace function purple_flea.tell_agent() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  held    numeric;
-  credit  numeric;
-  holding numeric;
+  credit  numeric := (new.result ->> 'credited')::numeric;
+  holding numeric := (new.result ->> 'balance')::numeric;
 begin
   if new.kind = 'registration' then
-    update public.agents a
-    set pf_agent_id = coalesce(new.result ->> 'account', a.pf_agent_id), referral_code = coalesce(new.result ->> 'referral_code', a.referral_code)
-    where a.id = new.agent_id;
+    if new.state = 'executed' then
+      update public.agents a
+      set pf_agent_id = coalesce(new.result ->> 'account', a.pf_agent_id), referral_code = coalesce(new.result ->> 'referral_code', a.referral_code)
+      where a.id = new.agent_id;
+      if (select p.claim_faucet from purple_flea.trade_policies p where p.agent_id is null) then
+        perform purple_flea.make_agent_job('faucet', new.agent_id, purple_flea.agent_reference('faucet', new.agent_id));
+      end if;
+    end if;
+    -- What waited for it goes on, with an account or without: then it learns so.
     update purple_flea.jobs j set due_at = statement_timestamp()
-    where j.agent_id = new.agent_id and j.state = 'pending' and (j.due_at = 'infinity' or j.reason = 'agent_without_key');
+    where j.state = 'pending'
+      and ((j.agent_id = new.agent_id and (j.due_at = 'infinity' or j.reason = 'agent_without_key') and j.kind not like 'escrow\_%')
+        or (j.kind = 'escrow' and j.due_at = 'infinity' and j.request ->> 'receiver_id' = new.agent_id));
     perform purple_flea.try_ring();
-    return null;
-  end if;
-  select a.balance into held from public.agents a where a.id = new.agent_id for update;
-  holding := coalesce((new.result ->> 'balance')::numeric, held + (new.result ->> 'credited')::numeric);
-  credit  := (new.result ->> 'credited')::numeric;
-  if credit is null and new.kind = 'faucet' and exists (
-    select from purple_flea.jobs j where j.agent_id = new.agent_id and j.kind = 'registration' and j.state = 'executed'
-  ) then
-    -- It had given before, and does not say what: of an agent that we registered it is what we did not know of. (An account
-    -- that is older than its row here holds money of its own, which is no deposit.)
-    credit := holding - held;
-  end if;
-  if credit > 0 then
-    update public.agents a set balance = holding, balance_at = clock_timestamp() where a.id = new.agent_id;
+  elsif new.state = 'executed' and credit > 0 then
+    update public.agents a set balance = coalesce(holding, a.balance + credit), balance_at = clock_timestamp()
+    where a.id = new.agent_id
+    returning a.balance into holding;
     insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values (new.agent_id, 'deposit', credit, holding);
   end if;
   return null;
@@ -128,7 +134,8 @@ revoke all on function purple_flea.tell_agent() from public, anon, authenticated
 drop trigger if exists jobs_tell_agent on purple_flea.jobs;
 create trigger jobs_tell_agent
   after update on purple_flea.jobs
-  for each row when (new.state = 'executed' and old.state <> 'executed' and new.kind in ('registration', 'faucet', 'daily_claim'))
+  for each row when (new.state in ('executed', 'skipped', 'rejected', 'dead') and old.state <> new.state
+                     and new.kind in ('registration', 'faucet', 'daily_claim'))
   execute function purple_flea.tell_agent();
 
 -- What the clock asks for: looks at balances, and the faucet's claim of the day. The sweeper calls it.

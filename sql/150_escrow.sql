@@ -86,6 +86,12 @@ create or replace function purple_flea.keep_escrow() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if tg_op = 'INSERT' then
+    if new.requested_status is not null then
+      raise exception 'what is not made yet cannot be released or cancelled' using errcode = 'check_violation';
+    end if;
+    return new;
+  end if;
   if (new.id, new.sender_id, new.receiver_id, new.amount, new.description, new.timeout_hours, new.asked_as) is distinct from
      (old.id, old.sender_id, old.receiver_id, old.amount, old.description, old.timeout_hours, old.asked_as) then
     raise exception 'an escrow''s terms cannot change' using errcode = 'check_violation';
@@ -93,9 +99,9 @@ begin
   if new.requested_status is distinct from old.requested_status then
     if old.status <> 'pending' then
       raise exception 'escrow % is % for good', old.id, old.status using errcode = 'check_violation';
-    elsif old.requested_status is not null and not exists (
+    elsif old.requested_status is not null and exists (
       select from purple_flea.jobs j
-      where j.escrow_id = old.id and j.kind = purple_flea.escrow_kind(old.requested_status) and j.state in ('skipped', 'rejected', 'dead')
+      where j.escrow_id = old.id and j.kind = purple_flea.escrow_kind(old.requested_status) and j.state not in ('skipped', 'rejected', 'dead')
     ) then
       raise exception 'escrow % is already to be %', old.id, old.requested_status using errcode = 'check_violation';
     end if;
@@ -122,7 +128,7 @@ create trigger purple_flea_guard
   for each row execute function purple_flea.guard_escrow();
 drop trigger if exists purple_flea_keep on public.escrow_requests;
 create trigger purple_flea_keep
-  before update on public.escrow_requests
+  before insert or update on public.escrow_requests
   for each row execute function purple_flea.keep_escrow();
 
 create or replace function purple_flea.make_escrow_job() returns trigger
@@ -133,18 +139,29 @@ create or replace function purple_flea.make_escrow_job() returns trigger
 as $$
 declare
   patience constant interval := '7 days';
-  kind      text := case tg_op when 'INSERT' then 'escrow' else purple_flea.escrow_kind(new.requested_status) end;
-  reference text := 'escrow-' || new.id || coalesce('-' || case kind when 'escrow_release' then 'release' when 'escrow_cancel' then 'cancel' end, '');
+  step      text := case tg_op when 'INSERT' then 'escrow' else purple_flea.escrow_kind(new.requested_status) end;
+  reference text := 'escrow-' || new.id || coalesce('-' || case step when 'escrow_release' then 'release' when 'escrow_cancel' then 'cancel' end, '');
+  earlier   integer;
 begin
+  -- A step that came to nothing may be asked for again, by the next name.
+  select count(*) into earlier from purple_flea.jobs j where j.escrow_id = new.id and j.kind = step;
+  if earlier > 0 then
+    reference := reference || '-' || earlier + 1;
+  end if;
   insert into purple_flea.jobs (reference, bet_key, kind, escrow_id, agent_id, request, due_at, expires_at)
-  values (reference, purple_flea.bet_key(reference), kind, new.id, new.sender_id,
+  values (reference, purple_flea.bet_key(reference), step, new.id, new.sender_id,
           jsonb_strip_nulls(jsonb_build_object('id', new.id, 'sender_id', new.sender_id, 'receiver_id', new.receiver_id,
             'amount', new.amount, 'description', new.description, 'timeout_hours', new.timeout_hours)),
-          -- What is not made yet can be neither released nor cancelled: its making lets this one go.
-          case when kind <> 'escrow' and new.pf_escrow_id is null then 'infinity' else statement_timestamp() end,
+          -- What is not made yet can be neither released nor cancelled: its making lets this one go. And nobody is paid whose
+          -- account is yet to be made.
+          case when step <> 'escrow' and new.pf_escrow_id is null and new.status = 'pending' then 'infinity'
+               when step = 'escrow' and exists (
+                 select from purple_flea.jobs j where j.agent_id = new.receiver_id and j.kind = 'registration' and j.state in ('pending', 'claimed')
+               ) then 'infinity'
+               else statement_timestamp() end,
           -- A new escrow that comes too late helps nobody; a release always does.
-          clock_timestamp() + case kind when 'escrow' then (purple_flea.timing()).max_age else patience end)
-  on conflict do nothing;
+          clock_timestamp() + case step when 'escrow' then (purple_flea.timing()).max_age else patience end);
+  perform purple_flea.try_ring();
   return null;
 end;
 $$;
@@ -160,11 +177,6 @@ create trigger purple_flea_escrow_step
   after update on public.escrow_requests
   for each row when (new.requested_status is distinct from old.requested_status and new.requested_status is not null)
   execute function purple_flea.make_escrow_job();
-
-drop trigger if exists purple_flea_ring on public.escrow_requests;
-create trigger purple_flea_ring
-  after insert or update of requested_status on public.escrow_requests
-  for each statement execute function purple_flea.ring_if_due();
 
 -- What a step of an escrow led to, in the row that asked for it.
 create or replace function purple_flea.tell_escrow() returns trigger

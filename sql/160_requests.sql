@@ -15,23 +15,31 @@ declare
 begin
   -- Room for the bet key's random digits; and no name that a row's own job could have.
   if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$'
-    or (kind in ('trade', 'order', 'balance', 'daily_claim', 'registration')
+    or (kind in ('trade', 'order', 'balance', 'daily_claim')
         and request_job.reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:]') then
     return jsonb_build_object('refused', 'invalid_reference');
   elsif kind not in ('escrow_release', 'escrow_cancel') and not exists (select from public.agents a where a.id = agent) then
     return jsonb_build_object('refused', 'unknown_agent');
   end if;
   case kind
-    when 'registration', 'faucet' then
-      asked := purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent));
-      if asked is null then
-        -- An earlier registration came to nothing; this is another.
-        asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
+    when 'registration' then
+      select j.reference into asked from purple_flea.jobs j
+      where j.agent_id = agent and j.kind = 'registration' and j.state in ('pending', 'claimed', 'executed') order by j.created_at desc limit 1;
+      if asked is null and (select purple_flea.secret(a.api_key) from public.agents a where a.id = agent) is not null then
+        return jsonb_build_object('refused', 'already_registered');
       end if;
+      asked := coalesce(asked, purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent)));
+    when 'faucet' then
+      asked := purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent));
     when 'balance', 'daily_claim' then
-      asked := purple_flea.make_agent_job(kind, agent, request_job.reference);
-      asked := coalesce(asked, request_job.reference);
+      select j.reference into asked from purple_flea.jobs j where j.reference = request_job.reference and j.agent_id = agent and j.kind = request_job.kind;
+      asked := coalesce(asked, purple_flea.make_agent_job(kind, agent, request_job.reference));
     when 'trade', 'order' then
+      -- As the function has it; but a job that cannot be read would keep every claim from its end.
+      if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$' or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
+        or coalesce(details ->> 'direction', '') not in ('long', 'short') then
+        return jsonb_build_object('refused', 'invalid_order');
+      end if;
       insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
       values (request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details, statement_timestamp(),
               clock_timestamp() + (purple_flea.timing()).max_age)
@@ -56,17 +64,22 @@ begin
         return jsonb_build_object('refused', 'reference_taken');
       end if;
     when 'escrow_release', 'escrow_cancel' then
-      asked := 'escrow-' || escrow || case kind when 'escrow_release' then '-release' else '-cancel' end;
+      select j.reference into asked from purple_flea.jobs j
+      where j.escrow_id = escrow and j.kind = request_job.kind and j.state not in ('skipped', 'rejected', 'dead');
       if not exists (select from public.escrow_requests e where e.id = escrow) then
         return jsonb_build_object('refused', 'unknown_escrow');
-      elsif not exists (select from purple_flea.jobs j where j.reference = asked) then
+      elsif asked is null then
         begin
+          -- (Once more, if it came to nothing before.)
+          update public.escrow_requests e set requested_status = null where e.id = escrow and e.requested_status is not null;
           update public.escrow_requests e set requested_status = case kind when 'escrow_release' then 'released' else 'cancelled' end
           where e.id = escrow;
         exception when check_violation then
           return jsonb_build_object('refused', 'escrow_not_open', 'status', (select e.status from public.escrow_requests e where e.id = escrow),
                                     'requested_status', (select e.requested_status from public.escrow_requests e where e.id = escrow));
         end;
+        select j.reference into asked from purple_flea.jobs j
+        where j.escrow_id = escrow and j.kind = request_job.kind and j.state = 'pending';
       end if;
     else
       return jsonb_build_object('refused', 'unknown_kind');
@@ -74,7 +87,7 @@ begin
   return jsonb_build_object('reference', asked);
 end;
 $$;
-comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, escrow_not_open, reference_taken, unknown_kind.';
+comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, already_registered, escrow_not_open, invalid_order, reference_taken, unknown_kind.';
 revoke all on function public.request_job(text, text, jsonb) from public, anon, authenticated;
 grant execute on function public.request_job(text, text, jsonb) to service_role, purple_flea_worker;
 

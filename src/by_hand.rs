@@ -93,6 +93,7 @@ async fn request(
         }
         (_, Some("unknown_agent")) => Err(Problem::NoSuch("unknown_agent")),
         (_, Some("unknown_escrow")) => Err(Problem::NoSuch("unknown_escrow")),
+        (_, Some("already_registered")) => Err(Problem::AtOdds("already_registered")),
         (_, Some("escrow_not_open")) => Err(Problem::AtOdds("escrow_not_open")),
         (_, Some("reference_taken")) => Err(Problem::AtOdds("reference_taken")),
         (_, Some("invalid_reference")) => Err(Problem::InvalidReference),
@@ -131,6 +132,9 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             let row: EndingEscrow = read_as(body)?;
             let details = json!(row);
             let end = if kind == Kind::EscrowRelease { End::Release } else { End::Cancel };
+            if row.escrow_id.is_some_and(|id| i64::try_from(id).is_err()) {
+                return Err(wrong("`escrow_id` must be the id of a row"));
+            }
             let agent_id = match (with_ledger, row.escrow_id, row.agent_id, &row.pf_escrow_id) {
                 (true, Some(_), None, None) => String::new(),
                 (false, None, Some(agent_id), Some(id)) if Reference::parse(id).is_some() => {
@@ -150,7 +154,7 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
         Kind::Deposit | Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance => {
             let row: AgentRow = read_as(body)?;
             let (agent_id, details) = (an_agents_id(row.agent_id.clone())?, json!(row));
-            let errand = Errand { agent_id: agent_id.clone(), kind, referral_code: None };
+            let errand = Errand { agent_id: agent_id.clone(), kind, referral_code: None, fresh: false };
             Ok(Asked { agent_id, details, work: Work::Agent(errand) })
         }
     }

@@ -26,6 +26,9 @@ const OPEN_LIMIT_RETRY_S: u64 = 900;
 /// to do something first.
 const UNREADABLE_RETRY_S: u64 = 300;
 
+/// After how many seconds the balance is asked for again: a window of Purple Flea's.
+const BALANCE_RETRY_S: u64 = 60;
+
 /// After how many seconds what our key or URL keeps us from is tried again: asking within a minute changes no setting.
 const NOT_AUTHORIZED_RETRY_S: u64 = 60;
 
@@ -77,6 +80,8 @@ pub enum Wait {
     DailyLimitOpen,
     /// What was to be sent could have outlived its lease.
     OutOfTime,
+    /// Purple Flea did not say what the wallet holds.
+    BalanceNotKnown,
     /// The escrow that is to end is not made yet.
     EscrowNotMade,
     /// The ledger's row or policy is nothing that this version can read.
@@ -90,6 +95,7 @@ impl Wait {
             Self::Paused => "paused",
             Self::DailyLimitOpen => "daily_limit_open",
             Self::OutOfTime => "out_of_time",
+            Self::BalanceNotKnown => "balance_not_known",
             Self::EscrowNotMade => "escrow_not_made",
             Self::Unreadable => "unreadable_job",
         }
@@ -99,6 +105,7 @@ impl Wait {
         match self {
             Self::Paused | Self::OutOfTime => 0,
             Self::DailyLimitOpen => OPEN_LIMIT_RETRY_S,
+            Self::BalanceNotKnown => BALANCE_RETRY_S,
             Self::EscrowNotMade | Self::Unreadable => UNREADABLE_RETRY_S,
         }
     }

@@ -77,7 +77,8 @@ pub async fn run(
         Event::Inserted { row, choice } => (row, choice),
         Event::NewAgent { agent_id } => {
             let named = webhook_id.clone().unwrap_or_else(|| format!("faucet-{agent_id}"));
-            let errand = Errand { agent_id: agent_id.clone(), kind: Kind::Faucet, referral_code: None };
+            let errand =
+                Errand { agent_id: agent_id.clone(), kind: Kind::Faucet, referral_code: None, fresh: false };
             // The ledger knows best what a new agent needs.
             let todo = Todo { agent_id, named, by_name: false, work: Work::Agent(errand) };
             return todo.run(webhook_id, settings, headers, outside, line).await;

@@ -231,6 +231,9 @@ impl Problem {
             Self::AtOdds("reference_taken") => {
                 "Something else was asked for under this `webhook-id` before. Nothing was executed; choose another."
             }
+            Self::AtOdds("already_registered") => {
+                "The agent's key is in the vault already. Nothing was executed: another registration would put its account out of reach."
+            }
             Self::AtOdds(_) => {
                 "The escrow has ended, or is already to end otherwise. Nothing was executed; its row says more."
             }

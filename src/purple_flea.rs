@@ -131,7 +131,8 @@ impl PurpleFlea {
         call: Call<'_>,
         outside: &impl Outside,
     ) -> Result<Value, Failure> {
-        let (finals, own_key) = (call.finals, !matches!(account.key, AccountKey::Everybodys));
+        let finals = call.finals;
+        let own_key = call.with_key && !matches!(account.key, AccountKey::Everybodys);
         let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, outside).await?;
         reply::judge(&answer, finals, own_key, outside.now())
     }

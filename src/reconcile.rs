@@ -17,7 +17,7 @@ use crate::{
     policy::Bet,
     problem::Problem,
     purple_flea::{
-        Account, Api,
+        Account, AccountKey, Api,
         history::{Found, History, HistoryError},
     },
 };
@@ -92,6 +92,7 @@ async fn look_up(
     let together = |one: &Lookup, next: &Lookup| {
         one.key_name == next.key_name && next.until_s.saturating_sub(one.from_s) <= WINDOW_S
     };
+    let mut failed = None;
     for jobs in jobs.chunk_by(together) {
         if outside.monotonic() >= until {
             // The others were not looked for, so nothing is said of them: they come up again.
@@ -101,10 +102,22 @@ async fn look_up(
         let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
         let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
         let account = jobs.first().map(Lookup::account).unwrap_or_else(|| Account::everybodys(""));
-        let history = settings.purple_flea.history(&account, from_s..=until_s, &keys, until, outside).await?;
-        settlements.extend(jobs.iter().flat_map(|job| settle(job, &history)));
+        match settings.purple_flea.history(&account, from_s..=until_s, &keys, until, outside).await {
+            Ok(history) => settlements.extend(jobs.iter().flat_map(|job| settle(job, &history))),
+            Err(error) => {
+                failed = Some(error);
+                // An agent's own key that is refused is not asked with all day, and keeps nobody else's bets unknown.
+                let own = !matches!(account.key, AccountKey::Everybodys);
+                let unreadable =
+                    jobs.iter().filter(|_| own).map(|job| still_unknown(job, "history_unreadable"));
+                settlements.extend(unreadable);
+            }
+        }
     }
-    Ok(settlements)
+    match failed {
+        Some(error) if settlements.is_empty() => Err(error.into()),
+        _ => Ok(settlements),
+    }
 }
 
 /// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any

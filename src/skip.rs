@@ -25,6 +25,8 @@ pub enum Skip {
     InsufficientBalance,
     /// The amount is below what Purple Flea takes, or has a fraction of a cent.
     InvalidAmount,
+    /// The agent has its key already.
+    KeyIsThere,
     /// The escrow was never made, or has ended otherwise.
     EscrowNotOpen,
     /// The dialect cannot cancel an escrow.
@@ -48,6 +50,7 @@ impl Skip {
             Self::NoMarket => "no_market",
             Self::InsufficientBalance => "insufficient_balance",
             Self::InvalidAmount => "invalid_amount",
+            Self::KeyIsThere => "key_is_there",
             Self::EscrowNotOpen => "escrow_not_open",
             Self::NoCancel => "no_cancel",
             Self::NoDailyClaim => "no_daily_claim",
@@ -70,6 +73,7 @@ impl Skip {
             Self::InvalidAmount => {
                 "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade."
             }
+            Self::KeyIsThere => "The agent's key is in the vault already: it is not registered again.",
             Self::EscrowNotOpen => "The escrow was never made, or has ended.",
             Self::NoCancel => {
                 "Purple Flea's live API cannot cancel an escrow: it ends by a dispute or its timeout."

@@ -154,7 +154,8 @@ async fn without_a_ledger_a_webhook_of_each_table_is_done_there_and_then() -> Re
     let claimed = webhook("new-1", "INSERT", "agents", json!({"id": "agent-002", "api_key": ""})).await?;
     assert_eq!((&claimed.body["status"], &claimed.body["credited"]), (&json!("executed"), &json!(1)));
     let again = webhook("new-2", "INSERT", "agents", json!({"id": "agent-002", "api_key": ""})).await?;
-    assert_eq!((&again.body["reason"], &again.body["balance"]), (&json!("already_claimed"), &json!(1)));
+    assert_problem(&again, 422, "rejected", "no");
+    assert_eq!(again.body["purple_flea_code"], "already_claimed");
     let row = json!({"id": 7, "sender_id": "agent-001", "receiver_id": "agent-002", "amount": 2.50, "status": "pending"});
     let otherwise = webhook("escrow-8", "INSERT", "escrow_requests", row.clone()).await?;
     assert_problem(&otherwise, 401, "unauthorized", "no");

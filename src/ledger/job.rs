@@ -54,6 +54,8 @@ struct HandedOut<'a> {
     own_key: bool,
     key: Option<String>,
     referral_code: Option<String>,
+    #[serde(default)]
+    fresh: bool,
     counterparty: Option<String>,
     escrow: Option<EscrowStanding>,
 }
@@ -161,7 +163,12 @@ impl HandedOut<'_> {
                 Some(Work::Order(Box::new(row.case(form, Some(policy()?), spent))))
             }
             kind @ (Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance) => {
-                Some(Work::Agent(Errand { agent_id, kind, referral_code: self.referral_code }))
+                Some(Work::Agent(Errand {
+                    agent_id,
+                    kind,
+                    referral_code: self.referral_code,
+                    fresh: self.fresh,
+                }))
             }
             Kind::Escrow => {
                 let row: EscrowRow = serde_json::from_str(row.get()).ok()?;

@@ -48,7 +48,8 @@ impl PurpleFlea {
         Ok(Registered {
             account: reply.word(&["agent_id"]),
             referral_code: reply.word(&["referral_code"]),
-            key: key.ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))?,
+            // There is an account now, and its key is lost. Another would fare no better: somebody has to look.
+            key: key.ok_or_else(|| Failure::rejected("no_key_in_reply"))?,
         })
     }
 

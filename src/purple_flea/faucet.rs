@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 /// What the faucet gave, or had given before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Credit {
-    /// What it says it credited, in US dollars. `None`: it was before, and `balance` says what is there.
+    /// What it credited, in US dollars: as it says, or, of a fresh account, what is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credited: Option<Amount>,
-    /// What the account holds, where that had to be looked up.
+    /// What the account holds now, where that can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Amount>,
     /// Purple Flea's name for the claim.
@@ -27,11 +27,13 @@ pub struct Credit {
 
 impl PurpleFlea {
     /// Claims the faucet for an agent. It gives once, so that asking again does no harm. In the `live` dialect a
-    /// registration claims by itself, and only one claim a day is taken from an address: then the balance tells.
+    /// registration claims by itself, and only one claim a day is taken from an address: then the balance of an account that
+    /// is `fresh` tells.
     pub async fn claim_faucet(
         &self,
         account: &Account,
         referral_code: Option<&str>,
+        fresh: bool,
         bet_key: &str,
         outside: &impl Outside,
     ) -> Result<Credit, Failure> {
@@ -46,21 +48,23 @@ impl PurpleFlea {
             finals: &["agent_not_found", "has_deposits"],
             ..Call::post("/faucet/claim".to_owned(), body, bet_key)
         };
-        match self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable) {
-            Ok(reply) => read(&reply),
-            // Everybody's account is not the agent's: what it holds says nothing.
-            Err(refusal) if self.api == Api::Live && !matches!(account.key, AccountKey::Own(_)) => {
-                Err(refusal)
+        let refusal = match self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)
+        {
+            Ok(reply) => return self.credit(&reply, account, outside).await,
+            Err(failure) => failure,
+        };
+        // Everybody's account is not the agent's: what it holds says nothing.
+        let knows = self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_));
+        let may_have_been = refusal.says("already_claimed") || refusal.says(ONE_A_DAY);
+        if !(fresh && knows && may_have_been) {
+            return Err(refusal);
+        }
+        match self.balance(account, outside).await? {
+            there if there == Amount::ZERO => Err(refusal),
+            there => {
+                let (credited, balance) = (Some(there), Some(there));
+                Ok(Credit { credited, balance, claim_id: None, reason: Some("already_claimed") })
             }
-            Err(refusal) if refusal.says("already_claimed") || refusal.says(ONE_A_DAY) => {
-                let balance = self.balance(account, outside).await?;
-                if balance == Amount::ZERO && !refusal.says("already_claimed") {
-                    return Err(refusal);
-                }
-                let reason = Some("already_claimed");
-                Ok(Credit { credited: None, balance: Some(balance), claim_id: None, reason })
-            }
-            Err(failure) => Err(failure),
         }
     }
 
@@ -75,16 +79,23 @@ impl PurpleFlea {
         let call =
             Call { finals: &["agent_not_found"], ..Call::post("/api/claim".to_owned(), body, bet_key) };
         let reply = self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)?;
-        read(&reply)
+        self.credit(&reply, account, outside).await
     }
-}
 
-fn read(reply: &Value) -> Result<Credit, Failure> {
-    let credited = reply.amount(&["credited", "amount_usdc", "amount"]);
-    let credited = credited.filter(|amount| !amount.is_negative());
-    if credited.is_none() {
-        return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
+    /// What a claim gave, and what there is now, where that can be told.
+    async fn credit(
+        &self,
+        reply: &Value,
+        account: &Account,
+        outside: &impl Outside,
+    ) -> Result<Credit, Failure> {
+        let credited = reply.amount(&["credited", "amount_usdc", "amount"]);
+        let credited = credited.filter(|amount| !amount.is_negative());
+        if credited.is_none() {
+            return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
+        }
+        let knows = self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_));
+        let balance = if knows { self.balance(account, outside).await.ok() } else { None };
+        Ok(Credit { credited, balance, claim_id: reply.word(&["claim_id", "id"]), reason: None })
     }
-    let claim_id = reply.word(&["claim_id", "id"]);
-    Ok(Credit { credited, balance: None, claim_id, reason: None })
 }

@@ -96,6 +96,11 @@ impl Failure {
         }
     }
 
+    /// It is refused for good, by a word of ours.
+    pub(super) fn rejected(code: &str) -> Self {
+        Self::Rejected(Refusal { code: Some(code.to_owned()), ..Refusal::default() })
+    }
+
     /// Whether it is a refusal, or a limit, with this word.
     pub(super) fn says(&self, word: &str) -> bool {
         match self {
@@ -126,6 +131,8 @@ pub(super) fn judge(
         // The exchange behind a trade can refuse, or fail, after the order was sent.
         400 if code.as_deref() == Some("trade_failed") => Err(Failure::Unknown(Doubt::Status(status))),
         403 | 404 if !code.as_deref().is_some_and(|code| finals.contains(&code)) => {
+            // A path that is not there is nobody's key's trouble.
+            let own_key = own_key && status != StatusCode::NOT_FOUND;
             Err(Failure::NotAuthorized { status, own_key })
         }
         401 => Err(Failure::NotAuthorized { status, own_key }),

@@ -8,7 +8,7 @@ use crate::{
         done::{Asked, Done},
     },
     outside::Outside,
-    purple_flea::{Api, accounts::Registered},
+    purple_flea::{AccountKey, Api, accounts::Registered},
     skip::Skip,
 };
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,14 @@ pub struct Errand {
     pub kind: Kind,
     /// The code of who brought the agent in.
     pub referral_code: Option<String>,
+    /// Whether all that the account can hold is what the faucet gave: we registered it, and nothing has come since.
+    pub fresh: bool,
 }
 
 impl Errand {
     /// Runs it.
     pub async fn run(&self, means: &Means<'_, impl Outside>) -> Ending {
-        let Self { agent_id, kind, referral_code } = self;
+        let Self { agent_id, kind, referral_code, fresh } = self;
         if !means.in_time() {
             return out_of_time(agent_id);
         }
@@ -43,6 +45,10 @@ impl Errand {
         let referral_code = referral_code.as_deref();
         let mut secret = None;
         let done = match kind {
+            Kind::Registration if matches!(account.key, AccountKey::Own(_)) => {
+                // It came meanwhile. Another would take its place, and its account would be out of reach.
+                return Ending::skipped(agent_id, Skip::KeyIsThere);
+            }
             Kind::Registration => {
                 let registered = purple_flea.register(account, referral_code, bet_key, outside).await;
                 registered.map(|Registered { account, referral_code, key }| {
@@ -51,7 +57,9 @@ impl Errand {
                 })
             }
             Kind::Faucet => {
-                purple_flea.claim_faucet(account, referral_code, bet_key, outside).await.map(Done::Faucet)
+                let claimed =
+                    purple_flea.claim_faucet(account, referral_code, *fresh, bet_key, outside).await;
+                claimed.map(Done::Faucet)
             }
             Kind::DailyClaim if purple_flea.api == Api::Live => {
                 return Ending::skipped(agent_id, Skip::NoDailyClaim);

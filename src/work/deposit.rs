@@ -9,6 +9,7 @@ use crate::{
     money::Amount,
     outside::Outside,
     policy::{Decision, Policy, Spent},
+    purple_flea::{Api, reply::Failure},
     skip::Skip,
     webhook::event::WalletChange,
 };
@@ -36,7 +37,10 @@ impl Case {
             Decision::Bet(bet) => (bet.wager, Asked::from(bet)),
             Decision::Open(order) => (order.size, Asked::from(order)),
         };
+        // Live trading holds no balance that could be asked for.
+        let in_balance = means.purple_flea.api == Api::Gateway || matches!(decision, Decision::Bet(_));
         if self.policy.check_balance
+            && in_balance
             && let Err(ending) = covered(agent_id, stake, &asked, means).await
         {
             return ending;
@@ -77,7 +81,13 @@ async fn covered(
         return Err(out_of_time(agent_id));
     }
     let balance = means.purple_flea.balance(means.account, means.outside).await;
-    let balance = balance.map_err(|failure| Ending::failed(agent_id, asked.clone(), failure))?;
+    let balance = balance.map_err(|failure| match failure {
+        // What was not answered is the balance; the stake itself met no limit.
+        Failure::RateLimited { .. } | Failure::NoAnswer(_) => {
+            Ending::waiting(agent_id, Wait::BalanceNotKnown)
+        }
+        failure => Ending::failed(agent_id, asked.clone(), failure),
+    })?;
     if balance < stake {
         let (agent_id, skip) = (agent_id.to_owned(), Skip::InsufficientBalance);
         return Err(Ending::Skipped { agent_id, skip, balance: Some(balance) });

@@ -28,12 +28,16 @@ create function net.http_post(url text, body jsonb default '{}', params jsonb de
 $$;
 select purple_flea.set_secret('purple_flea_function_url', 'https://function.test/execute-trade');
 select purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=');
-create function pg_temp.calls() returns bigint language sql as $$with gone as (delete from net.calls returning 1) select count(*) from gone$$;
+-- (Once a transaction; each look at them begins another, as it were.)
+create function pg_temp.calls() returns bigint language sql as $$
+  select set_config('purple_flea.rang_in', '', true);
+  with gone as (delete from net.calls returning 1) select count(*) from gone
+$$;
 
 -- A new agent with everybody's key claims the faucet; one whose key is not there is registered first.
 insert into public.agents (id) values ('plain');
 insert into public.agents (id, api_key, orchestrator_id) values ('keyed', 'keyeds_key', 'plain');
-select is(pg_temp.calls(), 2::bigint, 'new agents ring, once a statement');
+select is(pg_temp.calls(), 1::bigint, 'new agents ring, once a transaction');
 select is((pg_temp.job('faucet-plain')).due_at <= clock_timestamp(), true, 'a new agent claims the faucet');
 select is((pg_temp.job('registration-plain')).state, null, 'and is not registered where it names no key');
 select is((pg_temp.job('registration-keyed')).state, 'pending', 'one that names a key which is not there is registered');
@@ -104,17 +108,20 @@ select is((select balance from public.agents where id = 'keyed'), 1.0000, 'and t
 select ok(exists (select from purple_flea.jobs j join public.wallet_changes w on w.id = j.wallet_change_id where w.agent_id = 'keyed' and w.change_amount = 1), 'which has its job');
 select pg_temp.hold_all_but('faucet-plain');
 create temporary table g as select pg_temp.claim('faucet-plain') as c;
-update public.agents set balance = 3 where id = 'plain';
-select pg_temp.settle('faucet-plain', c, 'executed', '{"balance": 5, "reason": "already_claimed"}') from g;
+select pg_temp.settle('faucet-plain', c, 'rejected', '{"reason": "already_claimed"}') from g;
 select is_empty($$select from public.wallet_changes where agent_id = 'plain'$$, 'what an account of its own holds is no deposit');
-select is((select balance from public.agents where id = 'plain'), 5.0000, 'but its balance');
+select is(public.request_job('faucet', 'x', '{"agent_id": "plain"}') ->> 'reference', 'faucet-plain-2', 'what came to nothing may be asked for again');
+update public.agents set balance = 5 where id = 'plain';
 update purple_flea.trade_policies set claim_faucet = true where agent_id is null;
 insert into public.agents (id, api_key) values ('given', 'givens_key');
 update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
 select pg_temp.hold_all_but('registration-given');
 select pg_temp.settle('registration-given', c, 'executed', '{"account": "ag_3"}', 'sk_given') from pg_temp.claim('registration-given') as c;
-select pg_temp.settle('faucet-given', c, 'executed', '{"balance": 1, "reason": "already_claimed"}') from pg_temp.claim('faucet-given') as c;
-select results_eq($$select change_amount, new_balance from public.wallet_changes where agent_id = 'given'$$, $$values (1.0000, 1.0000)$$, 'of an agent that we registered it is what we did not know of');
+create temporary table v as select pg_temp.claim('faucet-given') as c;
+select is(c -> 'fresh', 'true', 'of an agent that we registered, and to whom nothing has come, the balance tells what the faucet gave') from v;
+select is((select c -> 'fresh' from g), null, 'of nobody else');
+select pg_temp.settle('faucet-given', c, 'executed', '{"credited": 1, "balance": 1, "reason": "already_claimed"}') from v;
+select results_eq($$select change_amount, new_balance from public.wallet_changes where agent_id = 'given'$$, $$values (1.0000, 1.0000)$$, 'which is a deposit');
 
 -- The balance: on demand, on a schedule, and one look at a time.
 select is(public.request_job('balance', 'look-1', '{"agent_id": "plain"}') ->> 'reference', 'look-1', 'a look is asked for');
@@ -142,6 +149,11 @@ select pg_temp.settle(one, c, 'executed', '{"credited": 0.5, "claim_id": "d-1"}'
 select results_eq($$select change_amount from public.wallet_changes where agent_id = 'other'$$, array[0.5], 'and is a deposit');
 select purple_flea.make_timely_jobs();
 select is((select count(*) from purple_flea.jobs where kind = 'daily_claim'), 1::bigint, 'once a day');
+insert into public.agents (id) select repeat('n', n) from generate_series(20, 40) as n;
+update purple_flea.trade_policies set claim_daily = true where agent_id is null;
+select lives_ok('select purple_flea.make_timely_jobs()', 'whatever an agent is called');
+update purple_flea.trade_policies set claim_daily = false where agent_id is null;
+update purple_flea.jobs set due_at = 'infinity' where state = 'pending';
 delete from purple_flea.trade_policies where agent_id = 'other';
 
 -- An agent's key is nothing of ours.
@@ -155,6 +167,8 @@ select is(public.request_job('trade', 'faucet-modest', '{"agent_id": "plain", "s
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 10}') ->> 'reference', 'order-1', 'an order is a job');
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 10}') ->> 'reference', 'order-1', 'the same one asked again');
 select is(public.request_job('trade', 'order-1', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 11}') ->> 'refused', 'reference_taken', 'another under its name is refused');
+select is(public.request_job('trade', 'order-2', jsonb_build_object('agent_id', 'plain', 'market', 'BTC', 'direction', 'long', 'size', s)) ->> 'refused', 'invalid_order', 'no job is made that nobody could read: ' || s)
+from unnest(array['x', '1e12', '-1', '100000000', '']) as s;
 select is(public.request_job('poker', 'order-2', '{"agent_id": "plain"}') ->> 'refused', 'unknown_kind', 'there are kinds, and no others');
 insert into purple_flea.trade_policies (agent_id, daily_loss_limit) values ('plain', 100);
 select pg_temp.hold_all_but('order-1');
@@ -173,7 +187,9 @@ create temporary table e as select 'escrow-' || max(id) as one, max(id) as id fr
 select throws_ok(format('update public.escrow_requests set amount = 11 where id = %s', id), '23514', null, 'terms stay') from e;
 update public.escrow_requests set requested_status = 'released' where id = (select id from e);
 select is((pg_temp.job(one || '-release')).due_at, 'infinity', 'what is not made cannot be released yet') from e;
+select is(public.claim_jobs(array[one || '-release'], 0) #>> '{answers,0,state}', 'waiting', 'whoever asks for it is told to wait') from e;
 select throws_ok(format('update public.escrow_requests set requested_status = ''cancelled'' where id = %s', id), '23514', null, 'nor be cancelled as well') from e;
+select throws_ok($$insert into public.escrow_requests (sender_id, receiver_id, amount, requested_status) values ('keyed', 'plain', 1, 'released')$$, '23514', null, 'nor be made and released at once');
 select pg_temp.hold_all_but(one) from e;
 create temporary table m as select pg_temp.claim(one) as c from e;
 select is(c ->> 'counterparty', 'plain', 'it is made with the other side''s account') from m;
@@ -197,6 +213,31 @@ select public.request_job('escrow', 'tip-1', '{"sender_id": "plain", "receiver_i
 select is((select count(*) from public.escrow_requests where asked_as = 'tip-1'), 1::bigint, 'asked twice it is one');
 select is(public.request_job('escrow', 'tip-1', '{"sender_id": "plain", "receiver_id": "keyed", "amount": 2}') ->> 'refused', 'reference_taken', 'another under its name is refused');
 
+-- Nobody is paid whose account is yet to be made.
+insert into public.agents (id, api_key) values ('newcomer', 'newcomers_key');
+insert into public.escrow_requests (sender_id, receiver_id, amount) values ('keyed', 'newcomer', 3);
+create temporary table h as select 'escrow-' || max(id) as one from public.escrow_requests;
+select is((pg_temp.job(one)).due_at, 'infinity', 'an escrow for somebody who is being registered waits') from h;
+select pg_temp.hold_all_but('registration-newcomer');
+create temporary table h1 as select pg_temp.claim('registration-newcomer') as c;
+select pg_temp.settle('registration-newcomer', c, 'executed', '{"account": "ag_5"}', 'sk_newcomer') from h1;
+select is((pg_temp.job(one)).due_at <= clock_timestamp(), true, 'and is let go with the account') from h;
+select is(pg_temp.claim(one) ->> 'counterparty', 'ag_5', 'which it is made with') from h;
+
+-- A key that is there stays, whoever else registers.
+insert into public.agents (id, api_key) values ('late', 'lates_key');
+select pg_temp.hold_all_but('registration-late');
+create temporary table k as select pg_temp.claim('registration-late') as c;
+select purple_flea.set_secret('lates_key', 'sk_by_hand');
+select pg_temp.settle('registration-late', c, 'executed', '{"account": "ag_6"}', 'sk_second') from k;
+select is((pg_temp.job('registration-late')).reason, 'key_is_there', 'a registration that comes too late says so');
+select is(purple_flea.secret('lates_key'), 'sk_by_hand', 'and changes no key');
+select is(purple_flea.secret('lates_key.unused'), 'sk_second', 'its own is kept beside it');
+select is((select pf_agent_id from public.agents where id = 'late'), null, 'and its account is not the agent''s');
+select ok(exists (select from purple_flea.job_events where reference = 'registration-late' and kind = 'alarm'), 'somebody has to look');
+delete from purple_flea.job_events where reference = 'registration-late' and kind = 'alarm';
+select is(public.request_job('registration', 'x', '{"agent_id": "late"}') ->> 'refused', 'already_registered', 'nobody is registered twice by hand either');
+
 -- An escrow that is refused says so, and so does what was asked of it.
 create temporary table t as select 'escrow-' || id as one, id from public.escrow_requests where asked_as = 'tip-1';
 update public.escrow_requests set requested_status = 'released' where id = (select id from t);
@@ -219,6 +260,16 @@ update public.escrow_requests set requested_status = 'released' where id = (sele
 create temporary table d3 as select pg_temp.claim(one || '-release') as c from d;
 select pg_temp.settle(one || '-release', c, 'rejected', '{"reason": "invalid_status", "escrow_status": "refunded"}') from d3, d;
 select results_eq(format('select status, reason from public.escrow_requests where id = %s', id), $$values ('refunded', 'invalid_status')$$, 'and what it turned out to be') from d;
+-- What was refused for another reason can be asked for again.
+insert into public.escrow_requests (sender_id, receiver_id, amount) values ('keyed', 'plain', 6);
+create temporary table x as select 'escrow-' || max(id) as one, max(id) as id from public.escrow_requests;
+create temporary table x1 as select pg_temp.claim(one) as c from x;
+select pg_temp.settle(one, c, 'executed', '{"pf_escrow_id": "esc_3"}') from x1, x;
+update public.escrow_requests set requested_status = 'released' where id = (select id from x);
+create temporary table x2 as select pg_temp.claim(one || '-release') as c from x;
+select pg_temp.settle(one || '-release', c, 'rejected', '{"reason": "forbidden"}') from x2, x;
+select is(public.request_job('escrow_release', 'x', jsonb_build_object('escrow_id', id)) ->> 'reference', one || '-release-2', 'a release that came to nothing can be asked for again') from x;
+select is((pg_temp.job(one || '-release-2')).state, 'pending', 'and is another job') from x;
 
 -- Who may ask for what.
 update public.agents set owner_id = '00000000-0000-0000-0000-000000000001' where id = 'keyed';
@@ -272,7 +323,7 @@ delete from purple_flea.rate_slots;
 update purple_flea.trade_policies set game = 'coin-flip' where agent_id is null;
 insert into purple_flea.trade_policies (agent_id, game) values ('keyed', 'crash');
 update purple_flea.jobs set due_at = 'infinity' where state = 'pending';
-insert into purple_flea.rate_slots (reference, call, account, held_until, within) select 'look-1', 'coin-flip', 'keyeds_key', clock_timestamp() + interval '1 minute', '1 minute' from generate_series(1, 59);
+insert into purple_flea.rate_slots (reference, token, call, account, held_until, within) select 'look-1', gen_random_uuid(), 'coin-flip', 'keyeds_key', clock_timestamp() + interval '1 minute', '1 minute' from generate_series(1, 59);
 insert into public.wallet_changes (agent_id, change_type, new_balance) select 'keyed', 'deposit', 100 from generate_series(1, 3);
 insert into public.wallet_changes (agent_id, change_type, new_balance) values ('other', 'deposit', 100);
 select results_eq(
