@@ -8,7 +8,8 @@ use stack::{
     local::Local,
     postgres::OWNER,
     purple_flea::{Limits, TRADING_KEY},
-    sweeper, webhook,
+    sweeper::{self, Sweeper},
+    webhook,
 };
 use std::{
     process::ExitCode,
@@ -54,7 +55,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let settings = [("purple_flea_api", options.api.as_str()), ("purple_flea_trading_key", TRADING_KEY)];
     let changes = if options.api == "live" { &settings[..] } else { &settings[..1] };
     let kind = Kind::from_env()?;
-    let stack = Local::start(kind, changes, Some(sweeper::EVERY), |what| eprintln!("==> {what}")).await?;
+    let stack = Local::start(kind, changes, None, |what| eprintln!("==> {what}")).await?;
     // As it is out of the box: new agents claim the faucet, and Purple Flea's limits are kept on both sides.
     stack.cluster.migrate(OWNER).await?;
     stack.purple_flea.limit(Some(Limits::default()));
@@ -62,6 +63,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     stack.purple_flea.faucet_on_registration(options.api == "live");
     let rules = "update purple_flea.trade_policies set claim_faucet = true, min_balance = 0.5";
     stack.owner.batch_execute(rules).await?;
+    let _sweeper = Sweeper::start(&stack.cluster, sweeper::EVERY);
     eprintln!("==> The tour, dialect {}: play money at a simulator", options.api);
     let mut tour = Tour { stack: &stack, options, step: 0, started: Instant::now() };
     tour.register("scout", None).await?;
