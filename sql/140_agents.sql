@@ -17,7 +17,19 @@ $$;
 comment on function purple_flea.agent_reference(text, text) is 'What an agent''s registration or faucet claim is called.';
 revoke all on function purple_flea.agent_reference(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- How long what is asked for an agent may wait: nobody's money gets stale by it.
+create or replace function purple_flea.agent_job_under_way(kind text, agent text) returns text
+  language sql
+  volatile  -- sees what another has just made
+  set search_path = pg_catalog, pg_temp
+as $$
+  select j.reference from purple_flea.jobs j
+  where j.agent_id = agent and j.kind = agent_job_under_way.kind
+    and (j.state in ('pending', 'claimed') or (j.kind = 'faucet' and j.state = 'executed'))
+  limit 1
+$$;
+comment on function purple_flea.agent_job_under_way(text, text) is 'An agent''s job of a kind that is under way, or done once for all.';
+revoke all on function purple_flea.agent_job_under_way(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
 create or replace function purple_flea.make_agent_job(kind text, agent text, reference text, held boolean default false) returns text
   language plpgsql
   volatile
@@ -25,31 +37,30 @@ create or replace function purple_flea.make_agent_job(kind text, agent text, ref
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  patience constant interval := '7 days';
-  under_way text;
-  name      text := make_agent_job.reference;
-  earlier   integer;
+  patience constant interval := '7 days';  -- nobody's money gets stale by it
+  there   text;
+  name    text := make_agent_job.reference;
+  earlier integer;
 begin
   -- One that is under way, or that was done once for all, will do.
-  select j.reference into under_way from purple_flea.jobs j
-  where j.agent_id = agent and j.kind = make_agent_job.kind
-    and (j.state in ('pending', 'claimed') or (j.kind = 'faucet' and j.state = 'executed'))
-  limit 1;
-  if under_way is not null then
-    return under_way;
+  there := purple_flea.agent_job_under_way(kind, agent);
+  if there is not null then
+    return there;
   end if;
-  -- One that came to nothing is followed by another, by the next name.
-  select count(*) into earlier from purple_flea.jobs j
-  where j.reference = make_agent_job.reference or (j.agent_id = agent and j.reference like replace(make_agent_job.reference, '_', '\_') || '-%');
-  if earlier > 0 then
-    name := name || '-' || earlier + 1;
+  -- One that came to nothing is followed by another: faucet-scout by faucet.2-scout, which no other agent's can be called.
+  if exists (select from purple_flea.jobs j where j.reference = make_agent_job.reference) then
+    select count(*) into earlier from purple_flea.jobs j where j.agent_id = agent and j.kind = make_agent_job.kind;
+    name := kind || '.' || earlier + 1 || substr(purple_flea.agent_reference(kind, agent), length(kind) + 1);
   end if;
   insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
   values (name, purple_flea.bet_key(name), make_agent_job.kind, agent,
           jsonb_build_object('agent_id', agent),
           -- Due for whatever this statement does next: the doorbell, a claim.
-          case when held then 'infinity' else statement_timestamp() end, clock_timestamp() + patience);
-  return name;
+          case when held then 'infinity' else statement_timestamp() end, clock_timestamp() + patience)
+  on conflict do nothing
+  returning jobs.reference into there;
+  -- Somebody else may have made it at the same time.
+  return coalesce(there, purple_flea.agent_job_under_way(kind, agent));
 end;
 $$;
 comment on function purple_flea.make_agent_job(text, text, text, boolean) is 'Makes an agent''s job unless one is under way or done once for all; gives the reference of the one that counts.';

@@ -16,7 +16,7 @@ begin
   -- Room for the bet key's random digits; and no name that a row's own job could have.
   if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$'
     or (kind in ('trade', 'order', 'balance', 'daily_claim')
-        and request_job.reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:]') then
+        and request_job.reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]') then
     return jsonb_build_object('refused', 'invalid_reference');
   elsif kind not in ('escrow_release', 'escrow_cancel') and not exists (select from public.agents a where a.id = agent) then
     return jsonb_build_object('refused', 'unknown_agent');
@@ -75,6 +75,12 @@ begin
           update public.escrow_requests e set requested_status = case kind when 'escrow_release' then 'released' else 'cancelled' end
           where e.id = escrow;
         exception when check_violation then
+          -- Somebody may have asked for the same at the same time.
+          select j.reference into asked from purple_flea.jobs j
+          where j.escrow_id = escrow and j.kind = request_job.kind and j.state not in ('skipped', 'rejected', 'dead');
+          if asked is not null then
+            return jsonb_build_object('reference', asked);
+          end if;
           return jsonb_build_object('refused', 'escrow_not_open', 'status', (select e.status from public.escrow_requests e where e.id = escrow),
                                     'requested_status', (select e.requested_status from public.escrow_requests e where e.id = escrow));
         end;
@@ -84,7 +90,8 @@ begin
     else
       return jsonb_build_object('refused', 'unknown_kind');
   end case;
-  return jsonb_build_object('reference', asked);
+  -- No name is left for it: another job has the caller's.
+  return case when asked is null then jsonb_build_object('refused', 'reference_taken') else jsonb_build_object('reference', asked) end;
 end;
 $$;
 comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, already_registered, escrow_not_open, invalid_order, reference_taken, unknown_kind.';

@@ -110,8 +110,14 @@ select pg_temp.hold_all_but('faucet-plain');
 create temporary table g as select pg_temp.claim('faucet-plain') as c;
 select pg_temp.settle('faucet-plain', c, 'rejected', '{"reason": "already_claimed"}') from g;
 select is_empty($$select from public.wallet_changes where agent_id = 'plain'$$, 'what an account of its own holds is no deposit');
-select is(public.request_job('faucet', 'x', '{"agent_id": "plain"}') ->> 'reference', 'faucet-plain-2', 'what came to nothing may be asked for again');
+select is(public.request_job('faucet', 'x', '{"agent_id": "plain"}') ->> 'reference', 'faucet.2-plain', 'what came to nothing may be asked for again');
 update public.agents set balance = 5 where id = 'plain';
+-- By a name that no other agent's can have.
+insert into public.agents (id) values ('twin'), ('twin-2');
+select public.request_job('faucet', 'x', jsonb_build_object('agent_id', t)) from unnest(array['twin', 'twin-2']) as t;
+select pg_temp.hold_all_but('faucet-twin');
+select pg_temp.settle('faucet-twin', c, 'rejected', '{"reason": "agent_not_found"}') from pg_temp.claim('faucet-twin') as c;
+select is(public.request_job('faucet', 'x', '{"agent_id": "twin"}') ->> 'reference', 'faucet.2-twin', 'an agent whose name ends in a number is another');
 update purple_flea.trade_policies set claim_faucet = true where agent_id is null;
 insert into public.agents (id, api_key) values ('given', 'givens_key');
 update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
