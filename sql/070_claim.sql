@@ -143,7 +143,8 @@ $$;
 comment on function purple_flea.pick_jobs(text[], integer, jsonb) is 'Locks the jobs that are to be claimed next.';
 revoke all on function purple_flea.pick_jobs(text[], integer, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
-create or replace function purple_flea.is_due() returns boolean
+drop function if exists purple_flea.is_due();
+create or replace function purple_flea.is_due(at timestamptz default statement_timestamp()) returns boolean
   language plpgsql
   volatile  -- sees what the claim has just done
   set search_path = pg_catalog, pg_temp
@@ -155,12 +156,12 @@ begin
   return exists (
     select from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
-    where j.state = 'pending' and j.due_at <= statement_timestamp()
+    where j.state = 'pending' and j.due_at <= is_due.at
   );
 end;
 $$;
-comment on function purple_flea.is_due() is 'Whether any job is due that is not held back.';
-revoke all on function purple_flea.is_due() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.is_due(timestamptz) is 'Whether any job is due that is not held back.';
+revoke all on function purple_flea.is_due(timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- What an agent has staked and lost on a day, and what it may yet have: the worst case of what is under way or unknown.
 create or replace function purple_flea.spent(agent text, on_day date, but_for text) returns jsonb
@@ -229,8 +230,10 @@ $$;
 comment on function purple_flea.answer(text, uuid, boolean, jsonb) is 'What there is to say about one deposit.';
 revoke all on function purple_flea.answer(text, uuid, boolean, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
+drop function if exists public.claim_jobs(text[], integer, uuid, text);
 create or replace function public.claim_jobs(
-  "references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid(), api text default 'gateway')
+  "references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid(), api text default 'gateway',
+  watcher uuid default null, linger_ms integer default 0)
   returns jsonb
   language plpgsql
   volatile
@@ -242,6 +245,7 @@ create or replace function public.claim_jobs(
 as $$
 declare
   most        constant integer := 100;  -- bets of one claim, or deposits asked about: more than any host sends at once
+  linger_most constant integer := 3000; -- what await_jobs() waits at most
   wanted      text[]      := coalesce(claim_jobs."references", '{}');
   slots       integer     := coalesce(claim_jobs."limit", 0);
   claim_token uuid        := coalesce(claim_jobs.claim, gen_random_uuid());
@@ -254,6 +258,9 @@ declare
 begin
   if slots not between 0 and most or cardinality(wanted) > most then
     raise exception 'limit and references may be at most %', most using errcode = 'invalid_parameter_value';
+  end if;
+  if coalesce(claim_jobs.linger_ms, 0) not between 0 and linger_most then
+    raise exception 'linger_ms may be at most %', linger_most using errcode = 'invalid_parameter_value';
   end if;
   -- A limit of 0 comes from a function that is paused.
   perform purple_flea.expire(slots = 0);
@@ -323,10 +330,12 @@ begin
     'jobs',     claimed,
     'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0, exhausted)) from unnest(wanted) as asked), '[]'),
     'more',     slots > 0 and purple_flea.is_due(),
+    'watching', claim_jobs.watcher is not null and claim_jobs.linger_ms > 0
+      and purple_flea.keep_watch(claim_jobs.watcher, make_interval(secs => claim_jobs.linger_ms / 1000.0)),
     'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp())
   );
 end;
 $$;
-comment on function public.claim_jobs(text[], integer, uuid, text) is 'Claims due jobs, those asked for first, and answers for every reference: claimed, in_flight, executed, skipped, rejected, unknown, dead, waiting or not_found.';
-revoke all on function public.claim_jobs(text[], integer, uuid, text) from public, anon, authenticated;
-grant execute on function public.claim_jobs(text[], integer, uuid, text) to service_role, purple_flea_worker;
+comment on function public.claim_jobs(text[], integer, uuid, text, uuid, integer) is 'Claims due jobs, those asked for first, and answers for every reference: claimed, in_flight, executed, skipped, rejected, unknown, dead, waiting or not_found.';
+revoke all on function public.claim_jobs(text[], integer, uuid, text, uuid, integer) from public, anon, authenticated;
+grant execute on function public.claim_jobs(text[], integer, uuid, text, uuid, integer) to service_role, purple_flea_worker;

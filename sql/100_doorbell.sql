@@ -1,5 +1,6 @@
 -- The doorbell: a signed request to the function, through pg_net, which says that there is something to do. It is
--- awareness, not delivery: it may get lost, come late or come twice, and what is to be done stands in the jobs. And it
+-- awareness, not delivery: it may get lost, come late or come twice, and what is to be done stands in the jobs. While
+-- somebody waits for the next job anyway (095_watch.sql) nobody is called. And it
 -- never stands in a deposit's way: whatever goes wrong with it, the row and its job are stored, and a warning says why
 -- nobody was called.
 
@@ -33,7 +34,8 @@ $$;
 comment on function purple_flea.signature(text, bigint, jsonb, text) is 'The Standard Webhooks signature of a body, over the bytes that pg_net sends.';
 revoke all on function purple_flea.signature(text, bigint, jsonb, text) from public, anon, authenticated, service_role;
 
-create or replace function purple_flea.post(webhook_id text, body jsonb) returns void
+drop function if exists purple_flea.post(text, jsonb);
+create or replace function purple_flea.post(webhook_id text, body jsonb, preference text default 'respond-async') returns void
   language plpgsql
   volatile
   security invoker
@@ -54,7 +56,7 @@ begin
     body    => body,
     headers => jsonb_build_object(
       'Content-Type',      'application/json',
-      'Prefer',            'respond-async',
+      'Prefer',            preference,
       'webhook-id',        webhook_id,
       'webhook-timestamp', signed_at::text,
       'webhook-signature', purple_flea.signature(webhook_id, signed_at, body, secret)
@@ -64,8 +66,8 @@ begin
   );
 end;
 $$;
-comment on function purple_flea.post(text, jsonb) is 'Posts a body to the function, signed. Raises where it cannot.';
-revoke all on function purple_flea.post(text, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.post(text, jsonb, text) is 'Posts a body to the function, signed. Raises where it cannot.';
+revoke all on function purple_flea.post(text, jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.ring_doorbell() returns trigger
   language plpgsql
@@ -80,7 +82,7 @@ begin
   -- One ring for a statement, whatever the number of its rows: each ring makes the function look for all that is due,
   -- and thousands would stall every other webhook of the database.
   select min(id) into first_id from inserted where change_type = 'deposit';
-  if first_id is not null then
+  if first_id is not null and not purple_flea.is_watched() then
     perform purple_flea.post(
       'wallet-change-' || first_id,
       jsonb_build_object('ledger', true, 'reference', 'wallet-change-' || first_id)
@@ -104,7 +106,8 @@ create or replace function purple_flea.try_ring() returns void
 as $$
 begin
   -- Once a transaction, however many rows and jobs it is about.
-  if current_setting('purple_flea.rang_in', true) is distinct from pg_current_xact_id()::text and purple_flea.is_due() then
+  if current_setting('purple_flea.rang_in', true) is distinct from pg_current_xact_id()::text and purple_flea.is_due()
+    and not purple_flea.is_watched() then
     perform set_config('purple_flea.rang_in', pg_current_xact_id()::text, true);
     perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
   end if;

@@ -47,6 +47,9 @@ create or replace function purple_flea.ring() returns text
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  last_sweep timestamptz := (select l.swept_at from purple_flea.ledger l);
+  preference text        := 'respond-async';
 begin
   perform purple_flea.make_missing_jobs();
   begin
@@ -61,8 +64,12 @@ begin
     and not exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp()) then
     return 'nothing is due';
   end if;
+  -- What was due the last time already was not helped by a ring: there are hosts that cut off what goes on after a reply.
+  if exists (select from purple_flea.jobs j where j.state = 'pending' and j.due_at < last_sweep) then
+    preference := 'wait=10';
+  end if;
   begin
-    perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}');
+    perform purple_flea.post('ring-' || gen_random_uuid(), '{"ledger": true}', preference);
   exception when others then
     -- What was swept stays swept.
     raise warning 'purple_flea: jobs are due, but the function was not called: %', sqlerrm;

@@ -99,9 +99,13 @@ pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "64");
 /// `true` answers a doorbell that prefers it (`Prefer: respond-async`, as ours do) at once with 202, and goes on
 /// afterwards. Only for hosts that do not cut work off after the reply: Spin and Wasmtime do not.
 pub const AFTER_REPLY: Setting = setting("after_reply", "false");
+/// How long, after the last job, a drain that goes on after the reply waits for the next one, in milliseconds: 0 to 3,000.
+/// Meanwhile nobody has to ring. A little more than the second that pg_net sleeps after each batch, so that a steady
+/// stream never waits for it; 0 never waits.
+pub const LINGER_MS: Setting = setting("linger_ms", "1200");
 
 /// All of them, in the order of the manifest.
-pub const SETTINGS: [Setting; 27] = [
+pub const SETTINGS: [Setting; 28] = [
     PURPLE_FLEA_URL,
     PURPLE_FLEA_KEY,
     PURPLE_FLEA_API,
@@ -129,6 +133,7 @@ pub const SETTINGS: [Setting; 27] = [
     SUPABASE_APIKEY,
     BETS_AT_ONCE,
     AFTER_REPLY,
+    LINGER_MS,
 ];
 
 /// Most secrets that are kept at once: each costs an HMAC for every refused call.
@@ -145,6 +150,9 @@ const TIMEOUT_MAX_MS: u64 = 13_000;
 
 /// Most bets at once: what the database hands out in one claim.
 const BETS_AT_ONCE_MAX: u32 = 100;
+
+/// Longest wait for the next job: each holds one of PostgREST's connections.
+const LINGER_MAX_MS: u64 = 3_000;
 
 const A_URL: &str = "https://host[:port][/prefix], or http:// to a loopback host";
 
@@ -163,6 +171,8 @@ pub struct Settings {
     pub ledger: Option<Ledger>,
     /// Whether the host lets work go on after the reply.
     pub after_reply: bool,
+    /// How long such work waits for the next job.
+    pub linger: Duration,
 }
 
 /// A setting that is missing or wrong. Says which and what it must be, never what it was.
@@ -207,12 +217,16 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let ledger = self.ledger();
         let purple_flea = self.purple_flea(matches!(ledger, Some(Some(_))));
         let after_reply = self.required(AFTER_REPLY, "true or false", |text| bool::from_str(text).ok());
+        let linger = self.required(LINGER_MS, "within 0 and 3000", |text| {
+            text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
+        });
         Some(Settings {
             callers: callers?,
             policy: policy?,
             purple_flea: purple_flea?,
             ledger: ledger?,
             after_reply: after_reply?,
+            linger: linger?,
         })
     }
 

@@ -1,10 +1,13 @@
-//! Claim, play, settle; and again until nothing is due or the time is over. What a doorbell starts.
+//! Claim, play, settle: what a doorbell starts. The three go on side by side until nothing is due or the time is over.
+//! Who goes on after the reply then waits for the next job, so that a steady stream finds somebody at the door.
+
+mod pace;
 
 use crate::{
     config::Settings,
     ending::{Ending, Wait},
     ledger::{
-        Claim, Ledger,
+        Claim, Ledger, Watcher,
         job::{Answer, Job, Settlement, State},
         rpc::LedgerError,
     },
@@ -14,16 +17,22 @@ use crate::{
     webhook::reference::Reference,
     work::{Means, Work},
 };
-use futures::{
-    FutureExt, StreamExt,
-    future::{Either, join, select},
-    stream::FuturesUnordered,
-};
-use std::{pin::pin, time::Duration};
+use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
+use pace::{Next, Pace};
+use std::time::Duration;
 
-/// How long the bets that are over wait for the others of their claim, in milliseconds, before they are settled
-/// without them: bets take some tens, and one that hangs must not keep the others' results from their observers.
-const STRAGGLERS_MS: u64 = 300;
+/// How long to rest when jobs are due that nobody may claim yet, in milliseconds: somebody else is at them, or Purple
+/// Flea's limits are reached. To ask again at once would only be work.
+const REST_MS: u64 = 50;
+
+/// How far and how long to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// No claim is begun after it, on the monotonic clock.
+    pub until: Duration,
+    /// How long to wait for another job after the last one; zero: not at all.
+    pub linger: Duration,
+}
 
 /// What a drain did.
 #[derive(Debug, Default)]
@@ -36,111 +45,170 @@ pub struct Drained {
     pub claimed: usize,
 }
 
-/// Executes what is due, what was `asked` for first. No new claim is begun after `until`, on the monotonic clock.
+/// Executes what is due, what was `asked` for first.
+///
+/// # Errors
+///
+/// If the first claim fails. Later ones are complained of in the log, and what they would have taken waits.
 pub async fn run(
     settings: &Settings,
     ledger: &Ledger,
     asked: &[Reference],
-    until: Duration,
+    span: Span,
     outside: &impl Outside,
 ) -> Result<Drained, LedgerError> {
-    let mut drained = Drained::default();
-    let mut claim = ledger.claim(asked, settings.policy.paused, settings.purple_flea.api, outside).await?;
-    drained.answers = std::mem::take(&mut claim.answers);
-    let lookups = claim.lookups;
-    let mut unsettled = Vec::new();
-    loop {
-        drained.claimed = drained.claimed.saturating_add(claim.jobs.len());
-        // What the claim before this one led to is settled meanwhile: this one's lease does not wait for it.
-        let settling = settle(ledger, std::mem::take(&mut unsettled), outside);
-        let (played, ()) = join(play(settings, ledger, &claim, asked, outside), settling).await;
-        drained.endings.extend(played.asked);
-        unsettled = played.unsettled;
-        // Of an agent with a daily limit the next job can be claimed only when this one is settled.
-        if claim.jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time)) {
-            settle(ledger, std::mem::take(&mut unsettled), outside).await;
-        }
-        if played.stop || !claim.more || claim.jobs.is_empty() || outside.monotonic() >= until {
-            break;
-        }
-        match ledger.claim(&[], settings.policy.paused, settings.purple_flea.api, outside).await {
-            Ok(next) => claim = next,
-            Err(error) => {
-                complain("claim_failed", &error, outside);
-                break;
+    // Who is paused has nothing to wait for.
+    let Span { until, linger } =
+        if settings.policy.paused { Span { linger: Duration::ZERO, ..span } } else { span };
+    let slots = if settings.policy.paused { 0 } else { ledger.bets_at_once };
+    let watcher = (!linger.is_zero()).then(|| Watcher::new(linger, outside));
+    let claim = ledger.claim(asked, slots, settings.purple_flea.api, watcher.as_ref(), outside).await?;
+    let mut drain = Drain {
+        settings,
+        ledger,
+        asked,
+        watcher: watcher.as_ref(),
+        outside,
+        pace: Pace::new(slots, until, linger),
+        steps: FuturesUnordered::new(),
+        unsettled: Vec::new(),
+        drained: Drained::default(),
+    };
+    if claim.lookups {
+        drain.steps.push(Box::pin(look_up(settings, ledger, until, outside)));
+    }
+    drain.play(claim);
+    drain.go_on().await;
+    drain.leave().await;
+    Ok(drain.drained)
+}
+
+/// Something that goes on beside the rest, when it is over.
+enum Step {
+    Claimed(Result<Claim, LedgerError>),
+    Watched(Result<bool, LedgerError>),
+    Rested,
+    Played { reference: Reference, token: String, ending: Box<Ending> },
+    Settled,
+    LookedUp,
+}
+
+struct Drain<'a, O> {
+    settings: &'a Settings,
+    ledger: &'a Ledger,
+    asked: &'a [Reference],
+    watcher: Option<&'a Watcher>,
+    outside: &'a O,
+    pace: Pace,
+    steps: FuturesUnordered<LocalBoxFuture<'a, Step>>,
+    unsettled: Vec<Settlement>,
+    drained: Drained,
+}
+
+impl<'a, O: Outside> Drain<'a, O> {
+    async fn go_on(&mut self) {
+        loop {
+            self.begin();
+            match self.steps.next().await {
+                Some(Step::Claimed(Ok(claim))) => self.play(claim),
+                Some(Step::Claimed(Err(error))) => {
+                    complain("claim_failed", &error, self.outside);
+                    self.pace.claim_failed();
+                }
+                Some(Step::Watched(due)) => {
+                    if let Err(error) = &due {
+                        complain("watch_failed", error, self.outside);
+                    }
+                    self.pace.watched(due.ok());
+                }
+                Some(Step::Rested) => self.pace.rested(),
+                Some(Step::Played { reference, token, ending }) => self.note(reference, token, *ending),
+                Some(Step::Settled) => self.pace.settled(),
+                Some(Step::LookedUp) => {}
+                None => return,
             }
         }
     }
-    settle(ledger, unsettled, outside).await;
-    if lookups && let Err(problem) = reconcile::run(settings, ledger, 1, until, outside).await {
+
+    /// Begins whatever is to be begun now.
+    fn begin(&mut self) {
+        let Self { settings, ledger, outside, .. } = *self;
+        if self.pace.settles() {
+            // What comes in meanwhile is reported together, after this.
+            let settlements = std::mem::take(&mut self.unsettled);
+            self.steps.push(Box::pin(async move {
+                settle(ledger, settlements, outside).await;
+                Step::Settled
+            }));
+        }
+        let step: LocalBoxFuture<'a, Step> = match (self.pace.next(outside.monotonic()), self.watcher) {
+            (Next::Claim(limit), watcher) => Box::pin(async move {
+                Step::Claimed(ledger.claim(&[], limit, settings.purple_flea.api, watcher, outside).await)
+            }),
+            (Next::Watch(time), Some(watcher)) => {
+                Box::pin(async move { Step::Watched(ledger.wait(watcher, time, outside).await) })
+            }
+            (Next::Rest, _) => Box::pin(async move {
+                outside.sleep(Duration::from_millis(REST_MS)).await;
+                Step::Rested
+            }),
+            (Next::Nothing, _) | (Next::Watch(_), None) => return,
+        };
+        self.pace.ask();
+        self.steps.push(step);
+    }
+
+    /// Begins the bets of a claim.
+    fn play(&mut self, claim: Claim) {
+        let Self { settings, outside, .. } = *self;
+        let Claim { token, deadline, jobs, answers, more, watching, .. } = claim;
+        let one_at_a_time = jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time));
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        self.pace.claimed(count, one_at_a_time, more, watching, outside.monotonic());
+        self.drained.claimed = self.drained.claimed.saturating_add(jobs.len());
+        self.drained.answers.extend(answers);
+        for job in jobs {
+            let token = token.clone();
+            self.steps.push(Box::pin(async move {
+                let ending = Box::new(play_one(settings, &job, deadline, outside).await);
+                Step::Played { reference: job.reference, token, ending }
+            }));
+        }
+    }
+
+    /// Takes in how a bet ended.
+    fn note(&mut self, reference: Reference, token: String, ending: Ending) {
+        self.pace.played(ending.discourages(), ending.encourages());
+        self.unsettled.push(Settlement {
+            reference: reference.as_str().to_owned(),
+            token,
+            state: ending.state(),
+            result: ending.body(&reference),
+            secret: ending.secret().cloned(),
+        });
+        if self.asked.contains(&reference) {
+            self.drained.endings.push((reference, ending));
+        }
+    }
+
+    /// Ends the watch, if it is ours, and lets somebody else be called if more is due.
+    async fn leave(&mut self) {
+        let (Some(watcher), true) = (self.watcher, self.pace.is_watching()) else { return };
+        let hand_over = self.pace.is_cut_short(self.outside.monotonic());
+        if let Err(error) = self.ledger.leave(watcher, hand_over, self.outside).await {
+            complain("watch_failed", &error, self.outside);
+        }
+    }
+}
+
+async fn look_up(settings: &Settings, ledger: &Ledger, until: Duration, outside: &impl Outside) -> Step {
+    if let Err(problem) = reconcile::run(settings, ledger, 1, until, outside).await {
         let mut line = Line::new(outside.now(), "reconcile");
         line.level = Level::Warn;
         (line.code, line.cause) = (Some(problem.code()), problem.cause());
         outside.log(&line);
     }
-    Ok(drained)
-}
-
-/// How the bets of one claim ended.
-struct Played {
-    /// What is yet to be settled.
-    unsettled: Vec<Settlement>,
-    /// The endings that were asked for.
-    asked: Vec<(Reference, Ending)>,
-    /// Whether further bets would not fare better.
-    stop: bool,
-}
-
-/// Plays all jobs of a claim side by side.
-async fn play(
-    settings: &Settings,
-    ledger: &Ledger,
-    claim: &Claim,
-    asked: &[Reference],
-    outside: &impl Outside,
-) -> Played {
-    let mut steps: FuturesUnordered<_> = claim
-        .jobs
-        .iter()
-        .map(|job| {
-            play_one(settings, job, claim.deadline, outside)
-                .map(move |ending| Some((job, ending)))
-                .boxed_local()
-        })
-        .collect();
-    let mut played = Played { unsettled: Vec::new(), asked: Vec::new(), stop: false };
-    let (mut discouraged, mut encouraged) = (false, false);
-    let mut patience = pin!(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
-    loop {
-        match select(steps.next(), patience.as_mut()).await {
-            Either::Left((Some(Some((job, ending))), _)) => {
-                discouraged |= ending.discourages();
-                encouraged |= ending.encourages();
-                played.unsettled.push(Settlement {
-                    reference: job.reference.as_str().to_owned(),
-                    token: claim.token.clone(),
-                    state: ending.state(),
-                    result: ending.body(&job.reference),
-                    secret: ending.secret().cloned(),
-                });
-                if asked.contains(&job.reference) {
-                    played.asked.push((job.reference.clone(), ending));
-                }
-            }
-            // Those that were over early are settled.
-            Either::Left((Some(None), _)) => {}
-            Either::Left((None, _)) => break,
-            Either::Right(_) => {
-                let early = std::mem::take(&mut played.unsettled);
-                // Beside the others: a reply that comes in meanwhile must be heard in its time.
-                steps.push(settle(ledger, early, outside).map(|()| None).boxed_local());
-                patience.set(outside.sleep(Duration::from_millis(STRAGGLERS_MS)));
-            }
-        }
-    }
-    // One agent's trouble is not everybody's.
-    played.stop = discouraged && !encouraged;
-    played
+    Step::LookedUp
 }
 
 async fn play_one(settings: &Settings, job: &Job, deadline: Duration, outside: &impl Outside) -> Ending {
@@ -169,9 +237,6 @@ async fn play_one(settings: &Settings, job: &Job, deadline: Duration, outside: &
 
 /// Settles, and when that cannot be done leaves every outcome in the log: nothing else knows it.
 async fn settle(ledger: &Ledger, settlements: Vec<Settlement>, outside: &impl Outside) {
-    if settlements.is_empty() {
-        return;
-    }
     match ledger.settle(&settlements, outside).await {
         Ok(reports) => {
             let unheard = reports.iter().filter(|r| !matches!(r.did.as_str(), "settled" | "settled_before"));

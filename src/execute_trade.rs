@@ -3,7 +3,7 @@
 
 use crate::{
     config::Settings,
-    drain::{self, Drained},
+    drain::{self, Drained, Span},
     ending::Ending,
     game::Choice,
     ledger::{
@@ -211,7 +211,8 @@ pub async fn by_the_ledger(
     let time = Duration::from_secs(DOORBELL_TIMEOUT_S).saturating_sub(settings.purple_flea.timeout);
     // Half of what is left: the claim and the settling take time, too.
     let until = outside.monotonic().saturating_add(time.checked_div(2).unwrap_or(time));
-    let drained = drain::run(settings, ledger, &asked, until, outside).await?;
+    let span = Span { until, linger: Duration::ZERO };
+    let drained = drain::run(settings, ledger, &asked, span, outside).await?;
     line.jobs = Some(drained.claimed);
     Ok((reply(&asked, drained, line)?, None))
 }
@@ -224,7 +225,8 @@ impl Later {
         let mut line = Line::new(outside.now(), "drain");
         line.reference = self.asked.first().map(|reference| reference.as_str().to_owned());
         let started = outside.monotonic();
-        match drain::run(settings, ledger, &self.asked, until, outside).await {
+        let span = Span { until, linger: settings.linger };
+        match drain::run(settings, ledger, &self.asked, span, outside).await {
             Ok(drained) => line.jobs = Some(drained.claimed),
             Err(error) => {
                 let problem = Problem::Ledger(error);

@@ -49,6 +49,21 @@ pub struct Ledger {
     pub bets_at_once: u32,
 }
 
+/// Who waits for the next job, of all that call the ledger: one at a time.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    token: String,
+    /// How long after the last job.
+    pub linger: Duration,
+}
+
+impl Watcher {
+    /// A new one.
+    pub fn new(linger: Duration, outside: &impl Outside) -> Self {
+        Self { token: uuid(outside.random()), linger }
+    }
+}
+
 /// What a claim took.
 #[derive(Debug)]
 pub struct Claim {
@@ -64,6 +79,8 @@ pub struct Claim {
     pub more: bool,
     /// Whether unknown jobs wait to be looked up.
     pub lookups: bool,
+    /// Whether it is the caller's to wait for the next one.
+    pub watching: bool,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +92,7 @@ struct ClaimReply<'a> {
     answers: Vec<Answer>,
     more: bool,
     lookups: bool,
+    watching: bool,
 }
 
 /// What became of a request by hand.
@@ -96,20 +114,22 @@ pub struct Settled {
 }
 
 impl Ledger {
-    /// Claims at most [`Ledger::bets_at_once`] due jobs, those that are asked for first; none at all while bets are
-    /// held back, and then it only answers.
+    /// Claims at most `limit` due jobs, those that are asked for first. With none it only answers: bets are held back.
     pub async fn claim(
         &self,
         references: &[Reference],
-        paused: bool,
+        limit: u32,
         api: Api,
+        watcher: Option<&Watcher>,
         outside: &impl Outside,
     ) -> Result<Claim, LedgerError> {
         let body = json!({
             "references": references.iter().map(Reference::as_str).collect::<Vec<_>>(),
-            "limit": if paused { 0 } else { self.bets_at_once },
+            "limit": limit,
             "claim": uuid(outside.random()),
             "api": api,
+            "watcher": watcher.map(|watcher| &watcher.token),
+            "linger_ms": watcher.map_or(0, |watcher| watcher.linger.as_millis()),
         });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
         let mut tries = 1_u32;
@@ -139,7 +159,30 @@ impl Ledger {
             answers: reply.answers,
             more: reply.more,
             lookups: reply.lookups,
+            watching: reply.watching,
         })
+    }
+
+    /// Waits until a job is due, for at most so long. If there is none then the watch is over.
+    pub async fn wait(
+        &self,
+        watcher: &Watcher,
+        time: Duration,
+        outside: &impl Outside,
+    ) -> Result<bool, LedgerError> {
+        let body = json!({ "watcher": watcher.token, "wait_ms": time.as_millis() });
+        rpc::parse(&self.call("await_jobs", &body, outside).await?)
+    }
+
+    /// Ends the watch, and rings if somebody else is to go on with what is due.
+    pub async fn leave(
+        &self,
+        watcher: &Watcher,
+        hand_over: bool,
+        outside: &impl Outside,
+    ) -> Result<(), LedgerError> {
+        let body = json!({ "watcher": watcher.token, "hand_over": hand_over });
+        self.call("end_watch", &body, outside).await.map(drop)
     }
 
     /// Reports outcomes, again and again if need be. What is given back is the database's word on each.

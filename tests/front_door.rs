@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use http::StatusCode;
 use serde_json::Value;
 use stack::{
-    host::{Build, Host, Kind, Options, local_settings},
+    host::{AFTER_REPLY, Build, Host, Kind, Options, local_settings},
     http1,
     purple_flea::PurpleFlea,
     webhook,
@@ -47,7 +47,11 @@ impl FrontDoor {
         let mut settings = local_settings(&purple_flea.url);
         settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let allowed_origins = Some(vec![purple_flea.url.clone()]);
-        let host = Host::start(kind, &Options { build, settings, allowed_origins, listen: None }).await?;
+        let host = Host::start(
+            kind,
+            &Options { build, settings, allowed_origins, listen: None, after_reply: AFTER_REPLY },
+        )
+        .await?;
         Ok(Self { host, purple_flea })
     }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use http::Request;
 use serde_json::{Value, json};
 use stack::{
-    host::{Build, Host, Kind, Options, ledger_settings, local_settings},
+    host::{AFTER_REPLY, Build, Host, Kind, Options, ledger_settings, local_settings},
     local::Local,
     postgres::Cluster,
     postgrest::{self, PostgRest, Trouble},
@@ -55,7 +55,13 @@ async fn a_ledger_that_is_not_there_or_refuses_us_is_named_and_nothing_is_bet_on
         let mut settings = local_settings(&purple_flea.url);
         settings.extend(ledger_settings(url)?);
         settings.insert("supabase_key".into(), key.clone());
-        let options = Options { build: Build::Spin, settings, allowed_origins: None, listen: None };
+        let options = Options {
+            build: Build::Spin,
+            settings,
+            allowed_origins: None,
+            listen: None,
+            after_reply: AFTER_REPLY,
+        };
         let host = Host::start(Kind::Embedded, &options).await?;
         let body = r#"{"ledger": true, "reference": "wallet-change-1"}"#;
         let request = webhook::signed(&format!("{}/", host.url), "wallet-change-1", body.as_bytes())?;

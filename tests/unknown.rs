@@ -5,7 +5,7 @@ use crate::front_door::{FrontDoor, Reply, assert_problem, reply, row, soon};
 use anyhow::Result;
 use serde_json::json;
 use stack::{
-    host::{Build, Host, Kind, Options, local_settings},
+    host::{AFTER_REPLY, Build, Host, Kind, Options, local_settings},
     http1,
     purple_flea::{Fault, How, PurpleFlea},
     webhook,
@@ -151,7 +151,8 @@ async fn a_server_that_hangs_drips_or_stalls_ends_at_the_timeout_as_unknown() ->
 async fn function_at(url: &str, timeout_ms: u64, allowed_origins: Option<Vec<String>>) -> Result<Host> {
     let mut settings = local_settings(url);
     settings.insert("purple_flea_timeout_ms".into(), timeout_ms.to_string());
-    let options = Options { build: Build::Spin, settings, allowed_origins, listen: None };
+    let options =
+        Options { build: Build::Spin, settings, allowed_origins, listen: None, after_reply: AFTER_REPLY };
     Host::start(Kind::Embedded, &options).await
 }
 

@@ -76,6 +76,7 @@ fn every_setting_refuses_what_it_cannot_be() {
         ("paused", &["yes", "1", "TRUE"][..]),
         ("bets_at_once", &["0", "101", "many"][..]),
         ("after_reply", &["yes", "1"][..]),
+        ("linger_ms", &["3001", "-1", "a second"][..]),
     ] {
         for value in values {
             assert_eq!(names(with(&[(name, value)])), [name], "{name} = {value}");

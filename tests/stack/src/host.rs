@@ -6,9 +6,8 @@ mod external;
 use crate::{log::Log, postgrest, purple_flea, repository, webhook};
 use anyhow::{Context, Result, bail};
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// Which host.
@@ -94,8 +93,7 @@ fn newest(folder: &Path) -> Result<SystemTime> {
     Ok(latest)
 }
 
-/// The function's settings by name.
-pub type Settings = BTreeMap<String, String>;
+pub use purple_flea_host::Settings;
 
 /// The settings of a local function that plays at a simulator.
 pub fn local_settings(purple_flea_url: &str) -> Settings {
@@ -136,7 +134,13 @@ enum Running {
 /// Runs the embedded host in this process until it is killed: the other side of [`Kind::Child`].
 pub async fn serve(listen: String) -> Result<()> {
     let settings = serde_json::from_str(&std::env::var(external::SETTINGS).context("no settings")?)?;
-    let options = Options { build: Build::Spin, settings, allowed_origins: None, listen: Some(listen) };
+    let options = Options {
+        build: Build::Spin,
+        settings,
+        allowed_origins: None,
+        listen: Some(listen),
+        after_reply: AFTER_REPLY,
+    };
     let _server = embedded::Server::start(&options, Log::printing()).await?;
     std::future::pending().await
 }
@@ -151,7 +155,12 @@ pub struct Options {
     pub allowed_origins: Option<Vec<String>>,
     /// Where it listens, `127.0.0.1:<port>`; `None`: on a free port. Who was killed comes back at the same place.
     pub listen: Option<String>,
+    /// How long the component may go on after a reply; the embedded host only.
+    pub after_reply: Duration,
 }
+
+/// How long that is where nothing else is asked for.
+pub const AFTER_REPLY: Duration = Duration::from_secs(60);
 
 impl Host {
     /// Starts a host and waits until it listens.

@@ -1,7 +1,9 @@
 //! The whole stack, put together: a deposit that goes into its Postgres becomes a row of `trade_results`.
 
 use crate::{
-    host::{Build, Host, Kind, Options as HostOptions, Settings, ledger_settings, local_settings},
+    host::{
+        AFTER_REPLY, Build, Host, Kind, Options as HostOptions, Settings, ledger_settings, local_settings,
+    },
     pg_net::PgNet,
     postgres::Cluster,
     postgrest::PostgRest,
@@ -62,6 +64,7 @@ impl Local {
             settings,
             allowed_origins: Some(vec![purple_flea.url.clone(), postgrest.url.clone()]),
             listen: None,
+            after_reply: AFTER_REPLY,
         };
         let host = Host::start(kind, &options).await?;
         options.listen = host.url.strip_prefix("http://").map(str::to_owned);

@@ -1,0 +1,233 @@
+//! One instance of the component: what it is made from, what its imports see, how many requests it serves.
+
+use crate::{
+    Options, Settings, component,
+    metrics::Metrics,
+    outbound::{Outbound, Pool},
+};
+use anyhow::Result;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tokio::time::Sleep;
+use wasmtime::{
+    Engine, Store, StoreContextMut, Trap,
+    component::{Component, ComponentType, GuestTaskId, Lift, Linker, Lower, ResourceTable},
+};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
+    handler::{HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
+    p3::bindings::ServicePre,
+};
+
+/// Requests that one instance serves before it is replaced. A new one costs less than a millisecond; what is forgotten
+/// with the old one is whatever it may have leaked.
+const REUSE_LIMIT: usize = 10_000;
+
+/// Requests that one instance serves at once, as Wasmtime and Spin have it: a trap ends them all.
+const CONCURRENT_LIMIT: usize = 16;
+
+/// How long an instance without work is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long one request may take; far longer than the function's own limits.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The interface through which Spin hands out settings.
+const VARIABLES: &str = "spin:variables/variables@3.0.0";
+
+#[derive(ComponentType, Lift, Lower)]
+#[component(variant)]
+enum VariableError {
+    #[component(name = "invalid-name")]
+    InvalidName(String),
+    #[component(name = "undefined")]
+    Undefined(String),
+    #[component(name = "provider")]
+    Provider(String),
+    #[component(name = "other")]
+    Other(String),
+}
+
+fn linker(engine: &Engine) -> Result<Linker<Data>> {
+    let mut linker: Linker<Data> = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    linker.instance(VARIABLES)?.func_wrap_concurrent("get", |accessor, (name,): (String,)| {
+        let value = accessor.with(|mut data| data.get().settings.get(&name).cloned());
+        Box::pin(async move { Ok((value.ok_or(VariableError::Undefined(name)),)) })
+    })?;
+    Ok(linker)
+}
+
+/// What every instance is made from. Cheap to clone; each thread has its own pool of connections.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pre: ServicePre<Data>,
+    engine: Engine,
+    from_variables: bool,
+    settings: Arc<Settings>,
+    allowed_origins: Option<Arc<[String]>>,
+    after_reply: Duration,
+    output: crate::output::Output,
+    metrics: Arc<Metrics>,
+}
+
+impl Origin {
+    pub(crate) fn new(component: &Component, options: &Options, metrics: Arc<Metrics>) -> Result<Self> {
+        let engine = component.engine();
+        Ok(Self {
+            pre: ServicePre::new(linker(engine)?.instantiate_pre(component)?)?,
+            engine: engine.clone(),
+            from_variables: component::imports(component).iter().any(|name| name == VARIABLES),
+            settings: Arc::new(options.settings.clone()),
+            allowed_origins: options.allowed_origins.clone().map(Arc::from),
+            after_reply: options.after_reply,
+            output: options.output.clone(),
+            metrics,
+        })
+    }
+}
+
+/// What makes the instances of one thread.
+pub(crate) struct Maker {
+    pub(crate) origin: Origin,
+    pub(crate) pool: Pool,
+}
+
+impl HandlerState for Maker {
+    type StoreData = Data;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Limits;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<Data, Expiration, Limits>> {
+        let Origin { pre, engine, settings, metrics, .. } = &self.origin;
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(self.origin.output.clone()).inherit_stderr();
+        if !self.origin.from_variables {
+            for (name, value) in settings.iter() {
+                wasi.env(name.to_ascii_uppercase(), value);
+            }
+        }
+        let hooks = Outbound {
+            pool: self.pool.clone(),
+            allowed_origins: self.origin.allowed_origins.clone(),
+            metrics: metrics.clone(),
+        };
+        let data = Data {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            hooks,
+            table: ResourceTable::new(),
+            settings: settings.clone(),
+        };
+        let mut store = Store::new(engine, data);
+        let proxy = ProxyPre::P3(pre.clone()).instantiate_async(&mut store).await?;
+        metrics.instance_made();
+        Ok(Instance {
+            store,
+            proxy,
+            view: WasiHttpView::http,
+            expiration: Expiration {
+                sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+                after_reply: self.origin.after_reply,
+            },
+            state: Limits { metrics: metrics.clone() },
+        })
+    }
+}
+
+/// Ends an instance that idles, or whose requests take too long.
+pub(crate) struct Expiration {
+    sleep: Pin<Box<Sleep>>,
+    after_reply: Duration,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        since: Instant,
+    ) -> Poll<()> {
+        let limit = match status {
+            WorkerStatus::Idle => IDLE_TIMEOUT,
+            WorkerStatus::Requests => REQUEST_TIMEOUT,
+            WorkerStatus::PostReturn => self.after_reply,
+        };
+        let deadline = (since + limit).into();
+        // An earlier time finds out about a later one when it comes: it is seldom set, and this is called often.
+        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        loop {
+            std::task::ready!(self.sleep.as_mut().poll(cx));
+            if self.sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(deadline);
+        }
+    }
+}
+
+/// Shares an instance between requests.
+pub(crate) struct Limits {
+    metrics: Arc<Metrics>,
+}
+
+impl WorkerState for Limits {
+    type StoreData = Data;
+    type RequestData = ();
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        match (total, concurrent) {
+            (REUSE_LIMIT.., _) => ShouldAccept::Never,
+            (_, CONCURRENT_LIMIT..) => ShouldAccept::No,
+            _ => ShouldAccept::Yes,
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, Data>,
+        (): (),
+        _: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        Box::pin(tokio::time::sleep(REQUEST_TIMEOUT))
+    }
+
+    fn drop(&self, _: Store<Data>, result: wasmtime::Result<()>) {
+        // An instance that is dropped with its host ends with an error too, but not with a trap.
+        let trap = result.as_ref().err().filter(|error| error.is::<Trap>());
+        self.metrics.instance_ended(trap.is_some());
+        if let Some(error) = trap {
+            eprintln!("purple-flea-host: the component trapped: {error:?}");
+        }
+    }
+}
+
+/// What an instance's imports see.
+pub(crate) struct Data {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Outbound,
+    table: ResourceTable,
+    settings: Arc<Settings>,
+}
+
+impl WasiView for Data {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Data {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}

@@ -1,0 +1,233 @@
+//! `purple-flea-host`: runs the component in production.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use purple_flea_host::{
+    Options, Settings, component,
+    metrics::Metrics,
+    output::{self, Output},
+    server::Blueprint,
+};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Handle},
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, watch},
+};
+
+/// Runs the component behind HTTP/1.1, one event loop for each processor.
+///
+/// The function's settings come from the environment, by their names in upper case (PURPLE_FLEA_URL …). SIGTERM and
+/// SIGINT let what is under way come to its end first; the second one does not.
+#[derive(Parser)]
+#[command(name = "purple-flea-host", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compiles the component ahead of time, for this kind of machine and this version of the host.
+    Compile {
+        /// The component.
+        wasm: PathBuf,
+        /// Where the compiled one goes; whoever can write there decides what the host runs.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// The component, compiled ahead of time or not.
+    component: Option<PathBuf>,
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Where /metrics (for Prometheus) and /live are; nowhere if it is left out. Not for the public.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+    /// Event loops; as many as there are processors if it is left out.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Most inbound connections at once; others wait to be accepted.
+    #[arg(long, default_value_t = 1024, value_name = "N")]
+    connections: usize,
+    /// An origin that the component may send to (https://api.purpleflea.com); again for each. Any, if it is left out.
+    #[arg(long = "allow", value_name = "ORIGIN")]
+    allow: Vec<String>,
+    /// How long the component may go on after a reply, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    after_reply_s: u64,
+    /// How long the end waits for what is under way, in seconds.
+    #[arg(long, default_value_t = 75, value_name = "SECONDS")]
+    grace_s: u64,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Compile { wasm, output }) => compile(&wasm, &output),
+        None => Builder::new_current_thread().enable_all().build()?.block_on(serve(cli.serve)),
+    }
+}
+
+/// Writes beside the file and renames: a host that starts meanwhile sees the old one or the new one.
+fn compile(wasm: &Path, output: &Path) -> Result<()> {
+    let compiled = component::compile(&component::engine()?, wasm)?;
+    let beside = output.with_extension("part");
+    std::fs::write(&beside, &compiled).with_context(|| format!("{} cannot be written", beside.display()))?;
+    std::fs::rename(&beside, output).with_context(|| format!("{} cannot be written", output.display()))?;
+    eprintln!("{}: {} bytes", output.display(), compiled.len());
+    Ok(())
+}
+
+async fn serve(serve: Serve) -> Result<()> {
+    let Some(path) = serve.component else { bail!("which component? (see --help)") };
+    let component = component::load(&component::engine()?, &path)?;
+    let options = Options {
+        component: path,
+        settings: settings(),
+        allowed_origins: Some(serve.allow).filter(|origins| !origins.is_empty()),
+        after_reply: Duration::from_secs(serve.after_reply_s),
+        output: Output::stdout()?,
+    };
+    let blueprint = Blueprint::new(&component, &options)?;
+    let listener =
+        TcpListener::bind(serve.listen).await.with_context(|| format!("{} is taken", serve.listen))?;
+    let (closing, closed) = watch::channel(false);
+    let places = Arc::new(Semaphore::new(serve.connections));
+    let threads = serve.threads.map_or_else(std::thread::available_parallelism, |threads| {
+        threads.try_into().context("--threads").map_err(std::io::Error::other)
+    })?;
+    let lanes = lanes(threads.get(), &blueprint, &closed, &places)?;
+    if let Some(address) = serve.admin {
+        let admin = TcpListener::bind(address).await.with_context(|| format!("{address} is taken"))?;
+        tokio::spawn(administer(admin, blueprint.metrics().clone()));
+    }
+    eprintln!(
+        "purple-flea-host: listening on http://{} with {} event loops",
+        listener.local_addr()?,
+        lanes.len()
+    );
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        error = accept(listener, &lanes, &places) => return error,
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    eprintln!("purple-flea-host: ending; what is under way has {} s", serve.grace_s);
+    let _ = closing.send(true);
+    tokio::select! {
+        () = ended(&places, serve.connections, blueprint.metrics()) => eprintln!("purple-flea-host: ended"),
+        () = tokio::time::sleep(Duration::from_secs(serve.grace_s)) => eprintln!("purple-flea-host: ended before it was done"),
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    output::flush();
+    Ok(())
+}
+
+/// What the component may ask for by name; the environment has other things in it, which it does not.
+fn settings() -> Settings {
+    let known = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(known).collect()
+}
+
+/// One way of connections to an event loop.
+struct Lane {
+    connections: tokio::sync::mpsc::UnboundedSender<std::net::TcpStream>,
+}
+
+/// An event loop on a thread of its own, for each lane: a request never changes its thread.
+fn lanes(
+    threads: usize,
+    blueprint: &Blueprint,
+    closed: &watch::Receiver<bool>,
+    places: &Arc<Semaphore>,
+) -> Result<Vec<Lane>> {
+    let mut lanes = Vec::new();
+    for number in 0..threads {
+        let (connections, mut accepted) = tokio::sync::mpsc::unbounded_channel::<std::net::TcpStream>();
+        let (blueprint, closed, places) = (blueprint.clone(), closed.clone(), places.clone());
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
+            runtime.block_on(async move {
+                let function = blueprint.function();
+                while let Some(stream) = accepted.recv().await {
+                    let (function, closed, places) = (function.clone(), closed.clone(), places.clone());
+                    tokio::spawn(async move {
+                        if let Ok(stream) = TcpStream::from_std(stream) {
+                            function.serve(stream, closed).await;
+                        }
+                        places.add_permits(1);
+                    });
+                }
+                // The work after the replies goes on until the process ends.
+                std::future::pending::<()>().await;
+            });
+        })?;
+        lanes.push(Lane { connections });
+    }
+    Ok(lanes)
+}
+
+/// Gives each connection to the next lane, while there are places.
+async fn accept(listener: TcpListener, lanes: &[Lane], places: &Semaphore) -> Result<()> {
+    for lane in lanes.iter().cycle() {
+        places.acquire().await?.forget();
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                // A connection that is gone already, or too many files for now: neither is a reason to end.
+                Err(error) => {
+                    eprintln!("purple-flea-host: a connection was not accepted: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        lane.connections.send(stream.into_std()?).context("an event loop ended")?;
+    }
+    bail!("no event loops")
+}
+
+/// Waits until no connection is open and no instance works any more.
+async fn ended(places: &Semaphore, connections: usize, metrics: &Metrics) {
+    while places.available_permits() < connections || metrics.instances() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `/metrics` and `/live`, for those who watch.
+async fn administer(listener: TcpListener, metrics: Arc<Metrics>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let metrics = metrics.clone();
+        Handle::current().spawn(async move {
+            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let (status, text) = match request.uri().path() {
+                    "/metrics" => (http::StatusCode::OK, metrics.text()),
+                    "/live" => (http::StatusCode::OK, "live\n".to_owned()),
+                    _ => (http::StatusCode::NOT_FOUND, "/metrics or /live\n".to_owned()),
+                };
+                let mut response = http::Response::new(http_body_util::Full::new(bytes::Bytes::from(text)));
+                *response.status_mut() = status;
+                async { Ok::<_, Infallible>(response) }
+            });
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        });
+    }
+}
