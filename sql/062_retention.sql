@@ -110,9 +110,12 @@ as $$
 declare
   there text;
 begin
-  select m.reference into there from made m
-  where exists (select from purple_flea.jobs_archive a where a.reference = m.reference)
-     or exists (select from purple_flea.jobs_archive a where a.wallet_change_id = m.wallet_change_id)
+  -- (Row by row: a session's first statement can be of a million rows, and its plan is kept for the next one of one row.)
+  select a.reference into there
+  from made m
+  cross join lateral (
+    select a.reference from purple_flea.jobs_archive a where a.reference = m.reference or a.wallet_change_id = m.wallet_change_id limit 1
+  ) as a
   limit 1;
   if found then
     raise exception 'job % has been done, and is archived', there using errcode = 'unique_violation';

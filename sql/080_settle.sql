@@ -211,7 +211,7 @@ begin
       end if;
   end;
   return jsonb_build_object('reference', job.reference, 'did', did,
-    'state', (select j.state from purple_flea.all_jobs j where j.reference = job.reference));
+    'state', coalesce((select j.state from purple_flea.jobs j where j.reference = job.reference), job.state));
 end;
 $$;
 comment on function public.settle_job(text, uuid, text, jsonb, text) is 'Reports a claimed job''s outcome, and a key that came with it: settled, settled_before, too_late, conflict, late_answer, not_settled, unknown_token or not_found.';

@@ -180,6 +180,7 @@ update purple_flea.jobs j set reason = 'otherwise' from d where d.name = 'stays'
 alter table purple_flea.jobs enable trigger user;
 select public.claim_jobs(array[reference], 10) from d where name = 'executed';
 select is(state, 'pending', 'what has been done is not claimed again after a restore') from purple_flea.jobs join d using (reference) where name = 'executed';
+select is(pg_temp.settle(reference, token, 'executed', pg_temp.bet('executed')), 'not_settled', 'nor settled twice: its bet is an alarm') from d where name = 'executed';
 insert into d values ('next', pg_temp.deposit());
 update d set token = pg_temp.claim(reference) where name = 'next';
 select pg_temp.settle(reference, token, 'skipped', '{"reason": "test"}'), pg_temp.age(reference, '2 days 1 minute') from d where name = 'next';
