@@ -184,6 +184,10 @@ create or replace function purple_flea.guard_job() returns trigger
 as $$
 begin
   if tg_op = 'DELETE' then
+    -- What is archived as it is here is not forgotten.
+    if exists (select from purple_flea.jobs_archive a where a.reference = old.reference and a::text = old::text) then
+      return old;
+    end if;
     raise exception 'a job cannot be deleted: its deposit would be bet on again';
   end if;
   if (new.reference, new.bet_key, new.kind, new.wallet_change_id, new.escrow_id, new.agent_id) is distinct from
@@ -308,7 +312,7 @@ create or replace function purple_flea.keep_deposit() returns trigger
 as $$
 begin
   if (new.id, new.agent_id, new.change_type) is distinct from (old.id, old.agent_id, old.change_type)
-    and exists (select from purple_flea.jobs j where j.wallet_change_id = old.id) then
+    and exists (select from purple_flea.all_jobs j where j.wallet_change_id = old.id) then
     raise exception 'wallet_changes % has a job: its id, agent and type cannot change', old.id using errcode = 'check_violation';
   end if;
   return new;

@@ -193,7 +193,7 @@ declare
   stopped boolean;
   wait_s  integer;
 begin
-  select * into job from purple_flea.jobs j where j.reference = asked;
+  select * into job from purple_flea.all_jobs j where j.reference = asked;
   if not found then
     return jsonb_build_object('reference', asked, 'state', 'not_found');
   end if;
@@ -273,6 +273,7 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('purple_flea:rate_slots', 2));
     exhausted := purple_flea.exhausted(claim_jobs.api);
   end if;
+  -- (Nobody asks again for what is archived.)
   if slots > 0 and not exists (
     select from purple_flea.job_events e where e.token = claim_token and e.to_state = 'claimed' and e.kind = 'transition'
   ) then
@@ -303,7 +304,9 @@ begin
     left join public.wallet_changes w on w.id = t.wallet_change_id
     join purple_flea.effective_policies e on e.agent_id = t.agent_id
     join purple_flea.trade_policies p on p.id = e.policy_id
-    where t.reference = any (picked) and j.reference = t.reference;
+    where t.reference = any (picked) and j.reference = t.reference
+      -- (A restore can bring back what has been done and archived since.)
+      and not exists (select from purple_flea.jobs_archive a where a.reference = t.reference);
   end if;
   select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,

@@ -64,12 +64,21 @@ comment on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) is 'B
 revoke all on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.note(job purple_flea.jobs, kind text, why text, detail jsonb, by_whom text, token uuid default null) returns void
-  language sql
+  language plpgsql
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
+begin
   insert into purple_flea.job_events (reference, kind, from_state, to_state, why, attempt, changed_by, token, detail)
-  values (job.reference, kind, job.state, job.state, why, job.attempts, by_whom, coalesce(token, job.token), detail)
+  select job.reference, note.kind, job.state, job.state, note.why, job.attempts, by_whom, coalesce(note.token, job.token), note.detail
+  -- (Its caller has it locked: it is archived or not.)
+  where exists (select from purple_flea.jobs j where j.reference = job.reference);
+  if not found then
+    insert into purple_flea.job_events_archive (id, reference, at, kind, from_state, to_state, why, attempt, changed_by, token, detail)
+    values (nextval(pg_get_serial_sequence('purple_flea.job_events', 'id')), job.reference, clock_timestamp(), note.kind, job.state, job.state,
+            note.why, job.attempts, by_whom, coalesce(note.token, job.token), note.detail);
+  end if;
+end;
 $$;
 comment on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) is 'Notes what changed no state.';
 revoke all on function purple_flea.note(purple_flea.jobs, text, text, jsonb, text, uuid) from public, anon, authenticated, service_role, purple_flea_worker;
@@ -143,7 +152,11 @@ begin
   end if;
   select * into job from purple_flea.jobs j where j.reference = settle_job.reference for update;
   if not found then
-    return jsonb_build_object('reference', settle_job.reference, 'did', 'not_found');
+    -- What is archived is settled for good; but nothing that is said of it gets lost.
+    select * into job from purple_flea.jobs_archive a where a.reference = settle_job.reference;
+    if not found then
+      return jsonb_build_object('reference', settle_job.reference, 'did', 'not_found');
+    end if;
   end if;
   -- Asked again for what does no harm twice, rather than never known.
   if settle_job.state = 'unknown' and purple_flea.is_repeatable(job.kind) then
@@ -153,7 +166,7 @@ begin
     raise exception 'only a registration brings a key' using errcode = 'invalid_parameter_value';
   end if;
   if settle_job.token is distinct from job.token then
-    if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.token = settle_job.token) then
+    if not exists (select from purple_flea.all_job_events e where e.reference = job.reference and e.token = settle_job.token) then
       return jsonb_build_object('reference', job.reference, 'did', 'unknown_token');
     end if;
     -- An earlier claimant. If it bet, two bets may have been made: somebody has to look. While nobody else is at it, its
@@ -187,7 +200,7 @@ begin
       -- Whatever is wrong with it, it is kept. The lease makes the job unknown, and somebody can read why.
       did := 'not_settled';
       why := left('not_settled: ' || sqlerrm, 200);
-      if not exists (select from purple_flea.job_events e where e.reference = job.reference and e.kind = 'alarm' and e.why = settle_why.why) then
+      if not exists (select from purple_flea.all_job_events e where e.reference = job.reference and e.kind = 'alarm' and e.why = settle_why.why) then
         perform purple_flea.note(job, 'alarm', why, settle_job.result, 'worker');
       end if;
       if job.state in ('claimed', 'unknown') then
@@ -198,7 +211,7 @@ begin
       end if;
   end;
   return jsonb_build_object('reference', job.reference, 'did', did,
-    'state', (select j.state from purple_flea.jobs j where j.reference = job.reference));
+    'state', coalesce((select j.state from purple_flea.jobs j where j.reference = job.reference), job.state));
 end;
 $$;
 comment on function public.settle_job(text, uuid, text, jsonb, text) is 'Reports a claimed job''s outcome, and a key that came with it: settled, settled_before, too_late, conflict, late_answer, not_settled, unknown_token or not_found.';

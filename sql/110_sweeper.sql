@@ -30,6 +30,7 @@ begin
     where w.change_type = 'deposit' and w.id > ledger.starts_after and w.id <= last
       and w.id > coalesce(from_id - 1, ledger.checked_until - behind)
       and not exists (select from purple_flea.jobs j where j.wallet_change_id = w.id)
+      and not exists (select from purple_flea.jobs_archive a where a.wallet_change_id = w.id)
     on conflict do nothing
     returning 1
   )
@@ -59,6 +60,12 @@ begin
     raise warning 'purple_flea: looks and claims that are due could not be asked for: %', sqlerrm;
   end;
   perform purple_flea.expire(false);
+  begin
+    perform purple_flea.archive_jobs();
+  exception when others then
+    -- They stay where they are, which costs time and nothing else.
+    raise warning 'purple_flea: settled jobs could not be archived: %', sqlerrm;
+  end;
   update purple_flea.ledger set swept_at = clock_timestamp();
   if not purple_flea.is_due()
     and not exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp()) then
@@ -95,7 +102,7 @@ as $$
     'oldest_due_s', (select floor(extract(epoch from clock_timestamp() - min(due_at)))::bigint
       from purple_flea.jobs where state = 'pending' and due_at <= statement_timestamp()),
     'unknown', (select count(*) from (select from purple_flea.jobs where state = 'unknown' limit 10000) as unknown),
-    'alarms', (select count(*) from purple_flea.job_events
+    'alarms', (select count(*) from purple_flea.all_job_events
       where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '1 day'),
     -- Deposits wait for our key or URL, and no bet has come through of late: one agent's own trouble is not ours.
     'refused_by_purple_flea', exists (

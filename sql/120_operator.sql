@@ -3,7 +3,7 @@
 
 create or replace view public.agent_jobs with (security_barrier) as
   select j.reference, j.kind, j.wallet_change_id, j.escrow_id, j.agent_id, j.state, j.reason, j.attempts, j.created_at, j.changed_at
-  from purple_flea.jobs j
+  from purple_flea.all_jobs j
   join public.agents a on a.id = j.agent_id
   where a.owner_id = (select auth.uid());
 comment on view public.agent_jobs is 'What became of the deposits of one''s own agents, and of all else that was asked for them, and why.';
@@ -19,11 +19,11 @@ create or replace view purple_flea.stuck_jobs as
     union
     select reference from purple_flea.jobs where state = 'pending' and attempts > 5
     union
-    select reference from purple_flea.job_events where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '7 days'
+    select reference from purple_flea.all_job_events where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '7 days'
   )
   select reference, agent_id, state, reason, attempts, changed_at, due_at, stake, bet_key, result,
-         exists (select from purple_flea.job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')) as alarm
-  from stuck join purple_flea.jobs j using (reference);
+         exists (select from purple_flea.all_job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')) as alarm
+  from stuck join purple_flea.all_jobs j using (reference);
 comment on view purple_flea.stuck_jobs is 'What somebody should look at.';
 revoke all on purple_flea.stuck_jobs from public, anon, authenticated, service_role, purple_flea_worker;
 
@@ -36,6 +36,9 @@ declare
   job purple_flea.jobs;
 begin
   select * into job from purple_flea.jobs j where j.reference = asked for update;
+  if not found then
+    select * into job from purple_flea.jobs_archive a where a.reference = asked;
+  end if;
   if not found then
     raise exception 'there is no job %', asked;
   elsif job.state <> 'unknown' then

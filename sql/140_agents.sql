@@ -48,8 +48,8 @@ begin
     return there;
   end if;
   -- One that came to nothing is followed by another: faucet-scout by faucet.2-scout, which no other agent's can be called.
-  if exists (select from purple_flea.jobs j where j.reference = make_agent_job.reference) then
-    select count(*) into earlier from purple_flea.jobs j where j.agent_id = agent and j.kind = make_agent_job.kind;
+  if exists (select from purple_flea.all_jobs j where j.reference = make_agent_job.reference) then
+    select count(*) into earlier from purple_flea.all_jobs j where j.agent_id = agent and j.kind = make_agent_job.kind;
     name := kind || '.' || earlier + 1 || substr(purple_flea.agent_reference(kind, agent), length(kind) + 1);
   end if;
   insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)

@@ -32,7 +32,7 @@ begin
     when 'faucet' then
       asked := purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent));
     when 'balance', 'daily_claim' then
-      select j.reference into asked from purple_flea.jobs j where j.reference = request_job.reference and j.agent_id = agent and j.kind = request_job.kind;
+      select j.reference into asked from purple_flea.all_jobs j where j.reference = request_job.reference and j.agent_id = agent and j.kind = request_job.kind;
       asked := coalesce(asked, purple_flea.make_agent_job(kind, agent, request_job.reference));
     when 'trade', 'order' then
       -- As the function has it; but a job that cannot be read would keep every claim from its end.
@@ -41,11 +41,13 @@ begin
         return jsonb_build_object('refused', 'invalid_order');
       end if;
       insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
-      values (request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details, statement_timestamp(),
-              clock_timestamp() + (purple_flea.timing()).max_age)
+      select request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details, statement_timestamp(),
+             clock_timestamp() + (purple_flea.timing()).max_age
+      -- (A conflict alone could wait for whoever archives it, and then find nothing.)
+      where not exists (select from purple_flea.all_jobs j where j.reference = request_job.reference)
       on conflict do nothing;
       asked := request_job.reference;
-      select * into found from purple_flea.jobs j where j.reference = asked;
+      select * into found from purple_flea.all_jobs j where j.reference = asked;
       if (found.kind, found.request) is distinct from (request_job.kind, details) then
         return jsonb_build_object('refused', 'reference_taken');
       end if;
