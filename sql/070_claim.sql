@@ -55,6 +55,18 @@ $$;
 comment on function purple_flea.expire(boolean) is 'Ends leases and buries what has waited too long; while bets are held back nothing grows old.';
 revoke all on function purple_flea.expire(boolean) from public, anon, authenticated, service_role, purple_flea_worker;
 
+-- Whether it is a job's time: it is due, or it was made by hand just now, and who asked for it has come for it. (Such a
+-- job is due a second later. The same bound stands beside each call, for the index.)
+create or replace function purple_flea.is_ready(job purple_flea.jobs, wanted text[]) returns boolean
+  language sql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select job.due_at <= statement_timestamp() or (job.attempts = 0 and job.reference = any (wanted))
+$$;
+comment on function purple_flea.is_ready(purple_flea.jobs, text[]) is 'Whether a pending job may be claimed now by somebody who asks for some by name.';
+revoke all on function purple_flea.is_ready(purple_flea.jobs, text[]) from public, anon, authenticated, service_role, purple_flea_worker;
+
 -- Which jobs could be claimed now, those that were asked for first. Of an agent with a daily limit: one, and none while
 -- another is under way.
 create or replace function purple_flea.pick_jobs(wanted text[], most integer, exhausted jsonb) returns text[]
@@ -82,7 +94,7 @@ begin
         select j.agent_id, j.reference, j.due_at, j.reference = any (wanted) as asked
         from purple_flea.jobs j
         join purple_flea.effective_policies p on p.agent_id = j.agent_id and p.limited and not p.paused
-        where j.state = 'pending' and j.due_at <= statement_timestamp()
+        where j.state = 'pending' and j.due_at <= statement_timestamp() + interval '1 second' and purple_flea.is_ready(j, wanted)
           and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
         order by j.due_at limit look_at
       ) as due
@@ -94,7 +106,7 @@ begin
     cross join lateral (
       select j.reference, j.due_at, j.reference = any (wanted) as asked
       from purple_flea.jobs j
-      where j.agent_id = p.agent_id and j.state = 'pending' and j.due_at <= statement_timestamp()
+      where j.agent_id = p.agent_id and j.state = 'pending' and j.due_at <= statement_timestamp() + interval '1 second' and purple_flea.is_ready(j, wanted)
         and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, (select a.api_key from public.agents a where a.id = p.agent_id), exhausted))
       order by j.due_at limit 1
     ) as first
@@ -124,7 +136,7 @@ begin
   from (
     select j.reference from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
-    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp()
+    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp() + interval '1 second' and purple_flea.is_ready(j, wanted)
       and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
     limit most - cardinality(picked) for update of j skip locked
   ) as asked;

@@ -92,6 +92,9 @@ begin
     else
       return jsonb_build_object('refused', 'unknown_kind');
   end case;
+  -- Whoever asks comes for it at once, and wants to hear how it ends: nobody else takes it in between.
+  update purple_flea.jobs j set due_at = clock_timestamp() + interval '1 second'
+  where j.reference = asked and j.state = 'pending' and j.attempts = 0 and j.due_at <= clock_timestamp();
   -- No name is left for it: another job has the caller's.
   return case when asked is null then jsonb_build_object('refused', 'reference_taken') else jsonb_build_object('reference', asked) end;
 end;

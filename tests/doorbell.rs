@@ -82,7 +82,7 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
     let shown =
         format!("{} {} {}", row.get::<_, String>(0), row.get::<_, String>(1), row.get::<_, String>(2));
     stack.owner.batch_execute("rollback").await?;
-    let definitions = "select pg_get_functiondef('purple_flea.post(text, jsonb)'::regprocedure) || \
+    let definitions = "select pg_get_functiondef('purple_flea.post(text, jsonb, text)'::regprocedure) || \
                        string_agg(pg_get_triggerdef(t.oid) || pg_get_functiondef(t.tgfoid), ' ') from pg_trigger t \
                        where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
     let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
@@ -110,7 +110,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
     const DEPOSIT: &str = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
     // Without pg_net (the stand-in comes later), and without any setting.
     let migrated = cluster.migrate(OWNER).await?;
-    assert!(migrated.contains("18 files applied"), "{migrated}");
+    assert!(migrated.contains("19 files applied"), "{migrated}");
     psql("insert into public.agents (id) values ('agent-001')").await?;
     let mut stored = 0_i64;
     let mut warns = async |because: &str| -> Result<()> {

@@ -97,8 +97,9 @@ async fn a_ring_without_a_name_drains_everything_that_is_due() -> Result<()> {
     sql(&stack, many).await?;
     let reply = send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
     assert_eq!((&reply.body["status"], &reply.body["jobs"]), (&json!("drained"), &json!(20)));
-    // Two calls a claim, not two a job.
-    assert_eq!(stack.postgrest.calls().len(), 6);
+    // Calls for many jobs at once, not two for each: three or four claims, and reports of whatever has come together.
+    let calls = stack.postgrest.calls().len();
+    assert!((6..20).contains(&calls), "{calls}");
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 20);
     Ok(())
 }

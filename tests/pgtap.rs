@@ -31,7 +31,7 @@ async fn what_the_readme_tells_operators_to_type_works() -> Result<()> {
         insert into public.wallet_changes (id, agent_id, change_type, new_balance) values (42, 'agent-001', 'deposit', 100); \
         insert into public.escrow_requests (id, sender_id, receiver_id, amount) values (42, 'agent-001', 'agent-007', 10)";
     let order = r#"select public.request_job('order', 'order-42', '{"agent_id": "agent-001", "market": "BTC", "direction": "long", "size": 25}')"#;
-    let claimed = "select public.claim_jobs('{}', 3); \
+    let claimed = "select public.claim_jobs('{order-42}', 3); \
         update purple_flea.jobs set lease_until = clock_timestamp() - interval '2 minutes'; select purple_flea.expire(false);";
     owner.batch_execute(unknown).await?;
     owner.batch_execute(order).await?;

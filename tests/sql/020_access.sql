@@ -63,7 +63,7 @@ from pg_proc p, roles where p.pronamespace in ('public'::regnamespace, 'purple_f
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
-  array['claim_jobs', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job'],
+  array['claim_jobs', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job'],
   'public has the functions that the edge calls, and no other'
 );
 select ok(not has_schema_privilege(role_name, 'purple_flea', 'usage'), role_name || ' may not use the private schema') from roles;

@@ -116,6 +116,8 @@ impl Cluster {
             "fsync=off".to_owned(),
             "wal_level=logical".to_owned(),
             "max_connections=200".to_owned(),
+            // From the commit of a deposit to the commit of its trade is what people wait for, and nobody else can tell.
+            "track_commit_timestamp=on".to_owned(),
         ] {
             server.arg("-c").arg(option);
         }
