@@ -125,6 +125,7 @@ impl Bench<'_> {
             if cases.is_empty() {
                 continue;
             }
+            // As one deploys it: what the compiler took is not the server's memory.
             let (mut server, authority, _) = self.start(peer, Form::Warm, mode, true).await?;
             if mode == Mode::Standalone {
                 tokio::time::sleep(IDLE).await;

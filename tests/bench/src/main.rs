@@ -66,11 +66,20 @@ async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The load average of the last minute from which on others take the servers' processors.
+const BUSY_LOAD: f64 = 0.5;
+
 async fn measure(options: &Options) -> Result<Map<String, Value>> {
     let mut report = Map::new();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     report.insert("quick".to_owned(), json!(options.quick));
     report.insert("cores".to_owned(), json!(cores));
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|load| load.parse::<f64>().ok());
+    report.insert("load_before".to_owned(), json!(load));
+    if load.is_some_and(|load| load >= BUSY_LOAD) {
+        eprintln!("This machine is busy, or was a moment ago: others may be in these figures");
+    }
     let all = options.section.is_empty();
     if all || options.section.contains(&Section::Function) {
         let plan = function::Plan { quick: options.quick, rounds: options.rounds };
