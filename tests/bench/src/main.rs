@@ -22,7 +22,7 @@ use tokio::{
 /// Measures the function against its peers. `scripts/bench` builds what it needs.
 #[derive(Parser)]
 struct Options {
-    /// Fewer and shorter loads: minutes instead of half an hour.
+    /// Fewer and shorter loads: two minutes instead of 20.
     #[arg(long)]
     quick: bool,
     /// What to measure; everything if it is left out.
