@@ -1,0 +1,122 @@
+//! What is asked, signed as the trigger signs it, and what the answer must be.
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::Full;
+use sha2::Sha256;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What callers sign with. It guards nothing.
+pub const SECRET: &str = "whsec_YmVuY2htYXJrLCBwbGF5IG1vbmV5IG9ubHkh";
+
+/// Another one, that the function does not know.
+const WRONG_SECRET: &str = "whsec_YW5vdGhlciBzZWNyZXQsIGFuZCBub3Qgb3Vycw==";
+
+/// A kind of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// A row that nothing is bet on.
+    Skip,
+    /// A deposit, each with an id of its own.
+    Bet,
+    /// The same with a wrong signature.
+    Refused,
+    /// The ledger's doorbell for a deposit that was executed before.
+    Duplicate,
+}
+
+impl Load {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Bet => "bet",
+            Self::Refused => "refused",
+            Self::Duplicate => "duplicate",
+        }
+    }
+
+    /// The request for the deposit of this id.
+    pub fn request(self, authority: &str, id: u64) -> Result<Request<Full<Bytes>>> {
+        let name = format!("wallet-change-{id}");
+        let row = |change_type| {
+            format!(
+                r#"{{"id":{id},"agent_id":"agent-001","change_type":"{change_type}","change_amount":100.0000,"new_balance":100.0000,"created_at":"2026-11-21T00:00:00+00:00"}}"#
+            )
+        };
+        let body = match self {
+            Self::Skip => row("withdrawal"),
+            Self::Bet | Self::Refused => row("deposit"),
+            Self::Duplicate => format!(r#"{{"ledger":true,"reference":"{name}"}}"#),
+        };
+        let secret = if self == Self::Refused { WRONG_SECRET } else { SECRET };
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let signature = signature(secret, &name, now_s, body.as_bytes())?;
+        Ok(Request::post("/execute-trade")
+            .header("host", authority)
+            .header("content-type", "application/json")
+            .header("webhook-id", name)
+            .header("webhook-timestamp", now_s)
+            .header("webhook-signature", signature)
+            .body(Full::from(body))?)
+    }
+
+    /// Whether this is the answer.
+    pub fn check(self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
+        let (expected, word) = match self {
+            Self::Skip => (StatusCode::OK, r#""status":"skipped""#),
+            Self::Bet => (StatusCode::OK, r#""bet_id":"bet_"#),
+            Self::Refused => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Duplicate => (StatusCode::OK, r#""bet_id":"bet_"#),
+        };
+        let replayed = headers.get("idempotent-replayed").is_some_and(|value| value == "true");
+        let told = body.windows(word.len()).any(|window| window == word.as_bytes());
+        if status != expected || !told || replayed != (self == Self::Duplicate) {
+            bail!("a wrong reply to {}: {status} {}", self.name(), String::from_utf8_lossy(body));
+        }
+        Ok(())
+    }
+}
+
+/// The `webhook-signature` of a message.
+fn signature(secret: &str, id: &str, timestamp_s: u64, body: &[u8]) -> Result<String> {
+    let key = BASE64.decode(secret.strip_prefix("whsec_").context("a secret starts with whsec_")?)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key)?;
+    mac.update(format!("{id}.{timestamp_s}.").as_bytes());
+    mac.update(body);
+    Ok(format!("v1,{}", BASE64.encode(mac.finalize().into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_signs_as_standard_webhooks_does() {
+        let signed = signature(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            br#"{"test": 2432232314}"#,
+        );
+        assert_eq!(signed.unwrap_or_default(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_wrong_reply_is_seen() {
+        let ok = StatusCode::OK;
+        let (none, body) = (HeaderMap::new(), br#"{"status":"skipped"}"#);
+        assert!(Load::Skip.check(ok, &none, body).is_ok());
+        assert!(Load::Skip.check(StatusCode::CREATED, &none, body).is_err());
+        assert!(Load::Bet.check(ok, &none, body).is_err());
+        let replayed = HeaderMap::from_iter([(
+            http::HeaderName::from_static("idempotent-replayed"),
+            http::HeaderValue::from_static("true"),
+        )]);
+        assert!(Load::Duplicate.check(ok, &replayed, br#"{"bet_id":"bet_1"}"#).is_ok());
+        assert!(Load::Bet.check(ok, &replayed, br#"{"bet_id":"bet_1"}"#).is_err());
+    }
+}
