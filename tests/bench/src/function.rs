@@ -32,20 +32,23 @@ const COLD_STARTS: u32 = 1;
 const IDLE: Duration = Duration::from_millis(300);
 
 /// What is run, and how long.
-pub struct Plan {
+pub struct Plan<'a> {
     /// Fewer and shorter loads.
     pub quick: bool,
     /// How many rounds, if not the usual number.
     pub rounds: Option<u32>,
+    /// Who alone, if not everybody.
+    pub peers: &'a [String],
 }
 
 /// Measures, prints tables, and adds its figures to the report. Needs a `LocalSet`.
-pub async fn run(plan: &Plan, report: &mut Map<String, Value>) -> Result<()> {
+pub async fn run(plan: &Plan<'_>, report: &mut Map<String, Value>) -> Result<()> {
     let machine = Machine::look()?;
     let upstream = Upstream::start()?;
-    let peers = machine.peers(!plan.quick);
+    let mut peers = machine.peers(!plan.quick);
+    peers.retain(|peer| plan.peers.is_empty() || plan.peers.contains(&peer.name()));
     for platform in [Platform::Embedded, Platform::Wasmtime, Platform::Spin, Platform::Deno] {
-        if !peers.iter().any(|peer| peer.platform == platform) {
+        if plan.peers.is_empty() && !peers.iter().any(|peer| peer.platform == platform) {
             eprintln!("Not measured, as it is not there: {platform:?}");
         }
     }
@@ -80,7 +83,7 @@ pub async fn run(plan: &Plan, report: &mut Map<String, Value>) -> Result<()> {
 }
 
 struct Bench<'a> {
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     progress: Progress,
     machine: Machine,
     upstream: Upstream,
@@ -102,7 +105,7 @@ fn cases(peer: Peer, quick: bool) -> Vec<(Load, usize)> {
     all.filter(|case| !quick || needed(case)).collect()
 }
 
-fn steps(peer: Peer, plan: &Plan) -> usize {
+fn steps(peer: Peer, plan: &Plan<'_>) -> usize {
     cases(peer, plan.quick).len() + peer.forms().len()
 }
 

@@ -28,6 +28,9 @@ struct Options {
     /// What to measure; everything if it is left out.
     #[arg(long, value_enum)]
     section: Vec<Section>,
+    /// Measure these alone, by the names that the tables give them: embedded, deno, embedded/bare …
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<String>,
     /// How many rounds, of which the medians are told.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
@@ -82,7 +85,7 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     }
     let all = options.section.is_empty();
     if all || options.section.contains(&Section::Function) {
-        let plan = function::Plan { quick: options.quick, rounds: options.rounds };
+        let plan = function::Plan { quick: options.quick, rounds: options.rounds, peers: &options.peer };
         function::run(&plan, &mut report).await?;
     }
     Ok(report)

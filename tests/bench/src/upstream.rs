@@ -101,6 +101,6 @@ fn executed_before(claim: &[u8]) -> Result<Bytes> {
     let Claim { references, claim } = serde_json::from_slice(claim)?;
     let reference = references.first().context("no reference was asked for")?;
     Ok(Bytes::from(format!(
-        r#"{{"token":"{claim}","lease_ms":null,"jobs":[],"answers":[{{"reference":"{reference}","agent_id":"agent-001","state":"executed","result":{{"status":"executed","reference":"{reference}","agent_id":"agent-001","game":"crash","cashout_at":1.5,"wager":10.00,"outcome":"win","payout":15.00,"crash_point":1.84,"bet_id":"bet_00000001"}}}}],"more":false,"lookups":false}}"#
+        r#"{{"token":"{claim}","lease_ms":null,"jobs":[],"answers":[{{"reference":"{reference}","agent_id":"agent-001","state":"executed","result":{{"status":"executed","reference":"{reference}","agent_id":"agent-001","game":"crash","cashout_at":1.5,"wager":10.00,"outcome":"win","payout":15.00,"crash_point":1.84,"bet_id":"bet_00000001"}}}}],"more":false,"lookups":false,"watching":false}}"#
     )))
 }
