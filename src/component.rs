@@ -1,26 +1,25 @@
-//! The shell: the only file that knows the SDK. It hands the core a request, the settings and the world, and
+//! The shell: the only place that knows the SDK. It hands the core a request, the settings and the world, and
 //! passes on what comes out.
 
+mod message;
+
 use crate::{
-    config,
+    config::{self, Checked},
     log::Line,
     outside::{Answer, Limits, Outside, SendError},
     router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S},
 };
-use bytes::Bytes;
 use futures::future::{Either, select};
-use http::{Request, Response};
-use http_body_util::BodyExt;
+use http::{HeaderMap, Request};
 use spin_sdk::{
-    http::{FullBody, IntoRequest},
-    http_service, time,
+    time,
     wasip3::{
         clocks::monotonic_clock,
+        exports::http::handler::Guest,
         http::{
-            client,
-            types::{ErrorCode, RequestOptions},
+            client, service,
+            types::{self, ErrorCode, RequestOptions},
         },
-        http_compat::{IncomingBody, IncomingMessage, RequestOptionsExtension, http_from_wasi_response},
         random::random::get_random_u64,
         spawn,
     },
@@ -28,6 +27,7 @@ use spin_sdk::{
 use std::{
     io::Write,
     pin::pin,
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -39,20 +39,44 @@ const CONNECT_TIMEOUT_DIVISOR: u32 = 2;
 /// gets to read why. Beyond it the connection breaks.
 const DRAIN_LIMIT_BYTES: usize = 1024 * 1024;
 
-#[http_service]
-async fn handle(request: spin_sdk::http::Request) -> Response<FullBody<Bytes>> {
-    let (head, body) = request.into_parts();
-    let body = read_request(body).await;
-    let settings = settings().await;
-    let (response, later) = router::respond(&settings, Request::from_parts(head, body), &Wasi).await;
-    if let (Some(later), Ok(settings)) = (later, settings) {
-        spawn(async move { later.run(&settings, &Wasi).await });
+/// Good ones stay as long as the instance. Those that are not are read again: somebody may have put them right.
+static SETTINGS: OnceLock<Checked> = OnceLock::new();
+
+struct Component;
+
+service::export!(Component with_types_in spin_sdk::wasip3);
+
+impl Guest for Component {
+    async fn handle(request: types::Request) -> Result<types::Response, ErrorCode> {
+        Ok(handle(request).await)
     }
-    response.map(|body| FullBody::new(Bytes::from(body)))
+}
+
+async fn handle(request: types::Request) -> types::Response {
+    let head = message::request_head(&request);
+    let body = read_body(request, head.headers()).await;
+    let wrong;
+    let settings = match SETTINGS.get() {
+        Some(settings) => settings,
+        None => match settings().await {
+            Ok(settings) => SETTINGS.get_or_init(|| Ok(settings)),
+            Err(errors) => {
+                wrong = Err(errors);
+                &wrong
+            }
+        },
+    };
+    let (response, later) = router::respond(settings, head.map(|()| body), &Wasi).await;
+    if let (Some(later), Some(Ok(settings))) = (later, SETTINGS.get()) {
+        spawn(async move { later.run(settings, &Wasi).await });
+    }
+    let (response, writing) = message::response(response);
+    spawn(writing);
+    response
 }
 
 #[cfg(feature = "spin")]
-async fn settings() -> config::Checked {
+async fn settings() -> Checked {
     let mut values = Vec::new();
     for setting in config::SETTINGS {
         // Undefined and unreadable are the same to us: not set. A required one is then named by /health.
@@ -64,8 +88,17 @@ async fn settings() -> config::Checked {
 }
 
 #[cfg(not(feature = "spin"))]
-async fn settings() -> config::Checked {
+async fn settings() -> Checked {
     config::check(|name| std::env::var(name.to_ascii_uppercase()).ok())
+}
+
+async fn read_body(request: types::Request, headers: &HeaderMap) -> router::Body {
+    let reading = message::read_request(request, headers, BODY_LIMIT_BYTES, DRAIN_LIMIT_BYTES);
+    match within(Duration::from_secs(BODY_TIMEOUT_S), reading).await {
+        Some(Ok(read)) if read.whole => router::Body::Whole(read.kept),
+        Some(Ok(_)) => router::Body::TooLarge,
+        Some(Err(_)) | None => router::Body::Incomplete,
+    }
 }
 
 /// WASI, as the core sees it.
@@ -99,19 +132,24 @@ impl Outside for Wasi {
 }
 
 async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
-    let mut request = request.map(|body| FullBody::new(Bytes::from(body)));
-    request.extensions_mut().insert(RequestOptionsExtension(options(limits.timeout)));
-    let request = request.into_request().map_err(|_| SendError::NotSent("request_not_built"))?;
-    let response = client::send(request).await.map_err(|error| fate(&error))?;
-    let response = http_from_wasi_response(response).map_err(|_| SendError::Broken("unreadable_reply"))?;
-    let (head, body) = response.into_parts();
-    match read(body, limits.reply_bytes, limits.reply_bytes).await {
-        Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
-        Err(error) => Err(match fate(&error) {
-            // A head has come back: the request was sent, whatever the host calls the rest.
-            SendError::NotSent(how) => SendError::Broken(how),
-            fate => fate,
-        }),
+    let (request, writing) =
+        message::request(request, options(limits.timeout)).ok_or(SendError::NotSent("request_not_built"))?;
+    let answered = async {
+        let response = client::send(request).await.map_err(|error| fate(&error))?;
+        let head = message::response_head(&response).ok_or(SendError::Broken("unreadable_reply"))?;
+        match message::read_response(response, &head.headers, limits.reply_bytes).await {
+            Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
+            Err(error) => Err(match fate(&error) {
+                // A head has come back: the request was sent, whatever the host calls the rest.
+                SendError::NotSent(how) => SendError::Broken(how),
+                fate => fate,
+            }),
+        }
+    };
+    // A server may answer before it has taken all of a request, or without ever taking it.
+    match select(pin!(answered), pin!(writing)).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(((), answered)) => answered.await,
     }
 }
 
@@ -150,45 +188,6 @@ fn fate(error: &ErrorCode) -> SendError {
         ErrorCode::HttpProtocolError => SendError::Broken("http_broken"),
         _ => SendError::Broken("transport_failed"),
     }
-}
-
-async fn read_request<T: IncomingMessage>(body: IncomingBody<T>) -> router::Body {
-    let reading = read(body, BODY_LIMIT_BYTES, DRAIN_LIMIT_BYTES);
-    match within(Duration::from_secs(BODY_TIMEOUT_S), reading).await {
-        Some(Ok(read)) if read.whole => router::Body::Whole(read.kept),
-        Some(Ok(_)) => router::Body::TooLarge,
-        Some(Err(_)) | None => router::Body::Incomplete,
-    }
-}
-
-/// A body, as far as it was read.
-struct Read {
-    kept: Vec<u8>,
-    whole: bool,
-}
-
-/// Reads a body to its end, or to `drain` bytes, and keeps the first `limit` of them.
-async fn read<T: IncomingMessage>(
-    mut body: IncomingBody<T>,
-    limit: usize,
-    drain: usize,
-) -> Result<Read, ErrorCode> {
-    let mut kept = Vec::new();
-    let mut whole = true;
-    let mut seen = 0_usize;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        let room = limit.saturating_sub(kept.len());
-        kept.extend(data.iter().take(room));
-        whole &= data.len() <= room;
-        seen = seen.saturating_add(data.len());
-        if !whole && seen >= drain {
-            break;
-        }
-    }
-    Ok(Read { kept, whole })
 }
 
 /// The result of `future`, or `None` if it is not there in time. What is not there is dropped.

@@ -1,0 +1,169 @@
+//! Requests and replies as WASI has them. They are made and read with its own types rather than by the SDK's conversions:
+//! every stream and every future of a message costs a host some microseconds, and a body whose length is known can do
+//! without the last ones.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header::CONTENT_LENGTH, response,
+};
+use spin_sdk::wasip3::{
+    http::types::{self, ErrorCode, Fields, RequestOptions, Trailers},
+    wit_bindgen::{FutureReader, StreamReader, StreamResult},
+    wit_future, wit_stream,
+};
+
+/// Most that is read at a time, in bytes; less where less is announced.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A body, as far as it was read.
+pub struct Read {
+    /// Its beginning, up to the limit.
+    pub kept: Vec<u8>,
+    /// Whether that is all of it.
+    pub whole: bool,
+}
+
+/// A request's method, target and headers.
+pub fn request_head(request: &types::Request) -> Request<()> {
+    let mut head = Request::new(());
+    // Hosts check what they hand on. What is no target all the same is no path of ours either.
+    *head.uri_mut() = request
+        .get_path_with_query()
+        .and_then(|path| Uri::try_from(path).ok())
+        .unwrap_or_else(|| Uri::from_static("*"));
+    *head.method_mut() = Method::try_from(request.get_method()).unwrap_or(Method::TRACE);
+    *head.headers_mut() = headers(&request.get_headers()).unwrap_or_default();
+    head
+}
+
+/// Reads a request's body to its end, or to `drain` bytes, and keeps the first `limit` of them.
+pub async fn read_request(
+    request: types::Request,
+    headers: &HeaderMap,
+    limit: usize,
+    drain: usize,
+) -> Result<Read, ErrorCode> {
+    let length = announced(headers);
+    let (done, result) = wit_future::new(|| Ok(()));
+    let (contents, trailers) = types::Request::consume_body(request, result);
+    let read = read(contents, trailers, length, limit, drain).await;
+    drop(done);
+    read
+}
+
+/// A reply's status and headers; `None` if they are not what they can be.
+pub fn response_head(response: &types::Response) -> Option<response::Parts> {
+    let (mut head, ()) = Response::builder().status(response.get_status_code()).body(()).ok()?.into_parts();
+    head.headers = headers(&response.get_headers())?;
+    Some(head)
+}
+
+/// Reads a reply's body to its end, or to `limit` bytes.
+pub async fn read_response(
+    response: types::Response,
+    headers: &HeaderMap,
+    limit: usize,
+) -> Result<Read, ErrorCode> {
+    let length = announced(headers);
+    let (done, result) = wit_future::new(|| Ok(()));
+    let (contents, trailers) = types::Response::consume_body(response, result);
+    let read = read(contents, trailers, length, limit, limit).await;
+    drop(done);
+    read
+}
+
+/// A reply for the host, and the writing of its body, which goes on beside it.
+pub fn response(response: Response<Vec<u8>>) -> (types::Response, impl Future<Output = ()> + 'static) {
+    let (head, body) = response.into_parts();
+    let (contents, trailers, writing) = outgoing(body);
+    let fields = fields(&head.headers).unwrap_or_else(Fields::new);
+    let (response, _sent) = types::Response::new(fields, Some(contents), trailers);
+    // (What is an `http::StatusCode` is one for a host, too.)
+    let _ = response.set_status_code(head.status.as_u16());
+    (response, writing)
+}
+
+/// A request for the host, and the writing of its body; `None` if the host does not take it for one.
+pub fn request(
+    request: Request<Vec<u8>>,
+    options: RequestOptions,
+) -> Option<(types::Request, impl Future<Output = ()>)> {
+    let (head, body) = request.into_parts();
+    let (contents, trailers, writing) = outgoing(body);
+    let (request, _sent) =
+        types::Request::new(fields(&head.headers)?, Some(contents), trailers, Some(options));
+    request.set_method(&head.method.into()).ok()?;
+    request.set_scheme(head.uri.scheme().map(Into::into).as_ref()).ok()?;
+    request.set_authority(head.uri.authority().map(|authority| authority.as_str())).ok()?;
+    request.set_path_with_query(head.uri.path_and_query().map(|path| path.as_str())).ok()?;
+    Some((request, writing))
+}
+
+type Contents = StreamReader<u8>;
+type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+
+/// A body to be sent, as what the host reads and as our writing of it.
+fn outgoing(body: Vec<u8>) -> (Contents, End, impl Future<Output = ()> + 'static) {
+    let (mut contents, reader) = wit_stream::new();
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    let writing = async move {
+        // What is left over when the host stops reading nobody wants.
+        let _ = contents.write_all(body).await;
+        drop(contents);
+        let _ = end.write(Ok(None)).await;
+    };
+    (reader, trailers, writing)
+}
+
+async fn read(
+    mut contents: Contents,
+    end: End,
+    length: Option<usize>,
+    limit: usize,
+    drain: usize,
+) -> Result<Read, ErrorCode> {
+    let mut read = Read { kept: Vec::new(), whole: true };
+    let mut seen = 0_usize;
+    while length != Some(seen) && (read.whole || seen < drain) {
+        let ahead = length.map_or(READ_BYTES, |length| length.saturating_sub(seen)).clamp(1, READ_BYTES);
+        let (result, chunk) = contents.read(Vec::with_capacity(ahead)).await;
+        seen = seen.saturating_add(chunk.len());
+        let room = limit.saturating_sub(read.kept.len());
+        read.whole &= chunk.len() <= room;
+        if read.kept.is_empty() && read.whole {
+            read.kept = chunk;
+        } else {
+            read.kept.extend(chunk.into_iter().take(room));
+        }
+        if !matches!(result, StreamResult::Complete(_)) {
+            // Only here it shows whether that was the end or a break.
+            end.await?;
+            break;
+        }
+    }
+    match length {
+        Some(length) if read.whole && seen < length => Err(ErrorCode::HttpResponseIncomplete),
+        _ => Ok(read),
+    }
+}
+
+/// How long a body is said to be. A host has checked it against the body's framing; of two that differ there is none.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    value.to_str().ok()?.parse().ok()
+}
+
+fn headers(fields: &Fields) -> Option<HeaderMap> {
+    let all = fields.copy_all();
+    let mut headers = HeaderMap::with_capacity(all.len());
+    for (name, value) in all {
+        headers.try_append(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?).ok()?;
+    }
+    Some(headers)
+}
+
+fn fields(headers: &HeaderMap) -> Option<Fields> {
+    let all: Vec<_> =
+        headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+    Fields::from_list(&all).ok()
+}
