@@ -29,7 +29,7 @@ use wasmtime_wasi_http::{
 const REUSE_LIMIT: usize = 10_000;
 
 /// Requests that one instance serves at once, as Wasmtime and Spin have it: a trap ends them all.
-const CONCURRENT_LIMIT: usize = 16;
+const CONCURRENT_LIMIT: usize = 64;
 
 /// How long an instance without work is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);

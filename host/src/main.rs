@@ -12,6 +12,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +20,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Handle},
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{UnboundedSender, unbounded_channel},
+        watch,
+    },
 };
 
 /// Runs the component behind HTTP/1.1, one event loop for each processor.
@@ -74,8 +79,17 @@ struct Serve {
     grace_s: u64,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("purple-flea-host: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Some(Command::Compile { wasm, output }) => compile(&wasm, &output),
         None => Builder::new_current_thread().enable_all().build()?.block_on(serve(cli.serve)),
@@ -103,16 +117,18 @@ async fn serve(serve: Serve) -> Result<()> {
         output: Output::stdout()?,
     };
     let blueprint = Blueprint::new(&component, &options)?;
-    let listener =
-        TcpListener::bind(serve.listen).await.with_context(|| format!("{} is taken", serve.listen))?;
+    let listener = TcpListener::bind(serve.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", serve.listen))?;
     let (closing, closed) = watch::channel(false);
     let places = Arc::new(Semaphore::new(serve.connections));
     let threads = serve.threads.map_or_else(std::thread::available_parallelism, |threads| {
         threads.try_into().context("--threads").map_err(std::io::Error::other)
     })?;
-    let lanes = lanes(threads.get(), &blueprint, &closed, &places)?;
+    let lanes = lanes(threads.get(), &blueprint, &closed)?;
     if let Some(address) = serve.admin {
-        let admin = TcpListener::bind(address).await.with_context(|| format!("{address} is taken"))?;
+        let admin =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         tokio::spawn(administer(admin, blueprint.metrics().clone()));
     }
     eprintln!(
@@ -146,48 +162,44 @@ fn settings() -> Settings {
     std::env::vars_os().filter_map(known).collect()
 }
 
-/// One way of connections to an event loop.
-struct Lane {
-    connections: tokio::sync::mpsc::UnboundedSender<std::net::TcpStream>,
-}
+/// A connection, and its place among those that there may be.
+type Connection = (std::net::TcpStream, OwnedSemaphorePermit);
+
+/// The way of connections to an event loop.
+type Lane = UnboundedSender<Connection>;
 
 /// An event loop on a thread of its own, for each lane: a request never changes its thread.
-fn lanes(
-    threads: usize,
-    blueprint: &Blueprint,
-    closed: &watch::Receiver<bool>,
-    places: &Arc<Semaphore>,
-) -> Result<Vec<Lane>> {
+fn lanes(threads: usize, blueprint: &Blueprint, closed: &watch::Receiver<bool>) -> Result<Vec<Lane>> {
     let mut lanes = Vec::new();
     for number in 0..threads {
-        let (connections, mut accepted) = tokio::sync::mpsc::unbounded_channel::<std::net::TcpStream>();
-        let (blueprint, closed, places) = (blueprint.clone(), closed.clone(), places.clone());
+        let (lane, mut accepted) = unbounded_channel::<Connection>();
+        let (blueprint, closed) = (blueprint.clone(), closed.clone());
         let runtime = Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
             runtime.block_on(async move {
                 let function = blueprint.function();
-                while let Some(stream) = accepted.recv().await {
-                    let (function, closed, places) = (function.clone(), closed.clone(), places.clone());
+                while let Some((stream, place)) = accepted.recv().await {
+                    let (function, closed) = (function.clone(), closed.clone());
                     tokio::spawn(async move {
                         if let Ok(stream) = TcpStream::from_std(stream) {
                             function.serve(stream, closed).await;
                         }
-                        places.add_permits(1);
+                        drop(place);
                     });
                 }
                 // The work after the replies goes on until the process ends.
                 std::future::pending::<()>().await;
             });
         })?;
-        lanes.push(Lane { connections });
+        lanes.push(lane);
     }
     Ok(lanes)
 }
 
 /// Gives each connection to the next lane, while there are places.
-async fn accept(listener: TcpListener, lanes: &[Lane], places: &Semaphore) -> Result<()> {
+async fn accept(listener: TcpListener, lanes: &[Lane], places: &Arc<Semaphore>) -> Result<()> {
     for lane in lanes.iter().cycle() {
-        places.acquire().await?.forget();
+        let place = places.clone().acquire_owned().await?;
         let stream = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
@@ -198,7 +210,7 @@ async fn accept(listener: TcpListener, lanes: &[Lane], places: &Semaphore) -> Re
                 }
             }
         };
-        lane.connections.send(stream.into_std()?).context("an event loop ended")?;
+        lane.send((stream.into_std()?, place)).ok().context("an event loop ended")?;
     }
     bail!("no event loops")
 }

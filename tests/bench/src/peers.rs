@@ -191,7 +191,13 @@ impl Machine {
         };
         let artifact = artifact.display().to_string();
         let arguments = match peer.platform {
-            Platform::Embedded => { let mut w = words(&["--listen", &address, &artifact]); if let Ok(x) = env::var("HOSTARGS") { w.extend(x.split(" ").map(str::to_owned)); } w }
+            Platform::Embedded => {
+                let mut w = words(&["--listen", &address, &artifact]);
+                if let Ok(x) = env::var("HOSTARGS") {
+                    w.extend(x.split(" ").map(str::to_owned));
+                }
+                w
+            }
             Platform::Wasmtime => {
                 let mut words = words(&[
                     "serve",
