@@ -17,4 +17,5 @@ mod settings;
 mod stand_in_postgrest;
 mod stand_ins;
 mod unknown;
+mod watch;
 mod whole_stack;

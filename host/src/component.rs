@@ -3,37 +3,15 @@
 use anyhow::{Context, Result};
 use std::{fs::File, io::Read, path::Path};
 pub use wasmtime::component::Component;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
-
-/// Most instances at once. Each serves many requests, so this is far more than the connections that are let in need.
-const INSTANCES_LIMIT: u32 = 500;
-
-/// Core instances, tables and fibers of one instance of the component: the module itself and what adapts it.
-const PARTS_OF_INSTANCE: u32 = 8;
-
-/// Most memory of an instance, in bytes. It needs one or two MiB; whatever has sixty-four leaks.
-const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
-
-/// What is kept of an ended instance's memory for the next one, in bytes: giving it back costs more.
-const KEEP_RESIDENT_BYTES: usize = 256 * 1024;
+use wasmtime::{Config, Engine};
 
 /// How every WebAssembly file begins.
 const WASM_MAGIC: &[u8; 4] = b"\0asm";
 
 /// The engine: the same for compiling and for running, or the one would not take the other's code.
 pub fn engine() -> Result<Engine> {
-    let parts = INSTANCES_LIMIT.saturating_mul(PARTS_OF_INSTANCE);
-    let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(INSTANCES_LIMIT)
-        .total_core_instances(parts)
-        .total_memories(INSTANCES_LIMIT)
-        .total_tables(parts)
-        .total_stacks(parts)
-        .max_memory_size(MEMORY_LIMIT_BYTES)
-        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
-        .table_keep_resident(KEEP_RESIDENT_BYTES);
     let mut config = Config::new();
-    config.wasm_component_model_async(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config.wasm_component_model_async(true);
     Ok(Engine::new(&config)?)
 }
 

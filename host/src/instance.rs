@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::time::Sleep;
 use wasmtime::{
-    Engine, Store, StoreContextMut, Trap,
+    Engine, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, Trap,
     component::{Component, ComponentType, GuestTaskId, Lift, Linker, Lower, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -36,6 +36,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long one request may take; far longer than the function's own limits.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most memory of an instance, in bytes. It needs one or two MiB; whatever has sixty-four leaks.
+const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
 /// The interface through which Spin hands out settings.
 const VARIABLES: &str = "spin:variables/variables@3.0.0";
@@ -125,8 +128,10 @@ impl HandlerState for Maker {
             hooks,
             table: ResourceTable::new(),
             settings: settings.clone(),
+            limits: StoreLimitsBuilder::new().memory_size(MEMORY_LIMIT_BYTES).build(),
         };
         let mut store = Store::new(engine, data);
+        store.limiter(|data| &mut data.limits);
         let proxy = ProxyPre::P3(pre.clone()).instantiate_async(&mut store).await?;
         metrics.instance_made();
         Ok(Instance {
@@ -218,6 +223,7 @@ pub(crate) struct Data {
     hooks: Outbound,
     table: ResourceTable,
     settings: Arc<Settings>,
+    limits: StoreLimits,
 }
 
 impl WasiView for Data {

@@ -1,0 +1,143 @@
+//! In a steady stream nobody waits for the doorbell: whoever goes on after its reply waits for the next deposit. And
+//! whatever becomes of whoever waits, no deposit is forgotten for it.
+
+use crate::{
+    front_door::soon,
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, sql, start, start_silent},
+};
+use anyhow::Result;
+use stack::{
+    host::{Host, Kind},
+    local::Local,
+    postgres::OWNER,
+    sweeper::Sweeper,
+};
+use std::time::Duration;
+
+/// How many doorbells have reached the function.
+fn rings(stack: &Local) -> usize {
+    stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count()
+}
+
+/// Waits until nobody watches.
+async fn unwatched(stack: &Local) -> Result<()> {
+    let watched = "select count(*) from purple_flea.watch where until > clock_timestamp()";
+    soon(async {
+        while count(stack, watched).await? > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// Gives a watch to nobody in particular, of which everybody else believes that it is kept.
+const WATCH: &str = "select public.claim_jobs(watcher => md5('nobody')::uuid, linger_ms => 3000)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_waits_for_deposits_nobody_has_to_ring() -> Result<()> {
+    let stack = start(&[("linger_ms", "3000")]).await?;
+    for _ in 0..10 {
+        let id = deposit(&stack, "100").await?;
+        job_in(&stack, id, "executed").await?;
+    }
+    assert_eq!(rings(&stack), 1);
+    assert_eq!(stack.purple_flea.bets().len(), 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_nothing_comes_any_more_the_wait_ends_and_the_next_deposit_rings() -> Result<()> {
+    let stack = start(&[("linger_ms", "200")]).await?;
+    for rung in 1..=2 {
+        let id = deposit(&stack, "100").await?;
+        job_in(&stack, id, "executed").await?;
+        unwatched(&stack).await?;
+        assert_eq!(rings(&stack), rung);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_time_to_linger_every_deposit_rings() -> Result<()> {
+    let stack = start(&[("linger_ms", "0")]).await?;
+    for rung in 1..=2 {
+        let id = deposit(&stack, "100").await?;
+        job_in(&stack, id, "executed").await?;
+        assert_eq!(rings(&stack), rung);
+    }
+    assert!(!stack.postgrest.calls().iter().any(|call| call == "await_jobs"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_relies_on_a_watch_is_waited_for_at_its_end() -> Result<()> {
+    let stack = start_silent(&[]).await?;
+    sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_doorbell").await?;
+    sql(&stack, WATCH).await?;
+    let depositor = stack.cluster.connect(OWNER).await?;
+    // Not committed yet, and so not to be seen; and it did not ring.
+    depositor.batch_execute("begin; insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)").await?;
+    let watcher = stack.cluster.connect(OWNER).await?;
+    let waiting = watcher.query_one("select public.await_jobs(md5('nobody')::uuid, 10)", &[]);
+    let committing = async {
+        let blocked = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+        while count(&stack, blocked).await? == 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(depositor.batch_execute("commit").await?)
+    };
+    let (due, committed) = soon(async { tokio::join!(waiting, committing) }).await?;
+    committed?;
+    assert!(due?.get::<_, bool>(0), "the watch ended without it");
+    assert_eq!(rings(&stack), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_watcher_is_gone_is_found_by_the_sweeper() -> Result<()> {
+    let mut stack = start(&[]).await?;
+    sql(&stack, WATCH).await?;
+    let id = deposit(&stack, "100").await?;
+    assert_eq!(job(&stack, id).await?["state"], "pending");
+    stack.sweeper = Some(Sweeper::start(&stack.cluster, Duration::from_millis(500)));
+    assert_eq!(job_in(&stack, id, "executed").await?["attempts"], 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_deposit() -> Result<()> {
+    let mut stack = start(&[("linger_ms", "3000")]).await?;
+    // It is cut off while it waits, and everybody still relies on it.
+    stack.options.after_reply = Duration::from_millis(700);
+    stack.options.listen = None;
+    stack.host = Host::start(Kind::Embedded, &stack.options).await?;
+    let here = format!("select purple_flea.set_secret('purple_flea_function_url', '{}/')", stack.host.url);
+    sql(&stack, &here).await?;
+    stack.sweeper = Some(Sweeper::start(&stack.cluster, Duration::from_millis(500)));
+    for _ in 0..6 {
+        let id = deposit(&stack, "100").await?;
+        assert_eq!(job_in(&stack, id, "executed").await?["attempts"], 1);
+        // Some of these fall into a watch, some on its end, some behind it.
+        tokio::time::sleep(Duration::from_millis(350)).await;
+    }
+    assert_eq!(stack.purple_flea.bets().len(), 6);
+    assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 6);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_goes_on_after_a_reply_the_sweeper_has_it_done_before_one() -> Result<()> {
+    let stack = start_silent(&[]).await?;
+    let id = deposit(&stack, "100").await?;
+    // Since the last sweep nothing has come of it; and from now on all that is answered at once is cut off.
+    sql(&stack, "update purple_flea.ledger set swept_at = clock_timestamp()").await?;
+    sql(&stack, "select purple_flea.ring()").await?;
+    let preference =
+        "select count(*) from net.http_request_queue where headers ->> 'Prefer' = 'respond-async'";
+    assert_eq!(count(&stack, preference).await?, 0);
+    job_in(&stack, id, "executed").await?;
+    let asked = stack.host.log.find(|line| line.contains("execute_trade")).await;
+    assert!(asked.contains("\"status\":200"), "answered before it was done: {asked}");
+    Ok(())
+}
