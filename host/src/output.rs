@@ -26,7 +26,9 @@ const TOGETHER: Duration = Duration::from_millis(20);
 
 /// What takes the component's lines.
 #[derive(Clone)]
-pub struct Output(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct Output(Arc<Take>);
+
+type Take = dyn Fn(&[u8]) + Send + Sync;
 
 impl Output {
     /// One that calls a function with whatever is written.
