@@ -146,10 +146,11 @@ async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, S
             }),
         }
     };
-    // A server may answer before it has taken all of a request, or without ever taking it.
-    match select(pin!(answered), pin!(writing)).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(((), answered)) => answered.await,
+    // First the writing, so that a host that is handed the head finds the body, too, and sends both at once. A server may
+    // answer before it has taken all of a request, or without ever taking it.
+    match select(pin!(writing), pin!(answered)).await {
+        Either::Left(((), answered)) => answered.await,
+        Either::Right((answer, _)) => answer,
     }
 }
 

@@ -11,6 +11,7 @@ mod ledger;
 mod ledger_troubles;
 mod openapi;
 mod pgtap;
+mod production_host;
 mod scripts;
 mod services;
 mod settings;

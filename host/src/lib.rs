@@ -16,6 +16,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 /// The function's settings by name, in lower case.
 pub type Settings = BTreeMap<String, String>;
 
+/// How long outbound connections are kept, where nothing else is asked for: shorter than servers keep theirs (five seconds
+/// and more), because a request on one that its server closes at that moment may have been executed or not.
+pub const KEEP: Duration = Duration::from_secs(3);
+
 /// What the component gets, and what it may do.
 #[derive(Clone)]
 pub struct Options {
@@ -27,6 +31,8 @@ pub struct Options {
     pub allowed_origins: Option<Vec<String>>,
     /// How long it may go on after a reply.
     pub after_reply: Duration,
+    /// How long an outbound connection is kept after its last request; see [`KEEP`].
+    pub keep: Duration,
     /// Where its lines go.
     pub output: output::Output,
 }

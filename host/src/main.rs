@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use purple_flea_host::{
-    Options, Settings, component,
+    KEEP, Options, Settings, component,
     metrics::Metrics,
     output::{self, Output},
     server::Blueprint,
@@ -74,6 +74,10 @@ struct Serve {
     /// How long the component may go on after a reply, in seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     after_reply_s: u64,
+    /// How long an outbound connection is kept after its last request, in milliseconds: less than the servers keep theirs,
+    /// or a request on one that is closed at that moment has an unknown end. 0: a new one for each request.
+    #[arg(long, default_value_t = KEEP.as_millis() as u64, value_name = "MS")]
+    keep_ms: u64,
     /// How long the end waits for what is under way, in seconds.
     #[arg(long, default_value_t = 75, value_name = "SECONDS")]
     grace_s: u64,
@@ -114,6 +118,7 @@ async fn serve(serve: Serve) -> Result<()> {
         settings: settings(),
         allowed_origins: Some(serve.allow).filter(|origins| !origins.is_empty()),
         after_reply: Duration::from_secs(serve.after_reply_s),
+        keep: Duration::from_millis(serve.keep_ms),
         output: Output::stdout()?,
     };
     let blueprint = Blueprint::new(&component, &options)?;

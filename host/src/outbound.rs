@@ -13,18 +13,14 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 /// Longest wait for a connection, its TLS handshake not included. The function itself gives up later than that.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection is kept without a request: shorter than servers keep theirs (five seconds and more), because a
-/// request on one that its server closes at that moment may have been executed or not.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Most connections that are kept for one host: the bets of a few claims at once.
 const IDLE_LIMIT_CONNECTIONS: usize = 256;
 
 /// A client that keeps its connections. Cheap to clone; each thread has its own.
 pub(crate) type Pool = Client<HttpsConnector<HttpConnector>, WasiBody>;
 
-/// A new client without connections.
-pub(crate) fn pool() -> Pool {
+/// A new client without connections, which keeps each for so long after its last request.
+pub(crate) fn pool(keep: Duration) -> Pool {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     // Otherwise a request of two writes waits 40 ms for the server's delayed acknowledgement.
@@ -33,8 +29,8 @@ pub(crate) fn pool() -> Pool {
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_LIMIT_CONNECTIONS)
+        .pool_idle_timeout(keep)
+        .pool_max_idle_per_host(if keep.is_zero() { 0 } else { IDLE_LIMIT_CONNECTIONS })
         // Only what was certainly not written is sent again, on another connection.
         .retry_canceled_requests(true)
         .build(tls.wrap_connector(tcp))

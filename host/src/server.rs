@@ -35,6 +35,7 @@ pub struct Function {
 #[derive(Clone)]
 pub struct Blueprint {
     origin: Origin,
+    keep: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -42,7 +43,7 @@ impl Blueprint {
     /// Checks that the component can run here.
     pub fn new(component: &Component, options: &Options) -> Result<Self> {
         let metrics = Arc::new(Metrics::default());
-        Ok(Self { origin: Origin::new(component, options, metrics.clone())?, metrics })
+        Ok(Self { origin: Origin::new(component, options, metrics.clone())?, keep: options.keep, metrics })
     }
 
     /// Its counters, those of all threads together.
@@ -52,7 +53,7 @@ impl Blueprint {
 
     /// The component on the current event loop.
     pub fn function(&self) -> Function {
-        let maker = Maker { origin: self.origin.clone(), pool: outbound::pool() };
+        let maker = Maker { origin: self.origin.clone(), pool: outbound::pool(self.keep) };
         Function { handler: ProxyHandler::new(maker), metrics: self.metrics.clone() }
     }
 }

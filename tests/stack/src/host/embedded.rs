@@ -30,6 +30,7 @@ impl Server {
             settings: options.settings.clone(),
             allowed_origins: options.allowed_origins.clone(),
             after_reply: options.after_reply,
+            keep: purple_flea_host::KEEP,
             output: Output::to(move |bytes| log.write(bytes)),
         };
         let component = tokio::task::spawn_blocking(move || compiled(&path)).await??;
