@@ -6,6 +6,7 @@ use crate::{
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
 
 /// Digits after the point of a cash-out: the crash point itself is a number of hundredths.
 const HUNDREDTHS: u32 = 2;
@@ -35,6 +36,16 @@ pub enum Side {
     Tails,
 }
 
+impl Side {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Heads => "heads",
+            Self::Tails => "tails",
+        }
+    }
+}
+
 /// The multiplier at which a crash bet cashes out: 1.01 to 100, at most two digits after the point (the crash
 /// point itself is a number of hundredths).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,6 +58,12 @@ impl CashoutAt {
         let lowest = Decimal::from_parts(101, 0, 0, false, HUNDREDTHS);
         let inside = value >= lowest && value <= Decimal::ONE_HUNDRED && value.scale() <= HUNDREDTHS;
         Amount::new(value).ok().filter(|_| inside).map(Self)
+    }
+}
+
+impl From<CashoutAt> for Value {
+    fn from(CashoutAt(amount): CashoutAt) -> Self {
+        amount.into()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod job;
 pub mod rpc;
 
 use crate::{
+    object::{self, Object, Unreadable},
     outside::Outside,
     purple_flea::Api,
     upstream::{BaseUrl, Key},
@@ -15,8 +16,7 @@ use crate::{
 };
 use job::{Answer, Health, Job, Lookup, Settlement};
 use rpc::LedgerError;
-use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How often a claim is asked for, all in all. It carries its own token, so that asking again gives what the first
@@ -83,20 +83,8 @@ pub struct Claim {
     pub watching: bool,
 }
 
-#[derive(Deserialize)]
-struct ClaimReply<'a> {
-    token: String,
-    lease_ms: Option<u64>,
-    #[serde(borrow)]
-    jobs: Vec<&'a RawValue>,
-    answers: Vec<Answer>,
-    more: bool,
-    lookups: bool,
-    watching: bool,
-}
-
 /// What became of a request by hand.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Requested {
     /// The job that does it.
     pub reference: Option<String>,
@@ -105,12 +93,45 @@ pub struct Requested {
 }
 
 /// What became of a report.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Settled {
     /// Of which job.
     pub reference: String,
     /// `settled`, `settled_before`, or why nothing changed.
     pub did: String,
+}
+
+impl Claim {
+    /// Reads what a claim took that was `asked` for at that time.
+    fn read(reply: &str, asked: Duration) -> Result<Self, Unreadable> {
+        let reply = Object::read(reply)?;
+        let lease = Duration::from_millis(reply.maybe_whole("lease_ms")?.unwrap_or(0));
+        let all = |name| Object::read_all(reply.raw(name)?.ok_or(Unreadable)?.get());
+        Ok(Self {
+            token: reply.text("token")?,
+            // The database said what was left of the lease after it was asked: this is early, never late.
+            deadline: asked.saturating_add(lease),
+            jobs: all("jobs")?.iter().map(Job::read).collect::<Result<_, _>>()?,
+            answers: all("answers")?.iter().map(Answer::read).collect::<Result<_, _>>()?,
+            more: reply.flag("more")?,
+            lookups: reply.flag("lookups")?,
+            watching: reply.flag("watching")?,
+        })
+    }
+}
+
+impl Requested {
+    fn read(reply: &str) -> Result<Self, Unreadable> {
+        let reply = Object::read(reply)?;
+        Ok(Self { reference: reply.maybe_text("reference")?, refused: reply.maybe_text("refused")? })
+    }
+}
+
+impl Settled {
+    fn read_all(reply: &str) -> Result<Vec<Self>, Unreadable> {
+        let read = |row: &Object| Ok(Self { reference: row.text("reference")?, did: row.text("did")? });
+        Object::read_all(reply)?.iter().map(read).collect()
+    }
 }
 
 impl Ledger {
@@ -144,23 +165,7 @@ impl Ledger {
                 result => break (asked, result?),
             }
         };
-        let reply: ClaimReply = rpc::parse(&reply)?;
-        let lease = Duration::from_millis(reply.lease_ms.unwrap_or(0));
-        Ok(Claim {
-            token: reply.token,
-            // The database said what was left of the lease after it was asked: this is early, never late.
-            deadline: asked.saturating_add(lease),
-            jobs: reply
-                .jobs
-                .into_iter()
-                .map(Job::read)
-                .collect::<Option<_>>()
-                .ok_or(LedgerError::Unreadable)?,
-            answers: reply.answers,
-            more: reply.more,
-            lookups: reply.lookups,
-            watching: reply.watching,
-        })
+        Ok(Claim::read(rpc::text(&reply)?, asked)?)
     }
 
     /// Waits until a job is due, for at most so long. If there is none then the watch is over.
@@ -171,7 +176,8 @@ impl Ledger {
         outside: &impl Outside,
     ) -> Result<bool, LedgerError> {
         let body = json!({ "watcher": watcher.token, "wait_ms": time.as_millis() });
-        rpc::parse(&self.call("await_jobs", &body, outside).await?)
+        let due = self.call("await_jobs", &body, outside).await?;
+        object::value(rpc::text(&due)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 
     /// Ends the watch, and rings if somebody else is to go on with what is due.
@@ -201,7 +207,7 @@ impl Ledger {
                     outside.sleep(wait).await;
                     wait = longer(wait);
                 }
-                result => return rpc::parse(&result?),
+                result => return Ok(Settled::read_all(rpc::text(&result?)?)?),
             }
         }
     }
@@ -211,27 +217,30 @@ impl Ledger {
         &self,
         kind: Kind,
         reference: &Reference,
-        details: &impl Serialize,
+        details: &Value,
         outside: &impl Outside,
     ) -> Result<Requested, LedgerError> {
         let body = json!({ "kind": kind, "reference": reference.as_str(), "details": details });
-        rpc::parse(&self.call("request_job", &body, outside).await?)
+        let reply = self.call("request_job", &body, outside).await?;
+        Ok(Requested::read(rpc::text(&reply)?)?)
     }
 
     /// Takes unknown jobs that are to be looked up.
     pub async fn lookups(&self, outside: &impl Outside) -> Result<Vec<Lookup>, LedgerError> {
-        rpc::parse(&self.call("claim_lookups", &json!({ "limit": LOOKUPS_LIMIT }), outside).await?)
+        let reply = self.call("claim_lookups", &json!({ "limit": LOOKUPS_LIMIT }), outside).await?;
+        Object::read_all(rpc::text(&reply)?)?.iter().map(|row| Ok(Lookup::read(row)?)).collect()
     }
 
     /// How the ledger is.
     pub async fn health(&self, outside: &impl Outside) -> Result<Health, LedgerError> {
-        rpc::parse(&self.call("ledger_health", &json!({}), outside).await?)
+        let reply = self.call("ledger_health", &json!({}), outside).await?;
+        Ok(Health::read(&Object::read(rpc::text(&reply)?)?)?)
     }
 
     async fn call(
         &self,
         function: &str,
-        arguments: &impl Serialize,
+        arguments: &Value,
         outside: &impl Outside,
     ) -> Result<Vec<u8>, LedgerError> {
         rpc::call(self, function, arguments, outside).await

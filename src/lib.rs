@@ -47,6 +47,7 @@ pub mod health;
 pub mod ledger;
 pub mod log;
 pub mod money;
+pub mod object;
 pub mod outside;
 pub mod policy;
 pub mod problem;

@@ -2,6 +2,7 @@
 
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 use std::{fmt, str::FromStr};
 
 /// Digits after the point that the database keeps (`numeric(12,4)`).
@@ -65,6 +66,15 @@ impl Amount {
         Self::new(value.round_dp_with_strategy(SCALE, RoundingStrategy::MidpointAwayFromZero))
     }
 
+    /// An amount as JSON has it: a number, or a text that is one.
+    pub fn from_json(value: &Value) -> Result<Self, AmountError> {
+        match value {
+            Value::Number(number) => number.as_str().parse(),
+            Value::String(text) => text.parse(),
+            _ => Err(AmountError::NotANumber),
+        }
+    }
+
     /// The decimal inside.
     pub fn decimal(self) -> Decimal {
         self.0
@@ -116,14 +126,16 @@ impl Serialize for Amount {
     }
 }
 
+impl From<Amount> for Value {
+    fn from(amount: Amount) -> Self {
+        // The text of a decimal is a number.
+        serde_json::Number::from_str(&amount.to_string()).map_or(Value::Null, Value::Number)
+    }
+}
+
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Number(number) => number.as_str().parse(),
-            serde_json::Value::String(text) => text.parse(),
-            _ => Err(AmountError::NotANumber),
-        }
-        .map_err(de::Error::custom)
+        Self::from_json(&Value::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 

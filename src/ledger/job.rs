@@ -1,13 +1,13 @@
 //! What the ledger hands out and takes back.
 
 use crate::{
-    game::{CashoutAt, Game, GameName, Side},
-    money::{self, Amount},
+    game::{CashoutAt, Game},
+    object::{Object, Unreadable},
     policy::{Policy, Spent},
     purple_flea::{
         Account, AccountKey,
         escrow::End,
-        trading::{Direction, Form, Market},
+        trading::{Form, Market},
     },
     upstream::Key,
     webhook::{event, reference::Reference},
@@ -19,8 +19,7 @@ use crate::{
         order::OrderRow,
     },
 };
-use rust_decimal::Decimal;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// A claimed job.
@@ -38,77 +37,28 @@ pub struct Job {
     pub work: Option<Work>,
 }
 
-#[derive(Deserialize)]
+/// A job as the database wrote it.
 struct HandedOut<'a> {
-    reference: String,
     kind: Option<Kind>,
-    bet_key: String,
-    attempt: u32,
-    #[serde(borrow)]
     row: &'a RawValue,
-    #[serde(borrow)]
     policy: &'a RawValue,
-    spent: Option<SpentRow>,
-    account: Option<String>,
-    #[serde(default)]
-    own_key: bool,
-    key: Option<String>,
+    spent: Option<Spent>,
     referral_code: Option<String>,
-    #[serde(default)]
     fresh: bool,
     counterparty: Option<String>,
     escrow: Option<EscrowStanding>,
 }
 
-/// Whose row it is, whatever else it is.
-#[derive(Deserialize)]
-struct Whose {
-    agent_id: Option<String>,
-    sender_id: Option<String>,
-}
-
 /// What an escrow is that is to end.
-#[derive(Deserialize)]
 struct EscrowStanding {
     id: Option<String>,
     status: String,
 }
 
-#[derive(Deserialize)]
-struct PolicyRow {
-    game: GameName,
-    cashout_at: CashoutAt,
-    side: Side,
-    market: Option<Market>,
-    direction: Direction,
-    size: Option<Amount>,
-    check_balance: bool,
-    min_balance: Amount,
-    min_change: Amount,
-    #[serde(deserialize_with = "decimal")]
-    wager_fraction: Decimal,
-    max_wager: Option<Amount>,
-    daily_wager_limit: Option<Amount>,
-    daily_loss_limit: Option<Amount>,
-}
-
-#[derive(Deserialize)]
-struct SpentRow {
-    #[serde(deserialize_with = "decimal")]
-    wagered: Decimal,
-    #[serde(deserialize_with = "decimal")]
-    lost: Decimal,
-    #[serde(deserialize_with = "decimal")]
-    open: Decimal,
-}
-
-fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
-    let number = serde_json::Number::deserialize(deserializer)?;
-    money::decimal(number.as_str()).map_err(de::Error::custom)
-}
-
-fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Policy>, D::Error> {
-    Ok(Option::<PolicyRow>::deserialize(deserializer)?.map(Policy::from))
+impl Spent {
+    fn read(row: &Object) -> Result<Self, Unreadable> {
+        Ok(Self { wagered: row.decimal("wagered")?, lost: row.decimal("lost")?, open: row.decimal("open")? })
+    }
 }
 
 /// A secret goes out in a settlement and nowhere else.
@@ -117,18 +67,25 @@ fn exposed<S: Serializer>(secret: &Option<Key>, serializer: S) -> Result<S::Ok, 
 }
 
 impl Job {
-    /// Reads a job as the database wrote it; `None` where not even its name can be read.
-    pub(crate) fn read(raw: &RawValue) -> Option<Self> {
-        let job: HandedOut = serde_json::from_str(raw.get()).ok()?;
-        let reference = Reference::parse(&job.reference)?;
-        let bet_key = Reference::parse(&job.bet_key)?.as_str().to_owned();
-        let attempt = job.attempt;
-        let key = account_key(job.own_key, job.key.as_deref());
-        let whose: Option<Whose> = serde_json::from_str(job.row.get()).ok();
-        let agent_id = whose.and_then(|whose| whose.agent_id.or(whose.sender_id)).unwrap_or_default();
-        let account = Account { name: job.account.clone().unwrap_or_else(|| agent_id.clone()), key };
-        Some(Self { reference, bet_key, attempt, account, work: job.work(agent_id) })
+    /// Reads a job as the database wrote it; refused where not even its name can be read.
+    pub(crate) fn read(job: &Object) -> Result<Self, Unreadable> {
+        let reference = Reference::parse(&job.text("reference")?).ok_or(Unreadable)?;
+        let bet_key = Reference::parse(&job.text("bet_key")?).ok_or(Unreadable)?.as_str().to_owned();
+        let attempt = u32::try_from(job.whole("attempt")?).map_err(|_| Unreadable)?;
+        let account = job.maybe_text("account")?;
+        let key = account_key(job.flag_or_no("own_key")?, job.maybe_text("key")?.as_deref());
+        let handed_out = HandedOut::read(job)?;
+        let agent_id = whose(handed_out.row.get()).ok().flatten().unwrap_or_default();
+        let account = Account { name: account.unwrap_or_else(|| agent_id.clone()), key };
+        Ok(Self { reference, bet_key, attempt, account, work: handed_out.work(agent_id) })
     }
+}
+
+/// Whose row it is, whatever else it is.
+fn whose(row: &str) -> Result<Option<String>, Unreadable> {
+    let row = Object::read(row)?;
+    let (agent, sender) = (row.maybe_text("agent_id")?, row.maybe_text("sender_id")?);
+    Ok(agent.or(sender))
 }
 
 fn account_key(own: bool, key: Option<&str>) -> AccountKey {
@@ -139,10 +96,27 @@ fn account_key(own: bool, key: Option<&str>) -> AccountKey {
     }
 }
 
-impl HandedOut<'_> {
+impl<'a> HandedOut<'a> {
+    fn read(job: &Object<'a>) -> Result<Self, Unreadable> {
+        let object = |name| job.not_null(name)?.map(|field| Object::read(field.get())).transpose();
+        let standing = |escrow: Object| {
+            Ok(EscrowStanding { id: escrow.maybe_text("id")?, status: escrow.text("status")? })
+        };
+        Ok(Self {
+            kind: job.maybe_word("kind")?,
+            row: job.raw("row")?.ok_or(Unreadable)?,
+            policy: job.raw("policy")?.ok_or(Unreadable)?,
+            spent: object("spent")?.map(|spent| Spent::read(&spent)).transpose()?,
+            referral_code: job.maybe_text("referral_code")?,
+            fresh: job.flag_or_no("fresh")?,
+            counterparty: job.maybe_text("counterparty")?,
+            escrow: object("escrow")?.map(standing).transpose()?,
+        })
+    }
+
     fn work(self, agent_id: String) -> Option<Work> {
-        let policy = || Some(Policy::from(serde_json::from_str::<PolicyRow>(self.policy.get()).ok()?));
-        let spent = self.spent.map(|SpentRow { wagered, lost, open }| Spent { wagered, lost, open });
+        let policy = || Policy::read(self.policy.get()).ok();
+        let spent = self.spent;
         let end = |end| {
             let escrow = self.escrow.as_ref()?;
             let pending = escrow.status == "pending";
@@ -158,7 +132,7 @@ impl HandedOut<'_> {
                 Some(Work::Deposit(Box::new(deposit::Case { row, policy: policy()?, spent })))
             }
             kind @ (Kind::Trade | Kind::Order) => {
-                let row: OrderRow = serde_json::from_str(row.get()).ok()?;
+                let row: OrderRow = event::read_columns(row).ok()?;
                 let form = if kind == Kind::Trade { Form::Trade } else { Form::Order };
                 Some(Work::Order(Box::new(row.case(form, Some(policy()?), spent))))
             }
@@ -171,7 +145,7 @@ impl HandedOut<'_> {
                 }))
             }
             Kind::Escrow => {
-                let row: EscrowRow = serde_json::from_str(row.get()).ok()?;
+                let row: EscrowRow = event::read_columns(row).ok()?;
                 Some(Work::Escrow(Step::create(row, self.counterparty, self.referral_code)))
             }
             Kind::EscrowRelease => end(End::Release),
@@ -180,30 +154,34 @@ impl HandedOut<'_> {
     }
 }
 
-impl From<PolicyRow> for Policy {
-    fn from(row: PolicyRow) -> Self {
-        Self {
-            game: row.game,
-            cashout_at: row.cashout_at,
-            side: row.side,
-            market: row.market,
-            direction: row.direction,
-            size: row.size,
-            check_balance: row.check_balance,
-            min_balance: row.min_balance,
-            min_change: row.min_change,
-            wager_fraction: row.wager_fraction,
-            max_wager: row.max_wager,
-            daily_wager_limit: row.daily_wager_limit,
-            daily_loss_limit: row.daily_loss_limit,
+impl Policy {
+    fn read(row: &str) -> Result<Self, Unreadable> {
+        let row = Object::read(row)?;
+        Ok(Self {
+            game: row.word("game")?,
+            cashout_at: CashoutAt::new(row.amount("cashout_at")?).ok_or(Unreadable)?,
+            side: row.word("side")?,
+            market: row
+                .maybe_text("market")?
+                .map(|name| Market::parse(&name).ok_or(Unreadable))
+                .transpose()?,
+            direction: row.word("direction")?,
+            size: row.maybe_amount("size")?,
+            check_balance: row.flag("check_balance")?,
+            min_balance: row.amount("min_balance")?,
+            min_change: row.amount("min_change")?,
+            wager_fraction: row.decimal("wager_fraction")?,
+            max_wager: row.maybe_amount("max_wager")?,
+            daily_wager_limit: row.maybe_amount("daily_wager_limit")?,
+            daily_loss_limit: row.maybe_amount("daily_loss_limit")?,
             // What is paused is not handed out.
             paused: false,
-        }
+        })
     }
 }
 
 /// What the ledger says about a job that was asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Answer {
     /// Which.
     pub reference: String,
@@ -217,6 +195,19 @@ pub struct Answer {
     pub retry_after_s: Option<u64>,
     /// The outcome that was recorded.
     pub result: Option<Box<RawValue>>,
+}
+
+impl Answer {
+    pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
+        Ok(Self {
+            reference: row.text("reference")?,
+            agent_id: row.maybe_text("agent_id")?,
+            state: row.word("state")?,
+            reason: row.maybe_text("reason")?,
+            retry_after_s: row.maybe_whole("retry_after_s")?,
+            result: row.not_null("result")?.map(ToOwned::to_owned),
+        })
+    }
 }
 
 /// Where a deposit's job stands.
@@ -276,7 +267,6 @@ pub struct Settlement {
 }
 
 /// An unknown job whose bet is to be looked for.
-#[derive(Deserialize)]
 pub struct Lookup {
     /// What it is called.
     pub reference: String,
@@ -294,7 +284,6 @@ pub struct Lookup {
     /// What it was to do.
     pub kind: Kind,
     /// The policy that it was claimed under.
-    #[serde(deserialize_with = "policy")]
     pub policy: Option<Policy>,
     /// Not bet before: Unix seconds.
     pub from_s: u64,
@@ -303,6 +292,23 @@ pub struct Lookup {
 }
 
 impl Lookup {
+    pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
+        let policy = row.raw("policy")?.ok_or(Unreadable)?.get();
+        Ok(Self {
+            reference: row.text("reference")?,
+            token: row.text("token")?,
+            bet_key: row.text("bet_key")?,
+            agent_id: row.text("agent_id")?,
+            account: row.maybe_text("account")?,
+            key_name: row.text("key_name")?,
+            key: row.maybe_text("key")?,
+            kind: row.word("kind")?,
+            policy: if policy == "null" { None } else { Some(Policy::read(policy)?) },
+            from_s: row.whole("from_s")?,
+            until_s: row.whole("until_s")?,
+        })
+    }
+
     /// The account that it was bet on.
     pub fn account(&self) -> Account {
         let key = account_key(!self.key_name.is_empty(), self.key.as_deref());
@@ -316,7 +322,7 @@ impl Lookup {
 }
 
 /// How the ledger is.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Health {
     /// `ok`, or `missing` when nobody has swept for minutes.
     pub sweeper: String,
@@ -331,4 +337,17 @@ pub struct Health {
     /// Whether deposits wait because Purple Flea refuses our key or does not know our URL.
     #[serde(skip_serializing)]
     pub refused_by_purple_flea: bool,
+}
+
+impl Health {
+    pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
+        Ok(Self {
+            sweeper: row.text("sweeper")?,
+            due: row.whole("due")?,
+            oldest_due_s: row.maybe_whole("oldest_due_s")?,
+            unknown: row.whole("unknown")?,
+            alarms: row.whole("alarms")?,
+            refused_by_purple_flea: row.flag("refused_by_purple_flea")?,
+        })
+    }
 }

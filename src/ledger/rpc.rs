@@ -1,9 +1,12 @@
 //! One call of a database function through PostgREST: `POST {url}/rest/v1/rpc/{function}` with named arguments.
 
 use super::Ledger;
-use crate::outside::{Limits, Outside, SendError};
+use crate::{
+    object::{Object, Unreadable},
+    outside::{Limits, Outside, SendError},
+};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 
 /// How long one call may take, in seconds. They take milliseconds; a restart of the database some seconds.
@@ -52,15 +55,10 @@ impl LedgerError {
     }
 }
 
-#[derive(Deserialize, Default)]
-struct ErrorBody {
-    code: Option<String>,
-}
-
 pub(super) async fn call(
     ledger: &Ledger,
     function: &str,
-    arguments: &impl Serialize,
+    arguments: &Value,
     outside: &impl Outside,
 ) -> Result<Vec<u8>, LedgerError> {
     let url = ledger.url.join(&format!("/rest/v1/rpc/{function}"));
@@ -83,7 +81,8 @@ pub(super) async fn call(
     if answer.head.status.is_success() {
         return if answer.whole { Ok(answer.body) } else { Err(LedgerError::Unreadable) };
     }
-    let code = serde_json::from_slice::<ErrorBody>(&answer.body).unwrap_or_default().code;
+    let code = text(&answer.body).and_then(Object::read).and_then(|error| error.maybe_text("code"));
+    let code = code.unwrap_or_default();
     Err(match (status, code) {
         (_, Some(code)) if code == NO_SUCH_FUNCTION => LedgerError::Missing,
         (401 | 403, _) => LedgerError::RefusedUs(status),
@@ -96,7 +95,13 @@ pub(super) async fn call(
     })
 }
 
-/// Reads an answer.
-pub(super) fn parse<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, LedgerError> {
-    serde_json::from_slice(answer).map_err(|_| LedgerError::Unreadable)
+/// The text of an answer.
+pub(super) fn text(answer: &[u8]) -> Result<&str, Unreadable> {
+    std::str::from_utf8(answer).map_err(|_| Unreadable)
+}
+
+impl From<Unreadable> for LedgerError {
+    fn from(_: Unreadable) -> Self {
+        Self::Unreadable
+    }
 }

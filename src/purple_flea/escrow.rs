@@ -1,12 +1,12 @@
 //! Escrows: money that one agent holds ready for another.
 
 use super::{
-    Account, Api, Call, PurpleFlea,
+    Account, Api, Call, PurpleFlea, body,
     reply::{self, Doubt, Failure, Field, Refusal},
 };
 use crate::{money::Amount, outside::Outside};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is to be agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,18 +78,23 @@ impl PurpleFlea {
     ) -> Result<Escrow, Failure> {
         let description = format!("{} [{bet_key}]", terms.description.as_deref().unwrap_or("Escrow"));
         let mut body = match self.api {
-            Api::Gateway => json!({
-                "agent_id": account.name, "amount_usdc": terms.amount,
-                "counterparty_address": terms.counterparty, "description": description,
-            }),
-            Api::Live => json!({
-                "amount_usd": terms.amount, "description": description,
-                "counterparty_agent_id": terms.counterparty,
-            }),
+            Api::Gateway => body([
+                ("agent_id", account.name.as_str().into()),
+                ("amount_usdc", terms.amount.into()),
+                ("counterparty_address", terms.counterparty.as_str().into()),
+                ("description", description.into()),
+            ]),
+            Api::Live => body([
+                ("amount_usd", terms.amount.into()),
+                ("description", description.into()),
+                ("counterparty_agent_id", terms.counterparty.as_str().into()),
+            ]),
         };
         if let Value::Object(body) = &mut body {
             body.extend(terms.timeout_hours.map(|hours| ("timeout_hours".to_owned(), hours.into())));
-            body.extend(terms.referral_code.as_ref().map(|code| ("referral_code".to_owned(), json!(code))));
+            body.extend(
+                terms.referral_code.as_ref().map(|code| ("referral_code".to_owned(), code.as_str().into())),
+            );
         }
         let call = Call {
             finals: &["counterparty_not_found", "forbidden"],
@@ -111,8 +116,10 @@ impl PurpleFlea {
     ) -> Result<Escrow, Failure> {
         let id = reply::word(id).ok_or(Failure::NotSent("request_not_built"))?;
         let (route, body) = match self.api {
-            Api::Gateway => (format!("/escrow/{id}/{}", end.verb()), json!({ "agent_id": account.name })),
-            Api::Live => (format!("/escrow/{}/{id}", end.verb()), json!({})),
+            Api::Gateway => {
+                (format!("/escrow/{id}/{}", end.verb()), body([("agent_id", account.name.as_str().into())]))
+            }
+            Api::Live => (format!("/escrow/{}/{id}", end.verb()), body([])),
         };
         let call = Call { finals: &["not_found", "forbidden"], ..Call::post(route, body, bet_key) };
         match self.call(&self.escrow, account, call, outside).await.map_err(Failure::repeatable) {

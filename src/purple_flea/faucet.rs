@@ -1,12 +1,12 @@
 //! The faucet: a first credit for a new agent, once; and, at the gateway, another each day.
 
 use super::{
-    Account, AccountKey, Api, Call, PurpleFlea,
+    Account, AccountKey, Api, Call, PurpleFlea, body,
     reply::{Doubt, Failure, Field, ONE_A_DAY},
 };
 use crate::{money::Amount, outside::Outside};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What the faucet gave, or had given before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,11 +37,13 @@ impl PurpleFlea {
         bet_key: &str,
         outside: &impl Outside,
     ) -> Result<Credit, Failure> {
-        let agent_id = &account.name;
+        let agent_id = account.name.as_str().into();
         let (body, with_key) = match (self.api, referral_code) {
-            (Api::Gateway, _) => (json!({ "agent_id": agent_id }), true),
-            (Api::Live, None) => (json!({ "agent_casino_id": agent_id }), false),
-            (Api::Live, Some(code)) => (json!({ "agent_casino_id": agent_id, "referral_code": code }), false),
+            (Api::Gateway, _) => (body([("agent_id", agent_id)]), true),
+            (Api::Live, None) => (body([("agent_casino_id", agent_id)]), false),
+            (Api::Live, Some(code)) => {
+                (body([("agent_casino_id", agent_id), ("referral_code", code.into())]), false)
+            }
         };
         let call = Call {
             with_key,
@@ -75,7 +77,7 @@ impl PurpleFlea {
         bet_key: &str,
         outside: &impl Outside,
     ) -> Result<Credit, Failure> {
-        let body = json!({ "agent_id": account.name });
+        let body = body([("agent_id", account.name.as_str().into())]);
         let call =
             Call { finals: &["agent_not_found"], ..Call::post("/api/claim".to_owned(), body, bet_key) };
         let reply = self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)?;

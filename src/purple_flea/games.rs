@@ -1,12 +1,12 @@
 //! The casino's two games: one bet out, its outcome back.
 
 use super::{
-    Account, Api, Call, PurpleFlea,
+    Account, Api, Call, PurpleFlea, body,
     reply::{self, Doubt, Failure, Field},
 };
 use crate::{game::Game, money::Amount, outside::Outside, policy::Bet};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How a bet that was made ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,22 +46,28 @@ impl PurpleFlea {
         bet_key: &str,
         outside: &impl Outside,
     ) -> Result<Outcome, Failure> {
-        let Bet { wager, .. } = bet;
-        let agent_id = &account.name;
+        let (agent_id, wager) = (account.name.as_str().into(), bet.wager.into());
         let (route, body) = match (self.api, bet.game) {
-            (Api::Gateway, Game::Crash(cashout_at)) => {
-                ("/casino/crash", json!({"agent_id": agent_id, "wager": wager, "cashout_at": cashout_at}))
-            }
-            (Api::Gateway, Game::CoinFlip(side)) => {
-                ("/casino/coin-flip", json!({"agent_id": agent_id, "wager": wager, "side": side}))
-            }
+            (Api::Gateway, Game::Crash(cashout_at)) => (
+                "/casino/crash",
+                body([("agent_id", agent_id), ("wager", wager), ("cashout_at", cashout_at.into())]),
+            ),
+            (Api::Gateway, Game::CoinFlip(side)) => (
+                "/casino/coin-flip",
+                body([("agent_id", agent_id), ("wager", wager), ("side", side.name().into())]),
+            ),
             (Api::Live, Game::Crash(cashout_at)) => (
                 "/api/v1/games/crash",
-                json!({"amount": wager, "cash_out_at": cashout_at, "client_seed": bet_key}),
+                body([
+                    ("amount", wager),
+                    ("cash_out_at", cashout_at.into()),
+                    ("client_seed", bet_key.into()),
+                ]),
             ),
-            (Api::Live, Game::CoinFlip(side)) => {
-                ("/api/v1/games/coin-flip", json!({"amount": wager, "side": side, "client_seed": bet_key}))
-            }
+            (Api::Live, Game::CoinFlip(side)) => (
+                "/api/v1/games/coin-flip",
+                body([("amount", wager), ("side", side.name().into()), ("client_seed", bet_key.into())]),
+            ),
         };
         let call = Call::post(route.to_owned(), body, bet_key);
         let reply = self.call(&self.casino, account, call, outside).await?;
@@ -119,7 +125,7 @@ fn won(game: Game, outcome: &Value) -> Option<bool> {
     match (outcome.as_str()?.to_ascii_lowercase().as_str(), game) {
         ("win" | "won", _) => Some(true),
         ("loss" | "lose" | "lost", _) => Some(false),
-        (face @ ("heads" | "tails"), Game::CoinFlip(side)) => Some(json!(side) == face),
+        (face @ ("heads" | "tails"), Game::CoinFlip(side)) => Some(side.name() == face),
         _ => None,
     }
 }
@@ -133,6 +139,7 @@ mod tests {
     use super::*;
     use crate::game::{CashoutAt, Side};
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn bet(game: Game) -> Bet {
         Bet { agent_id: "agent-001".into(), game, wager: "10.00".parse().unwrap() }

@@ -120,7 +120,8 @@ pub(super) fn judge(
     own_key: bool,
     now: SystemTime,
 ) -> Result<Value, Failure> {
-    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let body: Option<Value> =
+        str::from_utf8(&answer.body).ok().and_then(|text| serde_json::from_str(text).ok());
     let said = |name| body.as_ref().and_then(|b| b.get(name)).and_then(Value::as_str).and_then(word);
     let code = said("error").or_else(|| said("code"));
     let status = answer.head.status;

@@ -1,12 +1,11 @@
 //! Trading: a position that is opened on a market.
 
 use super::{
-    Account, Api, Call, PurpleFlea,
+    Account, Api, Call, PurpleFlea, body,
     reply::{Doubt, Failure, Field},
 };
 use crate::{money::Amount, outside::Outside};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::json;
 
 /// Longest name of a market, in bytes.
 const MARKET_LIMIT_BYTES: usize = 20;
@@ -55,6 +54,16 @@ pub enum Direction {
     Short,
 }
 
+impl Direction {
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Long => "long",
+            Self::Short => "short",
+        }
+    }
+}
+
 /// How the gateway is asked: its two pages have two routes. The `live` dialect has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -100,25 +109,37 @@ impl PurpleFlea {
         outside: &impl Outside,
     ) -> Result<Fill, Failure> {
         let Order { market, direction, size, form } = order;
-        let agent_id = &account.name;
+        let (agent_id, amount) = (account.name.as_str().into(), (*size).into());
         let (service, route, body) = match (self.api, form) {
             (Api::Gateway, Form::Trade) => (
                 &self.casino,
                 "/trade",
-                json!({"agent_id": agent_id, "market": market, "size": size, "side": direction}),
+                body([
+                    ("agent_id", agent_id),
+                    ("market", market.0.as_str().into()),
+                    ("size", amount),
+                    ("side", direction.name().into()),
+                ]),
             ),
             (Api::Gateway, Form::Order) => (
                 &self.trading,
                 "/trading/order",
-                json!({
-                    "agent_id": agent_id, "asset": market, "side": bought_or_sold(*direction),
-                    "size_usdc": size, "order_type": "market",
-                }),
+                body([
+                    ("agent_id", agent_id),
+                    ("asset", market.0.as_str().into()),
+                    ("side", bought_or_sold(*direction).into()),
+                    ("size_usdc", amount),
+                    ("order_type", "market".into()),
+                ]),
             ),
             (Api::Live, _) => (
                 &self.trading,
                 "/v1/trade/open",
-                json!({"coin": market.coin(), "side": direction, "size_usd": size}),
+                body([
+                    ("coin", market.coin().into()),
+                    ("side", direction.name().into()),
+                    ("size_usd", amount),
+                ]),
             ),
         };
         let call =

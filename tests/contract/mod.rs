@@ -11,6 +11,7 @@ use crate::{
     config,
     ledger::job::Job,
     log::Line,
+    object::Object,
     outside::{Answer, Limits, Outside, SendError},
     work::Means,
 };
@@ -87,7 +88,7 @@ fn run(text: &str, live: bool) -> String {
         })
     });
     let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
-    let read = Job::read(&job_as_handed_out).unwrap();
+    let read = Job::read(&Object::read(job_as_handed_out.get()).unwrap()).unwrap();
     let Job { reference, bet_key, account, work, .. } = &read;
     let means = Means {
         purple_flea: &settings.unwrap().purple_flea,
