@@ -143,11 +143,13 @@ impl Chart {
 
     fn draw_on<'a>(&self, area: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>) -> Result<()> {
         area.fill(&WHITE)?;
-        area.draw_text(&self.title, &text(17, INK, HPos::Left), (16, 14))?;
-        area.draw_text(&self.subtitle, &text(12, GREY, HPos::Left), (16, 38))?;
+        area.draw_text(&self.title, &text(21, INK, HPos::Left), (16, 14))?;
+        area.draw_text(&self.subtitle, &text(15, GREY, HPos::Left), (16, 38))?;
         let mut chart = ChartBuilder::on(area)
             .margin_top(TITLE + 10)
             .margin_right(RIGHT)
+            .margin_left(8)
+            .margin_bottom(6)
             .x_label_area_size(BELOW)
             .y_label_area_size(LEFT)
             .build_cartesian_2d(self.x_axis(), self.y_axis())?;
@@ -161,8 +163,8 @@ impl Chart {
             .axis_style(GREY)
             .bold_line_style(GRID)
             .light_line_style(WHITE.mix(0.0))
-            .label_style(text(12, INK, HPos::Left))
-            .axis_desc_style(text(13, INK, HPos::Left))
+            .label_style(text(15, INK, HPos::Left))
+            .axis_desc_style(text(16, INK, HPos::Left))
             .x_desc(self.x_label)
             .y_desc(self.y_label)
             .x_label_formatter(&marked)
@@ -198,7 +200,7 @@ impl Chart {
         for ((x, y), line) in names {
             lowest = y.max(lowest + LABEL_HEIGHT);
             let colour = if line.accent { ACCENT } else { GREY };
-            area.draw_text(&line.name, &text(13, colour, HPos::Left), (x + 9, lowest - 8))?;
+            area.draw_text(&line.name, &text(16, colour, HPos::Left), (x + 9, lowest - 7))?;
         }
         Ok(())
     }

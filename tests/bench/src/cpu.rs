@@ -96,7 +96,10 @@ struct Stat {
 }
 
 fn stat(path: &str) -> Option<Stat> {
-    let line = fs::read_to_string(path).ok()?;
+    read(&fs::read_to_string(path).ok()?)
+}
+
+fn read(line: &str) -> Option<Stat> {
     // The name is in parentheses, and may have any of its own.
     let (before, after) = line.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
@@ -111,5 +114,29 @@ impl Stat {
 
     fn time(&self, fields: [usize; 2]) -> Duration {
         TICK * u32::try_from(fields.map(|field| self.number(field)).iter().sum::<u64>()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_told_by_whom_and_as_parts() {
+        let cpu = |host, calls| {
+            let ms = Duration::from_millis;
+            Cpu([(HOST.to_owned(), ms(host)), (FUNCTION.to_owned(), ms(calls))].into())
+        };
+        let used = cpu(150, 1_000).since(&cpu(50, 700));
+        assert_eq!((used.all_ms(), used.postgres_ms(), used.ms(&[HOST])), (400.0, 300.0, 100.0));
+        assert_eq!(Value::Object(used.parts(400.0)), json!({ "host": 0.25, "postgres_function": 0.75 }));
+    }
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let line = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 120 30 400 5 0";
+        let stat = read(line).expect("it can be read");
+        assert_eq!((stat.name.as_str(), stat.number(PARENT)), ("a) b (c", 1));
+        assert_eq!((stat.time(OWN), stat.time(CHILDREN)), (150 * TICK, 405 * TICK));
     }
 }

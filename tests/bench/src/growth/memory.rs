@@ -90,7 +90,7 @@ pub fn chart(points: &[Point]) -> Chart {
     lines.retain(|line| !line.points.is_empty());
     Chart {
         title: "Resident memory under load, by inbound connections".to_owned(),
-        subtitle: "each connection has a bet under way, all the time; two event loops".to_owned(),
+        subtitle: "each connection has a bet under way, all the time".to_owned(),
         x_label: "connections",
         x_scale: Scale::Log,
         x_marks: CONNECTIONS.map(|connections| (connections as f64, short(connections as f64))).to_vec(),
