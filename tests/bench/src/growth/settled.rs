@@ -7,6 +7,7 @@ use crate::{
     progress::Progress,
 };
 use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 use stack::{
     local::AGENT,
@@ -25,6 +26,11 @@ const FULL: [u64; 5] = [0, 10_000, 100_000, 1_000_000, 10_000_000];
 /// Most settled jobs that are loaded among those that wait. Ten million would be some 15 GB with eleven indexes, and
 /// a quarter of an hour to load; the retention job exists so that nobody has them.
 const HOT_MOST: u64 = 1_000_000;
+
+/// What a settled job takes on disk with its deposit, its three events and its trade, while it is loaded, in bytes; and
+/// what must be left for others.
+const JOB_BYTES: u64 = 3_000;
+const SPARE_BYTES: u64 = 5_000_000_000;
 
 /// Jobs of one claim: what the function claims when it is busy (`bets_at_once`).
 const CLAIM: usize = 64;
@@ -87,6 +93,14 @@ pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Vec<Point>>
         round(&superuser, 1).await?;
         let mut before = 0;
         for settled in place.sizes(quick) {
+            let needed = (settled - before) * JOB_BYTES + SPARE_BYTES;
+            if before > 0 && free_bytes(&cluster)? < needed {
+                eprintln!(
+                    "Not measured, as {} GB of disk are not free: {settled} settled jobs",
+                    needed >> 30
+                );
+                break;
+            }
             progress.step(&format!("growth: {settled} settled jobs, {}", place.name()));
             let from = Instant::now();
             load::copies(&cluster, place, before, settled).await.context("settled jobs cannot be loaded")?;
@@ -97,6 +111,11 @@ pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Vec<Point>>
         }
     }
     Ok(points)
+}
+
+fn free_bytes(cluster: &Cluster) -> Result<u64> {
+    let disk = statvfs(&cluster.log_path())?;
+    Ok(disk.blocks_available() * disk.fragment_size())
 }
 
 /// Medians of claims and of settlements, in one session, as PostgREST keeps its own.
