@@ -2,7 +2,7 @@
 
 use crate::{
     load::Sample,
-    peers::{Form, Guest, Peer, Platform},
+    peers::{DENO, EMBEDDED, Form, Guest, Peer},
     requests::Load,
 };
 use serde_json::{Map, Value, json};
@@ -13,9 +13,6 @@ pub const BUSY: usize = 32;
 
 /// At how many connections memory is compared: what a server must have room for.
 pub const CROWD: usize = 256;
-
-const EMBEDDED: Peer = Peer { platform: Platform::Embedded, guest: Guest::Function };
-const DENO: Peer = Peer { platform: Platform::Deno, guest: Guest::Function };
 
 /// Everything that was measured. What is told is the median of all rounds.
 #[derive(Default)]
@@ -132,7 +129,7 @@ fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
 }
 
 /// To three decimals: nothing here is known better.
-fn rounded(value: Option<f64>) -> Value {
+pub fn rounded(value: Option<f64>) -> Value {
     value.map_or(Value::Null, |value| json!((value * 1e3).round() / 1e3))
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     figures::{BUSY, CROWD, Figures},
-    load::{Run, first_answer},
+    load::Run,
     peers::{Form, Guest, Machine, Mode, Peer, Platform},
     process::Process,
     progress::Progress,
@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::{fs, net::TcpListener, time::Duration};
+use std::{fs, time::Duration};
 
 /// Rounds of a quick run: the fewest that have a median.
 const QUICK_ROUNDS: u32 = 3;
@@ -149,19 +149,7 @@ impl Bench<'_> {
         mode: Mode,
         tied: bool,
     ) -> Result<(Process, String, Duration)> {
-        // A port that was free a moment ago: these servers do not tell which one they took.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let authority = format!("127.0.0.1:{port}");
-        let recipe = self.machine.recipe(peer, form, mode, &self.upstream.url, port)?;
-        let complaints = self.machine.scratch.join(format!("{}.log", peer.name().replace('/', "-")));
-        let mut server = Process::start(&recipe, &complaints, tied)?;
-        let load = match (peer.guest, mode) {
-            (Guest::Bare, _) => Load::Bet,
-            (_, Mode::Standalone) => Load::Skip,
-            (_, Mode::Ledger) => Load::Duplicate,
-        };
-        let start = first_answer(&authority, load, &mut server).await?;
-        Ok((server, authority, start))
+        self.machine.start(peer, form, mode, &self.upstream.url, tied).await
     }
 
     async fn put_load(

@@ -1,12 +1,19 @@
 //! Measures the function. Progress goes to standard error, tables to standard output, and one line of JSON is the last.
 
+mod aside;
+mod chart;
+mod cpu;
+mod deposits;
 mod figures;
 mod function;
+mod growth;
+mod latency;
 mod load;
 mod peers;
 mod process;
 mod progress;
 mod requests;
+mod rig;
 mod table;
 mod upstream;
 
@@ -22,16 +29,16 @@ use tokio::{
 /// Measures the function against its peers. `scripts/bench` builds what it needs.
 #[derive(Parser)]
 struct Options {
-    /// Fewer and shorter loads: two minutes instead of 20.
+    /// Fewer and shorter loads: six minutes instead of 45.
     #[arg(long)]
     quick: bool,
     /// What to measure; everything if it is left out.
     #[arg(long, value_enum)]
     section: Vec<Section>,
-    /// Measure these alone, by the names that the tables give them: embedded, deno, embedded/bare …
+    /// In the section `function` measure these alone, by the names that the tables give them: embedded, deno, embedded/bare …
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// How many rounds, of which the medians are told.
+    /// How many rounds of the section `function`, of which the medians are told.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
 }
@@ -41,6 +48,10 @@ struct Options {
 enum Section {
     /// The function by itself, beside its peers.
     Function,
+    /// From a deposit's commit to its trade's, through the whole stack.
+    Latency,
+    /// The same when there is more of everything, with pictures.
+    Growth,
 }
 
 // One thread: the client must not take the servers more CPU than it must.
@@ -83,10 +94,16 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     if load.is_some_and(|load| load >= BUSY_LOAD) {
         eprintln!("This machine is busy, or was a moment ago: others may be in these figures");
     }
-    let all = options.section.is_empty();
-    if all || options.section.contains(&Section::Function) {
+    let wanted = |section| options.section.is_empty() || options.section.contains(&section);
+    if wanted(Section::Function) {
         let plan = function::Plan { quick: options.quick, rounds: options.rounds, peers: &options.peer };
         function::run(&plan, &mut report).await?;
+    }
+    if wanted(Section::Latency) {
+        latency::run(options.quick, &mut report).await?;
+    }
+    if wanted(Section::Growth) {
+        growth::run(options.quick, &mut report).await?;
     }
     Ok(report)
 }

@@ -1,13 +1,21 @@
 //! Who is measured: the function and the components beside it, on each host that this machine has, and the same work
 //! on Deno and as a native server. What each is started with is all that is known of it.
 
-use crate::{process::Recipe, requests, requests::Load, upstream};
+use crate::{
+    load::first_answer,
+    process::{Process, Recipe},
+    requests,
+    requests::Load,
+    upstream,
+};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use std::{
     env, fs,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// What executes.
@@ -44,6 +52,12 @@ pub struct Peer {
     /// And what.
     pub guest: Guest,
 }
+
+/// The function on our own host, as one deploys it.
+pub const EMBEDDED: Peer = Peer { platform: Platform::Embedded, guest: Guest::Function };
+
+/// The same work on Deno.
+pub const DENO: Peer = Peer { platform: Platform::Deno, guest: Guest::Function };
 
 /// What a start begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,13 +205,7 @@ impl Machine {
         };
         let artifact = artifact.display().to_string();
         let arguments = match peer.platform {
-            Platform::Embedded => {
-                let mut w = words(&["--listen", &address, &artifact]);
-                if let Ok(x) = env::var("HOSTARGS") {
-                    w.extend(x.split(" ").map(str::to_owned));
-                }
-                w
-            }
+            Platform::Embedded => words(&["--listen", &address, &artifact]),
             Platform::Wasmtime => {
                 let mut words = words(&[
                     "serve",
@@ -252,6 +260,29 @@ impl Machine {
         Ok(Recipe { program: self.program(peer.platform)?.clone(), arguments, environment, stop })
     }
 
+    /// Starts one and waits for its first answer: its process, where it listens, and how long that took.
+    pub async fn start(
+        &self,
+        peer: Peer,
+        form: Form,
+        mode: Mode,
+        upstream: &str,
+        tied: bool,
+    ) -> Result<(Process, String, Duration)> {
+        let port = free_port()?;
+        let authority = format!("127.0.0.1:{port}");
+        let recipe = self.recipe(peer, form, mode, upstream, port)?;
+        let complaints = self.scratch.join(format!("{}.log", peer.name().replace('/', "-")));
+        let mut server = Process::start(&recipe, &complaints, tied)?;
+        let load = match (peer.guest, mode) {
+            (Guest::Bare, _) => Load::Bet,
+            (_, Mode::Standalone) => Load::Skip,
+            (_, Mode::Ledger) => Load::Duplicate,
+        };
+        let start = first_answer(&authority, load, &mut server).await?;
+        Ok((server, authority, start))
+    }
+
     fn compiled(&self, peer: Peer) -> PathBuf {
         self.scratch.join(format!("{}.cwasm", peer.name().replace('/', "-")))
     }
@@ -260,6 +291,11 @@ impl Machine {
         let found = self.programs.iter().find(|(known, _)| *known == platform);
         found.map(|(_, program)| program).with_context(|| format!("{platform:?} is not there"))
     }
+}
+
+/// A port that was free a moment ago: these servers do not tell which one they took.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -75,14 +75,7 @@ impl Process {
     /// The user and system time that it has used so far, with all its threads, those that have ended too, and its
     /// children. The kernel's own CPU clock of a process counts nanoseconds; `/proc/PID/stat` would count 10 ms.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut all = Duration::ZERO;
-        for pid in family(self.child.id()) {
-            // A child that has just ended has no clock any more.
-            if let Ok(clock) = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?)) {
-                all += Duration::from(clock.now()?);
-            }
-        }
-        Ok(all)
+        Ok(family(self.child.id()).into_iter().filter_map(cpu).sum())
     }
 
     /// The resident memory of it and its children, in bytes.
@@ -91,8 +84,14 @@ impl Process {
     }
 }
 
+/// The CPU time of one process with all its threads; nothing if it has ended.
+pub fn cpu(pid: u32) -> Option<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
+    clock.now().ok().map(Duration::from)
+}
+
 /// A process and everything that it has started.
-fn family(pid: u32) -> Vec<u32> {
+pub fn family(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     for task in tasks {

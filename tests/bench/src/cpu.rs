@@ -1,0 +1,142 @@
+//! Who uses the CPU: Postgres' processes by whom they work for, the function's host, and the threads of the stand-ins.
+
+use crate::{process, rig::Rig};
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, fs, time::Duration};
+
+/// The kernel's unit of time in `/proc/PID/stat`: 1/100 s, on every machine that Linux runs on today.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Where `/proc/PID/stat` has them, counted from behind the name: its own time, that of children who have ended, and
+/// the parent.
+const OWN: [usize; 2] = [11, 12];
+const CHILDREN: [usize; 2] = [13, 14];
+const PARENT: usize = 1;
+
+/// Backends that PostgREST keeps: claims, waits and settlements.
+pub const FUNCTION: &str = "postgres_function";
+/// Those that insert deposits.
+pub const DEPOSITORS: &str = "postgres_depositors";
+/// Vacuum, checkpoints, the log, and pg_net's own.
+pub const OTHERS: &str = "postgres_others";
+/// The function's host.
+pub const HOST: &str = "host";
+
+/// CPU time so far, by who has used it.
+#[derive(Debug, Default, Clone)]
+pub struct Cpu(BTreeMap<String, Duration>);
+
+impl Cpu {
+    /// What has been used up to now.
+    pub async fn of(rig: &Rig) -> Result<Self> {
+        let who = "select pid, case usename when 'authenticator' then 'postgres_function' \
+                   when 'postgres' then 'postgres_depositors' else 'postgres_others' end, pg_backend_pid() \
+                   from pg_stat_activity";
+        let rows = rig.owner.query(who, &[]).await?;
+        let us: i32 = rows.first().context("nobody is connected")?.get(2);
+        let works_for: BTreeMap<u32, &str> =
+            rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
+        let postmaster = stat(&format!("/proc/{us}/stat")).context("Postgres is gone")?.number(PARENT);
+        let mut all = BTreeMap::<String, Duration>::new();
+        for pid in process::family(u32::try_from(postmaster)?) {
+            let whose = works_for.get(&pid).copied().unwrap_or(OTHERS);
+            *all.entry(whose.to_owned()).or_default() += process::cpu(pid).unwrap_or_default();
+        }
+        // Of workers that have ended nobody knows whose they were: vacuum's, most of all.
+        let ended = stat(&format!("/proc/{postmaster}/stat")).map(|stat| stat.time(CHILDREN));
+        *all.entry(OTHERS.to_owned()).or_default() += ended.unwrap_or_default();
+        all.insert(HOST.to_owned(), rig.host.cpu()?);
+        for thread in fs::read_dir("/proc/self/task")?.flatten() {
+            if let Some(stat) = stat(&thread.path().join("stat").to_string_lossy()) {
+                *all.entry(stat.name.clone()).or_default() += stat.time(OWN);
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// What has been used since an earlier time.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let used = |(who, now): (&String, &Duration)| {
+            let before = earlier.0.get(who).copied().unwrap_or_default();
+            (who.clone(), now.saturating_sub(before))
+        };
+        Self(self.0.iter().map(used).collect())
+    }
+
+    /// What some have used, in milliseconds.
+    pub fn ms(&self, whose: &[&str]) -> f64 {
+        whose.iter().filter_map(|who| self.0.get(*who)).sum::<Duration>().as_secs_f64() * 1e3
+    }
+
+    /// What Postgres has used, in milliseconds.
+    pub fn postgres_ms(&self) -> f64 {
+        self.ms(&[FUNCTION, DEPOSITORS, OTHERS])
+    }
+
+    /// What all together have used, in milliseconds.
+    pub fn all_ms(&self) -> f64 {
+        self.0.values().sum::<Duration>().as_secs_f64() * 1e3
+    }
+
+    /// What each has used, as parts of something, to three decimals; what is nothing is left out.
+    pub fn parts(&self, of_ms: f64) -> Map<String, Value> {
+        let part = |(who, used): (&String, &Duration)| {
+            let part = (used.as_secs_f64() * 1e3 / of_ms * 1e3).round() / 1e3;
+            (part > 0.0).then(|| (who.clone(), json!(part)))
+        };
+        self.0.iter().filter_map(part).collect()
+    }
+}
+
+/// A line of `/proc`.
+struct Stat {
+    name: String,
+    fields: Vec<u64>,
+}
+
+fn stat(path: &str) -> Option<Stat> {
+    read(&fs::read_to_string(path).ok()?)
+}
+
+fn read(line: &str) -> Option<Stat> {
+    // The name is in parentheses, and may have any of its own.
+    let (before, after) = line.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    let fields = after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    Some(Stat { name: name.to_owned(), fields })
+}
+
+impl Stat {
+    fn number(&self, field: usize) -> u64 {
+        self.fields.get(field).copied().unwrap_or(0)
+    }
+
+    fn time(&self, fields: [usize; 2]) -> Duration {
+        TICK * u32::try_from(fields.map(|field| self.number(field)).iter().sum::<u64>()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_told_by_whom_and_as_parts() {
+        let cpu = |host, calls| {
+            let ms = Duration::from_millis;
+            Cpu([(HOST.to_owned(), ms(host)), (FUNCTION.to_owned(), ms(calls))].into())
+        };
+        let used = cpu(150, 1_000).since(&cpu(50, 700));
+        assert_eq!((used.all_ms(), used.postgres_ms(), used.ms(&[HOST])), (400.0, 300.0, 100.0));
+        assert_eq!(Value::Object(used.parts(400.0)), json!({ "host": 0.25, "postgres_function": 0.75 }));
+    }
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let line = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 120 30 400 5 0";
+        let stat = read(line).expect("it can be read");
+        assert_eq!((stat.name.as_str(), stat.number(PARENT)), ("a) b (c", 1));
+        assert_eq!((stat.time(OWN), stat.time(CHILDREN)), (150 * TICK, 405 * TICK));
+    }
+}

@@ -1,0 +1,140 @@
+//! Deposits that come as people make them: each a transaction of its own, at random times with a steady mean, whatever
+//! has become of those before. And what they became, by the database's own record of when each transaction committed.
+
+use crate::rig::{AGENTS, Rig};
+use anyhow::{Context, Result, bail, ensure};
+use stack::postgres::OWNER;
+use std::time::{Duration, Instant};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+    time::sleep_until,
+};
+use tokio_postgres::{Client, Statement};
+
+/// Connections of those who deposit: an application's pool.
+const CONNECTIONS: usize = 24;
+
+/// The deposits after one, and their trades: how many of each, and of deposits without and with more than one trade; the
+/// latencies; the backlog when the last deposit was committed; and the time from the first deposit's commit to the last
+/// deposit's and the last trade's.
+const WHAT_BECAME: &str = "\
+    with pair as materialized ( \
+      select w.id, pg_xact_commit_timestamp(w.xmin) as deposited, t.id as trade, pg_xact_commit_timestamp(t.xmin) as traded \
+      from public.wallet_changes w left join public.trade_results t on t.reference = 'wallet-change-' || w.id \
+      where w.id > $1 \
+    ), ends as (select min(deposited) as first, max(deposited) as last from pair) \
+    select count(distinct id), count(trade), \
+      percentile_disc(array[0.5, 0.99, 1]) within group (order by (extract(epoch from traded - deposited) * 1000)::float8), \
+      count(*) filter (where traded > ends.last), \
+      extract(epoch from ends.last - ends.first)::float8, \
+      extract(epoch from max(traded) - ends.first)::float8 \
+    from pair, ends group by ends.first, ends.last";
+
+/// What became of some deposits.
+#[derive(Debug, Clone, Copy)]
+pub struct Traded {
+    /// How many were made.
+    pub deposits: i64,
+    /// Half of the trades came in less, from commit to commit, in milliseconds.
+    pub p50_ms: f64,
+    /// 99 % of them came in less, in milliseconds.
+    pub p99_ms: f64,
+    /// The slowest, in milliseconds.
+    pub max_ms: f64,
+    /// How many trades were still to come when the last deposit was made.
+    pub backlog: i64,
+    /// From the first deposit to the last one, in seconds.
+    pub deposited_s: f64,
+    /// From the first deposit to the last trade, in seconds.
+    pub traded_s: f64,
+}
+
+impl Traded {
+    /// What became of every deposit after one. Fails if one has no trade, or one has two; at Purple Flea, too, where
+    /// there were `bets` before.
+    pub async fn after(rig: &Rig, last_id: i64, bets: usize) -> Result<Self> {
+        rig.quiet().await?;
+        let row =
+            rig.owner.query_opt(WHAT_BECAME, &[&last_id]).await?.context("there were no deposits at all")?;
+        let (deposits, trades): (i64, i64) = (row.get(0), row.get(1));
+        let bets = rig.purple_flea.bets().len() - bets;
+        ensure!(
+            deposits == trades && i64::try_from(bets)? == deposits,
+            "{deposits} deposits led to {trades} trades and {bets} bets"
+        );
+        let latencies: Vec<f64> = row.get(2);
+        let &[p50_ms, p99_ms, max_ms] = latencies.as_slice() else { bail!("there are no latencies") };
+        let (backlog, deposited_s, traded_s) = (row.get(3), row.get(4), row.get(5));
+        Ok(Self { deposits, p50_ms, p99_ms, max_ms, backlog, deposited_s, traded_s })
+    }
+}
+
+/// A connection, and its prepared insert.
+type Connection = (Client, Statement);
+
+/// Those who deposit.
+pub struct Depositors {
+    give: UnboundedSender<Connection>,
+    take: UnboundedReceiver<Connection>,
+}
+
+impl Depositors {
+    /// Connects them.
+    pub async fn connect(rig: &Rig) -> Result<Self> {
+        let (give, take) = unbounded_channel();
+        for _ in 0..CONNECTIONS {
+            let client = rig.cluster.connect(OWNER).await?;
+            let insert = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+                          values ($1, 'deposit', 100, 100)";
+            let insert = client.prepare(insert).await?;
+            give.send((client, insert)).ok().context("the pool is closed")?;
+        }
+        Ok(Self { give, take })
+    }
+
+    /// Deposits at a mean rate for a while, and waits until all of it is committed. Says how many were made.
+    pub async fn arrive(&mut self, per_s: f64, time: Duration) -> Result<usize> {
+        let (from, mut at_s, mut made) = (Instant::now(), 0.0, 0);
+        let mut under_way = JoinSet::new();
+        loop {
+            // Poisson arrivals: what passes between two of them is exponential.
+            at_s += -(1.0 - fastrand::f64()).ln() / per_s;
+            if at_s > time.as_secs_f64() {
+                break;
+            }
+            sleep_until((from + Duration::from_secs_f64(at_s)).into()).await;
+            let connection = self.take.recv().await.context("the pool is closed")?;
+            under_way.spawn(deposit(connection, self.give.clone()));
+            made += 1;
+            while let Some(done) = under_way.try_join_next() {
+                done??;
+            }
+        }
+        while let Some(done) = under_way.join_next().await {
+            done??;
+        }
+        Ok(made)
+    }
+
+    /// Makes one deposit now.
+    pub async fn once(&mut self) -> Result<()> {
+        let connection = self.take.recv().await.context("the pool is closed")?;
+        deposit(connection, self.give.clone()).await
+    }
+}
+
+async fn deposit((client, insert): Connection, back: UnboundedSender<Connection>) -> Result<()> {
+    let agent = format!("agent-{:03}", fastrand::u32(1..=AGENTS));
+    client.execute(&insert, &[&agent]).await?;
+    back.send((client, insert)).ok().context("the pool is closed")
+}
+
+/// Makes so many deposits in one statement.
+pub async fn at_once(owner: &Client, deposits: u64) -> Result<()> {
+    let all = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+         select 'agent-' || lpad((1 + n % {AGENTS})::text, 3, '0'), 'deposit', 100, 100 from generate_series(1, {deposits}) as n"
+    );
+    owner.batch_execute(&all).await.context("the deposits could not be made")
+}

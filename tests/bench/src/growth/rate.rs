@@ -1,0 +1,123 @@
+//! How long a trade takes when more and more deposits come in a second, until it no longer keeps up.
+
+use crate::{
+    chart::{Chart, Line, Scale, short},
+    deposits::{Depositors, Traded},
+    figures::rounded,
+    progress::Progress,
+    rig::Rig,
+};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Deposits a second.
+const QUICK: [u32; 6] = [5, 50, 200, 400, 600, 1_000];
+const FULL: [u32; 12] = [1, 5, 20, 50, 100, 200, 400, 600, 800, 1_000, 1_500, 2_000];
+
+/// How long each rate lasts; the slowest one a few times as long.
+const QUICK_TIME: Duration = Duration::from_secs(4);
+const FULL_TIME: Duration = Duration::from_secs(15);
+
+/// When it no longer keeps up: the slowest of a hundred take so long, in milliseconds;
+const LATE_MS: f64 = 2_000.0;
+
+/// or so much of a second's deposits waits when the last one is made;
+const BEHIND: f64 = 1.0;
+
+/// or so little of what was asked for could be deposited in the time.
+const SLOW: f64 = 0.9;
+
+/// How it is at a rate.
+pub struct Point {
+    asked_per_s: u32,
+    /// What could be deposited in a second.
+    per_s: f64,
+    traded: Traded,
+    kept_up: bool,
+}
+
+/// How many rates there may be.
+pub fn steps(quick: bool) -> usize {
+    if quick { QUICK.len() } else { FULL.len() }
+}
+
+/// Measures one rate after the other; the last one is the first that was too much, if one was.
+pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
+    let (rates, time) = if quick { (QUICK.as_slice(), QUICK_TIME) } else { (FULL.as_slice(), FULL_TIME) };
+    let mut depositors = Depositors::connect(rig).await?;
+    let mut points: Vec<Point> = Vec::new();
+    for rate in rates {
+        progress.step(&format!("growth: {rate} deposits a second"));
+        let time = if *rate < 5 { 4 * time } else { time };
+        let (last, bets) = (rig.last_id().await?, rig.purple_flea.bets().len());
+        depositors.arrive((*rate).into(), time).await?;
+        let traded = Traded::after(rig, last, bets).await?;
+        let per_s = traded.deposits as f64 / traded.deposited_s.max(time.as_secs_f64());
+        // Chance alone makes a few more or less of a few.
+        let slow = traded.deposited_s > time.as_secs_f64() / SLOW;
+        let kept_up = traded.p99_ms <= LATE_MS && traded.backlog as f64 <= BEHIND * per_s.max(1.0) && !slow;
+        points.push(Point { asked_per_s: *rate, per_s, traded, kept_up });
+        if !kept_up {
+            break;
+        }
+    }
+    Ok(points)
+}
+
+impl Point {
+    /// For the report.
+    pub fn to_json(&self) -> Value {
+        let told = |value: f64| rounded(Some(value));
+        json!({
+            "asked_per_s": self.asked_per_s, "per_s": told(self.per_s), "kept_up": self.kept_up,
+            "p50_ms": told(self.traded.p50_ms), "p99_ms": told(self.traded.p99_ms),
+            "max_ms": told(self.traded.max_ms), "backlog": self.traded.backlog,
+        })
+    }
+
+    /// For the table: what was asked for, what was done, p50, p99, backlog, and whether it kept up.
+    pub fn cells(&self) -> Vec<String> {
+        let Traded { p50_ms, p99_ms, backlog, .. } = self.traded;
+        vec![
+            self.asked_per_s.to_string(),
+            format!("{:.0}", self.per_s),
+            format!("{p50_ms:.1}"),
+            format!("{p99_ms:.1}"),
+            backlog.to_string(),
+            if self.kept_up { "yes" } else { "no" }.to_owned(),
+        ]
+    }
+}
+
+/// The picture.
+pub fn chart(points: &[Point]) -> Chart {
+    let line = |name: &str, accent, figure: fn(&Traded) -> f64| Line {
+        name: name.to_owned(),
+        accent,
+        points: points.iter().map(|point| (point.asked_per_s.into(), figure(&point.traded))).collect(),
+    };
+    let end = match points.last() {
+        Some(point) if !point.kept_up => {
+            format!("; {} a second were too much", short(point.asked_per_s.into()))
+        }
+        _ => String::new(),
+    };
+    let marks = Scale::Log.marks(
+        points.first().map_or(1.0, |point| point.asked_per_s.into()),
+        points.last().map_or(10.0, |point| point.asked_per_s.into()),
+    );
+    Chart {
+        title: "From a deposit's commit to its trade's, by deposits a second".to_owned(),
+        subtitle: format!("the whole stack on one machine; Purple Flea is a simulator that takes 5 ms{end}"),
+        x_label: "deposits a second",
+        x_scale: Scale::Log,
+        x_marks: marks.into_iter().map(|mark| (mark, short(mark))).collect(),
+        y_label: "milliseconds",
+        y_scale: Scale::Log,
+        lines: vec![
+            line("99 % within", true, |traded| traded.p99_ms),
+            line("half within", false, |traded| traded.p50_ms),
+        ],
+    }
+}

@@ -1,0 +1,234 @@
+//! What a claim and a settlement cost when very many jobs have been settled before: archived by then, as the sweeper does
+//! after a week, or all still among those that wait.
+
+use crate::{
+    chart::{Chart, Line, Scale, short},
+    figures::{median, rounded},
+    progress::Progress,
+};
+use anyhow::{Context, Result, ensure};
+use nix::sys::statvfs::statvfs;
+use serde_json::{Value, json};
+use stack::{
+    local::AGENT,
+    pg_net::PgNet,
+    postgres::{Cluster, SUPERUSER},
+};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+mod load;
+
+/// Settled jobs.
+const QUICK: [u64; 3] = [0, 10_000, 100_000];
+const FULL: [u64; 5] = [0, 10_000, 100_000, 1_000_000, 10_000_000];
+
+/// Most settled jobs that are loaded among those that wait. Ten million would be some 15 GB with eleven indexes, and
+/// a quarter of an hour to load; the retention job exists so that nobody has them.
+const HOT_MOST: u64 = 1_000_000;
+
+/// What a settled job takes on disk with its deposit, its three events and its trade, while it is loaded, in bytes; and
+/// what must be left for others.
+const JOB_BYTES: u64 = 3_000;
+const SPARE_BYTES: u64 = 5_000_000_000;
+
+/// Jobs of one claim: what the function claims when it is busy (`bets_at_once`).
+const CLAIM: usize = 64;
+
+/// Claims whose medians are told, and some before them that are not.
+const QUICK_CLAIMS: usize = 20;
+const FULL_CLAIMS: usize = 40;
+const WARM_UP: usize = 6;
+
+/// Where the settled ones are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In `jobs_archive`.
+    Archived,
+    /// In `jobs`.
+    Hot,
+}
+
+/// How it is with so many.
+pub struct Point {
+    settled: u64,
+    place: Place,
+    claim: Duration,
+    settle: Duration,
+    loaded: Duration,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Archived => "archived",
+            Self::Hot => "hot",
+        }
+    }
+
+    fn sizes(self, quick: bool) -> impl Iterator<Item = u64> {
+        let all = if quick { QUICK.as_slice() } else { FULL.as_slice() };
+        all.iter().copied().filter(move |size| self == Self::Archived || *size <= HOT_MOST)
+    }
+}
+
+/// How many measurements there are.
+pub fn steps(quick: bool) -> usize {
+    [Place::Archived, Place::Hot].map(|place| place.sizes(quick).count()).iter().sum()
+}
+
+/// Measures both places, each in a cluster of its own.
+pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
+    let mut points = Vec::new();
+    for place in [Place::Archived, Place::Hot] {
+        let cluster = Cluster::start().await?;
+        // The doorbell wants to be rung; nobody is at home.
+        let _pg_net = PgNet::start(&cluster).await?;
+        cluster.install("http://127.0.0.1:9/execute-trade", AGENT).await?;
+        let superuser = cluster.connect(SUPERUSER).await?;
+        // What vacuum does now and then would be in one figure and not in the next.
+        superuser.batch_execute("alter system set autovacuum = off").await?;
+        superuser.batch_execute("select pg_reload_conf()").await?;
+        // One job, claimed and settled as all are: it is what all others are copies of.
+        round(&superuser, 1).await?;
+        let mut before = 0;
+        for settled in place.sizes(quick) {
+            let needed = (settled - before) * JOB_BYTES + SPARE_BYTES;
+            if before > 0 && free_bytes(&cluster)? < needed {
+                eprintln!(
+                    "Not measured, as {} GB of disk are not free: {settled} settled jobs",
+                    needed >> 30
+                );
+                break;
+            }
+            progress.step(&format!("growth: {settled} settled jobs, {}", place.name()));
+            let from = Instant::now();
+            load::copies(&cluster, place, before, settled).await.context("settled jobs cannot be loaded")?;
+            let loaded = from.elapsed();
+            before = settled;
+            let (claim, settle) = rounds(&cluster, if quick { QUICK_CLAIMS } else { FULL_CLAIMS }).await?;
+            points.push(Point { settled, place, claim, settle, loaded });
+        }
+    }
+    Ok(points)
+}
+
+fn free_bytes(cluster: &Cluster) -> Result<u64> {
+    let disk = statvfs(&cluster.log_path())?;
+    Ok(disk.blocks_available() * disk.fragment_size())
+}
+
+/// Medians of claims and of settlements, in one session, as PostgREST keeps its own.
+async fn rounds(cluster: &Cluster, count: usize) -> Result<(Duration, Duration)> {
+    let client = cluster.connect(SUPERUSER).await?;
+    let (mut claims, mut settles) = (Vec::new(), Vec::new());
+    for number in 0..WARM_UP + count {
+        if number == WARM_UP {
+            // As autovacuum does within a minute, when there have been some.
+            client.batch_execute("analyze").await?;
+        }
+        let (claim, settle) = round(&client, CLAIM).await?;
+        if number >= WARM_UP {
+            claims.push(claim.as_secs_f64());
+            settles.push(settle.as_secs_f64());
+        }
+    }
+    let middle = |values| Duration::from_secs_f64(median(values).unwrap_or_default());
+    Ok((middle(claims), middle(settles)))
+}
+
+/// So many deposits, their claim, and their settlement: what the two calls took.
+async fn round(client: &Client, jobs: usize) -> Result<(Duration, Duration)> {
+    let deposits = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+         select '{AGENT}', 'deposit', 100, 100 from generate_series(1, {jobs})"
+    );
+    client.batch_execute(&deposits).await?;
+    let claim = "select public.claim_jobs('{}', $1, gen_random_uuid(), 'gateway')::text";
+    let claim = client.prepare(claim).await?;
+    let settle = client.prepare("select public.settle_jobs($1::text::jsonb)::text").await?;
+    let from = Instant::now();
+    let claimed = client.query_one(&claim, &[&i32::try_from(jobs)?]).await?;
+    let claim_time = from.elapsed();
+    let claimed: Value = serde_json::from_str(claimed.get(0))?;
+    let claimed_jobs = claimed["jobs"].as_array().context("a claim without jobs")?;
+    ensure!(claimed_jobs.len() == jobs, "{} of {jobs} jobs were claimed", claimed_jobs.len());
+    let outcomes: Vec<Value> =
+        claimed_jobs.iter().map(|job| won(&job["reference"], &claimed["token"])).collect();
+    let outcomes = Value::Array(outcomes).to_string();
+    let from = Instant::now();
+    let settled = client.query_one(&settle, &[&outcomes]).await?;
+    let settle_time = from.elapsed();
+    let done = settled.get::<_, &str>(0).matches(r#""did": "settled""#).count();
+    ensure!(done == jobs, "{done} of {jobs} jobs were settled: {}", settled.get::<_, &str>(0));
+    Ok((claim_time, settle_time))
+}
+
+/// What the function reports of a bet that was won.
+fn won(reference: &Value, token: &Value) -> Value {
+    let name = reference.as_str().unwrap_or_default();
+    json!({
+        "reference": reference, "token": token, "state": "executed",
+        "result": {
+            "status": "executed", "reference": reference, "agent_id": AGENT, "game": "crash", "cashout_at": 1.5,
+            "wager": 10, "outcome": "win", "payout": 15, "crash_point": 1.84, "bet_id": format!("bet_{name}"),
+        },
+    })
+}
+
+impl Point {
+    fn claim_ms(&self) -> f64 {
+        self.claim.as_secs_f64() * 1e3
+    }
+
+    fn settle_ms(&self) -> f64 {
+        self.settle.as_secs_f64() * 1e3
+    }
+
+    /// For the report.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "settled": self.settled, "place": self.place.name(), "jobs": CLAIM,
+            "claim_ms": rounded(Some(self.claim_ms())), "settle_ms": rounded(Some(self.settle_ms())),
+            "load_s": rounded(Some(self.loaded.as_secs_f64())),
+        })
+    }
+
+    /// For the table: where, how many, claim and settle time, and what loading took.
+    pub fn cells(&self) -> Vec<String> {
+        vec![
+            self.place.name().to_owned(),
+            short(self.settled as f64),
+            format!("{:.1}", self.claim_ms()),
+            format!("{:.1}", self.settle_ms()),
+            format!("{:.0}", self.loaded.as_secs_f64()),
+        ]
+    }
+}
+
+/// The picture. None at all has the place of a thousand.
+pub fn chart(points: &[Point]) -> Chart {
+    let place = |settled: u64| (settled as f64).max(1_000.0);
+    let line = |name: &str, of: Place, figure: fn(&Point) -> f64| Line {
+        name: name.to_owned(),
+        accent: of == Place::Archived,
+        points: points.iter().filter(|p| p.place == of).map(|p| (place(p.settled), figure(p))).collect(),
+    };
+    let archived = points.iter().filter(|point| point.place == Place::Archived);
+    Chart {
+        title: format!("Claiming and settling {CLAIM} jobs, by how many have been settled before"),
+        subtitle: "those archived, as the sweeper does after a week; or all still in the hot table"
+            .to_owned(),
+        x_label: "settled jobs",
+        x_scale: Scale::Log,
+        x_marks: archived.map(|point| (place(point.settled), short(point.settled as f64))).collect(),
+        y_label: "milliseconds for 64 jobs",
+        y_scale: Scale::Linear,
+        lines: vec![
+            line("claim, archived", Place::Archived, Point::claim_ms),
+            line("settle, archived", Place::Archived, Point::settle_ms),
+            line("claim, all hot", Place::Hot, Point::claim_ms),
+            line("settle, all hot", Place::Hot, Point::settle_ms),
+        ],
+    }
+}

@@ -1,0 +1,247 @@
+//! From the commit of a deposit to the commit of its trade, through the whole stack, and what it costs to have somebody
+//! wait for the next one.
+//!
+//! PostgreSQL, its SQL and the function on its host are the real ones. pg_net and PostgREST are the real ones where the
+//! machine has them; otherwise stand-ins, which for pg_net keep the cadence that was measured of the real one (a second of
+//! sleep after each batch of at most 200). Purple Flea is always a simulator, which takes 5 ms over each bet.
+
+use crate::{
+    aside,
+    cpu::{Cpu, HOST},
+    deposits::{Depositors, Traded, at_once},
+    figures::{median, rounded},
+    peers::Machine,
+    progress::Progress,
+    rig::Rig,
+    table::{Table, number},
+};
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// Deposits a second.
+const RATES: [u32; 4] = [1, 5, 50, 200];
+
+/// The rate at which having a watch is compared with having none.
+const WATCHED_RATE: u32 = 50;
+
+/// How long each rate lasts. One a second needs more for any percentile.
+const QUICK: Duration = Duration::from_secs(8);
+const QUICK_SLOWEST: Duration = Duration::from_secs(15);
+const FULL: Duration = Duration::from_secs(30);
+
+/// How long nobody deposits before a lone one: longer than any watch lasts (1.2 s), and than pg_net sleeps.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// For how long after a lone trade the CPU is looked at: as long as the watch waits for another job.
+const LINGER: Duration = Duration::from_millis(1_200);
+
+/// Deposits of a burst: what the specification's own design needs 25 s to merely deliver.
+const BURST: u64 = 5_000;
+
+/// How it is for one rate.
+struct Point {
+    per_s: u32,
+    traded: Traded,
+    /// Calls of each of the ledger's functions, for each deposit.
+    claims: f64,
+    awaits: f64,
+    settles: f64,
+    /// Requests of pg_net, for each deposit.
+    rings: f64,
+    postgres_ms: f64,
+    host_ms: f64,
+}
+
+/// How it is for a deposit that comes alone.
+struct Alone {
+    ms: f64,
+    /// What Postgres uses while the function waits for another one, in milliseconds.
+    idle_postgres_ms: f64,
+}
+
+/// Everything that is measured.
+struct Figures {
+    parts: [&'static str; 2],
+    points: Vec<Point>,
+    alone: Alone,
+    burst_s: f64,
+    unwatched: (Point, Alone),
+}
+
+/// Measures, prints tables, and adds its figures to the report.
+pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
+    let figures = aside::run(move || measure(quick)).await?;
+    figures.print();
+    report.extend(figures.to_json());
+    Ok(())
+}
+
+async fn measure(quick: bool) -> Result<Figures> {
+    let machine = Machine::look()?;
+    let (alone, bursts) = if quick { (5, 1) } else { (10, 3) };
+    let time = |rate| match (quick, rate) {
+        (true, 1) => QUICK_SLOWEST,
+        (true, _) => QUICK,
+        (false, _) => FULL,
+    };
+    let mut progress = Progress::new(RATES.len() + 6);
+    progress.step("the whole stack starts");
+    let (rig, mut depositors) = start(&machine, &[]).await?;
+    let mut points = Vec::new();
+    for rate in RATES {
+        progress.step(&format!("{rate} deposits a second"));
+        points.push(at_rate(&rig, &mut depositors, rate, time(rate)).await?);
+    }
+    progress.step("lone deposits");
+    let lone = alone_for(&rig, &mut depositors, alone).await?;
+    progress.step(&format!("{BURST} deposits at once"));
+    let mut burst_s = Vec::new();
+    for _ in 0..bursts {
+        let (last, bets) = (rig.last_id().await?, rig.purple_flea.bets().len());
+        at_once(&rig.owner, BURST).await?;
+        burst_s.push(Traded::after(&rig, last, bets).await?.traded_s);
+    }
+    let parts = [rig.pg_net.name(), rig.postgrest.name()];
+    drop(rig);
+    progress.step("the whole stack starts, where nobody waits for the next job");
+    let (rig, mut depositors) = start(&machine, &[("linger_ms", "0")]).await?;
+    progress.step(&format!("{WATCHED_RATE} deposits a second, without a watch"));
+    let unwatched = at_rate(&rig, &mut depositors, WATCHED_RATE, time(WATCHED_RATE)).await?;
+    progress.step("lone deposits, without a watch");
+    let unwatched = (unwatched, alone_for(&rig, &mut depositors, alone).await?);
+    progress.end();
+    Ok(Figures { parts, points, alone: lone, burst_s: median(burst_s).unwrap_or_default(), unwatched })
+}
+
+/// The stack, after its first trade: what is done once is done.
+async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<(Rig, Depositors)> {
+    let rig = Rig::start(machine, changes).await?;
+    let mut depositors = Depositors::connect(&rig).await?;
+    depositors.once().await?;
+    rig.quiet().await?;
+    sleep(SILENCE).await;
+    Ok((rig, depositors))
+}
+
+async fn at_rate(rig: &Rig, depositors: &mut Depositors, per_s: u32, time: Duration) -> Result<Point> {
+    let (last, bets, calls) =
+        (rig.last_id().await?, rig.purple_flea.bets().len(), rig.postgrest.calls().len());
+    let (rings, cpu) = (rig.rings().await?, Cpu::of(rig).await?);
+    depositors.arrive(per_s.into(), time).await?;
+    rig.quiet().await?;
+    let cpu = Cpu::of(rig).await?.since(&cpu);
+    let traded = Traded::after(rig, last, bets).await?;
+    let rings = rig.rings().await? - rings;
+    let calls = rig.postgrest.calls().split_off(calls);
+    let each = |count: f64| count / traded.deposits as f64;
+    let called = |name: &str| each(calls.iter().filter(|call| *call == name).count() as f64);
+    Ok(Point {
+        per_s,
+        claims: called("claim_jobs"),
+        awaits: called("await_jobs"),
+        settles: called("settle_jobs"),
+        rings: each(rings as f64),
+        postgres_ms: each(cpu.postgres_ms()),
+        host_ms: each(cpu.ms(&[HOST])),
+        traded,
+    })
+}
+
+/// Deposits that each come after a silence, and so go through pg_net and begin a new request.
+async fn alone_for(rig: &Rig, depositors: &mut Depositors, count: u32) -> Result<Alone> {
+    let (mut all_ms, mut idle) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        sleep(SILENCE).await;
+        let (last, bets) = (rig.last_id().await?, rig.purple_flea.bets().len());
+        depositors.once().await?;
+        rig.quiet().await?;
+        let (before, from) = (Cpu::of(rig).await?, Instant::now());
+        sleep(LINGER).await;
+        // (Both looks cost the same, and one of them is in it.)
+        let used = Cpu::of(rig).await?.since(&before).postgres_ms();
+        idle.push(used * LINGER.as_secs_f64() / from.elapsed().as_secs_f64());
+        all_ms.push(Traded::after(rig, last, bets).await?.max_ms);
+    }
+    let middle = |values| median(values).unwrap_or_default();
+    Ok(Alone { ms: middle(all_ms), idle_postgres_ms: middle(idle) })
+}
+
+impl Figures {
+    fn watched(&self) -> impl Iterator<Item = (&'static str, &Point, &Alone)> {
+        let with = self.points.iter().find(|point| point.per_s == WATCHED_RATE);
+        let with = with.map(|point| ("watched", point, &self.alone));
+        with.into_iter().chain([("unwatched", &self.unwatched.0, &self.unwatched.1)])
+    }
+
+    fn to_json(&self) -> Map<String, Value> {
+        let by_rate = |figure: fn(&Traded) -> f64| -> Value {
+            let of = |point: &Point| (point.per_s.to_string(), rounded(Some(figure(&point.traded))));
+            Value::Object(self.points.iter().map(of).collect())
+        };
+        let watch: Map<String, Value> =
+            self.watched().map(|(name, point, alone)| (name.to_owned(), cost(point, alone))).collect();
+        let mut all = Map::new();
+        all.insert("pg_net".to_owned(), json!(self.parts[0]));
+        all.insert("postgrest".to_owned(), json!(self.parts[1]));
+        all.insert("trade_p50_ms".to_owned(), by_rate(|traded| traded.p50_ms));
+        all.insert("trade_p99_ms".to_owned(), by_rate(|traded| traded.p99_ms));
+        all.insert("trade_max_ms".to_owned(), by_rate(|traded| traded.max_ms));
+        all.insert("trade_alone_ms".to_owned(), rounded(Some(self.alone.ms)));
+        all.insert(format!("burst_{BURST}_s"), rounded(Some(self.burst_s)));
+        all.insert("watch".to_owned(), Value::Object(watch));
+        all
+    }
+
+    fn print(&self) {
+        println!(
+            "\nFrom a deposit's commit to its trade's, through {} and {}; Purple Flea is a simulator that takes 5 ms.",
+            self.parts[0], self.parts[1]
+        );
+        let mut rates = Table::new(1, &["deposits", "p50 ms", "p99 ms", "max ms"]);
+        for Point { per_s, traded, .. } in &self.points {
+            let cells = [traded.p50_ms, traded.p99_ms, traded.max_ms].map(|ms| number(Some(ms), 1));
+            rates.row([vec![format!("{per_s} a second")], cells.to_vec()].concat());
+        }
+        let alone = number(Some(self.alone.ms), 1);
+        rates.row(vec!["one, after 3 s of silence".to_owned(), alone]);
+        rates.row(vec![format!("{BURST} at once: the last one"), number(Some(self.burst_s * 1e3), 0)]);
+        rates.print();
+        let head = [
+            "50 a second",
+            "p50 ms",
+            "p99 ms",
+            "claims",
+            "waits",
+            "settles",
+            "rings",
+            "Postgres ms",
+            "host ms",
+            "idle ms",
+        ];
+        let mut watch = Table::new(1, &head);
+        for (name, point, alone) in self.watched() {
+            let Point { traded, claims, awaits, settles, rings, postgres_ms, host_ms, .. } = point;
+            let cells =
+                [*claims, *awaits, *settles, *rings, *postgres_ms, *host_ms].map(|n| number(Some(n), 2));
+            let ms = [traded.p50_ms, traded.p99_ms].map(|ms| number(Some(ms), 1));
+            let idle = number(Some(alone.idle_postgres_ms), 1);
+            watch.row([vec![name.to_owned()], ms.to_vec(), cells.to_vec(), vec![idle]].concat());
+        }
+        watch.print();
+    }
+}
+
+/// Calls, rings and CPU are for each deposit; idle CPU is that of the 1.2 s after a lone trade.
+fn cost(point: &Point, alone: &Alone) -> Value {
+    let told = |value: f64| rounded(Some(value));
+    json!({
+        "per_s": point.per_s,
+        "p50_ms": told(point.traded.p50_ms), "p99_ms": told(point.traded.p99_ms), "alone_ms": told(alone.ms),
+        "claims": told(point.claims), "awaits": told(point.awaits), "settles": told(point.settles),
+        "rings": told(point.rings),
+        "postgres_cpu_ms": told(point.postgres_ms), "host_cpu_ms": told(point.host_ms),
+        "idle_postgres_cpu_ms": told(alone.idle_postgres_ms),
+    })
+}
