@@ -17,7 +17,13 @@ use wasmtime::{
     Engine, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, Trap,
     component::{Component, ComponentType, GuestTaskId, Lift, Linker, Lower, ResourceTable},
 };
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{
+    WasiCtx, WasiCtxView, WasiView,
+    cli::{WasiCli, WasiCliView},
+    p2::bindings::{cli, random::insecure_seed},
+    p3,
+    random::WasiRandom,
+};
 use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
     handler::{HandlerState, Instance, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus},
@@ -29,7 +35,7 @@ use wasmtime_wasi_http::{
 const REUSE_LIMIT: usize = 10_000;
 
 /// Requests that one instance serves at once, as Wasmtime and Spin have it: a trap ends them all.
-const CONCURRENT_LIMIT: usize = 64;
+const CONCURRENT_LIMIT: usize = 16;
 
 /// How long an instance without work is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,10 +62,22 @@ enum VariableError {
     Other(String),
 }
 
+/// What the component may import: clocks, chance, its lines, HTTP and its settings. No files, and no sockets of its own.
 fn linker(engine: &Engine) -> Result<Linker<Data>> {
     let mut linker: Linker<Data> = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
+    // Rust's standard library asks for these, too.
+    cli::environment::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::exit::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::terminal_input::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::terminal_output::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::terminal_stdin::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::terminal_stdout::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    cli::terminal_stderr::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
+    insecure_seed::add_to_linker::<Data, WasiRandom>(&mut linker, |data| data.wasi.random())?;
+    p3::cli::add_to_linker(&mut linker)?;
+    p3::clocks::add_to_linker(&mut linker)?;
+    p3::random::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     linker.instance(VARIABLES)?.func_wrap_concurrent("get", |accessor, (name,): (String,)| {
         let value = accessor.with(|mut data| data.get().settings.get(&name).cloned());

@@ -8,10 +8,10 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// At how many connections CPU is compared: a busy server, not yet a crowd.
+/// At how many connections CPU and memory are compared: a busy server, not yet a crowd.
 pub const BUSY: usize = 32;
 
-/// At how many connections memory is compared: what a server must have room for.
+/// At how many connections memory is compared once more: what a server must have room for.
 pub const CROWD: usize = 256;
 
 /// Everything that was measured. What is told is the median of all rounds.
@@ -62,7 +62,8 @@ impl Figures {
     /// What follows, by the names that they are looked for by. What could not be measured is `null`.
     pub fn ratios(&self) -> Map<String, Value> {
         let cpu = |peer, load| self.of(peer, load, BUSY, |sample| sample.cpu_us);
-        let memory = |peer| self.of(peer, Load::Bet, CROWD, |sample| sample.resident_bytes);
+        let memory =
+            |peer, connections| self.of(peer, Load::Bet, connections, |sample| sample.resident_bytes);
         let beside = |guest| Peer { guest, ..EMBEDDED };
         let over_empty = cpu(EMBEDDED, Load::Skip)
             .zip(cpu(beside(Guest::Empty), Load::Skip))
@@ -72,7 +73,8 @@ impl Figures {
             ("cpu_per_bet_vs_deno", ratio(cpu(EMBEDDED, Load::Bet), cpu(DENO, Load::Bet))),
             ("cpu_per_bet_vs_bare", ratio(cpu(EMBEDDED, Load::Bet), cpu(beside(Guest::Bare), Load::Bet))),
             ("cpu_skip_over_empty_us", over_empty),
-            ("memory_vs_deno", ratio(memory(EMBEDDED), memory(DENO))),
+            ("memory_vs_deno", ratio(memory(EMBEDDED, BUSY), memory(DENO, BUSY))),
+            ("memory_vs_deno_in_a_crowd", ratio(memory(EMBEDDED, CROWD), memory(DENO, CROWD))),
             ("start_vs_deno", ratio(self.start(EMBEDDED, Form::Warm), self.start(DENO, Form::Warm))),
         ] {
             ratios.insert(name.to_owned(), rounded(value));

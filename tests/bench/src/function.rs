@@ -77,7 +77,7 @@ pub async fn run(plan: &Plan<'_>, report: &mut Map<String, Value>) -> Result<()>
     report.insert("artifact_bytes".to_owned(), json!(artifact_bytes));
     report.insert(
         "function".to_owned(),
-        json!({ "rounds": rounds, "cpu_connections": BUSY, "memory_connections": CROWD, "peers": bench.figures.to_json() }),
+        json!({ "rounds": rounds, "connections": BUSY, "crowd": CROWD, "peers": bench.figures.to_json() }),
     );
     Ok(())
 }
