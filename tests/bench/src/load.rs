@@ -25,8 +25,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// How long a started server may take to answer: compiling a component is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often that is tried: fine enough for a start of some milliseconds, and seldom enough to take it no CPU.
-const TRY_EVERY: Duration = Duration::from_millis(1);
+/// How often a starting server is tried: a start takes milliseconds, and a timer of the event loop is as coarse as that.
+const TRY_EVERY: Duration = Duration::from_micros(100);
 
 /// How long one answer may take. Longer is no latency but a fault.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -188,7 +188,8 @@ pub async fn first_answer(authority: &str, load: Load, server: &mut Process) -> 
         if server.started.elapsed() > START_TIMEOUT {
             bail!("the server did not listen in time");
         }
-        sleep(TRY_EVERY).await;
+        // Nobody else needs this thread meanwhile.
+        std::thread::sleep(TRY_EVERY);
     };
     ask(&mut connection, authority, load).await?;
     Ok(server.started.elapsed())
