@@ -10,6 +10,8 @@ create or replace function purple_flea.expire(holding boolean) returns void
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- Whatever the statistics say of the backlog: its first one is found by walking along an index.
+  set enable_sort = off
 as $$
 declare
   most   constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours
@@ -18,7 +20,7 @@ declare
 begin
   timing := purple_flea.timing();
   -- Looked for first, because it is seldom there, and an update costs even then.
-  if exists (select from purple_flea.jobs late where late.state = 'claimed' and late.lease_until < statement_timestamp()) then
+  if (select late.lease_until from purple_flea.jobs late where late.state = 'claimed' order by late.lease_until limit 1) < statement_timestamp() then
     -- Nobody knows what became of a claim whose time ran out; what may be asked again is.
     update purple_flea.jobs j
     set state = case when purple_flea.is_repeatable(j.kind) then 'pending' else 'unknown' end,
@@ -31,7 +33,7 @@ begin
     );
   end if;
   soon := statement_timestamp() + timing.max_age / 24;
-  if exists (select from purple_flea.jobs old where old.state = 'pending' and old.expires_at < soon) then
+  if (select old.expires_at from purple_flea.jobs old where old.state = 'pending' order by old.expires_at limit 1) < soon then
     -- A pause condemns nothing: what is held back does not grow old.
     update purple_flea.jobs j
     set expires_at = clock_timestamp() + timing.max_age
@@ -136,14 +138,16 @@ begin
     ) as still;
   end if;
 
-  select picked || coalesce(array_agg(asked.reference), '{}') into picked
-  from (
-    select j.reference from purple_flea.jobs j
-    join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
-    where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp() + interval '1 second' and purple_flea.is_ready(j, wanted)
-      and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
-    limit most - cardinality(picked) for update of j skip locked
-  ) as asked;
+  if cardinality(wanted) > 0 then
+    select picked || coalesce(array_agg(asked.reference), '{}') into picked
+    from (
+      select j.reference from purple_flea.jobs j
+      join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.limited and not p.paused
+      where j.reference = any (wanted) and j.state = 'pending' and j.due_at <= statement_timestamp() + interval '1 second' and purple_flea.is_ready(j, wanted)
+        and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
+      limit most - cardinality(picked) for update of j skip locked
+    ) as asked;
+  end if;
 
   select picked || coalesce(array_agg(due.reference), '{}') into picked
   from (
@@ -164,6 +168,7 @@ create or replace function purple_flea.is_due(at timestamptz default statement_t
   language plpgsql
   volatile  -- sees what the claim has just done
   set search_path = pg_catalog, pg_temp
+  set enable_sort = off  -- as in expire()
 as $$
 begin
   if (select p.paused from purple_flea.trade_policies p where p.agent_id is null) then
@@ -173,6 +178,7 @@ begin
     select from purple_flea.jobs j
     join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused
     where j.state = 'pending' and j.due_at <= is_due.at
+    order by j.due_at limit 1
   );
 end;
 $$;

@@ -22,8 +22,9 @@ const FULL_TIME: Duration = Duration::from_secs(15);
 /// When it no longer keeps up: the slowest of a hundred take so long, in milliseconds;
 const LATE_MS: f64 = 2_000.0;
 
-/// or so much of a second's deposits waits when the last one is made;
+/// or so much of a second's deposits waits when the last one is made, and more than a few;
 const BEHIND: f64 = 1.0;
+const A_FEW: f64 = 20.0;
 
 /// or so little of what was asked for could be deposited in the time.
 const SLOW: f64 = 0.9;
@@ -56,7 +57,8 @@ pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<
         let per_s = traded.deposits as f64 / traded.deposited_s.max(time.as_secs_f64());
         // Chance alone makes a few more or less of a few.
         let slow = traded.deposited_s > time.as_secs_f64() / SLOW;
-        let kept_up = traded.p99_ms <= LATE_MS && traded.backlog as f64 <= BEHIND * per_s.max(1.0) && !slow;
+        let kept_up =
+            traded.p99_ms <= LATE_MS && traded.backlog as f64 <= (BEHIND * per_s).max(A_FEW) && !slow;
         points.push(Point { asked_per_s: *rate, per_s, traded, kept_up });
         if !kept_up {
             break;
