@@ -165,7 +165,8 @@ mod tests {
         assert_eq!(ratios["cpu_per_bet_vs_deno"], 3.0);
         assert_eq!(ratios["cpu_skip_over_empty_us"], 10.5);
         assert_eq!(ratios["cpu_per_bet_vs_bare"], Value::Null);
-        assert_eq!(ratios["memory_vs_deno"], Value::Null);
+        assert_eq!(ratios["memory_vs_deno"], 1.0);
+        assert_eq!(ratios["memory_vs_deno_in_a_crowd"], Value::Null);
         assert_eq!(ratios["p99_one_connection_ms"], json!({ "deno": { "bet": 0.2 } }));
     }
 }
