@@ -29,7 +29,7 @@ use tokio::{
 /// Measures the function against its peers. `scripts/bench` builds what it needs.
 #[derive(Parser)]
 struct Options {
-    /// Fewer and shorter loads: six minutes instead of 45.
+    /// Fewer and shorter loads: six minutes instead of half an hour.
     #[arg(long)]
     quick: bool,
     /// What to measure; everything if it is left out.
