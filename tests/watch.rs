@@ -115,11 +115,19 @@ async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_depos
     let here = format!("select purple_flea.set_secret('purple_flea_function_url', '{}/')", stack.host.url);
     sql(&stack, &here).await?;
     stack.sweeper = Some(Sweeper::start(&stack.cluster, Duration::from_millis(500)));
-    for _ in 0..6 {
-        let id = deposit(&stack, "100").await?;
-        assert_eq!(job_in(&stack, id, "executed").await?["attempts"], 1);
-        // Some of these fall into a watch, some on its end, some behind it.
-        tokio::time::sleep(Duration::from_millis(350)).await;
+    for _ in 0..3 {
+        let seen = deposit(&stack, "100").await?;
+        job_in(&stack, seen, "executed").await?;
+        soon(async {
+            while stack.host.instances() > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await?;
+        let unseen = deposit(&stack, "100").await?;
+        for id in [seen, unseen] {
+            assert_eq!(job_in(&stack, id, "executed").await?["attempts"], 1);
+        }
     }
     assert_eq!(stack.purple_flea.bets().len(), 6);
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 6);

@@ -127,7 +127,7 @@ pub struct Host {
 }
 
 enum Running {
-    Embedded { _server: embedded::Server },
+    Embedded { server: embedded::Server },
     External { process: external::Running },
 }
 
@@ -169,7 +169,7 @@ impl Host {
         let (url, running) = match kind {
             Kind::Embedded => {
                 let server = embedded::Server::start(options, log.clone()).await?;
-                (server.url.clone(), Running::Embedded { _server: server })
+                (server.url.clone(), Running::Embedded { server })
             }
             Kind::Wasmtime | Kind::Spin | Kind::Child => {
                 let process = external::Running::start(kind, options, log.clone())
@@ -179,6 +179,14 @@ impl Host {
             }
         };
         Ok(Self { url, log, running })
+    }
+
+    /// How many instances of the component there are. Of one that runs outside of us nobody tells.
+    pub fn instances(&self) -> i64 {
+        match &self.running {
+            Running::Embedded { server } => server.metrics.instances(),
+            Running::External { .. } => 0,
+        }
     }
 
     /// Kills it as `kill -9` does: nothing it was doing is brought to an end. Not for one that runs inside of us.

@@ -5,19 +5,21 @@ use crate::{http1, log::Log};
 use anyhow::Result;
 use purple_flea_host::{
     component::{self, Component},
+    metrics::Metrics,
     output::Output,
     server::Blueprint,
 };
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// A listening host. Ends, with all its connections, when it is dropped.
 pub(super) struct Server {
     pub(super) url: String,
+    pub(super) metrics: Arc<Metrics>,
     _tasks: JoinSet<()>,
 }
 
@@ -35,10 +37,11 @@ impl Server {
         };
         let component = tokio::task::spawn_blocking(move || compiled(&path)).await??;
         let blueprint = Blueprint::new(&component, &options)?;
+        let metrics = blueprint.metrics().clone();
         let (listener, url) = http1::listen_on(listen.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, blueprint));
-        Ok(Self { url, _tasks: tasks })
+        Ok(Self { url, metrics, _tasks: tasks })
     }
 }
 

@@ -2,11 +2,6 @@
 -- get nothing. Supabase's default privileges hand everything in `public` to all three, so each is taken away by
 -- name before a part of it is given back.
 
-alter table public.agents          enable row level security;
-alter table public.wallet_changes  enable row level security;
-alter table public.trade_results   enable row level security;
-alter table public.escrow_requests enable row level security;
-
 revoke all on public.agents, public.wallet_changes, public.trade_results, public.escrow_requests
   from public, anon, authenticated, service_role;
 revoke all on sequence public.wallet_changes_id_seq, public.trade_results_id_seq, public.escrow_requests_id_seq

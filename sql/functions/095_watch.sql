@@ -1,23 +1,3 @@
--- The watch: while the function waits in the database for the next job, nobody has to ring it. pg_net sleeps for a second
--- after each batch, so that in a steady stream a ring would come half a second late; and it sends 200 a second at most.
---
--- One function at a time keeps the watch: it says so with its claims, and between them waits in await_jobs(). Whoever
--- makes a job meanwhile does not ring. That nobody is forgotten at the end of a watch is the business of one lock: who
--- relies on the watch holds it, shared, until the end of the transaction, and a watch ends under it, exclusively, after
--- a last look. If the watcher is gone without an end, its watch runs out in seconds, and the sweeper rings.
-
-create table if not exists purple_flea.watch (
-  only_row boolean     primary key default true check (only_row),
-  watcher  uuid,
-  until    timestamptz not null default '-infinity'
-);
-comment on table  purple_flea.watch         is 'Who waits for the next job, in one row.';
-comment on column purple_flea.watch.watcher is 'The function''s call that does.';
-comment on column purple_flea.watch.until   is 'Until when it may be relied on, unless it says so again.';
-
-insert into purple_flea.watch default values on conflict do nothing;
-
-alter table purple_flea.watch enable row level security;
 revoke all on purple_flea.watch from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- The lock's key, by which both sides mean the same one.

@@ -1,3 +1,81 @@
+-- The roles and the function that the rest builds on. Supabase brings all of them; plain PostgreSQL gets what is
+-- missing, so that the same files run on both.
+
+do $$
+declare
+  role_name text;
+begin
+  foreach role_name in array array['anon', 'authenticated', 'service_role'] loop
+    if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
+      execute format('create role %I nologin', role_name);
+      raise notice 'role % was missing and has been made', role_name;
+    end if;
+  end loop;
+end;
+$$;
+
+-- What the function may be in the database if it is not to be service_role: it may claim, settle and look after jobs,
+-- and nothing else. PostgREST switches to it for a token with the claim "role": "purple_flea_worker".
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'purple_flea_worker') then
+    create role purple_flea_worker nologin;
+  end if;
+  -- Shorter than the function waits for an answer (5 s): what it does not hear of is not done either. PostgREST obeys.
+  alter role purple_flea_worker set statement_timeout = '4s';
+  if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
+    grant purple_flea_worker to authenticator;
+  end if;
+end;
+$$;
+
+-- Signatures are made with pgcrypto's hmac().
+create schema if not exists extensions;
+create extension if not exists pgcrypto with schema extensions;
+
+-- Who is asking. On plain PostgreSQL the caller's claims are where PostgREST puts them.
+do $$
+begin
+  if to_regprocedure('auth.uid()') is null then
+    create schema if not exists auth;
+    create function auth.uid() returns uuid
+      language sql
+      stable
+      set search_path = pg_catalog, pg_temp
+    as $body$
+      select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid
+    $body$;
+    comment on function auth.uid() is 'The user whose token the request carries, or null.';
+    grant usage on schema auth to anon, authenticated, service_role;
+  end if;
+end;
+$$;
+
+-- What this project keeps to itself. The API exposes `public` only, and no role of the API may use this schema.
+create schema if not exists purple_flea;
+comment on schema purple_flea is 'Purple Flea Edge: what is not for the API.';
+
+-- Functions and views of an earlier revision may have other arguments or columns than today's. What no trigger or policy
+-- holds is dropped here, and sql/functions makes it anew in the same transaction.
+do $$
+declare
+  earlier record;
+begin
+  drop view if exists public.referral_earnings, public.agent_jobs, purple_flea.stuck_jobs, purple_flea.all_jobs,
+    purple_flea.all_job_events, purple_flea.effective_policies;
+  for earlier in
+    select p.oid::regprocedure as signature
+    from pg_catalog.pg_proc p
+    where (p.pronamespace = 'purple_flea'::regnamespace
+        or (p.pronamespace = 'public'::regnamespace and p.proname in (
+          'claim_jobs', 'claim_lookups', 'settle_job', 'settle_jobs', 'await_jobs', 'end_watch', 'ledger_health', 'request_job')))
+      and not exists (select from pg_catalog.pg_depend d where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid and d.deptype = 'n')
+  loop
+    execute format('drop function %s', earlier.signature);
+  end loop;
+end;
+$$;
+
 -- The four tables of the specification: its names, types and defaults, and what correctness asks for on top. The
 -- constraints are added one by one further down, so that tables that were there before get them too.
 
@@ -142,3 +220,60 @@ create index if not exists wallet_changes_agent_id_idx     on public.wallet_chan
 create index if not exists trade_results_agent_id_idx      on public.trade_results   (agent_id);
 create index if not exists escrow_requests_sender_id_idx   on public.escrow_requests (sender_id);
 create index if not exists escrow_requests_receiver_id_idx on public.escrow_requests (receiver_id);
+
+-- What is done for an agent beside its bets: its registration, its faucet claim, a look at its balance. A row of agents
+-- asks for the first two, the clock or a caller for the third.
+
+alter table public.agents add column if not exists balance_at timestamptz;
+comment on column public.agents.balance_at is 'When Purple Flea last said what the wallet holds.';
+
+-- Escrows: a row of escrow_requests asks for one, and its sender's owner for its release or cancellation by setting
+-- requested_status. What became of it stands in the row; status changes only by what Purple Flea answers.
+
+alter table public.escrow_requests
+  add column if not exists requested_status text,
+  add column if not exists description      text,
+  add column if not exists timeout_hours    integer,
+  add column if not exists fee              numeric(12,4),
+  add column if not exists referral_earned  numeric(12,4),
+  add column if not exists reason           text,
+  add column if not exists asked_as         text;
+comment on column public.escrow_requests.status           is 'pending, released, cancelled; refused (it was never made), disputed, refunded. Set by Purple Flea''s answers alone.';
+comment on column public.escrow_requests.requested_status is 'What its sender''s owner wants it to become: released or cancelled.';
+comment on column public.escrow_requests.description      is 'What it is for, at most 200 characters; the job''s bet key is put behind it, so that it can be found.';
+comment on column public.escrow_requests.timeout_hours    is 'After how many hours it ends by itself: 1 to 720; null: Purple Flea''s own 24.';
+comment on column public.escrow_requests.fee              is 'What Purple Flea keeps of it, in US dollars: 1 %.';
+comment on column public.escrow_requests.referral_earned  is 'What the sender''s orchestrator earned by it, in US dollars: 15 % of the fee.';
+comment on column public.escrow_requests.reason           is 'Why the last step did not lead to what was asked for, as a code; null when it did.';
+comment on column public.escrow_requests.asked_as         is 'The webhook-id of the call that asked for it, if it was one: the same call asks once.';
+
+do $$
+declare
+  wanted record;
+begin
+  alter table public.escrow_requests drop constraint if exists escrow_requests_status_check;
+  alter table public.escrow_requests add constraint escrow_requests_status_check
+    check (status in ('pending', 'released', 'cancelled', 'refused', 'disputed', 'refunded'));
+  for wanted in
+    select * from (values
+      ('escrow_requests_requested_status_check', $c$check (requested_status in ('released', 'cancelled'))$c$),
+      ('escrow_requests_description_check',      $c$check (char_length(description) between 3 and 200)$c$),
+      ('escrow_requests_timeout_hours_check',    $c$check (timeout_hours between 1 and 720)$c$),
+      ('escrow_requests_asked_as_key',           $c$unique (asked_as)$c$)
+    ) as c (constraint_name, definition)
+  loop
+    if not exists (
+      select from pg_catalog.pg_constraint
+      where conrelid = 'public.escrow_requests'::regclass and conname = wanted.constraint_name
+    ) then
+      execute format('alter table public.escrow_requests add constraint %I %s', wanted.constraint_name, wanted.definition);
+    end if;
+  end loop;
+end;
+$$;
+
+-- Row-level security is on from the start; sql/functions/030_access.sql says which rows each role may see.
+alter table public.agents          enable row level security;
+alter table public.wallet_changes  enable row level security;
+alter table public.trade_results   enable row level security;
+alter table public.escrow_requests enable row level security;

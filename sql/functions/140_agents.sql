@@ -1,8 +1,3 @@
--- What is done for an agent beside its bets: its registration, its faucet claim, a look at its balance. A row of agents
--- asks for the first two, the clock or a caller for the third.
-
-alter table public.agents add column if not exists balance_at timestamptz;
-comment on column public.agents.balance_at is 'When Purple Flea last said what the wallet holds.';
 grant select (balance_at) on public.agents to authenticated;
 
 -- An agent's id may be long or have odd characters; a reference may not.
@@ -90,17 +85,14 @@ $$;
 comment on function purple_flea.greet_agent() is 'Makes a new agent''s jobs.';
 revoke all on function purple_flea.greet_agent() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists purple_flea_greet on public.agents;
-create trigger purple_flea_greet
+create or replace trigger purple_flea_greet
   after insert on public.agents
   for each row execute function purple_flea.greet_agent();
-drop trigger if exists purple_flea_register on public.agents;
-create trigger purple_flea_register
+create or replace trigger purple_flea_register
   after update of api_key on public.agents
   for each row when (new.api_key <> old.api_key and new.api_key <> '') execute function purple_flea.greet_agent();
 
-drop trigger if exists purple_flea_ring on public.agents;
-create trigger purple_flea_ring
+create or replace trigger purple_flea_ring
   after insert or update of api_key on public.agents
   for each statement execute function purple_flea.ring_if_due();
 
@@ -142,8 +134,7 @@ $$;
 comment on function purple_flea.tell_agent() is 'Writes back what a registration or a faucet claim led to.';
 revoke all on function purple_flea.tell_agent() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists jobs_tell_agent on purple_flea.jobs;
-create trigger jobs_tell_agent
+create or replace trigger jobs_tell_agent
   after update on purple_flea.jobs
   for each row when (new.state in ('executed', 'skipped', 'rejected', 'dead') and old.state <> new.state
                      and new.kind in ('registration', 'faucet', 'daily_claim'))

@@ -1,65 +1,3 @@
--- What Purple Flea takes in a time, kept ahead of it: a job that would be one too many waits for its turn, and nothing
--- is refused that did not have to be asked. A call's slot is held from its claim until as long after its end as the limit
--- says, so that no window of Purple Flea's, wherever it begins, can hold more.
-
-create table if not exists purple_flea.rate_limits (
-  api    text     not null,
-  calls  text[]   not null,
-  per    text     not null,
-  most   integer  not null,
-  within interval not null,
-  primary key (api, calls, per),
-  constraint rate_limits_api_check    check (api in ('gateway', 'live')),
-  constraint rate_limits_per_check    check (per in ('deployment', 'account')),
-  constraint rate_limits_most_check   check (most > 0),
-  constraint rate_limits_within_check check (within between interval '1 second' and interval '1 day')
-);
-comment on table  purple_flea.rate_limits        is 'How many calls Purple Flea takes in a time. The gateway documents none that its servers keep.';
-comment on column purple_flea.rate_limits.calls  is 'What is counted together: crash, coin-flip, trade, or a kind of job.';
-comment on column purple_flea.rate_limits.per    is 'deployment: all of ours together, as the released servers count by address; account: by the key that is used.';
-
--- The released servers': by address and path, and by account for all games together.
-insert into purple_flea.rate_limits (api, calls, per, most, within) values
-  ('live', '{crash}',              'deployment', 60, '60 seconds'),
-  ('live', '{coin-flip}',          'deployment', 60, '60 seconds'),
-  ('live', '{crash,coin-flip}',    'account',    60, '60 seconds'),
-  ('live', '{registration}',       'deployment', 10, '60 seconds'),
-  ('live', '{faucet}',             'deployment',  5, '60 seconds'),
-  ('live', '{trade,order}',        'deployment', 30, '60 seconds'),
-  ('live', '{escrow}',             'deployment', 20, '60 seconds')
-on conflict do nothing;
-
--- A slot for each call that counts against a limit.
-create table if not exists purple_flea.rate_slots (
-  reference  text        not null references purple_flea.jobs on delete restrict,
-  token      uuid        not null,
-  call       text        not null,
-  account    text        not null,
-  held_until timestamptz not null,
-  within     interval    not null
-);
-comment on table  purple_flea.rate_slots            is 'Calls that count against a limit, each until its slot is free again.';
-comment on column purple_flea.rate_slots.token      is 'Whose call: the claim''s.';
-comment on column purple_flea.rate_slots.account    is 'The name of the key that it is made with; empty for everybody''s.';
-comment on column purple_flea.rate_slots.held_until is 'When another call may take its place.';
-comment on column purple_flea.rate_slots.within     is 'How long after its end it still counts.';
-create index if not exists rate_slots_call_idx       on purple_flea.rate_slots (call, held_until);
-create index if not exists rate_slots_reference_idx  on purple_flea.rate_slots (reference);
-create index if not exists rate_slots_held_until_idx on purple_flea.rate_slots (held_until);
-
--- What Purple Flea has said "too many" to, in spite of all: others may call from the same address.
-create table if not exists purple_flea.rate_stops (
-  call    text        not null,
-  account text        not null,
-  until   timestamptz not null,
-  primary key (call, account)
-);
-comment on table  purple_flea.rate_stops         is 'Calls that are not made before a time, because Purple Flea said so.';
-comment on column purple_flea.rate_stops.account is 'Whose calls; *: everybody''s.';
-
-alter table purple_flea.rate_limits enable row level security;
-alter table purple_flea.rate_slots  enable row level security;
-alter table purple_flea.rate_stops  enable row level security;
 revoke all on purple_flea.rate_limits, purple_flea.rate_slots, purple_flea.rate_stops
   from public, anon, authenticated, service_role, purple_flea_worker;
 
@@ -187,8 +125,7 @@ $$;
 comment on function purple_flea.end_call() is 'Lets a call''s slot go when its time is over, and stops calls that Purple Flea has had too many of.';
 revoke all on function purple_flea.end_call() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists jobs_end_call on purple_flea.jobs;
-create trigger jobs_end_call
+create or replace trigger jobs_end_call
   after update on purple_flea.jobs
   for each row when (old.state = 'claimed' and new.state <> 'claimed' and (old.holds_slot or new.reason = 'rate_limited'))
   execute function purple_flea.end_call();

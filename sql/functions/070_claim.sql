@@ -163,7 +163,25 @@ $$;
 comment on function purple_flea.pick_jobs(text[], integer, jsonb) is 'Locks the jobs that are to be claimed next.';
 revoke all on function purple_flea.pick_jobs(text[], integer, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop function if exists purple_flea.is_due();
+-- A restore can bring back what has been done and archived since. It is not done again, and out of the others' way.
+create or replace function purple_flea.bury_done(picked text[]) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  done text[] := array(select a.reference from purple_flea.jobs_archive a where a.reference = any (picked));
+begin
+  if done = '{}' then
+    return picked;
+  end if;
+  update purple_flea.jobs j set state = 'dead', changed_by = 'sweeper', reason = 'done_before' where j.reference = any (done);
+  return array(select p.reference from unnest(picked) with ordinality as p (reference, n) where p.reference <> all (done) order by p.n);
+end;
+$$;
+comment on function purple_flea.bury_done(text[]) is 'Which of these locked jobs are yet to be done; those that are archived are dead.';
+revoke all on function purple_flea.bury_done(text[]) from public, anon, authenticated, service_role, purple_flea_worker;
 create or replace function purple_flea.is_due(at timestamptz default statement_timestamp()) returns boolean
   language plpgsql
   volatile  -- sees what the claim has just done
@@ -251,8 +269,6 @@ end;
 $$;
 comment on function purple_flea.answer(text, uuid, boolean, jsonb) is 'What there is to say about one deposit.';
 revoke all on function purple_flea.answer(text, uuid, boolean, jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
-
-drop function if exists public.claim_jobs(text[], integer, uuid, text);
 create or replace function public.claim_jobs(
   "references" text[] default '{}', "limit" integer default 1, claim uuid default gen_random_uuid(), api text default 'gateway',
   watcher uuid default null, linger_ms integer default 0)
@@ -299,7 +315,7 @@ begin
   if slots > 0 and not exists (
     select from purple_flea.job_events e where e.token = claim_token and e.to_state = 'claimed' and e.kind = 'transition'
   ) then
-    picked     := purple_flea.pick_jobs(wanted, slots, exhausted);
+    picked     := purple_flea.bury_done(purple_flea.pick_jobs(wanted, slots, exhausted));
     claim_time := clock_timestamp();
     lease_end  := claim_time + (purple_flea.timing()).lease;
     if limits then
@@ -326,9 +342,7 @@ begin
     left join public.wallet_changes w on w.id = t.wallet_change_id
     join purple_flea.effective_policies e on e.agent_id = t.agent_id
     join purple_flea.trade_policies p on p.id = e.policy_id
-    where t.reference = any (picked) and j.reference = t.reference
-      -- (A restore can bring back what has been done and archived since.)
-      and not exists (select from purple_flea.jobs_archive a where a.reference = t.reference);
+    where t.reference = any (picked) and j.reference = t.reference;
   end if;
   select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
       'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,

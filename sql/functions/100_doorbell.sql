@@ -33,8 +33,6 @@ end;
 $$;
 comment on function purple_flea.signature(text, bigint, jsonb, text) is 'The Standard Webhooks signature of a body, over the bytes that pg_net sends.';
 revoke all on function purple_flea.signature(text, bigint, jsonb, text) from public, anon, authenticated, service_role;
-
-drop function if exists purple_flea.post(text, jsonb);
 create or replace function purple_flea.post(webhook_id text, body jsonb, preference text default 'respond-async') returns void
   language plpgsql
   volatile
@@ -133,8 +131,7 @@ $$;
 comment on function purple_flea.ring_if_due() is 'Tells the function that a statement made jobs. Never fails.';
 revoke all on function purple_flea.ring_if_due() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists purple_flea_doorbell on public.wallet_changes;
-create trigger purple_flea_doorbell
+create or replace trigger purple_flea_doorbell
   after insert on public.wallet_changes
   referencing new table as inserted
   for each statement execute function purple_flea.ring_doorbell();

@@ -1,24 +1,3 @@
--- Where secrets and settings lie: in Supabase's Vault or, where there is no Vault, in a table that only its owner
--- may read. Names in use:
---
---   purple_flea_function_url    where the trigger posts to: https://…/execute-trade
---   purple_flea_webhook_secret  what it signs with: whsec_<base64>, one of the function's webhook_secrets
---   <agents.api_key>            an agent's own Purple Flea key
---   <agents.api_key>.trading    its key for trading, where that is another
-
-do $$
-begin
-  if to_regclass('vault.decrypted_secrets') is null then
-    create table if not exists purple_flea.secrets (
-      name   text primary key,
-      secret text not null
-    );
-    comment on table purple_flea.secrets is 'Secrets by name, on a server without Vault. For its owner only.';
-    revoke all on purple_flea.secrets from public, anon, authenticated, service_role;
-  end if;
-end;
-$$;
-
 create or replace function purple_flea.secret(secret_name text) returns text
   language plpgsql
   stable

@@ -1,48 +1,3 @@
--- Escrows: a row of escrow_requests asks for one, and its sender's owner for its release or cancellation by setting
--- requested_status. What became of it stands in the row; status changes only by what Purple Flea answers.
-
-alter table public.escrow_requests
-  add column if not exists requested_status text,
-  add column if not exists description      text,
-  add column if not exists timeout_hours    integer,
-  add column if not exists fee              numeric(12,4),
-  add column if not exists referral_earned  numeric(12,4),
-  add column if not exists reason           text,
-  add column if not exists asked_as         text;
-comment on column public.escrow_requests.status           is 'pending, released, cancelled; refused (it was never made), disputed, refunded. Set by Purple Flea''s answers alone.';
-comment on column public.escrow_requests.requested_status is 'What its sender''s owner wants it to become: released or cancelled.';
-comment on column public.escrow_requests.description      is 'What it is for, at most 200 characters; the job''s bet key is put behind it, so that it can be found.';
-comment on column public.escrow_requests.timeout_hours    is 'After how many hours it ends by itself: 1 to 720; null: Purple Flea''s own 24.';
-comment on column public.escrow_requests.fee              is 'What Purple Flea keeps of it, in US dollars: 1 %.';
-comment on column public.escrow_requests.referral_earned  is 'What the sender''s orchestrator earned by it, in US dollars: 15 % of the fee.';
-comment on column public.escrow_requests.reason           is 'Why the last step did not lead to what was asked for, as a code; null when it did.';
-comment on column public.escrow_requests.asked_as         is 'The webhook-id of the call that asked for it, if it was one: the same call asks once.';
-
-do $$
-declare
-  wanted record;
-begin
-  alter table public.escrow_requests drop constraint if exists escrow_requests_status_check;
-  alter table public.escrow_requests add constraint escrow_requests_status_check
-    check (status in ('pending', 'released', 'cancelled', 'refused', 'disputed', 'refunded'));
-  for wanted in
-    select * from (values
-      ('escrow_requests_requested_status_check', $c$check (requested_status in ('released', 'cancelled'))$c$),
-      ('escrow_requests_description_check',      $c$check (char_length(description) between 3 and 200)$c$),
-      ('escrow_requests_timeout_hours_check',    $c$check (timeout_hours between 1 and 720)$c$),
-      ('escrow_requests_asked_as_key',           $c$unique (asked_as)$c$)
-    ) as c (constraint_name, definition)
-  loop
-    if not exists (
-      select from pg_catalog.pg_constraint
-      where conrelid = 'public.escrow_requests'::regclass and conname = wanted.constraint_name
-    ) then
-      execute format('alter table public.escrow_requests add constraint %I %s', wanted.constraint_name, wanted.definition);
-    end if;
-  end loop;
-end;
-$$;
-
 -- A sender's owner asks, and changes nothing else; whoever else sees the row does not.
 grant update (requested_status) on public.escrow_requests to authenticated;
 drop policy if exists escrow_requests_sender_asks on public.escrow_requests;
@@ -122,12 +77,10 @@ $$;
 comment on function purple_flea.escrow_kind(text) is 'The kind of job that brings an escrow into a status.';
 revoke all on function purple_flea.escrow_kind(text) from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists purple_flea_guard on public.escrow_requests;
-create trigger purple_flea_guard
+create or replace trigger purple_flea_guard
   before insert or update on public.escrow_requests
   for each row execute function purple_flea.guard_escrow();
-drop trigger if exists purple_flea_keep on public.escrow_requests;
-create trigger purple_flea_keep
+create or replace trigger purple_flea_keep
   before insert or update on public.escrow_requests
   for each row execute function purple_flea.keep_escrow();
 
@@ -168,12 +121,10 @@ $$;
 comment on function purple_flea.make_escrow_job() is 'Makes the job of an escrow''s next step.';
 revoke all on function purple_flea.make_escrow_job() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists purple_flea_escrow on public.escrow_requests;
-create trigger purple_flea_escrow
+create or replace trigger purple_flea_escrow
   after insert on public.escrow_requests
   for each row execute function purple_flea.make_escrow_job();
-drop trigger if exists purple_flea_escrow_step on public.escrow_requests;
-create trigger purple_flea_escrow_step
+create or replace trigger purple_flea_escrow_step
   after update on public.escrow_requests
   for each row when (new.requested_status is distinct from old.requested_status and new.requested_status is not null)
   execute function purple_flea.make_escrow_job();
@@ -215,8 +166,7 @@ $$;
 comment on function purple_flea.tell_escrow() is 'Writes back what a step of an escrow led to.';
 revoke all on function purple_flea.tell_escrow() from public, anon, authenticated, service_role, purple_flea_worker;
 
-drop trigger if exists jobs_tell_escrow on purple_flea.jobs;
-create trigger jobs_tell_escrow
+create or replace trigger jobs_tell_escrow
   after update on purple_flea.jobs
   for each row when (new.escrow_id is not null and old.state <> new.state and new.state <> 'claimed')
   execute function purple_flea.tell_escrow();

@@ -1,0 +1,16 @@
+-- The doorbell is rung with pg_net. Where the server does not have it, deposits are recorded all the same, and a
+-- warning says with each that nobody was called.
+do $$
+begin
+  if to_regnamespace('net') is not null then
+    return;
+  end if;
+  if exists (select from pg_catalog.pg_available_extensions where name = 'pg_net') then
+    create extension pg_net;
+  else
+    raise notice 'this server has no pg_net: deposits will be recorded, but the function will not be called';
+  end if;
+exception when others then
+  raise notice 'pg_net could not be enabled (%): deposits will be recorded, but the function will not be called', sqlerrm;
+end;
+$$;
