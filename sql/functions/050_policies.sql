@@ -45,3 +45,86 @@ as $$
 $$;
 comment on function purple_flea.stake(numeric, purple_flea.trade_policies) is 'The most that a deposit can stake under a policy, in US dollars; 0 without a balance.';
 revoke all on function purple_flea.stake(numeric, purple_flea.trade_policies) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- How long bets were held back is written down, so that no job grows old meanwhile. A claim that computed it anew from the
+-- present would forget a pause that ended while no sweeper came.
+create or replace function purple_flea.record_pause() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  was boolean := tg_op <> 'INSERT' and old.paused;
+  is_ boolean := tg_op <> 'DELETE' and new.paused;
+begin
+  if was and not is_ then
+    update purple_flea.pauses p
+    set held = tstzrange(lower(p.held), clock_timestamp())
+    where p.agent_id is not distinct from old.agent_id and p.by = 'policy' and upper_inf(p.held);
+  elsif is_ and not was then
+    insert into purple_flea.pauses (agent_id, held, by) values (new.agent_id, tstzrange(clock_timestamp(), null), 'policy');
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.record_pause() is 'Writes down when a policy''s pause begins and ends.';
+revoke all on function purple_flea.record_pause() from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace trigger trade_policies_record_pause
+  after insert or update or delete on purple_flea.trade_policies
+  for each row execute function purple_flea.record_pause();
+
+-- The function's own setting `paused` shows in its claims, which ask for no jobs. Each such claim holds bets back for the
+-- next minute; a row is written twice a minute at most.
+create or replace function purple_flea.record_hold() returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at   constant timestamptz := clock_timestamp();
+  last purple_flea.pauses;
+begin
+  select * into last from purple_flea.pauses p where p.by = 'function' order by p.id desc limit 1 for update skip locked;
+  if found and upper(last.held) > at then
+    update purple_flea.pauses p
+    set held = tstzrange(lower(p.held), at + interval '1 minute')
+    where p.id = last.id and upper(p.held) < at + interval '30 seconds';
+  elsif found or not exists (select from purple_flea.pauses p where p.by = 'function' and upper(p.held) > at) then
+    insert into purple_flea.pauses (held, by) values (tstzrange(at, at + interval '1 minute'), 'function');
+  end if;
+end;
+$$;
+comment on function purple_flea.record_hold() is 'Writes down that the function holds bets back by its own setting.';
+revoke all on function purple_flea.record_hold() from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.held_for(agent text, since timestamptz) returns interval
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(upper(part) - lower(part)), '0')
+  from unnest((
+    select range_agg(p.held * tstzrange(since, clock_timestamp()))
+    from purple_flea.pauses p
+    where (p.agent_id = agent or p.agent_id is null) and p.held && tstzrange(since, clock_timestamp())
+  )) as part
+$$;
+comment on function purple_flea.held_for(text, timestamptz) is 'For how long an agent''s bets have been held back since a time.';
+revoke all on function purple_flea.held_for(text, timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.is_held(agent text) returns boolean
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from purple_flea.pauses p
+    where (p.agent_id = agent or p.agent_id is null) and (upper_inf(p.held) or upper(p.held) > clock_timestamp()))
+$$;
+comment on function purple_flea.is_held(text) is 'Whether an agent''s bets are held back now.';
+revoke all on function purple_flea.is_held(text) from public, anon, authenticated, service_role, purple_flea_worker;

@@ -1,35 +1,6 @@
 -- The ledger: one job for each thing to do once, a deposit's bet first of all, made in the transaction that asks for it. What happens to it is a machine of
 -- seven states, which the constraint jobs_transition_check holds; ARCHITECTURE.md draws it.
 
--- Every wait of the ledger, in one place.
-create or replace function purple_flea.timing(
-  out lease       interval,  -- how long a claim holds: twice the longest exchange with Purple Flea, and some
-  out lookup_wait interval,  -- from the end of a lease to the first look-up: the longest exchange (13 s) and a minute
-  out lookup_hold interval,  -- how long a look-up keeps others from the same; if nobody reports, the next one may try
-  out max_age     interval,  -- how long a deposit may wait before nobody expects a bet on it any more
-  out backoff     interval,  -- the first wait after an attempt that executed nothing; it doubles each time
-  out backoff_max interval   -- and no longer than this
-)
-  language sql
-  immutable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select interval '30 seconds', interval '73 seconds', interval '1 minute', interval '24 hours', interval '1 second', interval '5 minutes'
-$$;
-comment on function purple_flea.timing() is 'Every wait of the ledger.';
-revoke all on function purple_flea.timing() from public, anon, authenticated, service_role, purple_flea_worker;
-
--- What Purple Flea does at most once, however often it is asked: of these nothing is ever unknown, they are asked again.
--- A second registration makes a second account, which costs nothing; the first one's key would be lost anyway.
-create or replace function purple_flea.is_repeatable(kind text) returns boolean
-  language sql
-  immutable
-  set search_path = pg_catalog, pg_temp
-as $$
-  select kind in ('registration', 'faucet', 'daily_claim', 'balance', 'escrow_release', 'escrow_cancel')
-$$;
-comment on function purple_flea.is_repeatable(text) is 'Whether asking for it twice does no harm.';
-revoke all on function purple_flea.is_repeatable(text) from public, anon, authenticated, service_role, purple_flea_worker;
 revoke all on purple_flea.jobs, purple_flea.job_events, purple_flea.ledger
   from public, anon, authenticated, service_role, purple_flea_worker;
 
@@ -132,18 +103,54 @@ create or replace function purple_flea.make_jobs() returns trigger
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  made_in uuid;
 begin
-  insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, expires_at)
-  select 'wallet-change-' || id, purple_flea.bet_key('wallet-change-' || id), id, agent_id,
-         clock_timestamp() + (purple_flea.timing()).max_age
-  from inserted
-  where change_type = 'deposit'
-  order by id;
+  if exists (select from inserted i where i.change_type = 'deposit') then
+    made_in := purple_flea.current_generation();
+    insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
+    select 'wallet-change-' || i.id, purple_flea.bet_key('wallet-change-' || i.id), i.id, i.agent_id, made_in,
+           purple_flea.expiry(i.created_at)
+    from inserted i
+    where i.change_type = 'deposit'
+    order by i.id;
+  end if;
   return null;
 end;
 $$;
 comment on function purple_flea.make_jobs() is 'Makes the jobs of the deposits that a statement inserted.';
 revoke all on function purple_flea.make_jobs() from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Said once, when the job is made. A claim never computes it again, and a pause moves it by as long as it lasted.
+create or replace function purple_flea.expiry(created_at timestamptz) returns timestamptz
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select least(created_at, clock_timestamp()) + (purple_flea.timing()).max_age
+$$;
+comment on function purple_flea.expiry(timestamptz) is 'When a deposit of a time is too old to be bet on. A time to come counts as now.';
+revoke all on function purple_flea.expiry(timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- A row that an application turns into a deposit later is a deposit from then on.
+create or replace function purple_flea.make_job_of_changed() returns trigger
+  language plpgsql
+  volatile
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
+  select 'wallet-change-' || new.id, purple_flea.bet_key('wallet-change-' || new.id), new.id, new.agent_id,
+         purple_flea.current_generation(), purple_flea.expiry(new.created_at)
+  where not exists (select from purple_flea.all_jobs j where j.wallet_change_id = new.id)
+    and new.id > (select l.starts_after from purple_flea.ledger l);
+  return null;
+end;
+$$;
+comment on function purple_flea.make_job_of_changed() is 'Makes the job of a row that has become a deposit.';
+revoke all on function purple_flea.make_job_of_changed() from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.bet_key(reference text) returns text
   language sql
@@ -176,6 +183,11 @@ revoke all on function purple_flea.keep_deposit() from public, anon, authenticat
 create or replace trigger purple_flea_keep
   before update on public.wallet_changes
   for each row execute function purple_flea.keep_deposit();
+
+create or replace trigger purple_flea_jobs_changed
+  after update of change_type on public.wallet_changes
+  for each row when (new.change_type = 'deposit' and old.change_type is distinct from 'deposit')
+  execute function purple_flea.make_job_of_changed();
 
 create or replace trigger purple_flea_jobs
   after insert on public.wallet_changes

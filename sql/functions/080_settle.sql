@@ -1,66 +1,119 @@
 -- Settling: what the function calls with the outcome. Once or ten times makes no difference; the job, its event and the
 -- row of trade_results are one transaction.
 
--- Records an outcome. Raises where it cannot be one.
-create or replace function purple_flea.apply(job purple_flea.jobs, new_state text, outcome jsonb, by_whom text) returns void
+-- After how long a job is tried again that executed nothing. Never at once a second time: whatever the reason was, it would
+-- be the same in the next millisecond.
+create or replace function purple_flea.wait_before_retry(attempts integer, asked_s numeric, at_once boolean) returns interval
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  timing   record;
-  at       timestamptz := clock_timestamp();
-  wait     interval;
-  staked   numeric(12,4) := (outcome ->> 'wager')::numeric;
-  paid     numeric(12,4) := (outcome ->> 'payout')::numeric;
+  timing record;
 begin
+  if at_once and attempts <= 1 then
+    return '0';
+  end if;
   timing := purple_flea.timing();
-  if new_state = 'executed' and job.kind in ('deposit', 'trade', 'order') then
-    insert into public.trade_results (agent_id, game, wager, outcome, payout, reference, bet_id,
-                                      market, direction, entry_price, position_id, order_id, proof)
-    values (job.agent_id, outcome ->> 'game', staked, outcome ->> 'outcome', paid, job.reference, outcome ->> 'bet_id',
-            outcome ->> 'market', outcome ->> 'direction', (outcome ->> 'entry_price')::numeric, outcome ->> 'position_id',
-            outcome ->> 'order_id', outcome -> 'proof');
-  end if;
   -- Half of the wait is chance, so that what failed together does not come back together.
-  wait := greatest(
-    make_interval(secs => case jsonb_typeof(outcome -> 'retry_after_s')
-      when 'number' then least(3600, greatest(0, (outcome ->> 'retry_after_s')::numeric))::double precision
-      else 0
-    end),
-    least(timing.backoff_max, timing.backoff * power(2, least(job.attempts, 20) - 1))
+  return greatest(
+    make_interval(secs => least(3600, greatest(0, coalesce(asked_s, 0)))::double precision),
+    least(timing.backoff_max, timing.backoff * power(2, least(greatest(attempts, 1), 20) - 1))
   ) * (1 + random() / 2);
-  if outcome ->> 'reason' = 'out_of_time' or (
-    -- The key may have come meanwhile, and let go what waited for it before this one did.
-    outcome ->> 'reason' = 'agent_without_key'
-    and (select purple_flea.secret(a.api_key) from public.agents a where a.id = job.agent_id) is not null
-  ) then
-    wait := interval '0';
-  end if;
-  update purple_flea.jobs j
-  set state      = new_state,
-      changed_by = by_whom,
-      reason     = outcome ->> 'reason',
-      result     = outcome,
-      due_at     = case new_state when 'pending' then at + wait else j.due_at end,
-      -- A released job that turns out to have been bet on counts on the day of its claim.
-      bet_day    = case when new_state in ('executed', 'unknown') and j.policy is not null and j.kind in ('deposit', 'trade', 'order')
-                     then coalesce(j.bet_day, (j.claimed_at at time zone 'UTC')::date) end,
-      lookup_at  = case new_state when 'unknown' then j.lease_until + timing.lookup_wait end,
-      wager      = case new_state when 'executed' then staked end,
-      payout     = case new_state when 'executed' then paid end
-  where j.reference = job.reference;
-  if outcome ? 'balance' then
-    update public.agents a set balance = (outcome ->> 'balance')::numeric, balance_at = at where a.id = job.agent_id;
-  end if;
-  -- (A trade is filled for a little more or less than it was asked for.)
-  if new_state = 'executed' and outcome ? 'game' and staked > job.stake then
-    perform purple_flea.note(job, 'alarm', 'staked_more_than_the_policy_allows', outcome, by_whom);
-  end if;
 end;
 $$;
-comment on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) is 'Brings a job into a state with its outcome, and makes the row of trade_results.';
+comment on function purple_flea.wait_before_retry(integer, numeric, boolean) is 'How long a job waits after so many attempts: what was asked for, or longer each time.';
+revoke all on function purple_flea.wait_before_retry(integer, numeric, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Records outcomes of jobs that the caller has locked: an array of {reference, state, result}. Raises where one of them
+-- cannot be recorded.
+create or replace function purple_flea.apply_all(outcomes jsonb, by_whom text) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  timing record;
+  at     timestamptz := clock_timestamp();
+  above  record;
+begin
+  timing := purple_flea.timing();
+  insert into public.trade_results (agent_id, game, wager, outcome, payout, reference, bet_id,
+                                    market, direction, entry_price, position_id, order_id, proof)
+  select j.agent_id, o.result ->> 'game', (o.result ->> 'wager')::numeric, o.result ->> 'outcome', (o.result ->> 'payout')::numeric,
+         j.reference, o.result ->> 'bet_id', o.result ->> 'market', o.result ->> 'direction', (o.result ->> 'entry_price')::numeric,
+         o.result ->> 'position_id', o.result ->> 'order_id', o.result -> 'proof'
+  from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+  join purple_flea.jobs j using (reference)
+  where o.state = 'executed' and j.kind in ('deposit', 'trade', 'order')
+  order by j.reference;
+  update purple_flea.jobs j
+  set state      = o.state,
+      changed_by = by_whom,
+      reason     = coalesce(purple_flea.key_reason(o.result ->> 'reason', t.key_name), o.result ->> 'reason'),
+      result     = o.result,
+      due_at     = case o.state when 'pending' then at + purple_flea.wait_before_retry(t.attempts,
+                     case jsonb_typeof(o.result -> 'retry_after_s') when 'number' then (o.result ->> 'retry_after_s')::numeric end,
+                     o.result ->> 'reason' in ('out_of_time', 'abandoned')
+                     -- The key may have come meanwhile, and let go what waited for it before this one did.
+                     or (o.result ->> 'reason' = 'agent_without_key' and purple_flea.secret(t.key_name) is not null)) else j.due_at end,
+      -- A released job that turns out to have been bet on counts on the day of its claim.
+      bet_day    = case when o.state in ('executed', 'unknown') and t.policy is not null and t.kind in ('deposit', 'trade', 'order')
+                     then coalesce(t.bet_day, (t.claimed_at at time zone 'UTC')::date) end,
+      lookup_at  = case o.state when 'unknown' then t.lease_until + timing.lookup_wait end,
+      wager      = case o.state when 'executed' then (o.result ->> 'wager')::numeric end,
+      payout     = case o.state when 'executed' then (o.result ->> 'payout')::numeric end
+  from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+  join purple_flea.jobs t using (reference)
+  where j.reference = t.reference;
+  update public.agents a
+  set balance = newest.balance, balance_at = at
+  from (
+    select distinct on (j.agent_id) j.agent_id, (o.result ->> 'balance')::numeric as balance
+    from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+    join purple_flea.jobs j using (reference)
+    where o.result ? 'balance'
+    order by j.agent_id, j.claimed_at desc
+  ) as newest
+  where a.id = newest.agent_id;
+  -- (A trade is filled for a little more or less than it was asked for.)
+  for above in
+    select j as job, o.result
+    from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+    join purple_flea.jobs j using (reference)
+    where o.state = 'executed' and o.result ? 'game' and j.wager > j.stake
+  loop
+    perform purple_flea.note(above.job, 'alarm', 'staked_more_than_the_policy_allows', above.result, by_whom);
+  end loop;
+end;
+$$;
+comment on function purple_flea.apply_all(jsonb, text) is 'Brings locked jobs into their states with their outcomes, and makes the rows of trade_results.';
+revoke all on function purple_flea.apply_all(jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- The same reason says more where the agent's key is there and cannot be used.
+create or replace function purple_flea.key_reason(reason text, key_name text) returns text
+  language sql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select case when reason = 'agent_without_key' then 'agents_key_' || nullif(purple_flea.secret_trouble(key_name), 'missing') end
+$$;
+comment on function purple_flea.key_reason(text, text) is 'agents_key_unreadable or agents_key_malformed, where that is why an agent has no key; otherwise null.';
+revoke all on function purple_flea.key_reason(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Records one outcome of a locked job.
+create or replace function purple_flea.apply(job purple_flea.jobs, new_state text, outcome jsonb, by_whom text) returns void
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select purple_flea.apply_all(jsonb_build_array(jsonb_build_object('reference', job.reference, 'state', new_state, 'result', outcome)), by_whom)
+$$;
+comment on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) is 'Brings one locked job into a state with its outcome.';
 revoke all on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.note(job purple_flea.jobs, kind text, why text, detail jsonb, by_whom text, token uuid default null) returns void
@@ -218,33 +271,175 @@ comment on function public.settle_job(text, uuid, text, jsonb, text) is 'Reports
 revoke all on function public.settle_job(text, uuid, text, jsonb, text) from public, anon, authenticated;
 grant execute on function public.settle_job(text, uuid, text, jsonb, text) to service_role, purple_flea_worker;
 
-create or replace function public.settle_jobs(outcomes jsonb) returns jsonb
+-- Reads the outcomes of an array, each on its own: one that is no JSON that jsonb can hold keeps none of the others. What
+-- cannot be read has no state.
+create or replace function purple_flea.read_outcomes(outcomes json)
+  returns table (n bigint, reference text, token uuid, state text, result jsonb, secret text)
+  language plpgsql
+  immutable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outcome json;
+begin
+  begin
+    return query
+      select o.n, o.outcome ->> 'reference', (o.outcome ->> 'token')::uuid, o.outcome ->> 'state', (o.outcome -> 'result')::jsonb,
+             o.outcome ->> 'secret'
+      from json_array_elements(outcomes) with ordinality as o (outcome, n);
+    return;
+  exception when data_exception then
+    null;  -- One of them; which one shows below.
+  end;
+  n := 0;
+  for outcome in select o from json_array_elements(outcomes) as o loop
+    n := n + 1;
+    begin
+      reference := outcome ->> 'reference';
+      token     := (outcome ->> 'token')::uuid;
+      state     := outcome ->> 'state';
+      result    := (outcome -> 'result')::jsonb;
+      secret    := outcome ->> 'secret';
+    exception when data_exception then
+      state := null;
+    end;
+    return next;
+  end loop;
+end;
+$$;
+comment on function purple_flea.read_outcomes(json) is 'The outcomes of an array of {reference, token, state, result, secret}, a row each.';
+revoke all on function purple_flea.read_outcomes(json) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- Which of these jobs can be settled without waiting: the job, its agent and its escrow are locked here, in one order, and
+-- what another transaction has locked is left out.
+create or replace function purple_flea.lock_for_settling(asked text[]) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ours    text[];
+  agents  text[];
+  escrows bigint[];
+begin
+  select array_agg(locked.reference) into ours
+  from (select j.reference from purple_flea.jobs j where j.reference = any (asked) order by j.reference for update skip locked) as locked;
+  -- A row of trade_results refers to its agent, for which Postgres takes this very lock.
+  select array_agg(locked.id) into agents
+  from (
+    select a.id from public.agents a
+    where a.id in (select j.agent_id from purple_flea.jobs j where j.reference = any (ours))
+    order by a.id for key share skip locked
+  ) as locked;
+  select array_agg(locked.id) into escrows
+  from (
+    select e.id from public.escrow_requests e
+    where e.id in (select j.escrow_id from purple_flea.jobs j where j.reference = any (ours))
+    order by e.id for no key update skip locked
+  ) as locked;
+  return array(
+    select j.reference from purple_flea.jobs j
+    where j.reference = any (ours) and j.agent_id = any (agents) and (j.escrow_id is null or j.escrow_id = any (escrows)));
+end;
+$$;
+comment on function purple_flea.lock_for_settling(text[]) is 'Locks jobs and what their outcomes are written to; gives those that no other transaction holds.';
+revoke all on function purple_flea.lock_for_settling(text[]) from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- The usual outcomes of a call, in one statement for all: of claimed jobs, by their claimant. Those that are not among them,
+-- or all if one of them cannot be recorded, are left to settle_job.
+create or replace function purple_flea.settle_usual(outcomes jsonb) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  usual jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('reference', j.reference, 'result', o.result, 'state',
+           case when o.state = 'unknown' and purple_flea.is_repeatable(j.kind) then 'pending' else o.state end))
+    into usual
+  from jsonb_to_recordset(outcomes) as o (reference text, token uuid, state text, result jsonb, secret text)
+  join purple_flea.jobs j using (reference)
+  where j.state = 'claimed' and j.token = o.token and o.secret is null and jsonb_typeof(o.result) = 'object'
+    and o.state in ('pending', 'executed', 'skipped', 'rejected', 'unknown');
+  if usual is null then
+    return '{}';
+  end if;
+  perform purple_flea.apply_all(usual, 'worker');
+  return array(select u ->> 'reference' from jsonb_array_elements(usual) as u);
+exception when others then
+  return '{}';
+end;
+$$;
+comment on function purple_flea.settle_usual(jsonb) is 'Settles what claimants report of their own claimed jobs; gives the references of what was settled.';
+revoke all on function purple_flea.settle_usual(jsonb) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function public.settle_jobs(outcomes json, protocol integer default 1) returns jsonb
   language plpgsql
   volatile
   security definer
   set search_path = pg_catalog, pg_temp
+  -- What an application's trigger writes to may be locked. The row is tried again alone.
+  set lock_timeout = '100ms'
 as $$
 declare
-  most    constant integer := 100;  -- the outcomes of one claim
-  outcome jsonb;
-  done    jsonb := '[]';
+  most    constant integer     := 100;  -- the outcomes of one claim
+  ends    constant timestamptz := clock_timestamp() + interval '2 seconds';  -- the caller waits for 5
+  outcome record;
+  read    jsonb;
+  free    text[];
+  usual   text[];
+  report  jsonb;
+  reports jsonb := '[]';
 begin
-  if jsonb_typeof(outcomes) is distinct from 'array' or jsonb_array_length(outcomes) > most then
+  if json_typeof(outcomes) is distinct from 'array' or json_array_length(outcomes) > most then
     raise exception 'outcomes are an array of at most %', most using errcode = 'invalid_parameter_value';
   end if;
-  -- Always in the same order, so that two of these never wait for each other.
-  for outcome in select o from jsonb_array_elements(outcomes) as o order by o ->> 'reference' loop
-    begin
-      done := done || public.settle_job(outcome ->> 'reference', (outcome ->> 'token')::uuid, outcome ->> 'state', outcome -> 'result',
-        outcome ->> 'secret');
-    exception when data_exception then
-      -- One that cannot be read keeps none of the others.
-      done := done || jsonb_build_object('reference', outcome ->> 'reference', 'did', 'not_readable');
-    end;
+  perform purple_flea.commit_synchronously();
+  read  := coalesce((select jsonb_agg(to_jsonb(o)) from purple_flea.read_outcomes(outcomes) o), '[]');
+  free  := purple_flea.lock_for_settling(array(select o ->> 'reference' from jsonb_array_elements(read) as o));
+  -- (A reference that comes twice in one call is not the usual case.)
+  usual := purple_flea.settle_usual((
+    select jsonb_agg(once.outcome)
+    from (
+      select min(o::text)::jsonb as outcome from jsonb_array_elements(read) as o
+      where o ->> 'reference' = any (free) group by o ->> 'reference' having count(*) = 1
+    ) as once));
+  for outcome in
+    select o.*, (o.reference = any (free)) is not true
+             and exists (select from purple_flea.jobs j where j.reference = o.reference) as held_by_another
+    from jsonb_to_recordset(read) as o (n bigint, reference text, token uuid, state text, result jsonb, secret text)
+    order by o.reference, o.n
+  loop
+    if outcome.state is null then
+      report := jsonb_build_object('reference', outcome.reference, 'did', 'not_readable');
+    elsif outcome.reference = any (usual) then
+      report := jsonb_build_object('reference', outcome.reference, 'did', 'settled',
+        'state', (select j.state from purple_flea.jobs j where j.reference = outcome.reference));
+    elsif outcome.held_by_another or clock_timestamp() > ends then
+      report := jsonb_build_object('reference', outcome.reference, 'did', 'not_now');
+    else
+      begin
+        report := public.settle_job(outcome.reference, outcome.token, outcome.state, outcome.result, outcome.secret);
+      exception
+        when data_exception then
+          report := jsonb_build_object('reference', outcome.reference, 'did', 'not_readable');
+        when deadlock_detected or serialization_failure or lock_not_available then
+          report := jsonb_build_object('reference', outcome.reference, 'did', 'not_now');
+      end;
+    end if;
+    if report ->> 'did' = 'not_now' and settle_jobs.protocol < 2 then
+      -- Release 0.1.0 does not know the word: it asks again for all, as after any failure.
+      raise exception 'job % is locked', outcome.reference using errcode = 'lock_not_available';
+    end if;
+    reports := reports || report;
   end loop;
-  return done;
+  return reports;
 end;
 $$;
-comment on function public.settle_jobs(jsonb) is 'settle_job for every outcome of an array of {reference, token, state, result, secret}; one that fails does not touch the others.';
-revoke all on function public.settle_jobs(jsonb) from public, anon, authenticated;
-grant execute on function public.settle_jobs(jsonb) to service_role, purple_flea_worker;
+comment on function public.settle_jobs(json, integer) is 'settle_job for every outcome of an array of {reference, token, state, result, secret}. One that fails does not touch the others; one whose rows are locked is answered not_now and is to be asked for again.';
+revoke all on function public.settle_jobs(json, integer) from public, anon, authenticated;
+grant execute on function public.settle_jobs(json, integer) to service_role, purple_flea_worker;

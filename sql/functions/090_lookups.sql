@@ -1,7 +1,7 @@
 -- Looking up: jobs of which nobody knows what became, for the function to look for in Purple Flea's history. What is
 -- found is settled with the token of the last claim, as that claimant would have.
 
-create or replace function public.claim_lookups("limit" integer default 50) returns jsonb
+create or replace function public.claim_lookups("limit" integer default 50, protocol integer default 1) returns jsonb
   language plpgsql
   volatile
   security definer
@@ -15,6 +15,9 @@ begin
   if claim_lookups."limit" is null or claim_lookups."limit" not between 1 and most then
     raise exception 'limit must be 1 to %', most using errcode = 'invalid_parameter_value';
   end if;
+  if not purple_flea.speaks(claim_lookups.protocol) then
+    return '[]';
+  end if;
   perform purple_flea.expire(false);
   with taken as (
     update purple_flea.jobs j
@@ -27,8 +30,9 @@ begin
     returning j.*
   )
   select jsonb_agg(jsonb_build_object(
-    'account', a.pf_agent_id, 'key_name', a.api_key,
-    'key', case when a.api_key <> '' then purple_flea.agent_key(a.api_key, purple_flea.call_of(kind, policy ->> 'game')) end,
+    -- Where it was bet: the agent may have another account by now. (Claims of release 0.1.0 did not freeze it.)
+    'account', case when taken.key_name is null then a.pf_agent_id else taken.account end, 'key_name', coalesce(taken.key_name, a.api_key),
+    'key', purple_flea.agent_key(nullif(coalesce(taken.key_name, a.api_key), ''), purple_flea.call_of(kind, policy ->> 'game')),
     'reference', reference, 'kind', kind, 'token', token, 'bet_key', bet_key, 'agent_id', agent_id, 'policy', policy,
     'from_s',  floor(extract(epoch from claimed_at))::bigint,
     'until_s', ceil(extract(epoch from lease_until + (purple_flea.timing()).lookup_wait))::bigint
@@ -36,6 +40,6 @@ begin
   return coalesce(jobs, '[]');
 end;
 $$;
-comment on function public.claim_lookups(integer) is 'Hands out unknown jobs whose bets are to be looked for, each to one caller at a time.';
-revoke all on function public.claim_lookups(integer) from public, anon, authenticated;
-grant execute on function public.claim_lookups(integer) to service_role, purple_flea_worker;
+comment on function public.claim_lookups(integer, integer) is 'Hands out unknown jobs whose bets are to be looked for, each to one caller at a time.';
+revoke all on function public.claim_lookups(integer, integer) from public, anon, authenticated;
+grant execute on function public.claim_lookups(integer, integer) to service_role, purple_flea_worker;

@@ -39,13 +39,13 @@ declare
   standing purple_flea.watch;
 begin
   -- Nobody waits for somebody else's: whoever has it now is about to take it, or to end it.
-  select * into standing from purple_flea.watch for update skip locked;
+  select * into standing from purple_flea.watch w where w.only_row for update skip locked;
   if not found or (standing.watcher is distinct from keep_watch.watcher and standing.until > clock_timestamp()) then
     return false;
   end if;
   -- Said again only when half of it is over: a row that each claim writes would be the busiest of all.
   if standing.watcher is distinct from keep_watch.watcher or standing.until < clock_timestamp() + grace + linger then
-    update purple_flea.watch w set watcher = keep_watch.watcher, until = clock_timestamp() + grace + 2 * linger;
+    update purple_flea.watch w set watcher = keep_watch.watcher, until = clock_timestamp() + grace + 2 * linger where w.only_row;
   end if;
   return true;
 end;

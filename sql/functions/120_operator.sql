@@ -5,25 +5,41 @@ create or replace view public.agent_jobs with (security_barrier) as
   select j.reference, j.kind, j.wallet_change_id, j.escrow_id, j.agent_id, j.state, j.reason, j.attempts, j.created_at, j.changed_at
   from purple_flea.all_jobs j
   join public.agents a on a.id = j.agent_id
-  where a.owner_id = (select auth.uid());
+  where a.owner_id = (select purple_flea.caller());
 comment on view public.agent_jobs is 'What became of the deposits of one''s own agents, and of all else that was asked for them, and why.';
 revoke all on public.agent_jobs from public, anon, authenticated, service_role, purple_flea_worker;
 grant select on public.agent_jobs to authenticated;
 
-create or replace view purple_flea.stuck_jobs as
+-- (Dropped first: its columns may be others than the last release's.)
+drop view if exists purple_flea.stuck_jobs;
+create view purple_flea.stuck_jobs as
   -- Each part has its index: the settled ones are many.
   with stuck as (
-    select reference from purple_flea.jobs where state = 'unknown'
+    select j.reference from purple_flea.jobs j where j.state = 'unknown'
     union
-    select reference from purple_flea.jobs where state = 'pending' and due_at < statement_timestamp() - interval '5 minutes'
+    select j.reference from purple_flea.jobs j where j.state = 'pending' and j.due_at < statement_timestamp() - interval '5 minutes'
     union
-    select reference from purple_flea.jobs where state = 'pending' and attempts > 5
+    select j.reference from purple_flea.jobs j where j.state = 'pending' and j.attempts > 5
     union
-    select reference from purple_flea.all_job_events where kind in ('conflict', 'alarm') and at > statement_timestamp() - interval '7 days'
+    select j.reference from purple_flea.jobs j
+    where j.state in ('skipped', 'dead') and j.kind = 'deposit' and j.reason in ('already_traded', 'missed', 'done_before')
+      and j.changed_at > statement_timestamp() - interval '7 days'
+    union
+    select t.reference from purple_flea.job_troubles t
+    union
+    select e.reference from purple_flea.all_job_events e where e.kind in ('conflict', 'alarm') and e.at > statement_timestamp() - interval '7 days'
   )
-  select reference, agent_id, state, reason, attempts, changed_at, due_at, stake, bet_key, result,
+  select j.reference, j.kind, j.agent_id, j.state,
+         case
+           when j.state = 'pending' and purple_flea.awaits_confirmation(j.kind, j.generation, purple_flea.current_generation()) then 'restore_unconfirmed'
+           when t.reference is not null then 'cannot_be_changed'
+           else j.reason
+         end as reason,
+         t.why as trouble, j.attempts, j.changed_at, j.due_at, j.stake, j.bet_key, j.result,
          exists (select from purple_flea.all_job_events e where e.reference = j.reference and e.kind in ('conflict', 'alarm')) as alarm
-  from stuck join purple_flea.all_jobs j using (reference);
+  from stuck
+  join purple_flea.all_jobs j using (reference)
+  left join purple_flea.job_troubles t using (reference);
 comment on view purple_flea.stuck_jobs is 'What somebody should look at.';
 revoke all on purple_flea.stuck_jobs from public, anon, authenticated, service_role, purple_flea_worker;
 
@@ -61,7 +77,8 @@ begin
   perform purple_flea.unknown_job(release_job.reference);
   update purple_flea.jobs j
   set state = 'pending', changed_by = 'operator', reason = 'released', result = jsonb_build_object('reason', 'released', 'why', why),
-      due_at = clock_timestamp(), expires_at = clock_timestamp() + (purple_flea.timing()).max_age, bet_day = null, lookup_at = null
+      due_at = clock_timestamp(), expires_at = clock_timestamp() + (purple_flea.timing()).max_age, bet_day = null, lookup_at = null,
+      generation = purple_flea.current_generation()
   where j.reference = release_job.reference;
 end;
 $$;

@@ -3,8 +3,8 @@ grant update (requested_status) on public.escrow_requests to authenticated;
 drop policy if exists escrow_requests_sender_asks on public.escrow_requests;
 create policy escrow_requests_sender_asks on public.escrow_requests
   for update to authenticated
-  using      (sender_id in (select id from public.agents where owner_id = (select auth.uid())))
-  with check (sender_id in (select id from public.agents where owner_id = (select auth.uid())));
+  using      ((select a.owner_id from public.agents a where a.id = sender_id) = (select purple_flea.caller()))
+  with check ((select a.owner_id from public.agents a where a.id = sender_id) = (select purple_flea.caller()));
 
 -- What Purple Flea said is said by nobody else, service_role included. (It runs as whoever writes: only the ledger's own
 -- functions, which run as the table's owner, pass.)
@@ -101,8 +101,8 @@ begin
   if earlier > 0 then
     reference := reference || '-' || earlier + 1;
   end if;
-  insert into purple_flea.jobs (reference, bet_key, kind, escrow_id, agent_id, request, due_at, expires_at)
-  values (reference, purple_flea.bet_key(reference), step, new.id, new.sender_id,
+  insert into purple_flea.jobs (reference, bet_key, kind, escrow_id, agent_id, generation, request, due_at, expires_at)
+  values (reference, purple_flea.bet_key(reference), step, new.id, new.sender_id, purple_flea.current_generation(),
           jsonb_strip_nulls(jsonb_build_object('id', new.id, 'sender_id', new.sender_id, 'receiver_id', new.receiver_id,
             'amount', new.amount, 'description', new.description, 'timeout_hours', new.timeout_hours)),
           -- What is not made yet can be neither released nor cancelled: its making lets this one go. And nobody is paid whose
@@ -177,7 +177,7 @@ create or replace view public.referral_earnings with (security_barrier) as
   from public.escrow_requests e
   join public.agents s on s.id = e.sender_id
   join public.agents o on o.id = s.orchestrator_id
-  where e.status = 'released' and (o.owner_id = (select auth.uid()) or pg_has_role(current_user, 'service_role', 'usage'))
+  where e.status = 'released' and (o.owner_id = (select purple_flea.caller()) or pg_has_role(current_user, 'service_role', 'usage'))
   group by o.id;
 comment on view public.referral_earnings is 'What each of one''s own orchestrators earned by the released escrows of the agents it brought in.';
 revoke all on public.referral_earnings from public, anon, authenticated, service_role, purple_flea_worker;

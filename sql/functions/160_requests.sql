@@ -40,8 +40,9 @@ begin
         or coalesce(details ->> 'direction', '') not in ('long', 'short') then
         return jsonb_build_object('refused', 'invalid_order');
       end if;
-      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, due_at, expires_at)
-      select request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, details, statement_timestamp(),
+      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, generation, request, due_at, expires_at)
+      select request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, purple_flea.current_generation(),
+             details, statement_timestamp(),
              clock_timestamp() + (purple_flea.timing()).max_age
       -- (A conflict alone could wait for whoever archives it, and then find nothing.)
       where not exists (select from purple_flea.all_jobs j where j.reference = request_job.reference)

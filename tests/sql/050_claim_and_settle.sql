@@ -81,7 +81,7 @@ select ok((public.ledger_health() ->> 'alarms')::int >= 1, 'and is an alarm');
 create temporary table broken as select pg_temp.deposit('a') as one, pg_temp.deposit('a') as two;
 select public.claim_jobs(array[one, two], 2, pg_temp.t('four')) from broken;
 select results_eq(
-  format($$select did from jsonb_to_recordset(public.settle_jobs(%L::jsonb)) as r (did text)$$, jsonb_build_array(
+  format($$select did from jsonb_to_recordset(public.settle_jobs(%L::json)) as r (did text)$$, jsonb_build_array(
     jsonb_build_object('reference', one, 'token', pg_temp.t('four'), 'state', 'executed', 'result', pg_temp.bet(10, 'b6') || '{"game": "poker"}'),
     jsonb_build_object('reference', one, 'token', 'nonsense', 'state', 'executed', 'result', '{}'::jsonb),
     jsonb_build_object('reference', two, 'token', pg_temp.t('four'), 'state', 'executed', 'result', pg_temp.bet(10, 'b7')))),

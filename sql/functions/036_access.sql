@@ -20,17 +20,19 @@ grant select on public.wallet_changes, public.trade_results, public.escrow_reque
 drop policy if exists agents_owner_reads on public.agents;
 create policy agents_owner_reads on public.agents
   for select to authenticated
-  using (owner_id = (select auth.uid()));
+  using (owner_id = (select purple_flea.caller()));
 
 drop policy if exists agents_service_writes on public.agents;
 create policy agents_service_writes on public.agents
   for all to service_role
   using (true) with check (true);
 
+-- Each row asks for its own agent's owner, by primary key. A policy that collected the owner's agents would do so anew for
+-- each changed row and subscriber of Realtime: 3.9 ms each for an owner of 10,000 agents.
 drop policy if exists wallet_changes_owner_reads on public.wallet_changes;
 create policy wallet_changes_owner_reads on public.wallet_changes
   for select to authenticated
-  using (agent_id in (select id from public.agents where owner_id = (select auth.uid())));
+  using ((select a.owner_id from public.agents a where a.id = agent_id) = (select purple_flea.caller()));
 
 drop policy if exists wallet_changes_service_writes on public.wallet_changes;
 create policy wallet_changes_service_writes on public.wallet_changes
@@ -40,7 +42,7 @@ create policy wallet_changes_service_writes on public.wallet_changes
 drop policy if exists trade_results_owner_reads on public.trade_results;
 create policy trade_results_owner_reads on public.trade_results
   for select to authenticated
-  using (agent_id in (select id from public.agents where owner_id = (select auth.uid())));
+  using ((select a.owner_id from public.agents a where a.id = agent_id) = (select purple_flea.caller()));
 
 drop policy if exists trade_results_service_writes on public.trade_results;
 create policy trade_results_service_writes on public.trade_results
@@ -52,9 +54,9 @@ drop policy if exists escrow_requests_owner_reads on public.escrow_requests;
 create policy escrow_requests_owner_reads on public.escrow_requests
   for select to authenticated
   using (
-    sender_id   in (select id from public.agents where owner_id = (select auth.uid()))
+    (select a.owner_id from public.agents a where a.id = sender_id)   = (select purple_flea.caller())
     or
-    receiver_id in (select id from public.agents where owner_id = (select auth.uid()))
+    (select a.owner_id from public.agents a where a.id = receiver_id) = (select purple_flea.caller())
   );
 
 drop policy if exists escrow_requests_service_writes on public.escrow_requests;

@@ -1,0 +1,157 @@
+-- What a restored, cloned or failed-over database needs to be recognised by, and what each job needs to be judged by later:
+-- the generation that it was made in, and the key and account that it was claimed with.
+
+-- The database's own identity, as it was when an operator last confirmed it. A table of its own, because the row's xmin is
+-- a part of the identity: nothing but a confirmation may write here.
+create table purple_flea.generation (
+  only_row          boolean     primary key default true check (only_row),
+  id                uuid        not null,
+  system_identifier bigint      not null,
+  database_oid      oid         not null,
+  timeline          text        not null,
+  jobs_oid          oid         not null,
+  stamped_xid       xid         not null,
+  stamped_at        timestamptz not null default clock_timestamp(),
+  stamped_because   text        not null
+);
+comment on table  purple_flea.generation                   is 'The identity of the database that may stake money, in one row. purple_flea.current_generation() compares it with the database''s own.';
+comment on column purple_flea.generation.id                is 'The generation''s name. Jobs carry it.';
+comment on column purple_flea.generation.system_identifier is 'The cluster''s identifier: another one after a dump was restored into a new cluster.';
+comment on column purple_flea.generation.database_oid      is 'The database''s oid: another one in a copy beside the original.';
+comment on column purple_flea.generation.timeline          is 'The timeline of the write-ahead log: another one after a failover or a recovery to a point in time.';
+comment on column purple_flea.generation.jobs_oid          is 'The oid of purple_flea.jobs: another one after the table was restored in place.';
+comment on column purple_flea.generation.stamped_xid       is 'The transaction that wrote this row, which is the row''s own xmin until a restore writes the row again.';
+comment on column purple_flea.generation.stamped_because   is 'Why it was stamped: installed, or what the operator said.';
+
+-- Existing jobs belong to the first generation. A constant default reaches them without rewriting the tables.
+do $$
+declare
+  first_generation constant uuid := gen_random_uuid();
+begin
+  execute format('alter table purple_flea.jobs         add column generation uuid default %L', first_generation);
+  execute format('alter table purple_flea.jobs_archive add column generation uuid default %L', first_generation);
+  insert into purple_flea.generation (id, system_identifier, database_oid, timeline, jobs_oid, stamped_xid, stamped_because)
+  values (first_generation, (select c.system_identifier from pg_catalog.pg_control_system() c),
+          (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
+          left(pg_walfile_name(pg_current_wal_lsn()), 8), 'purple_flea.jobs'::regclass, pg_current_xact_id()::xid, 'installed');
+end;
+$$;
+alter table purple_flea.jobs
+  alter column generation drop default,
+  add column   key_name text,
+  add column   account  text,
+  add column   extended interval not null default '0';
+alter table purple_flea.jobs_archive
+  alter column generation drop default,
+  add column   key_name text,
+  add column   account  text,
+  add column   extended interval not null default '0';
+comment on column purple_flea.jobs.generation         is 'The generation that it was made in; null: made while the database waited for an operator''s confirmation.';
+comment on column purple_flea.jobs.key_name           is 'The secret whose key it was last claimed with; empty: the shared key. Null before the first claim.';
+comment on column purple_flea.jobs.account            is 'What Purple Flea called the agent at the last claim; null: its own id.';
+comment on column purple_flea.jobs.extended           is 'By how much pauses have moved expires_at so far.';
+comment on column purple_flea.jobs_archive.extended   is 'By how much pauses have moved expires_at so far.';
+comment on column purple_flea.jobs_archive.generation is 'The generation that it was made in; null: made while the database waited for an operator''s confirmation.';
+comment on column purple_flea.jobs_archive.key_name   is 'The secret whose key it was last claimed with; empty: the shared key. Null before the first claim.';
+comment on column purple_flea.jobs_archive.account    is 'What Purple Flea called the agent at the last claim; null: its own id.';
+comment on column purple_flea.jobs.changed_by         is 'What brought it into its state: depositor, worker, sweeper, operator, or a restore.';
+comment on column purple_flea.jobs_archive.changed_by is 'What brought it into its state: depositor, worker, sweeper, operator, or a restore.';
+
+-- The machine gains three arrows: a restore makes pending jobs unknown, and a claim skips a deposit that is already traded
+-- or already archived.
+alter table purple_flea.jobs
+  drop constraint jobs_changed_by_check,
+  drop constraint jobs_transition_check,
+  add constraint jobs_changed_by_check check (changed_by in ('depositor', 'worker', 'sweeper', 'operator', 'restore')) not valid,
+  add constraint jobs_transition_check check (
+    case state
+      when 'pending'  then previous_state is null
+                        or previous_state = 'claimed'
+                        or (previous_state = 'unknown' and changed_by = 'operator')
+      when 'claimed'  then previous_state is not distinct from 'pending'
+      when 'executed' then previous_state is not null and previous_state in ('claimed', 'unknown')
+                        or (previous_state is not distinct from 'pending' and changed_by = 'worker')
+      when 'skipped'  then previous_state is not distinct from 'claimed'
+                        or (previous_state is not distinct from 'pending' and changed_by = 'sweeper' and reason = 'already_traded')
+      when 'rejected' then previous_state is not distinct from 'claimed'
+                        or (previous_state is not distinct from 'unknown' and changed_by = 'operator')
+      when 'unknown'  then previous_state is not distinct from 'claimed'
+                        or (previous_state is not distinct from 'pending' and changed_by = 'restore')
+      when 'dead'     then previous_state is not distinct from 'pending'
+    end
+  ) not valid;
+
+-- How long bets were held back, so that no job grows old meanwhile.
+create table purple_flea.pauses (
+  id       bigint      generated always as identity primary key,
+  agent_id text        references public.agents on delete cascade,
+  held     tstzrange   not null,
+  by       text        not null,
+  constraint pauses_by_check check (by in ('policy', 'function', 'restore'))
+);
+comment on table  purple_flea.pauses          is 'When bets were held back: a row for each pause, open at its end while it lasts.';
+comment on column purple_flea.pauses.agent_id is 'Whose bets; null: everybody''s.';
+comment on column purple_flea.pauses.by       is 'What held them back: a policy''s paused, the function''s own setting, or a restore that waited for confirmation.';
+create index pauses_agent_id_idx on purple_flea.pauses (agent_id);
+
+-- Pauses that last already. (What they held back so far, release 0.1.0 has kept from growing old.)
+insert into purple_flea.pauses (agent_id, held, by)
+select p.agent_id, tstzrange(statement_timestamp(), null), 'policy' from purple_flea.trade_policies p where p.paused;
+
+create index trade_policies_paused_idx  on purple_flea.trade_policies (agent_id) where paused;
+create index trade_policies_limited_idx on purple_flea.trade_policies (agent_id) where limited;
+
+-- Claims that their callers gave up: a claim that arrives late finds its token here and takes nothing.
+create table purple_flea.abandoned_claims (
+  token uuid        primary key,
+  at    timestamptz not null default clock_timestamp()
+);
+comment on table purple_flea.abandoned_claims is 'Tokens of claims that their callers gave up. They claim nothing any more.';
+create index abandoned_claims_at_idx on purple_flea.abandoned_claims (at);
+
+-- A job that cannot be changed waits alone, and an operator sees why.
+create table purple_flea.job_troubles (
+  reference text        primary key references purple_flea.jobs on delete cascade,
+  doing     text        not null,
+  why       text        not null,
+  times     integer     not null default 1,
+  since     timestamptz not null default clock_timestamp(),
+  retry_at  timestamptz not null
+);
+comment on table  purple_flea.job_troubles          is 'Jobs whose state could not be changed, because a row that belongs to them is locked or a trigger refuses. Others go on.';
+comment on column purple_flea.job_troubles.doing    is 'What was tried: end_lease, bury, extend or give_back.';
+comment on column purple_flea.job_troubles.why      is 'What Postgres answered.';
+comment on column purple_flea.job_troubles.retry_at is 'When it is tried again; later and later.';
+
+-- Two marks instead of one: how far the last sweeps have looked, and up to where no open transaction can still add a row.
+alter table purple_flea.ledger
+  add column seen_until       bigint,
+  add column next_until       bigint,
+  add column next_xid         xid8,
+  add column searched_at      timestamptz,
+  add column answers_at_once  boolean not null default false,
+  add column lane_cursor      text    not null default '';
+comment on column purple_flea.ledger.checked_until   is 'Up to which wallet_changes.id every row is known to have been seen: no open transaction can add one below it.';
+comment on column purple_flea.ledger.seen_until      is 'Up to which wallet_changes.id the last sweep has looked.';
+comment on column purple_flea.ledger.next_until      is 'Where checked_until moves once every transaction before next_xid has ended.';
+comment on column purple_flea.ledger.next_xid        is 'The first transaction that was not open yet when next_until was noted.';
+comment on column purple_flea.ledger.searched_at     is 'When all recent deposits were last compared with the jobs.';
+comment on column purple_flea.ledger.answers_at_once is 'Whether the function answers notifications at once, as its claims say (after_reply).';
+comment on column purple_flea.ledger.lane_cursor     is 'The agent after which the next claim begins to look, when there are more agents than one claim looks at.';
+update purple_flea.ledger set seen_until = checked_until where only_row;
+alter table purple_flea.ledger alter column seen_until set not null;
+
+alter table purple_flea.generation       enable row level security;
+alter table purple_flea.pauses           enable row level security;
+alter table purple_flea.abandoned_claims enable row level security;
+alter table purple_flea.job_troubles     enable row level security;
+
+-- Functions of release 0.1.0 whose arguments have changed. (A database that 0001 has just adopted has none of them any more.)
+drop function if exists public.claim_jobs(text[], integer, uuid, text, uuid, integer);
+drop function if exists public.settle_jobs(jsonb);
+drop function if exists public.claim_lookups(integer);
+drop function if exists purple_flea.pick_jobs(text[], integer, jsonb);
+drop function if exists purple_flea.answer(text, uuid, boolean, jsonb);
+drop function if exists purple_flea.is_due(timestamptz);
+drop function if exists purple_flea.make_missing_jobs(bigint);
+drop function if exists purple_flea.apply(purple_flea.jobs, text, jsonb, text);
