@@ -88,7 +88,7 @@ pub async fn count(stack: &Local, sql: &str) -> Result<i64> {
 pub async fn later(stack: &Local, id: i64, interval: &str) -> Result<()> {
     let shift = format!(
         "update purple_flea.jobs set lease_until = lease_until - interval '{interval}', claimed_at = claimed_at - interval '{interval}', \
-         due_at = due_at - interval '{interval}', lookup_at = lookup_at - interval '{interval}', expires_at = expires_at - interval '{interval}' \
+         due_at = due_at - interval '{interval}', lookup_at = lookup_at - interval '{interval}', expires_at = expires_at - interval '{interval}', created_at = created_at - interval '{interval}' \
          where wallet_change_id = {id}; update purple_flea.rate_stops set until = until - interval '{interval}'"
     );
     sql(stack, &shift).await

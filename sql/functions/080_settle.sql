@@ -271,10 +271,9 @@ comment on function public.settle_job(text, uuid, text, jsonb, text) is 'Reports
 revoke all on function public.settle_job(text, uuid, text, jsonb, text) from public, anon, authenticated;
 grant execute on function public.settle_job(text, uuid, text, jsonb, text) to service_role, purple_flea_worker;
 
--- Reads the outcomes of an array, each on its own: one that is no JSON that jsonb can hold keeps none of the others. What
--- cannot be read has no state.
-create or replace function purple_flea.read_outcomes(outcomes json)
-  returns table (n bigint, reference text, token uuid, state text, result jsonb, secret text)
+-- Reads the outcomes of an array, each on its own: one that jsonb cannot hold keeps none of the others. What cannot be read
+-- has no state.
+create or replace function purple_flea.read_outcomes(outcomes json) returns jsonb
   language plpgsql
   immutable
   security invoker
@@ -282,34 +281,37 @@ create or replace function purple_flea.read_outcomes(outcomes json)
 as $$
 declare
   outcome json;
+  read    jsonb := '[]';
 begin
-  begin
-    return query
-      select o.n, o.outcome ->> 'reference', (o.outcome ->> 'token')::uuid, o.outcome ->> 'state', (o.outcome -> 'result')::jsonb,
-             o.outcome ->> 'secret'
-      from json_array_elements(outcomes) with ordinality as o (outcome, n);
-    return;
-  exception when data_exception then
-    null;  -- One of them; which one shows below.
-  end;
-  n := 0;
   for outcome in select o from json_array_elements(outcomes) as o loop
-    n := n + 1;
     begin
-      reference := outcome ->> 'reference';
-      token     := (outcome ->> 'token')::uuid;
-      state     := outcome ->> 'state';
-      result    := (outcome -> 'result')::jsonb;
-      secret    := outcome ->> 'secret';
+      read := read || jsonb_build_object(
+        'reference', outcome ->> 'reference', 'token', (outcome ->> 'token')::uuid, 'state', outcome ->> 'state',
+        'result', (outcome -> 'result')::jsonb, 'secret', outcome ->> 'secret');
     exception when data_exception then
-      state := null;
+      read := read || jsonb_build_object('reference', purple_flea.readable_text(outcome, 'reference'));
     end;
-    return next;
   end loop;
+  return read;
 end;
 $$;
-comment on function purple_flea.read_outcomes(json) is 'The outcomes of an array of {reference, token, state, result, secret}, a row each.';
+comment on function purple_flea.read_outcomes(json) is 'The outcomes of an array of {reference, token, state, result, secret}.';
 revoke all on function purple_flea.read_outcomes(json) from public, anon, authenticated, service_role, purple_flea_worker;
+
+create or replace function purple_flea.readable_text(object json, field text) returns text
+  language plpgsql
+  immutable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return object ->> field;
+exception when data_exception then
+  return null;
+end;
+$$;
+comment on function purple_flea.readable_text(json, text) is 'A text of an object, or null where Postgres cannot hold it.';
+revoke all on function purple_flea.readable_text(json, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- Which of these jobs can be settled without waiting: the job, its agent and its escrow are locked here, in one order, and
 -- what another transaction has locked is left out.
@@ -399,7 +401,7 @@ begin
     raise exception 'outcomes are an array of at most %', most using errcode = 'invalid_parameter_value';
   end if;
   perform purple_flea.commit_synchronously();
-  read  := coalesce((select jsonb_agg(to_jsonb(o)) from purple_flea.read_outcomes(outcomes) o), '[]');
+  read  := purple_flea.read_outcomes(outcomes);
   free  := purple_flea.lock_for_settling(array(select o ->> 'reference' from jsonb_array_elements(read) as o));
   -- (A reference that comes twice in one call is not the usual case.)
   usual := purple_flea.settle_usual((
@@ -411,8 +413,9 @@ begin
   for outcome in
     select o.*, (o.reference = any (free)) is not true
              and exists (select from purple_flea.jobs j where j.reference = o.reference) as held_by_another
-    from jsonb_to_recordset(read) as o (n bigint, reference text, token uuid, state text, result jsonb, secret text)
-    order by o.reference, o.n
+    from jsonb_array_elements(read) with ordinality as e (element, n)
+    cross join lateral jsonb_to_record(e.element) as o (reference text, token uuid, state text, result jsonb, secret text)
+    order by o.reference, e.n
   loop
     if outcome.state is null then
       report := jsonb_build_object('reference', outcome.reference, 'did', 'not_readable');

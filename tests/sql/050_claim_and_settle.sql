@@ -17,7 +17,9 @@ create function pg_temp.state_of(wanted text) returns text language sql as $$sel
 create function pg_temp.claims(reference text, claim uuid) returns jsonb language sql as $$select public.claim_jobs(array[reference], 1, claim)$$;
 create function pg_temp.later(wanted text, by_how_much interval) returns void language sql as $$
   update purple_flea.jobs set lease_until = lease_until - by_how_much, claimed_at = claimed_at - by_how_much, due_at = due_at - by_how_much,
-    lookup_at = lookup_at - by_how_much, expires_at = expires_at - by_how_much where reference = wanted;
+    lookup_at = lookup_at - by_how_much, expires_at = expires_at - by_how_much, created_at = created_at - by_how_much
+  where reference = wanted;
+  update purple_flea.pauses set held = tstzrange(lower(held) - by_how_much, upper(held)) where upper_inf(held) or upper(held) > clock_timestamp();
   update purple_flea.rate_stops set until = until - by_how_much
 $$;
 create temporary table tokens (name text primary key, token uuid default gen_random_uuid());
