@@ -10,6 +10,7 @@ use crate::{
         Api, PurpleFlea, Service,
         trading::{Direction, Market},
     },
+    time_budget,
     upstream::{BaseUrl, Key},
     webhook::signature::{Callers, Secret, Token},
 };
@@ -145,9 +146,6 @@ const FRACTION_SCALE: u32 = 6;
 /// Shortest time for an exchange: below it no reply from another continent can arrive.
 const TIMEOUT_MIN_MS: u64 = 100;
 
-/// Longest time for an exchange: the trigger's 15 s, less two for the way there and back.
-const TIMEOUT_MAX_MS: u64 = 13_000;
-
 /// Most bets at once: what the database hands out in one claim.
 const BETS_AT_ONCE_MAX: u32 = 100;
 
@@ -220,11 +218,15 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let linger = self.required(LINGER_MS, "within 0 and 3000", |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
         });
+        let mut ledger = ledger?;
+        if let (Some(ledger), Some(after_reply)) = (&mut ledger, after_reply) {
+            ledger.answers_at_once = after_reply;
+        }
         Some(Settings {
             callers: callers?,
             policy: policy?,
             purple_flea: purple_flea?,
-            ledger: ledger?,
+            ledger,
             after_reply: after_reply?,
             linger: linger?,
         })
@@ -304,7 +306,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
                 .map(|setting| self.optional(setting, A_URL, BaseUrl::parse));
         let api = self.required(PURPLE_FLEA_API, "gateway or live", word::<Api>);
         let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, "within 100 and 13000", |text| {
-            let range = TIMEOUT_MIN_MS..=TIMEOUT_MAX_MS;
+            let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
         let (url, key, trading_key) = (url?, key?, trading_key?);
@@ -333,7 +335,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         match (url?, key?, apikey?, bets_at_once?) {
             (None, None, None, _) => Some(None),
             (Some(url), Some(key), apikey, bets_at_once) => {
-                Some(Some(Ledger { url, apikey: apikey.unwrap_or_else(|| key.clone()), key, bets_at_once }))
+                let apikey = apikey.unwrap_or_else(|| key.clone());
+                Some(Some(Ledger { url, apikey, key, bets_at_once, answers_at_once: false }))
             }
             (url, key, ..) => {
                 let missing = [(SUPABASE_URL, url.is_none()), (SUPABASE_KEY, key.is_none())];

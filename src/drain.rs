@@ -13,7 +13,7 @@ use crate::{
     },
     log::{Level, Line, milliseconds},
     outside::Outside,
-    reconcile,
+    reconcile, report,
     webhook::reference::Reference,
     work::{Means, Work},
 };
@@ -25,11 +25,17 @@ use std::time::Duration;
 /// Flea's limits are reached. To ask again at once would only be work.
 const REST_MS: u64 = 50;
 
+/// How long all places must be taken, in milliseconds, before the watch is given up so that other hosts are called. A claim's
+/// bets usually take less.
+const FULL_MS: u64 = 100;
+
 /// How far and how long to go.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     /// No claim is begun after it, on the monotonic clock.
     pub until: Duration,
+    /// Nothing is reported after it.
+    pub ends: Duration,
     /// How long to wait for another job after the last one; zero: not at all.
     pub linger: Duration,
 }
@@ -58,7 +64,7 @@ pub async fn run(
     outside: &impl Outside,
 ) -> Result<Drained, LedgerError> {
     // Who is paused has nothing to wait for.
-    let Span { until, linger } =
+    let Span { until, ends, linger } =
         if settings.policy.paused { Span { linger: Duration::ZERO, ..span } } else { span };
     let slots = if settings.policy.paused { 0 } else { ledger.bets_at_once };
     let watcher = (!linger.is_zero()).then(|| Watcher::new(linger, outside));
@@ -69,13 +75,15 @@ pub async fn run(
         asked,
         watcher: watcher.as_ref(),
         outside,
+        ends,
         pace: Pace::new(slots, until, linger),
         steps: FuturesUnordered::new(),
+        timing_full: false,
         unsettled: Vec::new(),
         drained: Drained::default(),
     };
     if claim.lookups {
-        drain.steps.push(Box::pin(look_up(settings, ledger, until, outside)));
+        drain.steps.push(Box::pin(look_up(settings, ledger, until, ends, outside)));
     }
     drain.play(claim);
     drain.go_on().await;
@@ -91,6 +99,8 @@ enum Step {
     Played { reference: Reference, token: String, ending: Box<Ending> },
     Settled,
     LookedUp,
+    BeenFull,
+    HandedOver,
 }
 
 struct Drain<'a, O> {
@@ -99,8 +109,11 @@ struct Drain<'a, O> {
     asked: &'a [Reference],
     watcher: Option<&'a Watcher>,
     outside: &'a O,
+    ends: Duration,
     pace: Pace,
     steps: FuturesUnordered<LocalBoxFuture<'a, Step>>,
+    /// Whether it is being waited for that places become free.
+    timing_full: bool,
     unsettled: Vec<Settlement>,
     drained: Drained,
 }
@@ -124,7 +137,8 @@ impl<'a, O: Outside> Drain<'a, O> {
                 Some(Step::Rested) => self.pace.rested(),
                 Some(Step::Played { reference, token, ending }) => self.note(reference, token, *ending),
                 Some(Step::Settled) => self.pace.settled(),
-                Some(Step::LookedUp) => {}
+                Some(Step::LookedUp | Step::HandedOver) => {}
+                Some(Step::BeenFull) => self.hand_over_if_full(),
                 None => return,
             }
         }
@@ -132,13 +146,20 @@ impl<'a, O: Outside> Drain<'a, O> {
 
     /// Begins whatever is to be begun now.
     fn begin(&mut self) {
-        let Self { settings, ledger, outside, .. } = *self;
+        let Self { settings, ledger, outside, ends, .. } = *self;
         if self.pace.settles() {
             // What comes in meanwhile is reported together, after this.
             let settlements = std::mem::take(&mut self.unsettled);
             self.steps.push(Box::pin(async move {
-                settle(ledger, settlements, outside).await;
+                report::run(ledger, settlements, ends, outside).await;
                 Step::Settled
+            }));
+        }
+        if self.pace.is_full() && !self.timing_full {
+            self.timing_full = true;
+            self.steps.push(Box::pin(async move {
+                outside.sleep(Duration::from_millis(FULL_MS)).await;
+                Step::BeenFull
             }));
         }
         let step: LocalBoxFuture<'a, Step> = match (self.pace.next(outside.monotonic()), self.watcher) {
@@ -158,15 +179,36 @@ impl<'a, O: Outside> Drain<'a, O> {
         self.steps.push(step);
     }
 
+    /// Gives the watch up, and has others called, if all places are still taken.
+    fn hand_over_if_full(&mut self) {
+        self.timing_full = false;
+        let Self { ledger, outside, .. } = *self;
+        if let (true, Some(watcher)) = (self.pace.is_full(), self.watcher) {
+            self.pace.handed_over();
+            self.steps.push(Box::pin(async move {
+                if let Err(error) = ledger.leave(watcher, true, outside).await {
+                    complain("watch_failed", &error, outside);
+                }
+                Step::HandedOver
+            }));
+        }
+    }
+
     /// Begins the bets of a claim.
     fn play(&mut self, claim: Claim) {
         let Self { settings, outside, .. } = *self;
-        let Claim { token, deadline, jobs, answers, more, watching, .. } = claim;
+        let Claim { token, deadline, jobs, unreadable, answers, more, watching, .. } = claim;
         let one_at_a_time = jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time));
-        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(jobs.len().saturating_add(unreadable.len())).unwrap_or(u32::MAX);
         self.pace.claimed(count, one_at_a_time, more, watching, outside.monotonic());
-        self.drained.claimed = self.drained.claimed.saturating_add(jobs.len());
+        self.drained.claimed =
+            self.drained.claimed.saturating_add(jobs.len().saturating_add(unreadable.len()));
         self.drained.answers.extend(answers);
+        for reference in unreadable {
+            let ending = Ending::Waiting { agent_id: None, wait: Wait::Unreadable };
+            note_job(&reference, None, Duration::ZERO, &ending, outside);
+            self.note(reference, token.clone(), ending);
+        }
         for job in jobs {
             let token = token.clone();
             self.steps.push(Box::pin(async move {
@@ -201,8 +243,14 @@ impl<'a, O: Outside> Drain<'a, O> {
     }
 }
 
-async fn look_up(settings: &Settings, ledger: &Ledger, until: Duration, outside: &impl Outside) -> Step {
-    if let Err(problem) = reconcile::run(settings, ledger, 1, until, outside).await {
+async fn look_up(
+    settings: &Settings,
+    ledger: &Ledger,
+    until: Duration,
+    ends: Duration,
+    outside: &impl Outside,
+) -> Step {
+    if let Err(problem) = reconcile::run(settings, ledger, 1, until, ends, outside).await {
         let mut line = Line::new(outside.now(), "reconcile");
         line.level = Level::Warn;
         (line.code, line.cause) = (Some(problem.code()), problem.cause());
@@ -221,47 +269,35 @@ async fn play_one(settings: &Settings, job: &Job, deadline: Duration, outside: &
         }
         None => Ending::Waiting { agent_id: None, wait: Wait::Unreadable },
     };
+    note_job(
+        &job.reference,
+        Some(job.attempt),
+        outside.monotonic().saturating_sub(started),
+        &ending,
+        outside,
+    );
+    ending
+}
+
+/// Tells the log how a job ended.
+fn note_job(
+    reference: &Reference,
+    attempt: Option<u32>,
+    took: Duration,
+    ending: &Ending,
+    outside: &impl Outside,
+) {
     let mut line = Line::new(outside.now(), "job");
-    line.reference = Some(job.reference.as_str().to_owned());
-    line.attempt = Some(job.attempt);
-    line.ms = milliseconds(outside.monotonic().saturating_sub(started));
+    line.reference = Some(reference.as_str().to_owned());
+    line.attempt = attempt;
+    line.ms = milliseconds(took);
     ending.note(&mut line);
-    line.level = match (ending.state(), &ending) {
+    line.level = match (ending.state(), ending) {
         (State::Unknown, _) | (_, Ending::Waiting { wait: Wait::Unreadable, .. }) => Level::Error,
         (State::Pending, _) => Level::Warn,
         _ => Level::Info,
     };
     outside.log(&line);
-    ending
-}
-
-/// Settles, and when that cannot be done leaves every outcome in the log: nothing else knows it.
-async fn settle(ledger: &Ledger, settlements: Vec<Settlement>, outside: &impl Outside) {
-    match ledger.settle(&settlements, outside).await {
-        Ok(reports) => {
-            let unheard = reports.iter().filter(|r| !matches!(r.did.as_str(), "settled" | "settled_before"));
-            for report in unheard {
-                let mut line = Line::new(outside.now(), "settle");
-                line.level = Level::Error;
-                line.reference = Some(report.reference.clone());
-                line.cause = Some(report.did.clone());
-                line.result =
-                    settlements.iter().find(|s| s.reference == report.reference).map(|s| s.result.clone());
-                outside.log(&line);
-            }
-        }
-        Err(error) => {
-            for settlement in settlements {
-                let mut line = Line::new(outside.now(), "settle");
-                line.level = Level::Error;
-                line.reference = Some(settlement.reference);
-                line.code = Some("not_settled");
-                line.cause = Some(error.cause());
-                line.result = Some(settlement.result);
-                outside.log(&line);
-            }
-        }
-    }
 }
 
 fn complain(code: &'static str, error: &LedgerError, outside: &impl Outside) {

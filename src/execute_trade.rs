@@ -16,6 +16,7 @@ use crate::{
     problem::{Problem, json},
     purple_flea::Account,
     skip::Skip,
+    time_budget,
     webhook::{
         event::{self, Event, Unhandled, WalletChange},
         reference::{Reference, ReferenceError},
@@ -31,14 +32,6 @@ use crate::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use std::time::{Duration, SystemTime};
-
-/// How long the trigger waits for our answer, in seconds. A drain that is answered when it is over begins no claim
-/// whose bets could still be out then.
-const DOORBELL_TIMEOUT_S: u64 = 15;
-
-/// Until how long after a doorbell that was answered at once a drain begins new claims, in seconds. Hosts give a
-/// request a minute or so.
-const AFTER_REPLY_S: u64 = 45;
 
 /// Says that nothing happened this time: the outcome is an earlier one's.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -208,10 +201,12 @@ pub async fn by_the_ledger(
         let body = json!({ "status": "accepted", "reference": line.reference });
         return Ok((json(StatusCode::ACCEPTED, "application/json", &body), Some(Later { asked })));
     }
-    let time = Duration::from_secs(DOORBELL_TIMEOUT_S).saturating_sub(settings.purple_flea.timeout);
-    // Half of what is left: the claim and the settling take time, too.
-    let until = outside.monotonic().saturating_add(time.checked_div(2).unwrap_or(time));
-    let span = Span { until, linger: Duration::ZERO };
+    let began = outside.monotonic();
+    let span = Span {
+        until: time_budget::claims_end_before_reply(began, settings.purple_flea.timeout),
+        ends: time_budget::reports_end(began),
+        linger: Duration::ZERO,
+    };
     let drained = drain::run(settings, ledger, &asked, span, outside).await?;
     line.jobs = Some(drained.claimed);
     Ok((reply(&asked, drained, line)?, None))
@@ -221,11 +216,14 @@ impl Later {
     /// Goes on after the reply.
     pub async fn run(self, settings: &Settings, outside: &impl Outside) {
         let Some(ledger) = &settings.ledger else { return };
-        let until = outside.monotonic().saturating_add(Duration::from_secs(AFTER_REPLY_S));
         let mut line = Line::new(outside.now(), "drain");
         line.reference = self.asked.first().map(|reference| reference.as_str().to_owned());
         let started = outside.monotonic();
-        let span = Span { until, linger: settings.linger };
+        let span = Span {
+            until: time_budget::claims_end_after_reply(started, settings.purple_flea.timeout),
+            ends: time_budget::reports_end(started),
+            linger: settings.linger,
+        };
         match drain::run(settings, ledger, &self.asked, span, outside).await {
             Ok(drained) => line.jobs = Some(drained.claimed),
             Err(error) => {

@@ -10,6 +10,7 @@ use crate::{
     object::{self, Object, Unreadable},
     outside::Outside,
     purple_flea::Api,
+    time_budget,
     upstream::{BaseUrl, Key},
     webhook::reference::Reference,
     work::Kind,
@@ -19,13 +20,17 @@ use rpc::LedgerError;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The version of the agreement between function and ledger that this function speaks. The ledger hands nothing out to a
+/// version that it does not speak.
+const PROTOCOL: u32 = 2;
+
 /// How often a claim is asked for, all in all. It carries its own token, so that asking again gives what the first
 /// one took, if its answer got lost.
 const CLAIM_TRIES: u32 = 3;
 
-/// For how long settling is tried. An outcome that is not recorded makes its job unknown, and somebody has to look
-/// it up by hand: a restart of the database must fit in.
-const SETTLE_TIME_S: u64 = 25;
+/// How often a claim is given up, all in all, where the ledger does not answer. What it took is unknown otherwise, when its
+/// lease ends.
+const ABANDON_TRIES: u32 = 3;
 
 /// The first wait before the ledger is asked again; it doubles, up to [`RETRY_MAX_MS`].
 const RETRY_FIRST_MS: u64 = 100;
@@ -47,6 +52,8 @@ pub struct Ledger {
     pub apikey: Key,
     /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
     pub bets_at_once: u32,
+    /// Whether the function answers notifications at once. Its claims say so, and the database then waits less for it.
+    pub answers_at_once: bool,
 }
 
 /// Who waits for the next job, of all that call the ledger: one at a time.
@@ -73,6 +80,8 @@ pub struct Claim {
     pub deadline: Duration,
     /// The jobs that are now ours.
     pub jobs: Vec<Job>,
+    /// Those of them that cannot be read, but for their names. They are given back.
+    pub unreadable: Vec<Reference>,
     /// An answer for every reference that was asked about.
     pub answers: Vec<Answer>,
     /// Whether more jobs are due.
@@ -95,24 +104,37 @@ pub struct Requested {
 /// What became of a report.
 #[derive(Debug)]
 pub struct Settled {
-    /// Of which job.
-    pub reference: String,
-    /// `settled`, `settled_before`, or why nothing changed.
+    /// Of which job; `None` where not even that could be read.
+    pub reference: Option<String>,
+    /// `settled`, `settled_before`, `not_now`, or why nothing changed.
     pub did: String,
 }
 
 impl Claim {
-    /// Reads what a claim took that was `asked` for at that time.
-    fn read(reply: &str, asked: Duration) -> Result<Self, Unreadable> {
+    /// Reads what a claim took that was `asked` for at that time. A row that cannot be read keeps none of the others.
+    fn read(reply: &str, asked: Duration) -> Result<Self, LedgerError> {
         let reply = Object::read(reply)?;
+        if reply.flag_or_no("mismatch")? {
+            return Err(LedgerError::Mismatch);
+        }
         let lease = Duration::from_millis(reply.maybe_whole("lease_ms")?.unwrap_or(0));
         let all = |name| Object::read_all(reply.raw(name)?.ok_or(Unreadable)?.get());
+        let (mut jobs, mut unreadable) = (Vec::new(), Vec::new());
+        for row in all("jobs")? {
+            match Job::read(&row) {
+                Ok(job) => jobs.push(job),
+                Err(Unreadable) => {
+                    unreadable.extend(row.text("reference").ok().and_then(|name| Reference::parse(&name)))
+                }
+            }
+        }
         Ok(Self {
             token: reply.text("token")?,
             // The database said what was left of the lease after it was asked: this is early, never late.
             deadline: asked.saturating_add(lease),
-            jobs: all("jobs")?.iter().map(Job::read).collect::<Result<_, _>>()?,
-            answers: all("answers")?.iter().map(Answer::read).collect::<Result<_, _>>()?,
+            jobs,
+            unreadable,
+            answers: all("answers")?.iter().filter_map(|row| Answer::read(row).ok()).collect(),
             more: reply.flag("more")?,
             lookups: reply.flag("lookups")?,
             watching: reply.flag("watching")?,
@@ -129,7 +151,7 @@ impl Requested {
 
 impl Settled {
     fn read_all(reply: &str) -> Result<Vec<Self>, Unreadable> {
-        let read = |row: &Object| Ok(Self { reference: row.text("reference")?, did: row.text("did")? });
+        let read = |row: &Object| Ok(Self { reference: row.maybe_text("reference")?, did: row.text("did")? });
         Object::read_all(reply)?.iter().map(read).collect()
     }
 }
@@ -144,28 +166,75 @@ impl Ledger {
         watcher: Option<&Watcher>,
         outside: &impl Outside,
     ) -> Result<Claim, LedgerError> {
+        let token = uuid(outside.random());
         let body = json!({
             "references": references.iter().map(Reference::as_str).collect::<Vec<_>>(),
             "limit": limit,
-            "claim": uuid(outside.random()),
+            "claim": token,
             "api": api,
             "watcher": watcher.map(|watcher| &watcher.token),
             "linger_ms": watcher.map_or(0, |watcher| watcher.linger.as_millis()),
+            "protocol": PROTOCOL,
+            "patience_ms": time_budget::CLAIM_PATIENCE_MS,
+            "after_reply": self.answers_at_once,
         });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
         let mut tries = 1_u32;
-        let (asked, reply) = loop {
+        let mut reached = false;
+        let error = loop {
             let asked = outside.monotonic();
-            match self.call("claim_jobs", &body, outside).await {
-                Err(error) if error.may_pass() && tries < CLAIM_TRIES => {
+            let claim = match self.call("claim_jobs", &body, outside).await {
+                Ok(reply) => rpc::text(&reply).map_err(Into::into).and_then(|text| Claim::read(text, asked)),
+                Err(error) => Err(error),
+            };
+            match claim {
+                Ok(claim) => return Ok(claim),
+                Err(LedgerError::Missing) if self.has_other_version(outside).await => {
+                    return Err(LedgerError::Mismatch);
+                }
+                Err(error) => {
+                    reached |= !matches!(
+                        error,
+                        LedgerError::NotReached(_)
+                            | LedgerError::RefusedUs(_)
+                            | LedgerError::Missing
+                            | LedgerError::Mismatch
+                    );
+                    if !error.may_pass() || tries >= CLAIM_TRIES {
+                        break error;
+                    }
+                }
+            }
+            outside.sleep(wait).await;
+            wait = longer(wait);
+            tries = tries.saturating_add(1);
+        };
+        if reached {
+            // It may have taken jobs, or may yet. Nothing is sent for it.
+            self.abandon(&token, outside).await;
+        }
+        Err(error)
+    }
+
+    /// Gives up all that a claim took. Nothing of it was begun, and nothing will be.
+    async fn abandon(&self, token: &str, outside: &impl Outside) {
+        let body = json!({ "claim": token });
+        let mut wait = Duration::from_millis(RETRY_FIRST_MS);
+        for _ in 0..ABANDON_TRIES {
+            match self.call("abandon_claim", &body, outside).await {
+                Err(error) if error.may_pass() => {
                     outside.sleep(wait).await;
                     wait = longer(wait);
-                    tries = tries.saturating_add(1);
                 }
-                result => break (asked, result?),
+                // (A refusal is what the claim met, too: then it took nothing.)
+                _ => return,
             }
-        };
-        Ok(Claim::read(rpc::text(&reply)?, asked)?)
+        }
+    }
+
+    /// Whether the database has a ledger, though not the functions that this version calls.
+    async fn has_other_version(&self, outside: &impl Outside) -> bool {
+        self.call("ledger_health", &json!({}), outside).await.is_ok()
     }
 
     /// Waits until a job is due, for at most so long. If there is none then the watch is over.
@@ -191,25 +260,15 @@ impl Ledger {
         self.call("end_watch", &body, outside).await.map(drop)
     }
 
-    /// Reports outcomes, again and again if need be. What is given back is the database's word on each.
+    /// Reports outcomes once. What is given back is the database's word on each.
     pub async fn settle(
         &self,
         settlements: &[Settlement],
         outside: &impl Outside,
     ) -> Result<Vec<Settled>, LedgerError> {
-        let body = json!({ "outcomes": settlements });
-        let until = outside.monotonic().saturating_add(Duration::from_secs(SETTLE_TIME_S));
-        let mut wait = Duration::from_millis(RETRY_FIRST_MS);
-        loop {
-            match self.call("settle_jobs", &body, outside).await {
-                // Whatever it was: to ask again costs nothing, and nobody else knows these outcomes.
-                Err(_) if outside.monotonic().saturating_add(wait) < until => {
-                    outside.sleep(wait).await;
-                    wait = longer(wait);
-                }
-                result => return Ok(Settled::read_all(rpc::text(&result?)?)?),
-            }
-        }
+        let body = json!({ "outcomes": settlements, "protocol": PROTOCOL });
+        let reply = self.call("settle_jobs", &body, outside).await?;
+        Ok(Settled::read_all(rpc::text(&reply)?)?)
     }
 
     /// Asks for a job by hand: the reference of the one that does it, or why there is none. Asked twice it is one.
@@ -227,8 +286,11 @@ impl Ledger {
 
     /// Takes unknown jobs that are to be looked up.
     pub async fn lookups(&self, outside: &impl Outside) -> Result<Vec<Lookup>, LedgerError> {
-        let reply = self.call("claim_lookups", &json!({ "limit": LOOKUPS_LIMIT }), outside).await?;
-        Object::read_all(rpc::text(&reply)?)?.iter().map(|row| Ok(Lookup::read(row)?)).collect()
+        let body = json!({ "limit": LOOKUPS_LIMIT, "protocol": PROTOCOL });
+        let reply = self.call("claim_lookups", &body, outside).await?;
+        let rows = Object::read_all(rpc::text(&reply)?)?;
+        // One that cannot be read keeps none of the others: it comes up again.
+        Ok(rows.iter().filter_map(|row| Lookup::read(row).ok()).collect())
     }
 
     /// How the ledger is.

@@ -58,6 +58,12 @@ pub struct Line {
     /// What the caller is not told about the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The claim that an outcome belongs to, where it could not be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The state that such an outcome leads its job to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
     /// An outcome that could not be recorded anywhere else, in full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
@@ -84,6 +90,8 @@ impl Line {
             status: None,
             code: None,
             cause: None,
+            token: None,
+            state: None,
             result: None,
             ms: 0.into(),
             purple_flea_ms: None,

@@ -190,6 +190,9 @@ impl Problem {
             Self::Ledger(LedgerError::Missing) => {
                 no(S::SERVICE_UNAVAILABLE, "ledger_missing", "The database has no ledger", true)
             }
+            Self::Ledger(LedgerError::Mismatch) => {
+                no(S::SERVICE_UNAVAILABLE, "ledger_mismatch", "Ledger and function do not fit", true)
+            }
             Self::Ledger(LedgerError::Failed(_) | LedgerError::Unreadable) => {
                 no(S::SERVICE_UNAVAILABLE, "ledger_failed", "The ledger cannot be used", true)
             }
@@ -261,6 +264,9 @@ impl Problem {
             Self::Ledger(LedgerError::Missing) => {
                 "Apply the SQL with scripts/migrate. Nothing was executed; the deposit waits."
             }
+            Self::Ledger(LedgerError::Mismatch) => {
+                "The database's SQL and the function are of releases that do not work together. Nothing was executed; bring the older one up to date (scripts/migrate first, then the function)."
+            }
             Self::Ledger(_) => {
                 "Nothing was executed. The deposit waits in the ledger and is tried again by itself."
             }
@@ -287,7 +293,7 @@ impl Problem {
             | Self::LedgerNotConfigured
             | Self::PurpleFleaRefusedUs(_)
             | Self::AgentsKey(_)
-            | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing) => {
+            | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing | LedgerError::Mismatch) => {
                 Some((RETRY_AFTER, CONFIGURATION_RETRY_S.into()))
             }
             Self::Ledger(_) => Some((RETRY_AFTER, LEDGER_RETRY_S.into())),

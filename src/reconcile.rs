@@ -20,6 +20,7 @@ use crate::{
         Account, AccountKey, Api,
         history::{Found, History, HistoryError},
     },
+    report,
 };
 use serde::Serialize;
 use serde_json::{
@@ -48,15 +49,17 @@ pub struct Report {
     not_found: usize,
 }
 
-/// Looks up what is due, in so many rounds at most; none is begun after `until`, on the monotonic clock.
+/// Looks up what is due, in so many rounds at most. None is begun after `until`, and nothing is reported after `ends`, on the
+/// monotonic clock.
 pub async fn run(
     settings: &Settings,
     ledger: &Ledger,
     rounds: usize,
     until: Duration,
+    ends: Duration,
     outside: &impl Outside,
 ) -> Result<Report, Problem> {
-    let mut report = Report { status: "reconciled", ..Report::default() };
+    let mut told = Report { status: "reconciled", ..Report::default() };
     for _ in 0..rounds {
         if outside.monotonic() >= until {
             break;
@@ -67,15 +70,15 @@ pub async fn run(
         }
         let settlements = look_up(settings, jobs, until, outside).await?;
         let found = settlements.iter().filter(|s| s.state == State::Executed).count();
-        report.found = report.found.saturating_add(found);
-        report.not_found = report.not_found.saturating_add(settlements.len().saturating_sub(found));
-        ledger.settle(&settlements, outside).await?;
+        told.found = told.found.saturating_add(found);
+        told.not_found = told.not_found.saturating_add(settlements.len().saturating_sub(found));
+        report::run(ledger, settlements, ends, outside).await;
     }
     let mut line = Line::new(outside.now(), "reconcile");
-    line.jobs = Some(report.found.saturating_add(report.not_found));
-    line.level = if report.not_found > 0 { Level::Warn } else { Level::Info };
+    line.jobs = Some(told.found.saturating_add(told.not_found));
+    line.level = if told.not_found > 0 { Level::Warn } else { Level::Info };
     outside.log(&line);
-    Ok(report)
+    Ok(told)
 }
 
 async fn look_up(
@@ -85,7 +88,7 @@ async fn look_up(
     outside: &impl Outside,
 ) -> Result<Vec<Settlement>, Problem> {
     // The gateway has no history, and the live dialect one of bets alone. Of the rest an operator has to ask Purple Flea.
-    let in_history = |job: &mut Lookup| settings.purple_flea.api == Api::Live && job.game().is_some();
+    let in_history = |job: &mut Lookup| settings.purple_flea.api == Api::Live && job.game.is_some();
     let mut settlements: Vec<_> =
         jobs.extract_if(.., |job| !in_history(job)).map(|job| still_unknown(&job, "no_history")).collect();
     let jobs = in_order(jobs);
@@ -134,7 +137,7 @@ fn in_order(jobs: Vec<Lookup>) -> Vec<Lookup> {
 /// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any
 /// other a conflict that somebody has to look at.
 fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
-    let (Some(bets), Some(game)) = (history.bets.get(&job.bet_key), job.game()) else {
+    let (Some(bets), Some(game)) = (history.bets.get(&job.bet_key), job.game) else {
         let reason = if history.whole { "not_found" } else { "history_too_long" };
         return vec![still_unknown(job, reason)];
     };

@@ -9,7 +9,7 @@ use crate::{
     log::{Line, milliseconds},
     outside::Outside,
     problem::{Problem, json},
-    reconcile,
+    reconcile, time_budget,
     work::Kind,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -136,8 +136,10 @@ async fn dispatch(
     }
     execute_trade::admit(settings, &head.headers, &body, outside.now())?;
     let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
-    let until = outside.monotonic().saturating_add(Duration::from_secs(reconcile::TIME_S));
-    let report = reconcile::run(settings, ledger, reconcile::ROUNDS_LIMIT, until, outside).await?;
+    let began = outside.monotonic();
+    let until = began.saturating_add(Duration::from_secs(reconcile::TIME_S));
+    let ends = time_budget::reports_end(began);
+    let report = reconcile::run(settings, ledger, reconcile::ROUNDS_LIMIT, until, ends, outside).await?;
     Ok((json(StatusCode::OK, "application/json", &report), None))
 }
 

@@ -10,13 +10,10 @@ use crate::{
     ending::{Ending, Wait},
     outside::Outside,
     purple_flea::{Account, PurpleFlea},
+    time_budget,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// What is left of a lease when the last byte of an exchange may come in: room to settle, and for clocks that tick
-/// differently.
-const LEASE_MARGIN_MS: u64 = 1_000;
 
 /// A kind of job. The names are the ledger's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -92,7 +89,8 @@ pub struct Means<'a, O> {
 impl<O: Outside> Means<'_, O> {
     /// Whether an exchange that is begun now is over in time.
     fn in_time(&self) -> bool {
-        let longest = self.purple_flea.timeout.saturating_add(Duration::from_millis(LEASE_MARGIN_MS));
+        let longest =
+            self.purple_flea.timeout.saturating_add(Duration::from_millis(time_budget::LEASE_MARGIN_MS));
         self.deadline.is_none_or(|deadline| self.outside.monotonic().saturating_add(longest) <= deadline)
     }
 }

@@ -72,6 +72,18 @@ impl Pace {
         now >= self.until && self.due && !self.held && !self.is_discouraged()
     }
 
+    /// Whether jobs are due that only another host could begin: all our places are taken, and the watch, which keeps others
+    /// from being called, is ours.
+    pub fn is_full(&self) -> bool {
+        let room = self.slots.saturating_sub(self.bets).saturating_sub(self.unsettled);
+        self.watching && self.due && !self.held && room == 0
+    }
+
+    /// The watch was given up, so that others are called.
+    pub fn handed_over(&mut self) {
+        self.watching = false;
+    }
+
     /// Whether the watch is ours.
     pub fn is_watching(&self) -> bool {
         self.watching
@@ -190,6 +202,23 @@ mod tests {
         pace.watched(Some(false));
         assert!(!pace.is_watching());
         assert_eq!(pace.next(at(500)), Next::Nothing);
+    }
+
+    #[test]
+    fn a_full_watcher_is_known_until_a_place_is_free_or_the_watch_is_given_up() {
+        let mut pace = pace();
+        pace.claimed(8, false, true, true, at(0));
+        assert!(pace.is_full());
+        pace.played(false, true);
+        assert!(pace.is_full(), "an outcome that waits for its report takes its place");
+        assert!(pace.settles());
+        assert!(!pace.is_full());
+        pace.claimed(1, false, true, true, at(1));
+        assert!(pace.is_full());
+        pace.handed_over();
+        assert!(!pace.is_full() && !pace.is_watching());
+        pace.claimed(0, false, false, true, at(2));
+        assert!(!pace.is_full(), "nothing is due that another host could take");
     }
 
     #[test]

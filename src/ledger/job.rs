@@ -1,7 +1,7 @@
 //! What the ledger hands out and takes back.
 
 use crate::{
-    game::{CashoutAt, Game},
+    game::{CashoutAt, Game, GameName},
     object::{Object, Unreadable},
     policy::{Policy, Spent},
     purple_flea::{
@@ -250,6 +250,19 @@ pub enum State {
     Unknown,
 }
 
+impl State {
+    /// The ledger's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Executed => "executed",
+            Self::Skipped => "skipped",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// An outcome on its way to the ledger.
 #[derive(Debug, Serialize)]
 pub struct Settlement {
@@ -283,8 +296,8 @@ pub struct Lookup {
     key: Option<String>,
     /// What it was to do.
     pub kind: Kind,
-    /// The policy that it was claimed under.
-    pub policy: Option<Policy>,
+    /// The game that it was bet on, if it was a bet.
+    pub game: Option<Game>,
     /// Not bet before: Unix seconds.
     pub from_s: u64,
     /// Nor after.
@@ -294,6 +307,7 @@ pub struct Lookup {
 impl Lookup {
     pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
         let policy = row.raw("policy")?.ok_or(Unreadable)?.get();
+        let kind = row.word("kind")?;
         Ok(Self {
             reference: row.text("reference")?,
             token: row.text("token")?,
@@ -302,8 +316,8 @@ impl Lookup {
             account: row.maybe_text("account")?,
             key_name: row.text("key_name")?,
             key: row.maybe_text("key")?,
-            kind: row.word("kind")?,
-            policy: if policy == "null" { None } else { Some(Policy::read(policy)?) },
+            kind,
+            game: if kind == Kind::Deposit { frozen_game(policy) } else { None },
             from_s: row.whole("from_s")?,
             until_s: row.whole("until_s")?,
         })
@@ -314,10 +328,16 @@ impl Lookup {
         let key = account_key(!self.key_name.is_empty(), self.key.as_deref());
         Account { name: self.account.clone().unwrap_or_else(|| self.agent_id.clone()), key }
     }
+}
 
-    /// The game that it was bet on, if it was a bet.
-    pub fn game(&self) -> Option<Game> {
-        self.policy.as_ref().filter(|_| self.kind == Kind::Deposit)?.game()
+/// The game of a policy that was frozen some time ago, perhaps by an earlier release: what else it has or lacks does not
+/// matter here.
+fn frozen_game(policy: &str) -> Option<Game> {
+    let policy = Object::read(policy).ok()?;
+    match policy.word("game").ok()? {
+        GameName::Crash => CashoutAt::new(policy.amount("cashout_at").ok()?).map(Game::Crash),
+        GameName::CoinFlip => policy.word("side").ok().map(Game::CoinFlip),
+        GameName::Trade => None,
     }
 }
 

@@ -4,15 +4,14 @@ use super::Ledger;
 use crate::{
     object::{Object, Unreadable},
     outside::{Limits, Outside, SendError},
+    time_budget,
 };
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use serde_json::Value;
 use std::time::Duration;
 
-/// How long one call may take, in seconds. They take milliseconds; a restart of the database some seconds.
-const TIMEOUT_S: u64 = 5;
-
-/// Most that is read of a reply, in bytes: 100 jobs of a few KiB each.
+/// Most that is read of a reply, in bytes: 100 jobs of at most 8 KiB each. (Names are at most 128 bytes and descriptions 200
+/// characters, which the tables check; a key 512 bytes; a policy has 20 columns.)
 const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// PostgREST's code for a function that it does not know.
@@ -31,6 +30,8 @@ pub enum LedgerError {
     RefusedUs(u16),
     /// The functions are not there: the SQL was not applied.
     Missing,
+    /// The ledger and this function are of different releases, and do not speak a common version.
+    Mismatch,
     /// Anything else: our mistake, by PostgREST's or Postgres' own code.
     Failed(String),
     /// An answer that is none.
@@ -49,6 +50,7 @@ impl LedgerError {
             Self::NotReached(why) | Self::Lost(why) => (*why).to_owned(),
             Self::InTrouble(status) | Self::RefusedUs(status) => format!("status_{status}"),
             Self::Missing => NO_SUCH_FUNCTION.to_owned(),
+            Self::Mismatch => "protocol".to_owned(),
             Self::Failed(code) => code.clone(),
             Self::Unreadable => "unreadable".to_owned(),
         }
@@ -71,7 +73,8 @@ pub(super) async fn call(
         .header(ACCEPT, "application/json")
         .body(body)
         .map_err(|_| LedgerError::NotReached("request_not_built"))?;
-    let limits = Limits { timeout: Duration::from_secs(TIMEOUT_S), reply_bytes: REPLY_LIMIT_BYTES };
+    let limits =
+        Limits { timeout: Duration::from_secs(time_budget::LEDGER_CALL_S), reply_bytes: REPLY_LIMIT_BYTES };
     let answer = outside.send(request, limits).await.map_err(|error| match error {
         SendError::NotSent(why) => LedgerError::NotReached(why),
         SendError::TimedOut => LedgerError::Lost("timed_out"),

@@ -115,7 +115,8 @@ fn proof(body: &Value) -> Option<Proof> {
     Some(Proof {
         server_seed_hash: text("server_seed_hash")?,
         client_seed: text("client_seed")?,
-        nonce: proof.get("nonce")?.as_number()?.clone(),
+        // A counter. Any other number would be refused by the database, and with it the bet's outcome.
+        nonce: proof.get("nonce")?.as_u64()?.into(),
         result_hash: text("result_hash")?,
     })
 }
@@ -221,7 +222,9 @@ mod tests {
         };
         let proof = recognise(&crash(), &body("7")).unwrap().proof.unwrap();
         assert_eq!(json!(proof), body("7")["proof"]);
-        assert_eq!(recognise(&crash(), &body("null")).unwrap().proof, None);
+        for nonce in ["null", "1e999999", "-1", "0.5", "1e2", "99999999999999999999", "\"7\""] {
+            assert_eq!(recognise(&crash(), &body(nonce)).unwrap().proof, None, "{nonce}");
+        }
     }
 
     proptest! {
