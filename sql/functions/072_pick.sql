@@ -42,9 +42,9 @@ $$;
 comment on function purple_flea.lanes(text, integer) is 'The first waiting job of each agent and kind, beginning after an agent.';
 revoke all on function purple_flea.lanes(text, integer) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- The lanes that have a job due which may be claimed, one_at_a_time where the agent has a daily limit. Where there are more
--- than one claim looks at, the next claim begins where this one ended.
-create or replace function purple_flea.open_lanes(exhausted jsonb, generation uuid, limited_only boolean)
+-- The lanes that have a job due which may be claimed, one_at_a_time where the agent has a daily limit. Stops when there are
+-- enough; where it has not been round by then, the next claim goes on behind it, so that each lane has its turn.
+create or replace function purple_flea.open_lanes(exhausted jsonb, generation uuid, limited_only boolean, enough integer, remember boolean)
   returns table (agent_id text, kind text, due_at timestamptz, one_at_a_time boolean)
   language plpgsql
   volatile
@@ -52,34 +52,51 @@ create or replace function purple_flea.open_lanes(exhausted jsonb, generation uu
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  look_at constant integer := 1000;  -- lanes of one claim: some milliseconds
-  start   text := (select l.lane_cursor from purple_flea.ledger l);
+  chunk   constant integer     := 500;  -- lanes at a time: some milliseconds
+  ends    constant timestamptz := clock_timestamp() + interval '100 milliseconds';  -- some thousand lanes
+  start   constant text        := (select l.lane_cursor from purple_flea.ledger l);
+  after   text    := start;
+  round   boolean := false;  -- whether the end has been passed, and it goes on from the beginning
+  whole   boolean := false;  -- whether every lane has been looked at
+  found   integer := 0;
+  seen    integer;
   agents  text[];
   kinds   text[];
   dues    timestamptz[];
-  ends_at text;
+  in_part integer;
 begin
-  select array_agg(l.agent_id), array_agg(l.kind), array_agg(l.due_at) into agents, kinds, dues from purple_flea.lanes(start, look_at) l;
-  if coalesce(cardinality(agents), 0) < look_at and start <> '' then
-    select agents || coalesce(array_agg(l.agent_id), '{}'), kinds || coalesce(array_agg(l.kind), '{}'), dues || coalesce(array_agg(l.due_at), '{}')
+  loop
+    select coalesce(array_agg(l.agent_id), '{}'), coalesce(array_agg(l.kind), '{}'), coalesce(array_agg(l.due_at), '{}')
       into agents, kinds, dues
-    from purple_flea.lanes('', look_at - coalesce(cardinality(agents), 0)) l;
+    from purple_flea.lanes(after, chunk) l
+    where not round or l.agent_id <= start;
+    seen := cardinality(agents);
+    return query
+      select l.agent_id, l.kind, l.due_at, p.limited and not purple_flea.is_repeatable(l.kind)
+      from unnest(agents, kinds, dues) as l (agent_id, kind, due_at)
+      join purple_flea.effective_policies p on p.agent_id = l.agent_id and not p.paused and (p.limited or not limited_only)
+      where l.due_at <= statement_timestamp()
+        and (open_lanes.generation is not null or purple_flea.is_repeatable(l.kind))
+        and (exhausted = '{}' or not purple_flea.is_stopped(l.kind, p.game, p.account, exhausted));
+    get diagnostics in_part = row_count;
+    found := found + in_part;
+    if seen = chunk then
+      after := agents[seen];
+    elsif round or start = '' then
+      whole := true;
+    else
+      round := true;
+      after := '';
+    end if;
+    exit when whole or found >= enough or clock_timestamp() > ends;
+  end loop;
+  if remember and after <> start and (not whole or start <> '') and pg_try_advisory_xact_lock(hashtextextended('purple_flea:lane_cursor', 4)) then
+    update purple_flea.ledger l set lane_cursor = case when whole then '' else after end where l.only_row and l.lane_cursor = start;
   end if;
-  ends_at := case when cardinality(agents) >= look_at then agents[cardinality(agents)] else '' end;
-  if ends_at <> start and pg_try_advisory_xact_lock(hashtextextended('purple_flea:lane_cursor', 4)) then
-    update purple_flea.ledger l set lane_cursor = ends_at where l.only_row and l.lane_cursor = start;
-  end if;
-  return query
-    select l.agent_id, l.kind, l.due_at, p.limited and not purple_flea.is_repeatable(l.kind)
-    from unnest(agents, kinds, dues) as l (agent_id, kind, due_at)
-    join purple_flea.effective_policies p on p.agent_id = l.agent_id and not p.paused and (p.limited or not limited_only)
-    where l.due_at <= statement_timestamp()
-      and (generation is not null or purple_flea.is_repeatable(l.kind))
-      and (exhausted = '{}' or not purple_flea.is_stopped(l.kind, p.game, p.account, exhausted));
 end;
 $$;
-comment on function purple_flea.open_lanes(jsonb, uuid, boolean) is 'The lanes with a job that may be claimed now.';
-revoke all on function purple_flea.open_lanes(jsonb, uuid, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.open_lanes(jsonb, uuid, boolean, integer, boolean) is 'The lanes with a job that may be claimed now: enough of them, or all.';
+revoke all on function purple_flea.open_lanes(jsonb, uuid, boolean, integer, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- One job for each agent with a daily limit, and none while another of its is under way: what it may stake depends on what
 -- was settled.
@@ -115,7 +132,7 @@ begin
       union all
       select lane.agent_id, due.reference, due.due_at, false
       from (
-        select l.agent_id, l.kind from purple_flea.open_lanes(exhausted, pick_limited.generation, true) l where for_all and l.one_at_a_time
+        select l.agent_id, l.kind from purple_flea.open_lanes(exhausted, pick_limited.generation, true, most, true) l where for_all and l.one_at_a_time
         union all
         select p.agent_id, k.kind
         from purple_flea.effective_policies p
@@ -216,7 +233,7 @@ begin
     select picked || coalesce(array_agg(due.reference), '{}') into picked
     from (
       select j.reference
-      from (select l.agent_id, l.kind from purple_flea.open_lanes(exhausted, pick_jobs.generation, false) l where not l.one_at_a_time) as lane
+      from (select l.agent_id, l.kind from purple_flea.open_lanes(exhausted, pick_jobs.generation, false, most, true) l where not l.one_at_a_time) as lane
       cross join lateral (
         select w.reference from purple_flea.jobs w
         where w.agent_id = lane.agent_id and w.kind = lane.kind and w.state = 'pending' and w.due_at <= statement_timestamp()
@@ -301,7 +318,7 @@ begin
   select count(*) into looked_at from (
     select from purple_flea.jobs w where w.state = 'pending' and w.due_at <= is_due.at order by w.due_at limit window_rows
   ) as first;
-  return looked_at = window_rows and exists (select from purple_flea.open_lanes('{}', present, false));
+  return looked_at = window_rows and exists (select from purple_flea.open_lanes('{}', present, false, 1, false));
 end;
 $$;
 comment on function purple_flea.is_due(timestamptz) is 'Whether any job is due that is not held back.';
