@@ -67,7 +67,7 @@ begin
   made := purple_flea.make_jobs_between(least(ledger.seen_until, last) - behind, last);
   ledger.seen_until := last;
 
-  if ledger.next_until is not null and ledger.next_xid <= pg_snapshot_xmin(pg_current_snapshot()) then
+  if ledger.next_until is not null and ledger.next_xid < pg_snapshot_xmin(pg_current_snapshot()) then
     last := coalesce((select max(next.id) from (
       select w.id from public.wallet_changes w where w.id > ledger.checked_until and w.id <= ledger.next_until order by w.id limit most
     ) as next), ledger.next_until);
@@ -79,7 +79,8 @@ begin
   end if;
   if ledger.next_until is null and newest > ledger.checked_until then
     ledger.next_until := newest;
-    ledger.next_xid   := pg_snapshot_xmax(pg_current_snapshot());
+    -- Newer than every transaction that is open now.
+    ledger.next_xid   := pg_current_xact_id();
   end if;
 
   if ledger.searched_at is null or ledger.searched_at < clock_timestamp() - search_each then

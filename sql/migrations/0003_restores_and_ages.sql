@@ -133,8 +133,8 @@ alter table purple_flea.ledger
   add column lane_cursor      text    not null default '';
 comment on column purple_flea.ledger.checked_until   is 'Up to which wallet_changes.id every row is known to have been seen: no open transaction can add one below it.';
 comment on column purple_flea.ledger.seen_until      is 'Up to which wallet_changes.id the last sweep has looked.';
-comment on column purple_flea.ledger.next_until      is 'Where checked_until moves once every transaction before next_xid has ended.';
-comment on column purple_flea.ledger.next_xid        is 'The first transaction that was not open yet when next_until was noted.';
+comment on column purple_flea.ledger.next_until      is 'Where checked_until moves once every transaction up to next_xid has ended.';
+comment on column purple_flea.ledger.next_xid        is 'The newest transaction that was open when next_until was noted.';
 comment on column purple_flea.ledger.searched_at     is 'When all recent deposits were last compared with the jobs.';
 comment on column purple_flea.ledger.answers_at_once is 'Whether the function answers notifications at once, as its claims say (after_reply).';
 comment on column purple_flea.ledger.lane_cursor     is 'The agent after which the next claim begins to look, when there are more agents than one claim looks at.';

@@ -50,8 +50,8 @@ select throws_ok($$select public.claim_jobs(watcher => md5('two')::uuid, linger_
 select public.request_job('order', 'mine', '{"agent_id": "a", "market": "BTC", "direction": "long", "size": 25}');
 select public.request_job('order', 'limited', '{"agent_id": "limited", "market": "BTC", "direction": "long", "size": 25}');
 select is(jsonb_array_length(public.claim_jobs('{}', 10) -> 'jobs'), 0, 'what was asked for by hand is nobody else''s');
-select is(public.claim_jobs('{mine}', 10) #>> '{jobs,0,reference}', 'mine', 'and theirs who ask for it by its name');
-select is(public.claim_jobs('{limited}', 10) #>> '{jobs,0,reference}', 'limited', 'with a daily limit, too');
+select is(public.claim_jobs('{mine}', 1) #>> '{jobs,0,reference}', 'mine', 'and theirs who ask for it by its name');
+select is(public.claim_jobs('{limited}', 1) #>> '{jobs,0,reference}', 'limited', 'with a daily limit, too');
 select public.request_job('order', 'forgotten', '{"agent_id": "a", "market": "BTC", "direction": "long", "size": 25}');
 update purple_flea.jobs set due_at = due_at - interval '1 second' where reference = 'forgotten';
 select is(public.claim_jobs('{}', 10) #>> '{jobs,0,reference}', 'forgotten', 'who never comes for it is not waited for');
