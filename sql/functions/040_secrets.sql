@@ -209,24 +209,30 @@ revoke all on function purple_flea.set_secret(text, text) from public, anon, aut
 -- Postgres prints a slow statement with its parameters (log_min_duration_statement, auto_explain), and a key may be one
 -- of them. The settings are read when the statement ends, so a change inside it counts; a SET of the function itself
 -- would end too early. On Supabase the role postgres may change them; elsewhere a superuser, or an owner with
--- `grant set on parameter`. docs/secrets.md says what is left.
+-- `grant set on parameter`. (Statements and not set_config(): Supabase allows the statements alone.) docs/secrets.md says
+-- what is left.
 create or replace function purple_flea.hide_parameters() returns void
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  setting text;
 begin
-  foreach setting in array array['log_parameter_max_length', 'auto_explain.log_parameter_max_length'] loop
+  begin
+    set local log_parameter_max_length = 0;
+  exception when insufficient_privilege then
     begin
-      -- (A statement and not set_config(): Supabase allows the statement alone.)
-      execute format('set local %s = 0', setting);
-    exception when insufficient_privilege or undefined_object or invalid_name then
+      -- Older projects allow this one alone. The statement is then not logged at all.
+      set local log_min_duration_statement = -1;
+    exception when insufficient_privilege then
       null;
     end;
-  end loop;
+  end;
+  begin
+    set local auto_explain.log_parameter_max_length = 0;
+  exception when insufficient_privilege or undefined_object or invalid_name then
+    null;  -- PostgreSQL 15's auto_explain prints no parameters, and has no such setting.
+  end;
 end;
 $$;
 comment on function purple_flea.hide_parameters() is 'Keeps the parameters of this transaction''s statements out of Postgres'' log, where the owner may.';
