@@ -7,6 +7,7 @@ mod by_hand;
 mod deposits;
 mod doorbell;
 mod front_door;
+mod keys;
 mod ledger;
 mod ledger_troubles;
 mod openapi;

@@ -226,7 +226,7 @@ async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<(
 async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Result<()> {
     let stack = start(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
-    sql(&stack, "insert into public.agents (id, api_key) values ('keyed', 'keyeds_key')").await?;
+    sql(&stack, "insert into public.agents (id, api_key) values ('keyed', 'purple_flea_key:keyed')").await?;
     let registered =
         "select to_jsonb(id)::text from public.agents where id = 'keyed' and referral_code is not null";
     seen(&stack, registered).await?;
@@ -234,7 +234,7 @@ async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Resu
     let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('keyed', 'deposit', 100, 100)";
     sql(&stack, deposit).await?;
     seen(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'").await?;
-    let key = seen(&stack, "select to_jsonb(purple_flea.secret('keyeds_key'))::text").await?;
+    let key = seen(&stack, "select to_jsonb(purple_flea.secret('purple_flea_key:keyed'))::text").await?;
     let key = key.as_str().context("no key")?;
     let bets: Vec<_> =
         stack.purple_flea.requests().into_iter().filter(|r| r.path == "/casino/crash").collect();
@@ -246,7 +246,7 @@ async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Resu
     let everywhere = "select string_agg(t, '') from (select j::text as t from purple_flea.jobs j union all select e::text from purple_flea.job_events e \
         union all select a::text from public.agents a union all select q::text from net.http_request_queue q union all select r::text from net._http_response r) as x";
     let text: String = stack.owner.query_one(everywhere, &[]).await?.get(0);
-    assert!(text.contains("keyeds_key") && !text.contains(key));
+    assert!(text.contains("purple_flea_key:keyed") && !text.contains(key));
     assert!(!stack.host.log.lines().iter().any(|line| line.contains(key)));
     Ok(())
 }
@@ -278,7 +278,7 @@ async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
     let stack = start_silent(&[("webhook_token", TOKEN)]).await?;
     stack.purple_flea.fund(OTHER, 100.into());
     // Its own triggers do not ring: the dashboard's are the only ones.
-    sql(&stack, "select purple_flea.set_secret('purple_flea_webhook_secret', '')").await?;
+    sql(&stack, "delete from purple_flea.secrets where name = 'purple_flea_webhook_secret'").await?;
     let webhook = async |kind: &str, table: &str, id: &str| -> Result<Reply> {
         let record = format!("select to_jsonb(t)::text from public.{table} t where id::text = '{id}'");
         let record: Value = serde_json::from_str(stack.owner.query_one(&record, &[]).await?.get(0))?;

@@ -1,5 +1,41 @@
 grant select (balance_at) on public.agents to authenticated;
 
+-- agents.api_key is empty (the agent uses the shared key) or the name of the agent's own secret. A trigger checks this
+-- and no CHECK, because a CHECK that fails prints the row, and the row may hold a key.
+create or replace function purple_flea.guard_agent() returns trigger
+  language plpgsql
+  volatile
+  -- Roles that write agents may neither use the schema purple_flea nor read secrets.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if new.api_key not in ('', purple_flea.key_name(new.id)) then
+    raise exception 'agents.api_key holds the name of the agent''s own secret, never a key: set it to purple_flea_key:<id>, and store a key with purple_flea.set_agent_key'
+      using errcode = 'check_violation', detail = format('The agent is %s.', left(new.id, 128));
+  end if;
+  -- Secrets carry the id in their names, and do not follow it: another agent's secrets could be taken over.
+  if tg_op = 'UPDATE' and new.id <> old.id and exists (
+    select from unnest(array[old.id, new.id]) as i (agent), unnest(array[null, 'trading', 'unused']) as p (purpose)
+    where purple_flea.secret_trouble(purple_flea.key_name(i.agent, p.purpose)) is distinct from 'missing'
+  ) then
+    raise exception 'an agent''s id cannot change while the agent, or the new id, has secrets'
+      using errcode = 'check_violation', detail = format('The agent is %s.', left(old.id, 128));
+  end if;
+  return new;
+end;
+$$;
+comment on function purple_flea.guard_agent() is 'Refuses an api_key that is not the agent''s own, and a new id for an agent with secrets.';
+revoke all on function purple_flea.guard_agent() from public, anon, authenticated, service_role, purple_flea_worker;
+
+-- The settlement of every bet updates balances; those updates pass without a call.
+create or replace trigger purple_flea_guard_new
+  before insert on public.agents
+  for each row execute function purple_flea.guard_agent();
+create or replace trigger purple_flea_guard
+  before update on public.agents
+  for each row when (new.api_key is distinct from old.api_key or new.id <> old.id) execute function purple_flea.guard_agent();
+
 -- An agent's id may be long or have odd characters; a reference may not.
 create or replace function purple_flea.agent_reference(kind text, agent text) returns text
   language sql
@@ -61,7 +97,7 @@ $$;
 comment on function purple_flea.make_agent_job(text, text, text, boolean) is 'Makes an agent''s job unless one is under way or done once for all; gives the reference of the one that counts.';
 revoke all on function purple_flea.make_agent_job(text, text, text, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- A row that names a key which is not there asks for a registration; a new row, by everybody's policy, for the faucet.
+-- A row whose own key is missing asks for a registration; a new row, where the shared policy says so, for the faucet.
 create or replace function purple_flea.greet_agent() returns trigger
   language plpgsql
   volatile
@@ -70,7 +106,8 @@ create or replace function purple_flea.greet_agent() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  unregistered boolean := new.api_key <> '' and purple_flea.secret(new.api_key) is null;
+  -- A key that is there and cannot be read is no reason for a second account.
+  unregistered boolean := new.api_key <> '' and purple_flea.secret_trouble(new.api_key) = 'missing';
 begin
   if unregistered then
     perform purple_flea.make_agent_job('registration', new.id, purple_flea.agent_reference('registration', new.id));
@@ -96,6 +133,18 @@ create or replace trigger purple_flea_ring
   after insert or update of api_key on public.agents
   for each statement execute function purple_flea.ring_if_due();
 
+-- Takes what the constraints agents_pf_agent_id_check and agents_referral_code_check take. A reply with anything else
+-- must not fail its settlement: the key that came with it would be lost.
+create or replace function purple_flea.short_text(value text) returns text
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select value where octet_length(value) between 1 and 128 and value !~ '[[:cntrl:]]'
+$$;
+comment on function purple_flea.short_text(text) is 'Gives a text of at most 128 bytes without control characters as it is, and null for any other.';
+revoke all on function purple_flea.short_text(text) from public, anon, authenticated, service_role, purple_flea_worker;
+
 -- What an ended job of an agent leads to, in the same transaction.
 create or replace function purple_flea.tell_agent() returns trigger
   language plpgsql
@@ -110,7 +159,8 @@ begin
   if new.kind = 'registration' then
     if new.state = 'executed' then
       update public.agents a
-      set pf_agent_id = coalesce(new.result ->> 'account', a.pf_agent_id), referral_code = coalesce(new.result ->> 'referral_code', a.referral_code)
+      set pf_agent_id   = coalesce(purple_flea.short_text(new.result ->> 'account'), a.pf_agent_id),
+          referral_code = coalesce(purple_flea.short_text(new.result ->> 'referral_code'), a.referral_code)
       where a.id = new.agent_id;
       if (select p.claim_faucet from purple_flea.trade_policies p where p.agent_id is null) then
         perform purple_flea.make_agent_job('faucet', new.agent_id, purple_flea.agent_reference('faucet', new.agent_id));

@@ -97,8 +97,8 @@ select pass('a type in pg_temp is not what our functions use');
 
 -- Two users with an agent each.
 insert into public.agents (id, api_key, owner_id) values
-  ('mine',   'name-of-a-key', '00000000-0000-0000-0000-000000000001'),
-  ('theirs', 'name-of-a-key', '00000000-0000-0000-0000-000000000002'),
+  ('mine',   'purple_flea_key:mine', '00000000-0000-0000-0000-000000000001'),
+  ('theirs', 'purple_flea_key:theirs', '00000000-0000-0000-0000-000000000002'),
   ('nobodys', '', null);
 insert into public.wallet_changes (agent_id, change_type, new_balance) values ('mine', 'deposit', 1), ('theirs', 'deposit', 1), ('nobodys', 'deposit', 1);
 insert into public.trade_results (agent_id, game) values ('mine', 'crash'), ('theirs', 'crash'), ('nobodys', 'crash');

@@ -1,6 +1,6 @@
--- The signature, the secrets and the publication.
+-- The signature and the publication.
 begin;
-select plan(16);
+select plan(6);
 
 -- The vector of Standard Webhooks' own libraries has a body that jsonb writes alike.
 select is(
@@ -10,27 +10,6 @@ select is(
 );
 select throws_like($$select purple_flea.signature('a', 1, '{}', 'hunter2')$$, '%not of the form%', 'a secret of another form is refused');
 select throws_like($$select purple_flea.signature('a', 1, '{}', null)$$, '%not of the form%', 'a missing secret is refused');
-
--- Without Vault: the owner-only table.
-select is(purple_flea.secret('x'), null, 'a secret that nobody set is null');
-select lives_ok($$select purple_flea.set_secret('x', 'first')$$, 'a secret can be set');
-select is(purple_flea.secret('x'), 'first', 'and read');
-select lives_ok($$select purple_flea.set_secret('x', 'second')$$, 'and set again');
-select is(purple_flea.secret('x'), 'second', 'and read again');
-select lives_ok($$select purple_flea.set_secret('blank', '  ')$$, 'a blank secret can be set');
-select is(purple_flea.secret('blank'), null, 'and counts as none');
-
--- With Vault (a stand-in of its interface): Vault, and not the table.
-create schema vault;
-create table vault.stored (id uuid primary key default gen_random_uuid(), name text unique, decrypted_secret text);
-create view vault.decrypted_secrets as select * from vault.stored;
-create function vault.create_secret(new_secret text, new_name text, new_description text) returns uuid language sql as
-  $$insert into vault.stored (name, decrypted_secret) values (new_name, new_secret) returning id$$;
-create function vault.update_secret(secret_id uuid, new_secret text) returns void language sql as
-  $$update vault.stored set decrypted_secret = new_secret where id = secret_id$$;
-select is(purple_flea.secret('x'), null, 'with Vault the table counts no longer');
-select lives_ok($$select purple_flea.set_secret('x', 'in Vault'), purple_flea.set_secret('x', 'again in Vault')$$, 'secrets go into Vault');
-select is(purple_flea.secret('x'), 'again in Vault', 'and come from there');
 
 select bag_eq(
   $$select tablename::text from pg_publication_tables where pubname = 'supabase_realtime'$$,

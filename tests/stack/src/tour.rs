@@ -119,7 +119,7 @@ impl Tour<'_> {
         let orchestrator = orchestrator.map_or("null".to_owned(), |name| format!("'{name}'"));
         let insert = format!(
             "insert into public.agents (id, api_key, owner_id, orchestrator_id) \
-             values ('{agent}', '{agent}s_key', '{OWNER_ID}', {orchestrator})"
+             values ('{agent}', 'purple_flea_key:{agent}', '{OWNER_ID}', {orchestrator})"
         );
         self.stack.owner.batch_execute(&insert).await?;
         let seen = format!(
@@ -226,7 +226,7 @@ impl Tour<'_> {
             let account = "select pf_agent_id from public.agents where id = $1";
             let account: String = self.stack.owner.query_one(account, &[&agent]).await?.get(0);
             let key = self.stack.purple_flea.trading_key(&account);
-            let set = "select purple_flea.set_secret((select api_key || '.trading' from public.agents where id = $1), $2)";
+            let set = "select purple_flea.set_agent_key($1, $2, trading => true)";
             self.stack.owner.execute(set, &[&agent, &key]).await?;
         }
         let body = json!({"agent_id": agent, "market": "BTC", "direction": "long", "size": 25}).to_string();
