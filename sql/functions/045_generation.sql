@@ -99,6 +99,8 @@ create or replace function purple_flea.confirm_restore(nothing_lost boolean defa
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- As for a claim: frozen rows have their times in UTC.
+  set timezone = 'UTC'
 as $$
 declare
   earlier  purple_flea.generation;
@@ -124,7 +126,8 @@ begin
         policy   = to_jsonb(p) - 'id' - 'agent_id' - 'limited',
         stake    = purple_flea.stake_of(j.kind, j.request, w, p),
         bet_day  = case when j.kind in ('deposit', 'trade', 'order') then (at at time zone 'UTC')::date end,
-        key_name = coalesce(j.key_name, a.api_key), account = coalesce(j.account, a.pf_agent_id)
+        key_name = coalesce(j.key_name, purple_flea.agent_secret(nullif(a.api_key, ''), purple_flea.call_of(j.kind, p.game)), ''),
+        account  = coalesce(j.account, a.pf_agent_id)
     from purple_flea.jobs t
     left join public.wallet_changes w on w.id = t.wallet_change_id
     join public.agents a on a.id = t.agent_id

@@ -193,14 +193,13 @@ as $$
 declare
   -- Due jobs that are looked at in their order before it goes agent by agent: some hundred look-ups of a policy.
   window_rows constant integer := 4 * most + 100;
-  picked      text[];
+  picked      text[] := '{}';
 begin
   if (select p.paused from purple_flea.trade_policies p where p.agent_id is null) then
     return '{}';
   end if;
-  picked := purple_flea.pick_limited(wanted, most, exhausted, generation);
   if cardinality(wanted) > 0 then
-    select picked || coalesce(array_agg(asked.reference), '{}') into picked
+    select coalesce(array_agg(asked.reference), '{}') into picked
     from (
       select j.reference from purple_flea.jobs j
       join purple_flea.effective_policies p on p.agent_id = j.agent_id and not p.paused and (not p.limited or purple_flea.is_repeatable(j.kind))
@@ -208,9 +207,10 @@ begin
         and j.expires_at > statement_timestamp() and purple_flea.is_ready(j, wanted)
         and not purple_flea.awaits_confirmation(j.kind, j.generation, pick_jobs.generation)
         and (exhausted = '{}' or not purple_flea.is_stopped(j.kind, p.game, p.account, exhausted))
-      limit most - cardinality(picked) for update of j skip locked
+      limit most for update of j skip locked
     ) as asked;
   end if;
+  picked := picked || purple_flea.pick_limited(wanted, most - cardinality(picked), exhausted, generation);
   select picked || coalesce(array_agg(due.reference), '{}') into picked
   from (
     select j.reference

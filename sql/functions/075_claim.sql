@@ -111,7 +111,7 @@ as $$
       stake    = purple_flea.stake_of(j.kind, j.request, w, p),
       bet_day  = case when j.kind in ('deposit', 'trade', 'order') then (at at time zone 'UTC')::date end,
       limited  = p.limited and j.kind in ('deposit', 'trade', 'order'),
-      key_name = a.api_key, account = a.pf_agent_id,
+      key_name = coalesce(purple_flea.agent_secret(nullif(a.api_key, ''), purple_flea.call_of(j.kind, p.game)), ''), account = a.pf_agent_id,
       holds_slot = with_slots and exists (select from purple_flea.rate_slots s where s.reference = j.reference and s.token = claim_token),
       wager = null, payout = null, result = null
   from purple_flea.jobs t
@@ -144,7 +144,7 @@ as $$
       'escrow', case when j.kind in ('escrow_release', 'escrow_cancel') then (
         select jsonb_build_object('id', e.pf_escrow_id, 'status', e.status) from public.escrow_requests e where e.id = j.escrow_id) end,
       'own_key', case when j.key_name <> '' then true end,
-      'key', case when j.key_name <> '' then purple_flea.agent_key(j.key_name, purple_flea.call_of(j.kind, j.policy ->> 'game')) end
+      'key', case when j.key_name <> '' then purple_flea.secret(j.key_name) end
     )) || jsonb_build_object('row', j.request, 'policy', j.policy)), '[]')
   from purple_flea.jobs j
   join public.agents a on a.id = j.agent_id

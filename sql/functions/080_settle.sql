@@ -402,6 +402,9 @@ begin
   end if;
   perform purple_flea.commit_synchronously();
   read  := purple_flea.read_outcomes(outcomes);
+  if jsonb_path_exists(read, '$[*].secret ? (@ != null)') then
+    perform purple_flea.hide_parameters();
+  end if;
   free  := purple_flea.lock_for_settling(array(select o ->> 'reference' from jsonb_array_elements(read) as o));
   -- (A reference that comes twice in one call is not the usual case.)
   usual := purple_flea.settle_usual((

@@ -31,8 +31,10 @@ begin
   )
   select jsonb_agg(jsonb_build_object(
     -- Where it was bet: the agent may have another account by now. (Claims of release 0.1.0 did not freeze it.)
-    'account', case when taken.key_name is null then a.pf_agent_id else taken.account end, 'key_name', coalesce(taken.key_name, a.api_key),
-    'key', purple_flea.agent_key(nullif(coalesce(taken.key_name, a.api_key), ''), purple_flea.call_of(kind, policy ->> 'game')),
+    'account',  case when taken.key_name is null then a.pf_agent_id else taken.account end,
+    'key_name', coalesce(taken.key_name, a.api_key),
+    'key',      case when taken.key_name is null then purple_flea.agent_key(nullif(a.api_key, ''), purple_flea.call_of(kind, policy ->> 'game'))
+                     when taken.key_name <> '' then purple_flea.secret(taken.key_name) end,
     'reference', reference, 'kind', kind, 'token', token, 'bet_key', bet_key, 'agent_id', agent_id, 'policy', policy,
     'from_s',  floor(extract(epoch from claimed_at))::bigint,
     'until_s', ceil(extract(epoch from lease_until + (purple_flea.timing()).lookup_wait))::bigint

@@ -86,6 +86,8 @@ create temporary table posts (body jsonb, headers jsonb, timeout integer);
 create function net.http_post(url text, body jsonb, headers jsonb, timeout_milliseconds integer) returns bigint language sql as $$
   insert into posts (body, headers, timeout) values (body, headers, timeout_milliseconds) returning 1::bigint
 $$;
+grant usage on schema net to public;
+grant all on posts to public;
 select purple_flea.set_secret('purple_flea_function_url', 'http://127.0.0.1:9/execute-trade'), purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=');
 select set_config('purple_flea.rang_in', '', true);
 select pg_temp.deposit('a') from generate_series(1, 30);
