@@ -1,6 +1,9 @@
 //! `purple-flea-host`, the program, as a child of a test.
 
-use crate::front_door::{row, soon};
+use crate::{
+    front_door::{row, soon},
+    wire::Wire,
+};
 use anyhow::{Context, Result, bail, ensure};
 use stack::{
     host::{Build, Settings, local_settings},
@@ -139,6 +142,20 @@ impl Playing {
         let reply = http1::send(request.body(body.into_bytes())?).await?;
         Ok((reply.status().as_u16(), String::from_utf8_lossy(reply.body()).into_owned()))
     }
+}
+
+/// An address for the administration.
+pub fn free_address() -> Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// The value of a metric.
+pub async fn metric(admin: &str, name: &str) -> Result<u64> {
+    let mut wire = Wire::to(admin).await?;
+    wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
+    let text = wire.reply().await?.body;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("{name} is not in {text}"))?.parse()?)
 }
 
 /// A command for a program that may open so many files, and that dies with the test.
