@@ -2,11 +2,16 @@
 
 use crate::{
     front_door::soon,
-    host_program::{Playing, Start, program},
+    host_program::{Playing, Program, Start, free_address, metric, program},
+    whole_stack::{LOOK_EVERY, deposit, job, start_silent},
 };
 use anyhow::{Context, Result};
 use http::Request;
-use stack::http1;
+use stack::{
+    http1,
+    purple_flea::{Fault, How},
+    webhook,
+};
 use std::{process::Stdio, time::Duration};
 use tokio::{io::AsyncReadExt, process::Command};
 
@@ -45,8 +50,57 @@ async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_its_grace_is_over_it_says_what_it_cuts_off() -> Result<()> {
+    let mut host = Playing::start(Start { arguments: &["--grace-s", "1"], ..Start::default() }).await?;
+    host.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
+    let ending = async {
+        soon(host.purple_flea.reached(1)).await?;
+        host.program.signal("TERM")
+    };
+    let (reply, signalled) = tokio::join!(host.deposit(1), ending);
+    signalled?;
+    assert!(reply.is_err(), "{reply:?}");
+    let line = soon(host.program.said.find(|line| line.contains("ended before it was done"))).await?;
+    assert!(line.contains("requests without a reply: 1 from callers, 1 to others; instances: 1"), "{line}");
+    assert!(soon(host.program.child.wait()).await??.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_after_a_reply_that_it_cuts_off_is_said_and_counted() -> Result<()> {
+    let stack = start_silent(&[("linger_ms", "0")]).await?;
+    let admin = free_address()?;
+    let arguments = ["--after-reply-s", "1", "--admin", &admin];
+    let host =
+        Program::start(&stack.options.settings, Start { arguments: &arguments, ..Start::default() }).await?;
+    stack.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
+    let id = deposit(&stack, "100").await?;
+    let reference = format!("wallet-change-{id}");
+    let body = format!(r#"{{"ledger": true, "reference": "{reference}"}}"#);
+    let ring = webhook::signed(&format!("{}/execute-trade", host.url), &reference, body.as_bytes())?;
+    let ring = ring.header("prefer", "respond-async").body(body.into())?;
+    assert_eq!(soon(http1::send(ring)).await??.status(), 202);
+    let line = soon(host.said.find(|line| line.contains("was cut off"))).await?;
+    assert!(
+        line.contains("instance 1 was cut off: its work after a reply took 1 s (--after-reply-s)"),
+        "{line}"
+    );
+    assert!(line.ends_with("outbound requests without a reply: 1"), "{line}");
+    assert_eq!(metric(&admin, "purple_flea_cut_off_total").await?, 1);
+    soon(async {
+        while metric(&admin, "purple_flea_sent_in_flight").await? > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    assert_eq!(job(&stack, id).await?["state"], "claimed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_sends_to_nobody_who_is_not_allowed_and_counts_what_it_does() -> Result<()> {
-    let admin = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let admin = free_address()?;
     let arguments = ["--allow", "https://api.purpleflea.com", "--admin", &admin];
     let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?;
     let (status, body) = host.deposit(1).await?;
