@@ -171,6 +171,8 @@ fn fate(error: &ErrorCode) -> SendError {
     match error {
         ErrorCode::ConnectionRefused => SendError::NotSent("connection_refused"),
         ErrorCode::ConnectionTimeout => SendError::NotSent("connect_timeout"),
+        // The host has no descriptor or port left for a connection.
+        ErrorCode::ConnectionLimitReached => SendError::NotSent("connection_limit"),
         ErrorCode::DnsTimeout | ErrorCode::DnsError(_) => SendError::NotSent("name_not_resolved"),
         ErrorCode::DestinationNotFound | ErrorCode::DestinationIpUnroutable => {
             SendError::NotSent("no_such_destination")

@@ -1,107 +1,40 @@
 //! `purple-flea-host`, the program, as one runs it in production.
 
-use crate::front_door::{row, soon};
-use anyhow::{Context, Result, bail};
+use crate::{
+    front_door::soon,
+    host_program::{Playing, Program, Start, free_address, metric, program},
+    whole_stack::{LOOK_EVERY, deposit, job, start_silent},
+};
+use anyhow::{Context, Result};
 use http::Request;
 use stack::{
-    host::{Build, local_settings},
     http1,
-    local::AGENT,
-    process,
-    purple_flea::PurpleFlea,
-    repository, webhook,
+    purple_flea::{Fault, How},
+    webhook,
 };
-use std::{
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    process::{Child, Command},
-};
-
-fn program() -> Result<PathBuf> {
-    let program = repository().join("target/debug/purple-flea-host");
-    if !program.exists() {
-        bail!("{} is not there; cargo build -p purple-flea-host makes it", program.display());
-    }
-    Ok(program)
-}
-
-/// A running one, that plays at a simulator.
-struct Running {
-    child: Child,
-    url: String,
-    purple_flea: PurpleFlea,
-}
-
-impl Running {
-    async fn start(component: &Path, arguments: &[&str]) -> Result<Self> {
-        let purple_flea = PurpleFlea::start().await?;
-        purple_flea.fund(AGENT, 1_000.into());
-        let mut command = process::command(&program()?, None, "KILL");
-        command.env_clear().args(["--listen", "127.0.0.1:0"]).args(arguments).arg(component);
-        for (name, value) in local_settings(&purple_flea.url) {
-            command.env(name.to_ascii_uppercase(), value);
-        }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let mut said = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-        let listening = soon(said.next_line()).await??.context("it said nothing")?;
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
-        let url = listening.split_whitespace().find(|word| word.starts_with("http://"));
-        let url = url.with_context(|| listening.clone())?.to_owned();
-        Ok(Self { child, url, purple_flea })
-    }
-
-    async fn deposit(&self, id: u64) -> Result<(u16, String)> {
-        let body = row(id, "100");
-        let request =
-            webhook::signed(&format!("{}/", self.url), &format!("wallet-change-{id}"), body.as_bytes())?;
-        let reply = http1::send(request.body(body.into_bytes())?).await?;
-        Ok((reply.status().as_u16(), String::from_utf8_lossy(reply.body()).into_owned()))
-    }
-
-    fn signal(&self, signal: &str) -> Result<()> {
-        let id = self.child.id().context("it has ended")?.to_string();
-        anyhow::ensure!(std::process::Command::new("kill").args(["-s", signal, &id]).status()?.success());
-        Ok(())
-    }
-}
-
-async fn compiled(folder: &Path) -> Result<PathBuf> {
-    let path = folder.join("edge.cwasm");
-    let mut command = Command::new(program()?);
-    command.arg("compile").arg(Build::Spin.artifact()?).arg("--output").arg(&path);
-    let Output { status, stderr, .. } = command.output().await?;
-    anyhow::ensure!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    Ok(path)
-}
+use std::{process::Stdio, time::Duration};
+use tokio::{io::AsyncReadExt, process::Command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_that_was_compiled_ahead_of_time_bets_and_its_lines_are_printed() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut host = Running::start(&compiled(folder.path()).await?, &[]).await?;
+    let host = Playing::start(Start::default()).await?;
     let (status, body) = host.deposit(1).await?;
     assert!(status == 200 && body.contains("executed"), "{status} {body}");
     assert_eq!(host.purple_flea.bets().len(), 1);
-    let mut lines = BufReader::new(host.child.stdout.take().context("no stdout")?).lines();
-    let line = soon(lines.next_line()).await??.context("no line")?;
-    assert!(line.contains("\"reference\":\"wallet-change-1\""), "{line}");
+    soon(host.program.log.find(|line| line.contains("\"reference\":\"wallet-change-1\""))).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_more() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut host = Running::start(&compiled(folder.path()).await?, &[]).await?;
+    let mut host = Playing::start(Start::default()).await?;
     host.purple_flea.delay(Some(Duration::from_millis(500)));
     let ending = async {
         soon(host.purple_flea.reached(1)).await?;
-        host.signal("TERM")?;
+        host.program.signal("TERM")?;
         // The bet is out, and nobody listens any more.
         soon(async {
-            while http1::connect(&host.url.parse()?).await.is_ok() {
+            while http1::connect(&host.program.url.parse()?).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             anyhow::Ok(())
@@ -112,16 +45,64 @@ async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_
     ended?;
     let (status, body) = reply?;
     assert!(status == 200 && body.contains("executed"), "{status} {body}");
-    assert!(soon(host.child.wait()).await??.success());
+    assert!(soon(host.program.child.wait()).await??.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_its_grace_is_over_it_says_what_it_cuts_off() -> Result<()> {
+    let mut host = Playing::start(Start { arguments: &["--grace-s", "1"], ..Start::default() }).await?;
+    host.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
+    let ending = async {
+        soon(host.purple_flea.reached(1)).await?;
+        host.program.signal("TERM")
+    };
+    let (reply, signalled) = tokio::join!(host.deposit(1), ending);
+    signalled?;
+    assert!(reply.is_err(), "{reply:?}");
+    let line = soon(host.program.said.find(|line| line.contains("ended before it was done"))).await?;
+    assert!(line.contains("requests without a reply: 1 from callers, 1 to others; instances: 1"), "{line}");
+    assert!(soon(host.program.child.wait()).await??.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_after_a_reply_that_it_cuts_off_is_said_and_counted() -> Result<()> {
+    let stack = start_silent(&[("linger_ms", "0")]).await?;
+    let admin = free_address()?;
+    let arguments = ["--after-reply-s", "1", "--admin", &admin];
+    let host =
+        Program::start(&stack.options.settings, Start { arguments: &arguments, ..Start::default() }).await?;
+    stack.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
+    let id = deposit(&stack, "100").await?;
+    let reference = format!("wallet-change-{id}");
+    let body = format!(r#"{{"ledger": true, "reference": "{reference}"}}"#);
+    let ring = webhook::signed(&format!("{}/execute-trade", host.url), &reference, body.as_bytes())?;
+    let ring = ring.header("prefer", "respond-async").body(body.into())?;
+    assert_eq!(soon(http1::send(ring)).await??.status(), 202);
+    let line = soon(host.said.find(|line| line.contains("was cut off"))).await?;
+    assert!(
+        line.contains("instance 1 was cut off: its work after a reply took 1 s (--after-reply-s)"),
+        "{line}"
+    );
+    assert!(line.ends_with("outbound requests without a reply: 1"), "{line}");
+    assert_eq!(metric(&admin, "purple_flea_cut_off_total").await?, 1);
+    soon(async {
+        while metric(&admin, "purple_flea_sent_in_flight").await? > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    assert_eq!(job(&stack, id).await?["state"], "claimed");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_sends_to_nobody_who_is_not_allowed_and_counts_what_it_does() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let admin = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let admin = free_address()?;
     let arguments = ["--allow", "https://api.purpleflea.com", "--admin", &admin];
-    let host = Running::start(&compiled(folder.path()).await?, &arguments).await?;
+    let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?;
     let (status, body) = host.deposit(1).await?;
     assert!(status == 503 && body.contains("\"executed\":\"no\""), "{status} {body}");
     assert!(host.purple_flea.requests().is_empty());

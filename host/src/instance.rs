@@ -8,7 +8,10 @@ use crate::{
 use anyhow::Result;
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -42,6 +45,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long one request may take; far longer than the function's own limits.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much later an instance is ended whose every request took too long. The requests' own limit comes first, and
+/// leaves the work after earlier replies its time.
+const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
 /// Most memory of an instance, in bytes. It needs one or two MiB; whatever has sixty-four leaks.
 const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
@@ -135,10 +142,12 @@ impl HandlerState for Maker {
                 wasi.env(name.to_ascii_uppercase(), value);
             }
         }
+        let unanswered = Arc::new(AtomicUsize::new(0));
         let hooks = Outbound {
             pool: self.pool.clone(),
             allowed_origins: self.origin.allowed_origins.clone(),
             metrics: metrics.clone(),
+            unanswered: unanswered.clone(),
         };
         let data = Data {
             wasi: wasi.build(),
@@ -151,7 +160,7 @@ impl HandlerState for Maker {
         let mut store = Store::new(engine, data);
         store.limiter(|data| &mut data.limits);
         let proxy = ProxyPre::P3(pre.clone()).instantiate_async(&mut store).await?;
-        metrics.instance_made();
+        let number = metrics.instance_made();
         Ok(Instance {
             store,
             proxy,
@@ -159,6 +168,9 @@ impl HandlerState for Maker {
             expiration: Expiration {
                 sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
                 after_reply: self.origin.after_reply,
+                number,
+                unanswered,
+                metrics: metrics.clone(),
             },
             state: Limits { metrics: metrics.clone() },
         })
@@ -169,6 +181,29 @@ impl HandlerState for Maker {
 pub(crate) struct Expiration {
     sleep: Pin<Box<Sleep>>,
     after_reply: Duration,
+    number: u64,
+    unanswered: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Expiration {
+    /// Says that the instance is ended now, and what is lost with it.
+    fn note(&self, status: WorkerStatus) {
+        let why = match status {
+            WorkerStatus::Idle => return,
+            WorkerStatus::Requests => {
+                format!("no reply within {} s", (REQUEST_TIMEOUT + REQUEST_GRACE).as_secs())
+            }
+            WorkerStatus::PostReturn => {
+                format!("its work after a reply took {} s (--after-reply-s)", self.after_reply.as_secs_f64())
+            }
+        };
+        self.metrics.cut_off();
+        let (number, unanswered) = (self.number, self.unanswered.load(Relaxed));
+        eprintln!(
+            "purple-flea-host: instance {number} was cut off: {why}; outbound requests without a reply: {unanswered}"
+        );
+    }
 }
 
 impl WorkerExpiration for Expiration {
@@ -180,7 +215,7 @@ impl WorkerExpiration for Expiration {
     ) -> Poll<()> {
         let limit = match status {
             WorkerStatus::Idle => IDLE_TIMEOUT,
-            WorkerStatus::Requests => REQUEST_TIMEOUT,
+            WorkerStatus::Requests => REQUEST_TIMEOUT + REQUEST_GRACE,
             WorkerStatus::PostReturn => self.after_reply,
         };
         let deadline = (since + limit).into();
@@ -191,6 +226,7 @@ impl WorkerExpiration for Expiration {
         loop {
             std::task::ready!(self.sleep.as_mut().poll(cx));
             if self.sleep.deadline() >= deadline {
+                self.note(status);
                 return Poll::Ready(());
             }
             self.sleep.as_mut().reset(deadline);

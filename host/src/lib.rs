@@ -4,12 +4,19 @@
 //! What it does beyond `wasmtime serve`: it provides `spin:variables`, keeps outbound connections, limits where the
 //! component may send to, and keeps each request on the thread that its connection was given to.
 
+pub mod admin;
 pub mod component;
+pub mod descriptors;
+mod dial;
+pub mod gate;
 mod instance;
 pub mod metrics;
 mod outbound;
 pub mod output;
+pub mod patience;
+mod request;
 pub mod server;
+mod stream;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -33,6 +40,10 @@ pub struct Options {
     pub after_reply: Duration,
     /// How long an outbound connection is kept after its last request; see [`KEEP`].
     pub keep: Duration,
+    /// Most outbound connections at once, idle ones included. See [`descriptors::plan`].
+    pub outbound: usize,
+    /// How long the host waits for its callers.
+    pub patience: patience::Patience,
     /// Where its lines go.
     pub output: output::Output,
 }

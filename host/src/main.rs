@@ -3,25 +3,24 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use purple_flea_host::{
-    KEEP, Options, Settings, component,
+    KEEP, Options, Settings, admin, component, descriptors,
+    gate::{Gate, Place, Places},
     metrics::Metrics,
     output::{self, Output},
+    patience::Patience,
     server::Blueprint,
 };
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime::{Builder, Handle},
+    net::TcpStream,
+    runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::{
-        OwnedSemaphorePermit, Semaphore,
         mpsc::{UnboundedSender, unbounded_channel},
         watch,
     },
@@ -65,13 +64,22 @@ struct Serve {
     /// Event loops; as many as there are processors if it is left out.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Most inbound connections at once; others wait to be accepted.
-    #[arg(long, default_value_t = 1024, value_name = "N")]
-    connections: usize,
+    /// Most inbound connections at once; others wait. If it is left out: 1024, or as many as there are open files for. (The
+    /// host raises its limit of open files to the hard limit.)
+    #[arg(long, value_name = "N")]
+    connections: Option<usize>,
+    /// How long a caller may take for a request's head, in milliseconds. While a newcomer waits for a place, an idle
+    /// connection has no longer either.
+    #[arg(long, default_value_t = Patience::default().head.as_millis() as u64, value_name = "MS")]
+    head_ms: u64,
+    /// How long a connection may idle while no newcomer waits, in milliseconds: longer than a proxy keeps its own.
+    #[arg(long, default_value_t = Patience::default().idle.as_millis() as u64, value_name = "MS")]
+    idle_ms: u64,
     /// An origin that the component may send to (https://api.purpleflea.com); again for each. Any, if it is left out.
     #[arg(long = "allow", value_name = "ORIGIN")]
     allow: Vec<String>,
-    /// How long the component may go on after a reply, in seconds.
+    /// How long the component may go on after its last reply, in seconds. Work that takes longer is cut off; a line says so,
+    /// and purple_flea_cut_off_total counts it.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     after_reply_s: u64,
     /// How long an outbound connection is kept after its last request, in milliseconds: less than the servers keep theirs,
@@ -112,6 +120,10 @@ fn compile(wasm: &Path, output: &Path) -> Result<()> {
 
 async fn serve(serve: Serve) -> Result<()> {
     let Some(path) = serve.component else { bail!("which component? (see --help)") };
+    let threads = serve.threads.map_or_else(std::thread::available_parallelism, |threads| {
+        threads.try_into().context("--threads").map_err(std::io::Error::other)
+    })?;
+    let plan = descriptors::plan(descriptors::raise(), threads.get(), serve.connections)?;
     let component = component::load(&component::engine()?, &path)?;
     let options = Options {
         component: path,
@@ -119,44 +131,54 @@ async fn serve(serve: Serve) -> Result<()> {
         allowed_origins: Some(serve.allow).filter(|origins| !origins.is_empty()),
         after_reply: Duration::from_secs(serve.after_reply_s),
         keep: Duration::from_millis(serve.keep_ms),
+        outbound: plan.outbound,
+        patience: Patience {
+            head: Duration::from_millis(serve.head_ms),
+            idle: Duration::from_millis(serve.idle_ms),
+        },
         output: Output::stdout()?,
     };
     let blueprint = Blueprint::new(&component, &options)?;
-    let listener = TcpListener::bind(serve.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", serve.listen))?;
+    let places = Places::new(plan.inbound);
+    let gate = listen(serve.listen, places.clone()).await?;
     let (closing, closed) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(serve.connections));
-    let threads = serve.threads.map_or_else(std::thread::available_parallelism, |threads| {
-        threads.try_into().context("--threads").map_err(std::io::Error::other)
-    })?;
     let lanes = lanes(threads.get(), &blueprint, &closed)?;
     if let Some(address) = serve.admin {
-        let admin =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        tokio::spawn(administer(admin, blueprint.metrics().clone()));
+        let gate = listen(address, Places::new(descriptors::ADMIN_CONNECTIONS)).await?;
+        tokio::spawn(admin::serve(gate, blueprint.metrics().clone(), options.patience));
     }
     eprintln!(
-        "purple-flea-host: listening on http://{} with {} event loops",
-        listener.local_addr()?,
-        lanes.len()
+        "purple-flea-host: listening on http://{} with {} event loops, for {} connections",
+        gate.address()?,
+        lanes.len(),
+        plan.inbound
     );
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        error = accept(listener, &lanes, &places) => return error,
+        error = accept(gate, &lanes) => return error,
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
     eprintln!("purple-flea-host: ending; what is under way has {} s", serve.grace_s);
     let _ = closing.send(true);
-    tokio::select! {
-        () = ended(&places, serve.connections, blueprint.metrics()) => eprintln!("purple-flea-host: ended"),
-        () = tokio::time::sleep(Duration::from_secs(serve.grace_s)) => eprintln!("purple-flea-host: ended before it was done"),
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let metrics = blueprint.metrics();
+    let done = tokio::select! {
+        () = ended(&places, metrics) => true,
+        () = tokio::time::sleep(Duration::from_secs(serve.grace_s)) => false,
+        _ = term.recv() => false,
+        _ = int.recv() => false,
+    };
+    if done {
+        eprintln!("purple-flea-host: ended");
+    } else {
+        eprintln!("purple-flea-host: ended before it was done; cut off: {}", metrics.under_way());
     }
     output::flush();
     Ok(())
+}
+
+async fn listen(address: SocketAddr, places: Places) -> Result<Gate> {
+    Gate::listen(address, places).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// What the component may ask for by name; the environment has other things in it, which it does not.
@@ -168,7 +190,7 @@ fn settings() -> Settings {
 }
 
 /// A connection, and its place among those that there may be.
-type Connection = (std::net::TcpStream, OwnedSemaphorePermit);
+type Connection = (std::net::TcpStream, Place);
 
 /// The way of connections to an event loop.
 type Lane = UnboundedSender<Connection>;
@@ -187,9 +209,8 @@ fn lanes(threads: usize, blueprint: &Blueprint, closed: &watch::Receiver<bool>) 
                     let (function, closed) = (function.clone(), closed.clone());
                     tokio::spawn(async move {
                         if let Ok(stream) = TcpStream::from_std(stream) {
-                            function.serve(stream, closed).await;
+                            function.serve(stream, place, closed).await;
                         }
-                        drop(place);
                     });
                 }
                 // The work after the replies goes on until the process ends.
@@ -201,50 +222,18 @@ fn lanes(threads: usize, blueprint: &Blueprint, closed: &watch::Receiver<bool>) 
     Ok(lanes)
 }
 
-/// Gives each connection to the next lane, while there are places.
-async fn accept(listener: TcpListener, lanes: &[Lane], places: &Arc<Semaphore>) -> Result<()> {
+/// Gives each connection to the next lane.
+async fn accept(gate: Gate, lanes: &[Lane]) -> Result<()> {
     for lane in lanes.iter().cycle() {
-        let place = places.clone().acquire_owned().await?;
-        let stream = loop {
-            match listener.accept().await {
-                Ok((stream, _)) => break stream,
-                // A connection that is gone already, or too many files for now: neither is a reason to end.
-                Err(error) => {
-                    eprintln!("purple-flea-host: a connection was not accepted: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        };
+        let (stream, place) = gate.next().await;
         lane.send((stream.into_std()?, place)).ok().context("an event loop ended")?;
     }
     bail!("no event loops")
 }
 
 /// Waits until no connection is open and no instance works any more.
-async fn ended(places: &Semaphore, connections: usize, metrics: &Metrics) {
-    while places.available_permits() < connections || metrics.instances() > 0 {
+async fn ended(places: &Places, metrics: &Metrics) {
+    while places.taken() > 0 || metrics.instances() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// `/metrics` and `/live`, for those who watch.
-async fn administer(listener: TcpListener, metrics: Arc<Metrics>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let metrics = metrics.clone();
-        Handle::current().spawn(async move {
-            let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
-                let (status, text) = match request.uri().path() {
-                    "/metrics" => (http::StatusCode::OK, metrics.text()),
-                    "/live" => (http::StatusCode::OK, "live\n".to_owned()),
-                    _ => (http::StatusCode::NOT_FOUND, "/metrics or /live\n".to_owned()),
-                };
-                let mut response = http::Response::new(http_body_util::Full::new(bytes::Bytes::from(text)));
-                *response.status_mut() = status;
-                async { Ok::<_, Infallible>(response) }
-            });
-            let io = hyper_util::rt::TokioIo::new(stream);
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
-        });
     }
 }

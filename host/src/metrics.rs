@@ -2,7 +2,10 @@
 
 use std::{
     fmt::Write,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,32 +16,76 @@ const CLASSES_MS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 500, 2_000, 10_000];
 #[derive(Default)]
 pub struct Metrics {
     connections: AtomicI64,
+    timed_out: AtomicU64,
+    refused: AtomicU64,
     in_flight: AtomicI64,
     statuses: [AtomicU64; 6],
     classes: [AtomicU64; CLASSES_MS.len()],
     time_us: AtomicU64,
     sent: AtomicU64,
+    unanswered: AtomicI64,
     failed: AtomicU64,
     instances: AtomicI64,
     made: AtomicU64,
     traps: AtomicU64,
+    cut_off: AtomicU64,
+}
+
+/// Counts a connection or a request for as long as it is there.
+pub(crate) struct Counted<'a>(&'a AtomicI64);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicI64) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Counts an outbound request until it has a reply, for all instances and for its own.
+pub(crate) struct UnderWay {
+    metrics: Arc<Metrics>,
+    instance: Arc<AtomicUsize>,
+}
+
+impl UnderWay {
+    pub(crate) fn new(metrics: &Arc<Metrics>, instance: &Arc<AtomicUsize>) -> Self {
+        metrics.unanswered.fetch_add(1, Relaxed);
+        instance.fetch_add(1, Relaxed);
+        Self { metrics: metrics.clone(), instance: instance.clone() }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.metrics.unanswered.fetch_sub(1, Relaxed);
+        self.instance.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Metrics {
-    pub(crate) fn connected(&self) {
-        self.connections.fetch_add(1, Relaxed);
+    pub(crate) fn connection(&self) -> Counted<'_> {
+        Counted::new(&self.connections)
     }
 
-    pub(crate) fn disconnected(&self) {
-        self.connections.fetch_sub(1, Relaxed);
+    pub(crate) fn timed_out(&self) {
+        self.timed_out.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn came_in(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn request(&self) -> Counted<'_> {
+        Counted::new(&self.in_flight)
     }
 
     pub(crate) fn answered(&self, status: http::StatusCode, time: Duration) {
-        self.in_flight.fetch_sub(1, Relaxed);
         if let Some(count) = self.statuses.get(usize::from(status.as_u16() / 100)) {
             count.fetch_add(1, Relaxed);
         }
@@ -58,9 +105,14 @@ impl Metrics {
         self.failed.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn instance_made(&self) {
-        self.made.fetch_add(1, Relaxed);
+    /// Counts a new instance, and gives its number.
+    pub(crate) fn instance_made(&self) -> u64 {
         self.instances.fetch_add(1, Relaxed);
+        self.made.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn instance_ended(&self, trapped: bool) {
@@ -71,6 +123,16 @@ impl Metrics {
     /// How many instances there are; those that idle end after a second.
     pub fn instances(&self) -> i64 {
         self.instances.load(Relaxed)
+    }
+
+    /// What is under way, in words.
+    pub fn under_way(&self) -> String {
+        format!(
+            "requests without a reply: {} from callers, {} to others; instances: {}",
+            self.in_flight.load(Relaxed),
+            self.unanswered.load(Relaxed),
+            self.instances()
+        )
     }
 
     /// All of it as text.
@@ -84,6 +146,18 @@ impl Metrics {
             "gauge",
             "Open inbound connections.",
             self.connections.load(Relaxed).to_string(),
+        );
+        one(
+            "purple_flea_connections_timed_out_total",
+            "counter",
+            "Inbound connections whose caller sent no whole request head in time, or idled.",
+            self.timed_out.load(Relaxed).to_string(),
+        );
+        one(
+            "purple_flea_requests_refused_total",
+            "counter",
+            "Requests that were not passed on to the component: no Host header, or a target that is no path.",
+            self.refused.load(Relaxed).to_string(),
         );
         one(
             "purple_flea_requests_in_flight",
@@ -103,6 +177,18 @@ impl Metrics {
             "counter",
             "Instances that trapped, with all their requests.",
             self.traps.load(Relaxed).to_string(),
+        );
+        one(
+            "purple_flea_cut_off_total",
+            "counter",
+            "Instances that were ended in the middle of their work, because their time was over.",
+            self.cut_off.load(Relaxed).to_string(),
+        );
+        one(
+            "purple_flea_sent_in_flight",
+            "gauge",
+            "Outbound requests without a reply yet.",
+            self.unanswered.load(Relaxed).to_string(),
         );
         one("purple_flea_sent_total", "counter", "Outbound requests.", self.sent.load(Relaxed).to_string());
         one(

@@ -1,31 +1,38 @@
 //! What the component sends: over kept connections, and only to where it may.
 
-use crate::metrics::Metrics;
+use crate::{
+    dial::{Dial, Places},
+    metrics::{Metrics, UnderWay},
+};
 use http_body_util::BodyExt;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{Client, connect::capture_connection},
     rt::{TokioExecutor, TokioTimer},
 };
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    pin::pin,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-/// Longest wait for a connection, its TLS handshake not included. The function itself gives up later than that.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a connection where the function asks for none: for its place, its name, TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a reply's head where the function asks for none, as WASI's other hosts have it.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Most connections that are kept for one host: the bets of a few claims at once.
 const IDLE_LIMIT_CONNECTIONS: usize = 256;
 
 /// A client that keeps its connections. Cheap to clone; each thread has its own.
-pub(crate) type Pool = Client<HttpsConnector<HttpConnector>, WasiBody>;
+pub(crate) type Pool = Client<HttpsConnector<Dial>, WasiBody>;
 
 /// A new client without connections, which keeps each for so long after its last request.
-pub(crate) fn pool(keep: Duration) -> Pool {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    // Otherwise a request of two writes waits 40 ms for the server's delayed acknowledgement.
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+pub(crate) fn pool(keep: Duration, places: Places) -> Pool {
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -33,7 +40,7 @@ pub(crate) fn pool(keep: Duration) -> Pool {
         .pool_max_idle_per_host(if keep.is_zero() { 0 } else { IDLE_LIMIT_CONNECTIONS })
         // Only what was certainly not written is sent again, on another connection.
         .retry_canceled_requests(true)
-        .build(tls.wrap_connector(tcp))
+        .build(tls.wrap_connector(Dial::new(places)))
 }
 
 /// The host's side of outbound requests.
@@ -41,6 +48,8 @@ pub(crate) struct Outbound {
     pub(crate) pool: Pool,
     pub(crate) allowed_origins: Option<Arc<[String]>>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How many requests of this instance have no reply yet.
+    pub(crate) unanswered: Arc<AtomicUsize>,
 }
 
 type Sent = wasmtime_wasi_http::Result<(
@@ -51,7 +60,7 @@ type Sent = wasmtime_wasi_http::Result<(
 impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = wasmtime_wasi_http::Result<()>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
@@ -59,19 +68,24 @@ impl WasiHttpHooks for Outbound {
         if !self.may_send_to(request.uri()) {
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
         }
+        let options = options.unwrap_or_default();
+        let first_byte = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
+        let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(first_byte);
+        let connection = capture_connection(&mut request);
         let answer = self.pool.request(request);
-        let first_byte = options.and_then(|options| options.first_byte_timeout);
         let metrics = self.metrics.clone();
+        let under_way = UnderWay::new(&self.metrics, &self.unanswered);
         Box::new(async move {
-            let answer = match first_byte {
-                Some(time) => match tokio::time::timeout(time, answer).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        metrics.failed();
-                        return Err(Error::ConnectionReadTimeout);
-                    }
+            let _under_way = under_way;
+            let mut answer = pin!(answer);
+            let answer = match tokio::time::timeout(connect, answer.as_mut()).await {
+                Ok(answer) => answer.map_err(|error| name(&error)),
+                // The request gets a connection before its first byte is written. It will get none any more.
+                Err(_) if connection.connection_metadata().is_none() => Err(Error::ConnectionTimeout),
+                Err(_) => match tokio::time::timeout(first_byte.saturating_sub(connect), answer).await {
+                    Ok(answer) => answer.map_err(|error| name(&error)),
+                    Err(_) => Err(Error::ConnectionReadTimeout),
                 },
-                None => answer.await,
             };
             match answer {
                 Ok(answer) => {
@@ -80,7 +94,7 @@ impl WasiHttpHooks for Outbound {
                 }
                 Err(error) => {
                     metrics.failed();
-                    Err(name(&error))
+                    Err(error)
                 }
             }
         })
@@ -98,8 +112,8 @@ impl Outbound {
     }
 }
 
-/// What to call an error. The names before the first byte of a request are proof that nothing was sent, so they are
-/// given for errors of connecting alone.
+/// Names an error. An error of connecting proves that nothing was sent, and only such an error gets a name that the
+/// function takes for that proof. (Broken TLS handshakes have their own names, which other hosts use later on, too.)
 fn name(error: &hyper_util::client::legacy::Error) -> Error {
     let mut cause = error.source();
     if !error.is_connect() {
@@ -110,27 +124,16 @@ fn name(error: &hyper_util::client::legacy::Error) -> Error {
         };
     }
     while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return match tls {
-                rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
-                _ => Error::TlsProtocolError,
-            };
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return name_of_tls(error);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            match error.kind() {
-                io::ErrorKind::ConnectionRefused => return Error::ConnectionRefused,
-                io::ErrorKind::TimedOut => return Error::ConnectionTimeout,
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                    return Error::DestinationIpUnroutable;
-                }
-                _ => {}
-            }
             // An error of TLS is wrapped into one of input and output.
             if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return match tls {
-                    rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
-                    _ => Error::TlsProtocolError,
-                };
+                return name_of_tls(tls);
+            }
+            if let Some(name) = name_of_io(error) {
+                return name;
             }
         }
         // The connector has no other name for it.
@@ -139,6 +142,46 @@ fn name(error: &hyper_util::client::legacy::Error) -> Error {
         }
         cause = error.source();
     }
-    // It did not come to a connection, so nothing was sent; how it failed we have no name for.
-    Error::DestinationUnavailable
+    // What Wasmtime calls every error of connecting that has no name of its own.
+    Error::ConnectionRefused
+}
+
+fn name_of_tls(error: &rustls::Error) -> Error {
+    match error {
+        rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
+        _ => Error::TlsProtocolError,
+    }
+}
+
+fn name_of_io(error: &io::Error) -> Option<Error> {
+    use rustix::io::Errno;
+    // These have no kind of their own: this machine has no descriptor, no port or no memory left for a connection.
+    let exhausted =
+        [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM];
+    if error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw_os_error(code))) {
+        return Some(Error::ConnectionLimitReached);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Some(Error::ConnectionRefused),
+        io::ErrorKind::TimedOut => Some(Error::ConnectionTimeout),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some(Error::DestinationIpUnroutable)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_no_more_of_is_named_so() {
+        for code in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::ADDRNOTAVAIL] {
+            let error = io::Error::from_raw_os_error(code.raw_os_error());
+            assert!(matches!(name_of_io(&error), Some(Error::ConnectionLimitReached)), "{error}");
+        }
+        let reset = io::Error::from_raw_os_error(rustix::io::Errno::CONNRESET.raw_os_error());
+        assert!(name_of_io(&reset).is_none());
+    }
 }

@@ -5,8 +5,10 @@ use crate::{http1, log::Log};
 use anyhow::Result;
 use purple_flea_host::{
     component::{self, Component},
+    gate::{Gate, Places},
     metrics::Metrics,
     output::Output,
+    patience::Patience,
     server::Blueprint,
 };
 use std::{
@@ -14,7 +16,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
+
+/// Most connections at once, in and out: more than any test makes.
+const CONNECTIONS: usize = 4096;
 
 /// A listening host. Ends, with all its connections, when it is dropped.
 pub(super) struct Server {
@@ -33,6 +38,8 @@ impl Server {
             allowed_origins: options.allowed_origins.clone(),
             after_reply: options.after_reply,
             keep: purple_flea_host::KEEP,
+            outbound: CONNECTIONS,
+            patience: Patience::default(),
             output: Output::to(move |bytes| log.write(bytes)),
         };
         let component = tokio::task::spawn_blocking(move || compiled(&path)).await??;
@@ -40,7 +47,7 @@ impl Server {
         let metrics = blueprint.metrics().clone();
         let (listener, url) = http1::listen_on(listen.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, blueprint));
+        tasks.spawn(accept(Gate::new(listener, Places::new(CONNECTIONS)), blueprint));
         Ok(Self { url, metrics, _tasks: tasks })
     }
 }
@@ -62,13 +69,14 @@ fn compiled(path: &Path) -> Result<Component> {
     Ok(component)
 }
 
-async fn accept(listener: TcpListener, blueprint: Blueprint) {
+async fn accept(gate: Gate, blueprint: Blueprint) {
     let function = blueprint.function();
     let (_open, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let (stream, place) = gate.next().await;
         let (function, closing) = (function.clone(), closing.clone());
-        connections.spawn(async move { function.serve(stream, closing).await });
+        connections.spawn(async move { function.serve(stream, place, closing).await });
         while connections.try_join_next().is_some() {}
     }
 }

@@ -1,0 +1,176 @@
+//! `purple-flea-host`, the program, as a child of a test.
+
+use crate::{
+    front_door::{row, soon},
+    wire::Wire,
+};
+use anyhow::{Context, Result, bail, ensure};
+use stack::{
+    host::{Build, Settings, local_settings},
+    http1,
+    local::AGENT,
+    log::Log,
+    process,
+    purple_flea::PurpleFlea,
+    repository, webhook,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    sync::OnceCell,
+};
+
+/// Where cargo puts the program.
+pub fn program() -> Result<PathBuf> {
+    let program = repository().join("target/debug/purple-flea-host");
+    if !program.exists() {
+        bail!("{} is not there; cargo build -p purple-flea-host makes it", program.display());
+    }
+    Ok(program)
+}
+
+/// The component, compiled ahead of time: once for all tests.
+pub async fn compiled() -> Result<&'static Path> {
+    static COMPILED: OnceCell<PathBuf> = OnceCell::const_new();
+    let path = COMPILED.get_or_try_init(async || {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("edge-{}.cwasm", std::process::id()));
+        let mut command = Command::new(program()?);
+        command.arg("compile").arg(Build::Spin.artifact()?).arg("--output").arg(&path);
+        let Output { status, stderr, .. } = command.output().await?;
+        ensure!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        anyhow::Ok(path)
+    });
+    Ok(path.await?)
+}
+
+/// How a program is started.
+#[derive(Default)]
+pub struct Start<'a> {
+    /// Its arguments, `--listen` and the component not among them.
+    pub arguments: &'a [&'a str],
+    /// How many files it may open, as `prlimit` writes it: `soft:hard`. Empty: as many as the test.
+    pub open_files: &'a str,
+}
+
+/// A running program. Ends when it is dropped.
+pub struct Program {
+    pub child: Child,
+    /// Its URL, without a slash at the end.
+    pub url: String,
+    /// What the function printed.
+    pub log: Log,
+    /// What the host itself said.
+    pub said: Log,
+}
+
+impl Program {
+    /// Starts it with these settings of the function, and waits until it listens.
+    pub async fn start(settings: &Settings, start: Start<'_>) -> Result<Self> {
+        let mut command = command(start.open_files, &program()?);
+        command.env_clear().args(["--listen", "127.0.0.1:0"]).args(start.arguments).arg(compiled().await?);
+        for (name, value) in settings {
+            command.env(name.to_ascii_uppercase(), value);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (log, said) = (Log::default(), Log::default());
+        let printed = tokio::spawn(copy(child.stdout.take().context("no stdout")?, log.clone()));
+        tokio::spawn(copy(child.stderr.take().context("no stderr")?, said.clone()));
+        let listening = tokio::select! {
+            line = soon(said.find(|line| line.contains("listening on"))) => line?,
+            _ = printed => bail!("it ended: {}", said.lines().join("\n")),
+        };
+        let url = listening.split_whitespace().find(|word| word.starts_with("http://"));
+        let url = url.with_context(|| listening.clone())?.to_owned();
+        Ok(Self { child, url, log, said })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().context("it has ended")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        let id = self.id()?.to_string();
+        ensure!(std::process::Command::new("kill").args(["-s", signal, &id]).status()?.success());
+        Ok(())
+    }
+
+    /// Sets how many files it may open from now on; what is open stays open.
+    pub fn allow_open_files(&self, count: usize) -> Result<()> {
+        let limit = format!("--nofile={count}:");
+        let mut command = std::process::Command::new("prlimit");
+        ensure!(command.args(["--pid", &self.id()?.to_string(), &limit]).status()?.success());
+        Ok(())
+    }
+
+    /// Leaves it no descriptor beyond those that are open.
+    pub fn allow_no_more_files(&self) -> Result<()> {
+        let mut open = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.id()?))? {
+            open.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
+        }
+        // The kernel gives out the lowest free number, and none from the limit on.
+        let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
+        self.allow_open_files(lowest_free)
+    }
+}
+
+/// The program, and a simulator that its function plays at.
+pub struct Playing {
+    pub program: Program,
+    pub purple_flea: PurpleFlea,
+}
+
+impl Playing {
+    pub async fn start(start: Start<'_>) -> Result<Self> {
+        let purple_flea = PurpleFlea::start().await?;
+        purple_flea.fund(AGENT, 1_000.into());
+        let program = Program::start(&local_settings(&purple_flea.url), start).await?;
+        Ok(Self { program, purple_flea })
+    }
+
+    /// Signs a deposit row and sends it.
+    pub async fn deposit(&self, id: u64) -> Result<(u16, String)> {
+        let body = row(id, "100");
+        let url = format!("{}/", self.program.url);
+        let request = webhook::signed(&url, &format!("wallet-change-{id}"), body.as_bytes())?;
+        let reply = http1::send(request.body(body.into_bytes())?).await?;
+        Ok((reply.status().as_u16(), String::from_utf8_lossy(reply.body()).into_owned()))
+    }
+}
+
+/// An address for the administration.
+pub fn free_address() -> Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// The value of a metric.
+pub async fn metric(admin: &str, name: &str) -> Result<u64> {
+    let mut wire = Wire::to(admin).await?;
+    wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
+    let text = wire.reply().await?.body;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("{name} is not in {text}"))?.parse()?)
+}
+
+/// A command for a program that may open so many files, and that dies with the test.
+pub fn command(open_files: &str, program: &Path) -> Command {
+    if open_files.is_empty() {
+        return process::command(program, None, "KILL");
+    }
+    let mut command = process::command(Path::new("/usr/bin/prlimit"), None, "KILL");
+    command.arg(format!("--nofile={open_files}")).arg("--").arg(program);
+    command
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, log: Log) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        log.write(&buffer[..count]);
+    }
+}

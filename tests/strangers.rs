@@ -1,0 +1,259 @@
+//! Callers that nobody knows, at the production host's public address: silent, slow, endless, odd. None of them keeps
+//! others waiting for longer than a request head may take, and nothing odd reaches the function.
+
+use crate::{
+    host_program::{Playing, Program, Start, free_address, metric, program},
+    wire::Wire,
+};
+use anyhow::Result;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// A whole request.
+const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: edge\r\n\r\n";
+
+/// How long a head may take in these tests.
+const HEAD: Duration = Duration::from_millis(300);
+
+/// Much longer than a head may take, and much shorter than a connection may idle.
+const LATE: Duration = Duration::from_secs(30);
+
+/// A host with little patience for heads, and the usual one for idle connections.
+async fn host(more: &[&str]) -> Result<Playing> {
+    let head = HEAD.as_millis().to_string();
+    let arguments = [&["--head-ms", &head, "--threads", "1"], more].concat();
+    Playing::start(Start { arguments: &arguments, ..Start::default() }).await
+}
+
+/// Asserts that a newcomer is served, and not only after an idle connection's usual time.
+async fn is_served(host: &Program) -> Result<()> {
+    let serving = async {
+        let mut newcomer = Wire::to(&host.url).await?;
+        newcomer.send(HEALTH).await?;
+        newcomer.reply().await
+    };
+    assert_eq!(tokio::time::timeout(LATE, serving).await??.status, 200);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_default_a_head_has_five_seconds_and_an_idle_connection_longer_than_proxies_keep_theirs()
+-> Result<()> {
+    let help = Command::new(program()?).arg("--help").output().await?.stdout;
+    let help = String::from_utf8(help)?;
+    assert!(help.contains("[default: 5000]") && help.contains("[default: 75000]"), "{help}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_sends_no_whole_head_in_time_is_cut_off() -> Result<()> {
+    let admin = free_address()?;
+    let host = host(&["--admin", &admin]).await?.program;
+    let mut silent = Wire::to(&host.url).await?;
+    assert!(silent.closed().await? < LATE);
+
+    let mut dripping = Wire::to(&host.url).await?;
+    let dripped = async {
+        dripping.send("GET /health HTTP/1.1\r\nhost: edge\r\nx-drip: ").await?;
+        // It is never silent for as long as a head may take.
+        while dripping.send("x").await.is_ok() {
+            tokio::time::sleep(HEAD / 10).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(LATE, dripped).await??;
+    assert_eq!(metric(&admin, "purple_flea_connections_timed_out_total").await?, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_kept_while_nobody_waits_for_its_place() -> Result<()> {
+    let host = host(&[]).await?.program;
+    let mut kept = Wire::to(&host.url).await?;
+    for _ in 0..2 {
+        kept.send(HEALTH).await?;
+        assert_eq!(kept.reply().await?.status, 200);
+        tokio::time::sleep(HEAD * 3).await;
+    }
+    // A head that was begun has no longer than the first one.
+    kept.send("GET /health").await?;
+    assert!(kept.closed().await? < LATE);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_closed_at_last() -> Result<()> {
+    let host = host(&["--idle-ms", "600"]).await?.program;
+    let mut idle = Wire::to(&host.url).await?;
+    idle.send(HEALTH).await?;
+    assert_eq!(idle.reply().await?.status, 200);
+    assert!(idle.closed().await? < LATE);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result<()> {
+    let host = host(&["--connections", "8"]).await?.program;
+    let mut held = Vec::new();
+    for number in 0..8 {
+        let mut wire = Wire::to(&host.url).await?;
+        if number % 2 == 0 {
+            wire.send(HEALTH).await?;
+            assert_eq!(wire.reply().await?.status, 200);
+        }
+        held.push(wire);
+    }
+    is_served(&host).await?;
+    // And again, when all of them only idle.
+    held.clear();
+    for _ in 0..8 {
+        let mut wire = Wire::to(&host.url).await?;
+        wire.send(HEALTH).await?;
+        assert_eq!(wire.reply().await?.status, 200);
+        held.push(wire);
+    }
+    is_served(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_no_reply_makes_room() -> Result<()> {
+    let host = host(&["--connections", "1"]).await?.program;
+    let mut greedy = Wire::to(&host.url).await?;
+    // Until the buffers of both sides are full: the host waits for the caller, and not the other way round.
+    greedy.stuff(&HEALTH.repeat(100), HEAD).await?;
+    is_served(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_refused_and_makes_room() -> Result<()> {
+    let playing = host(&["--connections", "1"]).await?;
+    let mut endless = Wire::to(&playing.program.url).await?;
+    endless.send("POST /execute-trade HTTP/1.1\r\nhost: edge\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await?;
+    is_served(&playing.program).await?;
+    let reply = endless.reply().await?;
+    assert!((400..500).contains(&reply.status), "{reply:?}");
+    assert!(playing.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_exactly_one_host_header_the_function_sees_no_request() -> Result<()> {
+    let admin = free_address()?;
+    let host = host(&["--admin", &admin]).await?.program;
+    for head in [
+        "GET /health HTTP/1.1\r\n\r\n",
+        "GET /health HTTP/1.0\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: edge\r\nhost: edge\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: edge\r\nHost: other\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: a b\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: user@edge\r\n\r\n",
+        "GET http://edge/health HTTP/1.1\r\n\r\n",
+        "CONNECT edge:443 HTTP/1.1\r\nhost: edge:443\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: edge\r\n\r\n",
+        "GET ftp://edge/health HTTP/1.1\r\nhost: edge\r\n\r\n",
+    ] {
+        let mut wire = Wire::to(&host.url).await?;
+        wire.send(head).await?;
+        let reply = wire.reply().await?;
+        assert_eq!(reply.status, 400, "{head:?}: {reply:?}");
+        assert!(reply.head.contains("content-type: application/problem+json"), "{reply:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&reply.body)?["status"], 400, "{reply:?}");
+        wire.closed().await?;
+    }
+    assert_eq!(metric(&admin, "purple_flea_requests_refused_total").await?, 11);
+    assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
+    is_served(&host).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_plain_request_does_not_reach_the_function() -> Result<()> {
+    let admin = free_address()?;
+    let host = host(&["--admin", &admin]).await?.program;
+    let large = format!("GET /health HTTP/1.1\r\nhost: edge\r\nx: {}\r\n\r\n", "x".repeat(40_000));
+    let many = format!("GET /health HTTP/1.1\r\nhost: edge\r\n{}\r\n", "x: y\r\n".repeat(200));
+    for (head, status) in [
+        ("GET /health HTTP/1.1\r\nhost: edge\r\nx: folded\r\n line\r\n\r\n", 400),
+        ("GET /health HTTP/1.1\r\nhost : edge\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nhost: edge\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", 400),
+        ("POST / HTTP/1.1\r\nhost: edge\r\ncontent-length: +2\r\n\r\n{}", 400),
+        ("POST / HTTP/1.1\r\nhost: edge\r\ntransfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+        ("POST / HTTP/1.0\r\nhost: edge\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (&large, 431),
+        (&many, 431),
+    ] {
+        let mut wire = Wire::to(&host.url).await?;
+        wire.send(head).await?;
+        let reply = wire.reply().await?;
+        assert_eq!(reply.status, status, "{head:.80}: {reply:?}");
+        wire.closed().await?;
+    }
+    let mut second = Wire::to(&host.url).await?;
+    second.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+    assert!(second.closed().await? < LATE);
+    assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
+    is_served(&host).await
+}
+
+/// A request with both lengths is read as chunked, and what follows it is not taken for another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
+    let admin = free_address()?;
+    let host = host(&["--admin", &admin]).await?.program;
+    let lengths = [
+        "content-length: 4\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 4",
+    ];
+    for (number, lengths) in lengths.iter().enumerate() {
+        let mut wire = Wire::to(&host.url).await?;
+        wire.send(&format!("POST / HTTP/1.1\r\nhost: edge\r\n{lengths}\r\n\r\n0\r\n\r\n{HEALTH}")).await?;
+        let reply = wire.reply().await?;
+        assert!((400..500).contains(&reply.status), "{reply:?}");
+        assert!(wire.reply().await.is_err(), "the second request was answered");
+        let answered = metric(&admin, "purple_flea_reply_seconds_count").await?;
+        assert_eq!(answered, number as u64 + 1);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_as_for_a_proxy_and_pipelined_requests_are_answered_in_order() -> Result<()> {
+    let host = host(&[]).await?.program;
+    let mut wire = Wire::to(&host.url).await?;
+    let proxied = "GET http://edge/health HTTP/1.1\r\nhost: other\r\n\r\n";
+    let unknown = "GET /nowhere HTTP/1.1\r\nhost: edge\r\n\r\n";
+    wire.send(&format!("{proxied}{unknown}{HEALTH}")).await?;
+    for status in [200, 404, 200] {
+        assert_eq!(wire.reply().await?.status, status);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_half_closes_gets_its_reply() -> Result<()> {
+    let host = host(&[]).await?.program;
+    let mut wire = Wire::to(&host.url).await?;
+    wire.send(HEALTH).await?;
+    wire.finish().await?;
+    assert_eq!(wire.reply().await?.status, 200);
+    assert!(wire.closed().await? < LATE);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_do_not_keep_the_administration_waiting() -> Result<()> {
+    let admin = free_address()?;
+    let _host = host(&["--admin", &admin]).await?;
+    let mut silent = Vec::new();
+    // More than it has places for.
+    for _ in 0..40 {
+        silent.push(Wire::to(&admin).await?);
+    }
+    let mut wire = Wire::to(&admin).await?;
+    wire.send("GET /live HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
+    assert_eq!(tokio::time::timeout(LATE, wire.reply()).await??.body, "live\n");
+    for mut silent in silent {
+        assert!(silent.closed().await? < LATE);
+    }
+    Ok(())
+}
