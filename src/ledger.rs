@@ -330,4 +330,33 @@ mod tests {
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
+
+    /// A claim's answer with these jobs.
+    fn answer(jobs: &str) -> String {
+        format!(
+            r#"{{"token": "t", "lease_ms": 30000, "jobs": [{jobs}], "answers": [], "more": false, "lookups": false, "watching": false}}"#
+        )
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_read_keeps_no_other_from_being_done() {
+        let good = r#"{"reference": "a-1", "bet_key": "a-1-k", "attempt": 1, "kind": "balance", "row": {"agent_id": "a"}, "policy": null}"#;
+        for bad in [
+            r#"{"reference": "a-2", "bet_key": "", "attempt": 1, "kind": "balance", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": -1, "kind": "balance", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": 1, "kind": "of_tomorrow", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": 1, "kind": "balance", "account": 7, "row": {}, "policy": null}"#,
+        ] {
+            let claim = Claim::read(&answer(&format!("{bad}, {good}")), Duration::ZERO).unwrap();
+            assert_eq!((claim.jobs.len(), claim.unreadable.len()), (1, 1), "{bad}");
+            assert_eq!(claim.unreadable.first().map(Reference::as_str), Some("a-2"));
+        }
+        let nameless = Claim::read(&answer(&format!(r#"{{"reference": 7}}, {good}"#)), Duration::ZERO).unwrap();
+        assert_eq!((nameless.jobs.len(), nameless.unreadable.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_speak_our_version_is_known() {
+        assert_eq!(Claim::read(r#"{"mismatch": true}"#, Duration::ZERO).err(), Some(LedgerError::Mismatch));
+    }
 }

@@ -161,6 +161,20 @@ async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_on_ag
         (job(&stack, id).await?["reason"].clone(), stack.purple_flea.bets().len()),
         (json!("lease_ran_out"), 1)
     );
+
+    // The operator records it from the log; twice makes no difference.
+    let log = tempfile::NamedTempFile::new()?;
+    std::fs::write(log.path(), stack.host.log.lines().join("\n"))?;
+    for did in ["settled", "settled_before"] {
+        let mut record = tokio::process::Command::new(stack::repository().join("scripts/ops"));
+        record.args(["--json", "record-logged"]).arg(log.path());
+        record.env("DATABASE_URL", stack.cluster.url(stack::postgres::OWNER));
+        record.env("PATH", stack::postgres::path_with(stack.cluster.bin())?);
+        let told: Value = serde_json::from_str(&stack::process::run(&mut record).await?)?;
+        assert_eq!(told["outcomes"], json!({ format!("wallet-change-{id}"): did }));
+    }
+    assert_eq!(job(&stack, id).await?["result"]["bet_id"], json!(bet.bet_id));
+    assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 1);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod host_program;
 mod keys;
 mod ledger;
 mod ledger_troubles;
+mod neighbours;
 mod openapi;
 mod pgtap;
 mod production_host;
