@@ -19,4 +19,5 @@ mod stand_in_postgrest;
 mod stand_ins;
 mod unknown;
 mod watch;
+mod who_may_call;
 mod whole_stack;
