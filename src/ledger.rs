@@ -3,6 +3,8 @@
 //!
 //! The rules stand in the database (`sql/070_claim.sql` to `sql/090_lookups.sql`); here is only the way there.
 
+pub mod callers;
+pub mod health;
 pub mod job;
 pub mod rpc;
 
@@ -14,7 +16,8 @@ use crate::{
     webhook::reference::Reference,
     work::Kind,
 };
-use job::{Answer, Health, Job, Lookup, Settlement};
+use health::Health;
+use job::{Answer, Job, Lookup, Settlement};
 use rpc::LedgerError;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -45,6 +48,8 @@ pub struct Ledger {
     pub key: Key,
     /// What we show as `apikey`: that the gateway lets us through.
     pub apikey: Key,
+    /// What we show as a bearer token when an operator calls.
+    pub operator_key: Key,
     /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
     pub bets_at_once: u32,
 }

@@ -10,6 +10,7 @@ mod front_door;
 mod ledger;
 mod ledger_troubles;
 mod openapi;
+mod operators;
 mod pgtap;
 mod production_host;
 mod scripts;
