@@ -2,18 +2,20 @@
 //! done as everything else is; without a ledger it is done here and now, and not remembered.
 
 use crate::{
+    admission::check_owner,
     config::Settings,
-    execute_trade::{Reply, admit, by_the_ledger, here_and_now},
-    ledger::{Ledger, rpc::LedgerError},
+    execute_trade::{Reply, by_the_ledger, here_and_now},
+    ledger::{Ledger, callers::Subject, rpc::LedgerError},
     log::Line,
     money::Amount,
     outside::Outside,
     problem::Problem,
     purple_flea::{escrow::End, trading::Form},
+    upstream::Key,
     webhook::{
-        event::{ReadError, an_agents_id, read_as},
+        body::{ReadError, read_as},
+        event::an_agents_id,
         reference::Reference,
-        signature::Caller,
     },
     work::{
         Kind, Work,
@@ -41,23 +43,39 @@ struct EndingEscrow {
 /// What was asked for: for the ledger, and for doing it here.
 struct Asked {
     agent_id: String,
+    /// The escrow that is to end, by its row: its sender is the agent.
+    escrow_id: Option<u64>,
     details: Value,
     work: Work,
 }
 
-/// Answers one request for a kind of job.
+/// The caller that asks.
+pub struct Asker {
+    /// The `webhook-id` that was sent.
+    pub webhook_id: Option<String>,
+    /// A user's token, if the caller may act for that user's agents only.
+    pub owner: Option<Key>,
+}
+
+impl Asked {
+    /// On whose behalf it is asked for.
+    fn subject(&self) -> Subject {
+        self.escrow_id.map_or_else(|| Subject::Agent(self.agent_id.clone()), Subject::SenderOf)
+    }
+}
+
+/// Answers one request for a kind of job. An owner's token is checked before anything is asked for.
 pub async fn run(
     kind: Kind,
+    Asker { webhook_id, owner }: Asker,
     settings: &Settings,
     headers: &HeaderMap,
     body: &[u8],
     outside: &impl Outside,
     line: &mut Line,
 ) -> Result<Reply, Problem> {
-    let Caller { webhook_id } = admit(settings, headers, body, outside.now())?;
     let named = webhook_id.map(|id| Reference::parse(&id).ok_or(Problem::InvalidReference)).transpose()?;
     let asked = read(kind, body, settings.ledger.is_some())?;
-    line.agent = Some(asked.agent_id.clone()).filter(|agent| !agent.is_empty());
     let reference = match named {
         Some(reference) => reference,
         // What does no harm twice needs no name of the caller's.
@@ -67,6 +85,13 @@ pub async fn run(
         }
         None => return Err(Problem::MissingReference),
     };
+    match (&owner, &settings.ledger) {
+        (None, _) => {}
+        (Some(token), Some(ledger)) => check_owner(ledger, token, &asked.subject(), outside).await?,
+        // Nothing could check the token.
+        (Some(_), None) => return Err(Problem::NotYours),
+    }
+    line.agent = Some(asked.agent_id.clone()).filter(|agent| !agent.is_empty());
     let Some(ledger) = &settings.ledger else {
         if kind == Kind::Registration {
             // Nothing here could keep the key.
@@ -111,7 +136,12 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             }
             let (agent_id, details) = (an_agents_id(row.agent_id.clone())?, json!(row));
             let form = if kind == Kind::Trade { Form::Trade } else { Form::Order };
-            Ok(Asked { agent_id, details, work: Work::Order(Box::new(row.case(form, None, None))) })
+            Ok(Asked {
+                agent_id,
+                escrow_id: None,
+                details,
+                work: Work::Order(Box::new(row.case(form, None, None))),
+            })
         }
         Kind::Escrow => {
             // A row has other columns; what somebody writes by hand and nobody reads is a mistake.
@@ -126,7 +156,12 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             row.check().map_err(wrong)?;
             an_agents_id(row.receiver_id.clone())?;
             let (agent_id, details) = (an_agents_id(row.sender_id.clone())?, json!(row));
-            Ok(Asked { agent_id, details, work: Work::Escrow(Step::create(row, None, None)) })
+            Ok(Asked {
+                agent_id,
+                escrow_id: None,
+                details,
+                work: Work::Escrow(Step::create(row, None, None)),
+            })
         }
         Kind::EscrowRelease | Kind::EscrowCancel => {
             let row: EndingEscrow = read_as(body)?;
@@ -149,13 +184,13 @@ fn read(kind: Kind, body: &[u8], with_ledger: bool) -> Result<Asked, ReadError> 
             };
             let what = What::End { end, pf_escrow_id: row.pf_escrow_id, pending: false };
             let work = Work::Escrow(Step { agent_id: agent_id.clone(), what });
-            Ok(Asked { agent_id, details, work })
+            Ok(Asked { agent_id, escrow_id: row.escrow_id, details, work })
         }
         Kind::Deposit | Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance => {
             let row: AgentRow = read_as(body)?;
             let (agent_id, details) = (an_agents_id(row.agent_id.clone())?, json!(row));
             let errand = Errand { agent_id: agent_id.clone(), kind, referral_code: None, fresh: false };
-            Ok(Asked { agent_id, details, work: Work::Agent(errand) })
+            Ok(Asked { agent_id, escrow_id: None, details, work: Work::Agent(errand) })
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     config::{self, Checked},
     log::Line,
     outside::{Answer, Limits, Outside, SendError},
-    router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S},
+    router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
 };
 use futures::future::{Either, select};
 use http::{HeaderMap, Request};
@@ -42,6 +42,9 @@ const DRAIN_LIMIT_BYTES: usize = 1024 * 1024;
 /// Good ones stay as long as the instance. Those that are not are read again: somebody may have put them right.
 static SETTINGS: OnceLock<Checked> = OnceLock::new();
 
+/// What this instance remembers between its requests.
+static MEMORY: Memory = Memory::empty();
+
 struct Component;
 
 service::export!(Component with_types_in spin_sdk::wasip3);
@@ -66,7 +69,7 @@ async fn handle(request: types::Request) -> types::Response {
             }
         },
     };
-    let (response, later) = router::respond(settings, head.map(|()| body), &Wasi).await;
+    let (response, later) = router::respond(settings, &MEMORY, head.map(|()| body), &Wasi).await;
     if let (Some(later), Some(Ok(settings))) = (later, SETTINGS.get()) {
         spawn(async move { later.run(settings, &Wasi).await });
     }

@@ -2,6 +2,10 @@
 //! `spin` feature, from the environment (the same names in capitals), and validated once, here.
 
 use crate::{
+    admission::{
+        Callers,
+        token::{Operators, Token},
+    },
     game::{CashoutAt, GameName, Side},
     ledger::Ledger,
     money::Amount,
@@ -12,7 +16,7 @@ use crate::{
     },
     time_budget,
     upstream::{BaseUrl, Key},
-    webhook::signature::{Callers, Secret, Token},
+    webhook::signature::Secret,
 };
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
@@ -55,6 +59,10 @@ pub const WEBHOOK_SECRETS: Setting = secret("webhook_secrets");
 /// A bearer token for calls made by hand: at least 16 visible ASCII characters. Leave it empty where only signed
 /// calls are to be let in.
 pub const WEBHOOK_TOKEN: Setting = secret("webhook_token");
+/// The operators: one to 8 `name:token` pairs, separated by spaces or commas. A name has 1 to 32 of `a-z 0-9 . _ -`; a
+/// token has at least 128 random bits, as 32 hexadecimal digits or 22 base64url characters. Only these tokens open the
+/// operator's routes. Empty: nothing opens them.
+pub const OPERATOR_TOKENS: Setting = secret("operator_tokens");
 /// Where escrows are, if not at `purple_flea_url`. In the `live` dialect every service has a host of its own.
 pub const PURPLE_FLEA_ESCROW_URL: Setting = setting("purple_flea_escrow_url", "");
 /// Where the faucet is, if not at `purple_flea_url`.
@@ -95,6 +103,9 @@ pub const SUPABASE_KEY: Setting = secret("supabase_key");
 /// What lets us through Supabase's gateway, where that is not `supabase_key` itself: with a token for
 /// `purple_flea_worker` the project's `anon` key.
 pub const SUPABASE_APIKEY: Setting = secret("supabase_apikey");
+/// The key that the function shows Supabase when an operator calls: the token of `service_role` or, narrower, of
+/// `purple_flea_operator`. Empty: `supabase_key`.
+pub const SUPABASE_OPERATOR_KEY: Setting = secret("supabase_operator_key");
 /// Most bets that are under way at once for one doorbell, and so the most that one claim takes: 1 to 100.
 pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "64");
 /// `true` answers a doorbell that prefers it (`Prefer: respond-async`, as ours do) at once with 202, and goes on
@@ -106,7 +117,7 @@ pub const AFTER_REPLY: Setting = setting("after_reply", "false");
 pub const LINGER_MS: Setting = setting("linger_ms", "1200");
 
 /// All of them, in the order of the manifest.
-pub const SETTINGS: [Setting; 28] = [
+pub const SETTINGS: [Setting; 30] = [
     PURPLE_FLEA_URL,
     PURPLE_FLEA_KEY,
     PURPLE_FLEA_API,
@@ -117,6 +128,7 @@ pub const SETTINGS: [Setting; 28] = [
     PURPLE_FLEA_TRADING_KEY,
     WEBHOOK_SECRETS,
     WEBHOOK_TOKEN,
+    OPERATOR_TOKENS,
     GAME,
     CASHOUT_AT,
     SIDE,
@@ -132,6 +144,7 @@ pub const SETTINGS: [Setting; 28] = [
     SUPABASE_URL,
     SUPABASE_KEY,
     SUPABASE_APIKEY,
+    SUPABASE_OPERATOR_KEY,
     BETS_AT_ONCE,
     AFTER_REPLY,
     LINGER_MS,
@@ -240,7 +253,17 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         );
         let token =
             self.optional(WEBHOOK_TOKEN, "empty or at least 16 visible ASCII characters", Token::parse);
-        let callers = Callers { secrets: secrets?.unwrap_or_default(), token: token? };
+        let operators = self.optional(
+            OPERATOR_TOKENS,
+            "one to 8 name:token pairs with different names and tokens; a token is at least 32 hexadecimal digits or 22 base64url characters, at random",
+            Operators::parse,
+        );
+        let (token, operators) = (token?, operators?.unwrap_or_default());
+        if token.as_ref().is_some_and(|token| operators.name_of(token).is_some()) {
+            self.wrong(OPERATOR_TOKENS, "other than `webhook_token`, which opens other routes");
+            return None;
+        }
+        let callers = Callers { secrets: secrets?.unwrap_or_default(), token, operators };
         if callers.secrets.is_empty() && callers.token.is_none() {
             self.wrong(WEBHOOK_SECRETS, "set (or `webhook_token`): without either nobody may call");
             return None;
@@ -329,16 +352,20 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let url = self.optional(SUPABASE_URL, A_URL, BaseUrl::parse);
         let key = self.optional(SUPABASE_KEY, A_KEY, Key::parse);
         let apikey = self.optional(SUPABASE_APIKEY, A_KEY, Key::parse);
+        let operator_key = self.optional(SUPABASE_OPERATOR_KEY, A_KEY, Key::parse);
         let bets_at_once = self.required(BETS_AT_ONCE, "within 1 and 100", |text| {
             text.parse().ok().filter(|bets| (1..=BETS_AT_ONCE_MAX).contains(bets))
         });
-        match (url?, key?, apikey?, bets_at_once?) {
-            (None, None, None, _) => Some(None),
-            (Some(url), Some(key), apikey, bets_at_once) => {
-                let apikey = apikey.unwrap_or_else(|| key.clone());
-                Some(Some(Ledger { url, apikey, key, bets_at_once, answers_at_once: false }))
+        let (url, key, apikey, operator_key) = (url?, key?, apikey?, operator_key?);
+        let bets_at_once = bets_at_once?;
+        match (url, key) {
+            (None, None) if apikey.is_none() && operator_key.is_none() => Some(None),
+            (Some(url), Some(key)) => {
+                let or_key = |other: Option<Key>| other.unwrap_or_else(|| key.clone());
+                let (apikey, operator_key) = (or_key(apikey), or_key(operator_key));
+                Some(Some(Ledger { url, apikey, operator_key, key, bets_at_once, answers_at_once: false }))
             }
-            (url, key, ..) => {
+            (url, key) => {
                 let missing = [(SUPABASE_URL, url.is_none()), (SUPABASE_KEY, key.is_none())];
                 for (setting, _) in missing.into_iter().filter(|(_, missing)| *missing) {
                     self.wrong(setting, "set, as the rest of the ledger's settings is (or none of them)");

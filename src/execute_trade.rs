@@ -1,7 +1,8 @@
-//! One event from its bytes to its reply: verify, read, and then, by the mode, play it here and now or do what is due
+//! One event from its bytes to its reply: read, and then, by the mode, play it here and now or do what is due
 //! in the ledger.
 
 use crate::{
+    admission::Refusal,
     config::Settings,
     drain::{self, Drained, Span},
     ending::Ending,
@@ -20,7 +21,6 @@ use crate::{
     webhook::{
         event::{self, Event, Unhandled, WalletChange},
         reference::{Reference, ReferenceError},
-        signature::{self, Caller, Refusal},
     },
     work::{
         Kind, Means, Work,
@@ -31,7 +31,7 @@ use crate::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Says that nothing happened this time: the outcome is an earlier one's.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -45,27 +45,16 @@ pub struct Later {
 /// A reply, and what is to go on after it.
 pub type Reply = (Response<Vec<u8>>, Option<Later>);
 
-/// Lets a caller in, or not.
-pub fn admit(
-    settings: &Settings,
-    headers: &HeaderMap,
-    body: &[u8],
-    now: SystemTime,
-) -> Result<Caller, Problem> {
-    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Ok(signature::verify(&settings.callers, headers, body, now_s)?)
-}
-
-/// Answers one event. What the log should know goes into `line` on the way, the reference among it: what has one by
+/// Answers one event of a caller that was let in. What the log should know goes into `line` on the way, the reference among it: what has one by
 /// then is called by it in the reply, too.
 pub async fn run(
     settings: &Settings,
+    webhook_id: Option<String>,
     headers: &HeaderMap,
     body: &[u8],
     outside: &impl Outside,
     line: &mut Line,
 ) -> Result<Reply, Problem> {
-    let Caller { webhook_id } = admit(settings, headers, body, outside.now())?;
     let (row, choice) = match event::read(body)? {
         Event::Inserted { row, choice } => (row, choice),
         Event::NewAgent { agent_id } => {

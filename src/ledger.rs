@@ -3,6 +3,8 @@
 //!
 //! The rules stand in the database (`sql/070_claim.sql` to `sql/090_lookups.sql`); here is only the way there.
 
+pub mod callers;
+pub mod health;
 pub mod job;
 pub mod rpc;
 
@@ -15,7 +17,8 @@ use crate::{
     webhook::reference::Reference,
     work::Kind,
 };
-use job::{Answer, Health, Job, Lookup, Settlement};
+use health::Health;
+use job::{Answer, Job, Lookup, Settlement};
 use rpc::LedgerError;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -50,6 +53,8 @@ pub struct Ledger {
     pub key: Key,
     /// What we show as `apikey`: that the gateway lets us through.
     pub apikey: Key,
+    /// What we show as a bearer token when an operator calls.
+    pub operator_key: Key,
     /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
     pub bets_at_once: u32,
     /// Whether the function answers notifications at once. Its claims say so, and the database then waits less for it.
@@ -351,7 +356,8 @@ mod tests {
             assert_eq!((claim.jobs.len(), claim.unreadable.len()), (1, 1), "{bad}");
             assert_eq!(claim.unreadable.first().map(Reference::as_str), Some("a-2"));
         }
-        let nameless = Claim::read(&answer(&format!(r#"{{"reference": 7}}, {good}"#)), Duration::ZERO).unwrap();
+        let nameless =
+            Claim::read(&answer(&format!(r#"{{"reference": 7}}, {good}"#)), Duration::ZERO).unwrap();
         assert_eq!((nameless.jobs.len(), nameless.unreadable.len()), (1, 0));
     }
 

@@ -5,14 +5,15 @@
 //! | step | module |
 //! | --- | --- |
 //! | in: the route, the method, the size, the content type | [`router`] |
-//! | verify: who calls | [`webhook::signature`] |
+//! | admit: which caller may call which route | [`admission`], [`webhook::signature`] |
+//! | check: the operation that the body names is the route's | [`operation`] |
 //! | read: what happened | [`webhook::event`] |
 //! | name: what it is called | [`webhook::reference`] |
 //! | claim: in ledger mode, what is due | [`drain`], [`ledger`] |
 //! | decide: do it or leave it, and how much | [`work`], a module a kind; [`policy`], [`game`]; [`skip`] says why not |
 //! | call: Purple Flea, a module a service, and what its reply proves | [`purple_flea`] |
 //! | settle: in ledger mode, what became of it; and look up what nobody knows | [`drain`], [`reconcile`] |
-//! | out: the reply, and the log | [`ending`], [`execute_trade`], [`by_hand`], [`problem`], [`log`] |
+//! | out: the reply, and the log | [`ending`], [`execute_trade`], [`by_hand`], [`operator`], [`health`], [`problem`], [`log`] |
 //!
 //! Nothing in these modules knows a host: what they need from it comes in through [`outside::Outside`]. The
 //! one file that knows the SDK is `component.rs`, which is compiled for WebAssembly only; the rest is tested
@@ -37,6 +38,7 @@
     )
 )]
 
+pub mod admission;
 pub mod by_hand;
 pub mod config;
 pub mod drain;
@@ -48,6 +50,8 @@ pub mod ledger;
 pub mod log;
 pub mod money;
 pub mod object;
+pub mod operation;
+pub mod operator;
 pub mod outside;
 pub mod policy;
 pub mod problem;

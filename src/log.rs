@@ -28,7 +28,7 @@ pub struct Line {
     pub time: String,
     /// How much somebody should care; follows from the status.
     pub level: Level,
-    /// The route's name (`execute_trade`, `reconcile`, `health`, `unknown`), or what else happened: `job`, `drain`,
+    /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or what else happened: `job`, `drain`,
     /// `settle`.
     pub event: &'static str,
     /// The deposit's reference.
@@ -37,7 +37,10 @@ pub struct Line {
     /// The agent whose deposit it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// `bet`, `paused`, or the reason of a skip.
+    /// The operator whose token the caller showed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// `bet`, `paused`, the reason of a skip, or what an operator asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<&'static str>,
     /// `win` or `loss`, for a bet that was executed.
@@ -83,6 +86,7 @@ impl Line {
             event,
             reference: None,
             agent: None,
+            operator: None,
             decision: None,
             outcome: None,
             jobs: None,

@@ -2,12 +2,15 @@
 //! reply is RFC 9457 (`application/problem+json`). Details of our own side and of the caller's credentials go to
 //! the log, never here.
 
+mod detail;
+
 use crate::{
+    admission::Refusal,
     config::SettingError,
     ledger::rpc::LedgerError,
     money::Amount,
     purple_flea::reply::{Doubt, Failure, Refusal as PurpleFleasRefusal},
-    webhook::{event::ReadError, reference::ReferenceError, signature::Refusal},
+    webhook::{body::ReadError, reference::ReferenceError},
 };
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
@@ -36,10 +39,20 @@ pub enum Problem {
     MissingReference,
     /// 400: a `webhook-id` that cannot serve as a reference.
     InvalidReference,
+    /// 400: the body does not name its operation; what it must be.
+    MissingOperation(String),
+    /// 400: the body names an operation that is not this path's; what it must be.
+    OtherOperation(String),
+    /// 400: arguments that do not belong to an operator's operation, or are missing. The text is the database's.
+    InvalidDetails(String),
     /// 400: the body broke off, or took more than its time.
     IncompleteBody,
     /// 401: no valid signature or token. The reply does not say which part was wrong; the log does.
     Unauthorized(Refusal),
+    /// 403: the caller is known, and its credential does not open this path.
+    NotAllowed,
+    /// 403: the user may not act for this agent.
+    NotYours,
     /// 404: no such path.
     NotFound,
     /// 405: the path exists, the method does not; `Allow` names the one that does.
@@ -52,6 +65,12 @@ pub enum Problem {
     Rejected(PurpleFleasRefusal),
     /// 422: there is nobody, or nothing, that it could be done for.
     NoSuch(&'static str),
+    /// 422: an operator names a job that is not there. The text is the database's.
+    UnknownJob(String),
+    /// 409: an operator asks for what the job's state does not allow. The text is the database's.
+    NotPossible(String),
+    /// 409: an operator asks for what this database cannot do yet. The text is the database's.
+    NotAvailable(String),
     /// 409: it is at odds with what was asked for before.
     AtOdds(&'static str),
     /// 503: the agent has no key of its own yet, or Purple Flea refuses it.
@@ -80,6 +99,8 @@ pub enum Problem {
     Unresolved(String),
     /// 503: the ledger gave no answer that can be used. Nothing was sent to Purple Flea.
     Ledger(LedgerError),
+    /// 503: the database refuses the function's key for operators' calls.
+    OperatorKeyRefused(u16),
     /// 502: the bet was sent, and nothing says whether it was executed.
     OutcomeUnknown(Doubt),
     /// 504: the bet was sent, and no answer came in time.
@@ -130,10 +151,21 @@ impl Problem {
             Self::InvalidReference => {
                 no(S::BAD_REQUEST, "invalid_reference", "The event's name cannot be used", false)
             }
+            Self::MissingOperation(_) => {
+                no(S::BAD_REQUEST, "missing_operation", "The body does not say what it asks for", false)
+            }
+            Self::OtherOperation(_) => {
+                no(S::BAD_REQUEST, "other_operation", "The body asks for something else", false)
+            }
+            Self::InvalidDetails(_) => {
+                no(S::BAD_REQUEST, "invalid_details", "The operation's arguments are wrong", false)
+            }
             Self::IncompleteBody => {
                 no(S::BAD_REQUEST, "incomplete_body", "The body did not arrive whole", true)
             }
             Self::Unauthorized(_) => no(S::UNAUTHORIZED, "unauthorized", "The caller is not known", false),
+            Self::NotAllowed => no(S::FORBIDDEN, "not_allowed", "The caller may not call this path", false),
+            Self::NotYours => no(S::FORBIDDEN, "not_yours", "The agent is another user's", false),
             Self::NotFound => no(S::NOT_FOUND, "not_found", "There is nothing at this path", false),
             Self::MethodNotAllowed(_) => {
                 no(S::METHOD_NOT_ALLOWED, "method_not_allowed", "The path has another method", false)
@@ -147,6 +179,15 @@ impl Problem {
             ),
             Self::Rejected(_) => no(S::UNPROCESSABLE_ENTITY, "rejected", "Purple Flea refused it", false),
             Self::NoSuch(code) => no(S::UNPROCESSABLE_ENTITY, code, "There is no such thing", false),
+            Self::UnknownJob(_) => {
+                no(S::UNPROCESSABLE_ENTITY, "unknown_job", "The ledger has no such job", false)
+            }
+            Self::NotPossible(_) => {
+                no(S::CONFLICT, "not_possible", "The job's state does not allow it", false)
+            }
+            Self::NotAvailable(_) => {
+                no(S::CONFLICT, "not_available", "The database cannot do this yet", false)
+            }
             Self::AtOdds(code) => no(S::CONFLICT, code, "It was asked for otherwise before", false),
             Self::AgentsKey(None) => {
                 no(S::SERVICE_UNAVAILABLE, "agent_without_key", "The agent has no key", true)
@@ -199,6 +240,12 @@ impl Problem {
             Self::Ledger(_) => {
                 no(S::SERVICE_UNAVAILABLE, "ledger_not_reached", "The ledger was not reached", true)
             }
+            Self::OperatorKeyRefused(_) => no(
+                S::SERVICE_UNAVAILABLE,
+                "operator_key_refused",
+                "The ledger refuses the key for operators",
+                true,
+            ),
             Self::Unresolved(_) => {
                 unknown(S::BAD_GATEWAY, "Nobody knows whether the bet was made", "outcome_unknown")
             }
@@ -209,82 +256,6 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
-        let text = match self {
-            Self::InvalidJson(detail) | Self::InvalidEvent(detail) => return detail.clone(),
-            Self::NotConfigured(errors) => {
-                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                return format!("{}. Set this and send the same event again.", errors.join("; "));
-            }
-            Self::MissingReference => "The row has no `id`, so a `webhook-id` header must name the event.",
-            Self::InvalidReference => {
-                "`webhook-id` must be 1 to 64 characters of A-Z a-z 0-9 . _ : - (by hand with a ledger at most 47, and not the name of a row's own job)."
-            }
-            Self::IncompleteBody => "Send the whole body within 10 seconds.",
-            Self::Unauthorized(_) => {
-                "Sign the request with Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature), or show the bearer token where one is configured."
-            }
-            Self::NotFound => {
-                "The README and docs/openapi.json have the paths: /execute-trade, /health and others."
-            }
-            Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
-            Self::BodyTooLarge => "A body may have at most 65536 bytes.",
-            Self::UnsupportedMediaType => "Send `content-type: application/json`.",
-            Self::NoSuch(_) => "The database has no such agent or escrow. Nothing was executed.",
-            Self::AtOdds("reference_taken") => {
-                "Something else was asked for under this `webhook-id` before. Nothing was executed; choose another."
-            }
-            Self::AtOdds("already_registered") => {
-                "The agent's key is in the vault already. Nothing was executed: another registration would put its account out of reach."
-            }
-            Self::AtOdds(_) => {
-                "The escrow has ended, or is already to end otherwise. Nothing was executed; its row says more."
-            }
-            Self::AgentsKey(_) => {
-                "The agent's row names a key of its own, which is not there yet, or is refused. Nothing was executed; register the agent or correct the secret."
-            }
-            Self::NoAnswer(_) => "It may have been done. Asking again does no harm: it is done at most once.",
-            Self::Rejected(_) => {
-                "It was refused for good and nothing was executed. The same request would be refused again."
-            }
-            Self::LedgerNotConfigured => {
-                "The event belongs to a ledger, and a function without the ledger's settings never bets on one. Configure the ledger; the deposit waits there."
-            }
-            Self::PolicyInLedger => {
-                "With a ledger the policies stand in the database. Nothing was executed; leave `policy` out."
-            }
-            Self::UnknownDeposit => {
-                "Only a row of wallet_changes that was inserted after the ledger was set up has a job. Nothing was executed."
-            }
-            Self::InFlight(_) => "Nothing was executed twice. Ask again after Retry-After for its outcome.",
-            Self::TooOld => "Nothing was executed, and nothing will be: nobody expects a bet on it any more.",
-            Self::Ledger(LedgerError::RefusedUs(_)) => {
-                "It refuses supabase_key, or the role has no right to the functions. Nothing was executed; the deposit waits."
-            }
-            Self::Ledger(LedgerError::Missing) => {
-                "Apply the SQL with scripts/migrate. Nothing was executed; the deposit waits."
-            }
-            Self::Ledger(LedgerError::Mismatch) => {
-                "The database's SQL and the function are of releases that do not work together. Nothing was executed; bring the older one up to date (scripts/migrate first, then the function)."
-            }
-            Self::Ledger(_) => {
-                "Nothing was executed. The deposit waits in the ledger and is tried again by itself."
-            }
-            Self::Unresolved(_) => {
-                "A bet may have been made, and the ledger will make no other. It is looked up where Purple Flea has a history; otherwise an operator has to."
-            }
-            Self::PurpleFleaRefusedUs(_) => {
-                "It refuses the key, or does not know the URL, that this function is configured with. Nothing was executed; correct the settings and send the same event again."
-            }
-            Self::NotReached(_) => "The bet was not sent. Send the same event again.",
-            Self::RateLimited(_) => "The bet was not executed. Send the same event again after Retry-After.",
-            Self::OutcomeUnknown(_) | Self::TimedOut => {
-                "The bet was sent and may have been executed. Do not send the event again before its bet was looked up at Purple Flea: that could bet twice."
-            }
-        };
-        text.to_owned()
-    }
-
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::MethodNotAllowed(allow) => Some((ALLOW, HeaderValue::from_static(allow))),
@@ -293,6 +264,7 @@ impl Problem {
             | Self::LedgerNotConfigured
             | Self::PurpleFleaRefusedUs(_)
             | Self::AgentsKey(_)
+            | Self::OperatorKeyRefused(_)
             | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing | LedgerError::Mismatch) => {
                 Some((RETRY_AFTER, CONFIGURATION_RETRY_S.into()))
             }
@@ -311,7 +283,11 @@ impl Problem {
     /// What the log says beyond the code, and the caller is not told.
     pub fn cause(&self) -> Option<String> {
         match self {
-            Self::InvalidJson(detail) | Self::InvalidEvent(detail) => Some(detail.clone()),
+            Self::InvalidJson(detail)
+            | Self::InvalidEvent(detail)
+            | Self::InvalidDetails(detail)
+            | Self::NotPossible(detail) => Some(detail.clone()),
+            Self::OperatorKeyRefused(status) => Some(format!("status_{status}")),
             Self::Unauthorized(refusal) => Some(refusal.name().to_owned()),
             Self::Rejected(refusal) => refusal.code.clone(),
             Self::PurpleFleaRefusedUs(Some(status))

@@ -2,17 +2,19 @@
 //! a JSON reply goes out, and a line of log is written.
 
 use crate::{
-    by_hand,
-    config::Checked,
+    admission::{self, Caller},
+    by_hand::{self, Asker},
+    config::{Checked, Settings},
     execute_trade::{self, Later, Reply},
-    health,
+    health::{self, Looks},
     log::{Line, milliseconds},
+    operation, operator,
     outside::Outside,
     problem::{Problem, json},
     reconcile, time_budget,
     work::Kind,
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use std::time::Duration;
 
 /// Largest body that is read. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below.
@@ -32,12 +34,33 @@ pub enum Body {
     Incomplete,
 }
 
+/// What an instance remembers from one request to the next.
+#[derive(Debug)]
+pub struct Memory {
+    looks: Looks,
+}
+
+impl Memory {
+    /// Nothing so far.
+    pub const fn empty() -> Self {
+        Self { looks: Looks::none() }
+    }
+}
+
 /// The routes, a line each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
+pub enum Route {
+    /// Notifications, and rows.
     ExecuteTrade,
+    /// A job of a kind is asked for.
     ByHand(Kind),
+    /// Unknown bets are looked up.
     Reconcile,
+    /// An operator looks at the ledger.
+    OperatorStatus,
+    /// An operator does something by hand.
+    Operate,
+    /// Whether the function could do its work.
     Health,
 }
 
@@ -55,6 +78,8 @@ impl Route {
             "/escrow/release" => Some(Self::ByHand(Kind::EscrowRelease)),
             "/escrow/cancel" => Some(Self::ByHand(Kind::EscrowCancel)),
             "/reconcile" => Some(Self::Reconcile),
+            "/operator/status" => Some(Self::OperatorStatus),
+            "/operator" => Some(Self::Operate),
             "/health" => Some(Self::Health),
             _ => None,
         }
@@ -62,16 +87,19 @@ impl Route {
 
     fn method(self) -> (Method, &'static str) {
         match self {
-            Self::ExecuteTrade | Self::ByHand(_) | Self::Reconcile => (Method::POST, "POST"),
-            Self::Health => (Method::GET, "GET"),
+            Self::ExecuteTrade | Self::ByHand(_) | Self::Reconcile | Self::Operate => (Method::POST, "POST"),
+            Self::OperatorStatus | Self::Health => (Method::GET, "GET"),
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Its name in the log, and the operation that a body for it names.
+    pub fn name(self) -> &'static str {
         match self {
             Self::ExecuteTrade => "execute_trade",
             Self::ByHand(kind) => kind.name(),
             Self::Reconcile => "reconcile",
+            Self::OperatorStatus => "operator_status",
+            Self::Operate => "operator",
             Self::Health => "health",
         }
     }
@@ -80,13 +108,14 @@ impl Route {
 /// Answers one request. What comes beside the reply is to go on after it.
 pub async fn respond(
     settings: &Checked,
+    memory: &Memory,
     request: Request<Body>,
     outside: &impl Outside,
 ) -> (Response<Vec<u8>>, Option<Later>) {
     let started = outside.monotonic();
     let route = Route::of(request.uri().path());
     let mut line = Line::new(outside.now(), route.map_or("unknown", Route::name));
-    let (response, later) = match dispatch(settings, route, request, outside, &mut line).await {
+    let (response, later) = match dispatch(settings, memory, route, request, outside, &mut line).await {
         Ok(reply) => reply,
         Err(problem) => {
             line.code = Some(problem.code());
@@ -102,6 +131,7 @@ pub async fn respond(
 
 async fn dispatch(
     settings: &Checked,
+    memory: &Memory,
     route: Option<Route>,
     request: Request<Body>,
     outside: &impl Outside,
@@ -113,10 +143,10 @@ async fn dispatch(
         return Err(Problem::MethodNotAllowed(allow));
     }
     let settings = settings.as_ref().map_err(|errors| Problem::NotConfigured(errors.clone()))?;
-    if route == Route::Health {
-        return Ok((health::check(settings, outside).await?, None));
-    }
     let (head, body) = request.into_parts();
+    if method == Method::GET {
+        return Ok((get(settings, memory, route, &head, outside, line).await?, None));
+    }
     let body = match body {
         Body::Whole(body) => body,
         Body::TooLarge => return Err(Problem::BodyTooLarge),
@@ -125,22 +155,68 @@ async fn dispatch(
     if !is_json(&head.headers) {
         return Err(Problem::UnsupportedMediaType);
     }
-    match route {
-        Route::ExecuteTrade => {
-            return execute_trade::run(settings, &head.headers, &body, outside, line).await;
-        }
-        Route::ByHand(kind) => {
-            return by_hand::run(kind, settings, &head.headers, &body, outside, line).await;
-        }
-        Route::Reconcile | Route::Health => {}
+    post(settings, route, &head.headers, &body, outside, line).await
+}
+
+/// Answers what is asked for without a body.
+async fn get(
+    settings: &Settings,
+    memory: &Memory,
+    route: Route,
+    head: &Parts,
+    outside: &impl Outside,
+    line: &mut Line,
+) -> Result<Response<Vec<u8>>, Problem> {
+    if route == Route::Health {
+        let operator = admission::operator(settings, &head.headers);
+        line.operator = operator.map(str::to_owned);
+        return health::check(settings, &memory.looks, operator.is_some(), outside).await;
     }
-    execute_trade::admit(settings, &head.headers, &body, outside.now())?;
-    let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
-    let began = outside.monotonic();
-    let until = began.saturating_add(Duration::from_secs(reconcile::TIME_S));
-    let ends = time_budget::reports_end(began);
-    let report = reconcile::run(settings, ledger, reconcile::ROUNDS_LIMIT, until, ends, outside).await?;
-    Ok((json(StatusCode::OK, "application/json", &report), None))
+    match admission::admit(settings, route, &head.headers, &[], outside.now())? {
+        Caller::Operator { name } => operator::status(settings, name, outside, line).await,
+        // The matrix lets no other caller in.
+        Caller::Trusted { .. } | Caller::Owner { .. } => Err(Problem::NotAllowed),
+    }
+}
+
+/// Answers a body: of a caller that the route is open to, and with the route's own operation.
+async fn post(
+    settings: &Settings,
+    route: Route,
+    headers: &HeaderMap,
+    body: &[u8],
+    outside: &impl Outside,
+    line: &mut Line,
+) -> Result<Reply, Problem> {
+    let caller = admission::admit(settings, route, headers, body, outside.now())?;
+    operation::check(route, body)?;
+    match (route, caller) {
+        (Route::ExecuteTrade, Caller::Trusted { webhook_id }) => {
+            execute_trade::run(settings, webhook_id, headers, body, outside, line).await
+        }
+        (Route::ByHand(kind), Caller::Trusted { webhook_id }) => {
+            let asker = Asker { webhook_id, owner: None };
+            by_hand::run(kind, asker, settings, headers, body, outside, line).await
+        }
+        (Route::ByHand(kind), Caller::Owner { webhook_id, token }) => {
+            let asker = Asker { webhook_id, owner: Some(token) };
+            by_hand::run(kind, asker, settings, headers, body, outside, line).await
+        }
+        (Route::Reconcile, Caller::Trusted { .. }) => {
+            let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
+            let began = outside.monotonic();
+            let until = began.saturating_add(Duration::from_secs(reconcile::TIME_S));
+            let ends = time_budget::reports_end(began);
+            let report =
+                reconcile::run(settings, ledger, reconcile::ROUNDS_LIMIT, until, ends, outside).await?;
+            Ok((json(StatusCode::OK, "application/json", &report), None))
+        }
+        (Route::Operate, Caller::Operator { name }) => {
+            Ok((operator::operate(settings, name, body, outside, line).await?, None))
+        }
+        // The matrix lets no other caller in.
+        _ => Err(Problem::NotAllowed),
+    }
 }
 
 /// `application/json`, with or without parameters such as a charset, and no second opinion.

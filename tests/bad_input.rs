@@ -193,7 +193,15 @@ async fn during_a_rotation_either_secret_lets_in() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<()> {
     let door = FrontDoor::open().await?;
-    for path in ["/execute-trade/", "/trading", "/functions/v1", "/health/../execute-trade", "//"] {
+    for path in [
+        "/execute-trade/",
+        "/trading",
+        "/operator/",
+        "/operators",
+        "/functions/v1",
+        "/health/../execute-trade",
+        "//",
+    ] {
         let reply = reply(Request::post(door.url(path)).body(vec![])?).await?;
         assert_problem(&reply, 404, "not_found", "no");
     }
@@ -202,6 +210,8 @@ async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<(
         (Method::PUT, "/", "POST"),
         (Method::DELETE, "/functions/v1/execute-trade", "POST"),
         (Method::POST, "/health", "GET"),
+        (Method::POST, "/operator/status", "GET"),
+        (Method::GET, "/operator", "POST"),
     ] {
         let reply = reply(Request::builder().method(method).uri(door.url(path)).body(vec![])?).await?;
         assert_problem(&reply, 405, "method_not_allowed", "no");

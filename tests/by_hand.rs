@@ -1,6 +1,6 @@
 //! What is asked for by hand: every path takes what it documents and nothing else, and what is wrong moves no money.
 
-use crate::front_door::{FrontDoor, Reply, assert_problem, reply};
+use crate::front_door::{FrontDoor, OPERATIONS, Reply, assert_problem, named, reply};
 use anyhow::Result;
 use http::Request;
 use serde_json::json;
@@ -19,7 +19,12 @@ const PATHS: [(&str, &str); 9] = [
     ("/escrow/cancel", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
 ];
 
+/// Signs what is asked for, by the name of the path's operation, and sends it.
 async fn send(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
+    send_as_it_is(door, path, &named(path, body)).await
+}
+
+async fn send_as_it_is(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
     reply(webhook::signed(&door.url(path), "by-hand-1", body.as_bytes())?.body(body.into())?).await
 }
 
@@ -39,6 +44,18 @@ async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
         let large = format!(r#"{{"agent_id": "{}"}}"#, "x".repeat(65_536));
         assert_problem(&send(&door, path, &large).await?, 413, "body_too_large", "no");
         for (wrong, code) in [
+            (r#"{"operation": 7, "agent_id": "a"}"#, "invalid_event"),
+            (r#"{"operation": null, "agent_id": "a"}"#, "missing_operation"),
+            (r#"{"operation": "", "agent_id": "a"}"#, "other_operation"),
+            (r#"{"operation": "execute_trade", "agent_id": "a"}"#, "other_operation"),
+            (r#"{"record": {"operation": "trade"}}"#, "missing_operation"),
+            ("{}", "missing_operation"),
+        ] {
+            assert_problem(&send_as_it_is(&door, path, wrong).await?, 400, code, "no");
+        }
+        let twice = named(path, &named(path, body));
+        assert_problem(&send_as_it_is(&door, path, &twice).await?, 400, "invalid_event", "no");
+        for (wrong, code) in [
             ("", "invalid_json"),
             ("{", "invalid_json"),
             ("\u{0}", "invalid_json"),
@@ -55,6 +72,31 @@ async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
         assert_problem(&send(&door, path, &deep).await?, 400, "invalid_event", "no");
     }
     assert!(door.purple_flea.requests().is_empty());
+    Ok(())
+}
+
+/// Every path of ours that takes a body, with a body of every operation: no signed request does what another path does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_counts_for_its_own_operation_and_for_no_other() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let arguments =
+        |path: &str| PATHS.iter().find(|(known, _)| *known == path).map_or("{}", |(_, body)| body);
+    for (path, operation) in OPERATIONS {
+        for (other, _) in OPERATIONS.into_iter().filter(|(other, _)| *other != path) {
+            let refused = send_as_it_is(&door, path, &named(other, arguments(other))).await?;
+            assert_problem(&refused, 400, "other_operation", "no");
+            let detail = refused.body["detail"].as_str().unwrap();
+            assert!(detail.contains(operation) && !detail.contains("agent-001"), "{detail}");
+        }
+        for notifications in ["/", "/execute-trade", "/functions/v1/execute-trade"] {
+            let refused = send_as_it_is(&door, notifications, &named(path, arguments(path))).await?;
+            assert_problem(&refused, 400, "other_operation", "no");
+        }
+    }
+    assert!(door.purple_flea.requests().is_empty());
+    // Under its own name a row may be sent, too.
+    let row = crate::front_door::row(1, "100").replacen('{', r#"{"operation": "execute_trade", "#, 1);
+    assert_eq!(door.send(1, &row).await?.body["status"], "executed");
     Ok(())
 }
 
@@ -120,7 +162,7 @@ async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> 
         let request = Request::post(door.url(path))
             .header("authorization", "Bearer a-token-for-calls-by-hand")
             .header("content-type", "application/json")
-            .body(body.into())?;
+            .body(named(path, body).into())?;
         reply(request).await
     };
     for (path, body) in PATHS.into_iter().filter(|(path, _)| ["/trade", "/order", "/escrow"].contains(path)) {

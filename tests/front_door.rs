@@ -15,6 +15,12 @@ use std::time::Duration;
 /// Longer than anything here takes on a busy machine, builds by the scripts included.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// The setting `operator_tokens` of the tests that have operators.
+pub const OPERATORS: &str = "ada:6f1c9a02be774d35a8e0c4d1937b5f28, grace:Zk3vT-8qWm_LxR5nYb2hJd";
+
+/// One of them, by the token.
+pub const ADAS_TOKEN: &str = "6f1c9a02be774d35a8e0c4d1937b5f28";
+
 /// A function and the Purple Flea that it plays at.
 pub struct FrontDoor {
     pub host: Host,
@@ -85,6 +91,30 @@ pub fn row(id: u64, balance: &str) -> String {
     format!(
         r#"{{"id": {id}, "agent_id": "agent-001", "created_at": "2026-11-21T00:00:00+00:00", "change_type": "deposit", "new_balance": {balance}, "change_amount": {balance}}}"#
     )
+}
+
+/// The paths by hand, and the operation that a body for each names.
+pub const OPERATIONS: [(&str, &str); 10] = [
+    ("/register", "registration"),
+    ("/faucet", "faucet"),
+    ("/faucet/daily", "daily_claim"),
+    ("/balance", "balance"),
+    ("/trade", "trade"),
+    ("/order", "order"),
+    ("/escrow", "escrow"),
+    ("/escrow/release", "escrow_release"),
+    ("/escrow/cancel", "escrow_cancel"),
+    ("/reconcile", "reconcile"),
+];
+
+/// A body that names a path's operation, whatever else is wrong with it.
+pub fn named(path: &str, body: &str) -> String {
+    let operation = OPERATIONS.iter().find(|(known, _)| *known == path).map(|(_, operation)| operation);
+    match (operation, body.strip_prefix('{')) {
+        (Some(operation), Some("}")) => format!(r#"{{"operation": "{operation}"}}"#),
+        (Some(operation), Some(rest)) => format!(r#"{{"operation": "{operation}", {rest}"#),
+        _ => body.to_owned(),
+    }
 }
 
 /// Sends a request and takes the reply apart. Every reply is JSON, says how long it is, and is described in

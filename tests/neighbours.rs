@@ -35,7 +35,8 @@ async fn deposits(stack: &Local, agent: &str, number: u32) -> Result<()> {
 
 /// How many jobs of an agent are in a state.
 async fn jobs(stack: &Local, agent: &str, state: &str) -> Result<i64> {
-    let jobs = format!("select count(*) from purple_flea.jobs where agent_id = '{agent}' and state = '{state}'");
+    let jobs =
+        format!("select count(*) from purple_flea.jobs where agent_id = '{agent}' and state = '{state}'");
     count(stack, &jobs).await
 }
 

@@ -1,7 +1,7 @@
 //! docs/openapi.json tells the truth: every reply that any test gets is one that it describes, and the paths are the
 //! router's.
 
-use crate::front_door::Reply;
+use crate::front_door::{OPERATIONS, Reply};
 use anyhow::{Context, Result, ensure};
 use http::Method;
 use jsonschema::{Draft, Validator};
@@ -20,6 +20,11 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
 
 /// What is compiled of it, by the place in the document.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
+
+/// The paths that the document has.
+pub fn paths() -> BTreeSet<&'static str> {
+    DOCUMENT["paths"].as_object().map(|paths| paths.keys().map(String::as_str).collect()).unwrap_or_default()
+}
 
 /// Whether a reply is one that the document describes for its path.
 pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
@@ -70,10 +75,37 @@ fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
     let paths = DOCUMENT["paths"].as_object().context("no paths")?;
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
     for (path, operations) in paths {
-        let expected = if path == "/health" { "get" } else { "post" };
+        let expected = if ["/health", "/operator/status"].contains(&path.as_str()) { "get" } else { "post" };
         assert_eq!(operations.as_object().context("no operations")?.keys().collect::<Vec<_>>(), [expected]);
     }
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+/// Every example of a body is one that its schema takes, and names its path's operation.
+#[test]
+fn every_example_is_of_its_schema_and_names_its_paths_operation() -> Result<()> {
+    let mut seen = 0;
+    for (path, operations) in DOCUMENT["paths"].as_object().context("no paths")? {
+        let content = &operations["post"]["requestBody"]["content"]["application/json"];
+        let several =
+            content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
+        for example in several.chain(content.get("example")) {
+            seen += 1;
+            let mut schema = content["schema"].clone();
+            schema["components"] = DOCUMENT["components"].clone();
+            let validator = jsonschema::options().with_draft(Draft::Draft202012).build(&schema)?;
+            ensure!(validator.is_valid(example), "{path}: {example}");
+            let operation =
+                OPERATIONS.iter().find(|(known, _)| known == path).map(|(_, operation)| *operation);
+            if let Some(operation) = operation {
+                assert_eq!(example["operation"], operation, "{path}");
+                let other = json!({ "operation": "execute_trade" });
+                ensure!(!validator.is_valid(&other), "{path} takes another operation");
+            }
+        }
+    }
+    assert!(seen > 15, "only {seen} examples were found");
     Ok(())
 }
 

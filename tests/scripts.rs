@@ -216,6 +216,50 @@ async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn invoke_names_the_paths_operation_and_changes_nothing_else_of_the_body() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("body.json");
+    let invoke = |path: &str, body: &str, options: &[&str]| -> Result<Command> {
+        std::fs::write(&file, body)?;
+        let mut command = script("invoke");
+        command.env("FUNCTION_URL", door.url(path)).env("WEBHOOK_SECRET", webhook::SECRET);
+        command.args(["--id", "by-hand-1"]).args(options).arg(&file);
+        Ok(command)
+    };
+    let order = "\n { \"agent_id\": \"agent-001\", \"market\": \"BTC\", \"size\": 25.10 }\n\n";
+    for path in ["/trade", "/trade?from=a-gateway"] {
+        let sent = output(&mut invoke(path, order, &[])?).await?;
+        assert!(sent.status.success(), "{}", text(&sent.stderr));
+        assert_eq!(serde_json::from_slice::<Value>(&sent.stdout)?["status"], "executed");
+    }
+    let printed = output(&mut invoke("/trade", order, &["--print"])?).await?;
+    let line = text(&printed.stdout);
+    assert!(line.contains("operation") && line.contains("25.10"), "{line}");
+    let ran = output(Command::new("bash").current_dir(repository()).args(["-c", &line])).await?;
+    assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed", "{line}");
+
+    let agent = r#"{"agent_id": "agent-001"}"#;
+    let claimed = output(&mut invoke("/faucet/daily", agent, &[])?).await?;
+    assert_eq!(serde_json::from_slice::<Value>(&claimed.stdout)?["status"], "executed", "{claimed:?}");
+    for (path, body, options, code) in [
+        ("/register", agent, &[][..], "ledger_not_configured"),
+        ("/escrow/release", "{}", &[][..], "invalid_event"),
+        ("/reconcile", "{}", &[][..], "ledger_not_configured"),
+        ("/balance", agent, &["--operation", "faucet"][..], "other_operation"),
+        ("/operator", "{}", &["--operation", "history"][..], "not_allowed"),
+    ] {
+        let sent = output(&mut invoke(path, body, options)?).await?;
+        let reply: Value = serde_json::from_slice(&sent.stdout)?;
+        assert_eq!(reply["code"], code, "{path}: {reply}");
+    }
+    let named = invoke("/trade", r#"{"operation": "order"}"#, &["--operation", "trade"]);
+    let differ = output(&mut named?).await?;
+    assert!(!differ.status.success() && text(&differ.stderr).contains("names the operation order"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_migration_changes_nothing_and_a_failed_one_neither() -> Result<()> {
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;

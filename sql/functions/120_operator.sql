@@ -126,11 +126,14 @@ create or replace function purple_flea.retry_job(reference text) returns void
   volatile
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  job purple_flea.jobs;
 begin
-  update purple_flea.jobs j set due_at = clock_timestamp() where j.reference = retry_job.reference and j.state = 'pending';
+  update purple_flea.jobs j set due_at = clock_timestamp() where j.reference = retry_job.reference and j.state = 'pending' returning * into job;
   if not found then
     raise exception 'job % is not pending', retry_job.reference;
   end if;
+  perform purple_flea.note(job, 'operated', 'retried', null, 'operator');
 end;
 $$;
 comment on function purple_flea.retry_job(text) is 'Makes a pending job due now, instead of after its backoff.';

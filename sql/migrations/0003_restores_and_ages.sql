@@ -81,6 +81,13 @@ alter table purple_flea.jobs
     end
   ) not valid;
 
+-- What an operator did that changed no state.
+alter table purple_flea.job_events
+  drop constraint job_events_kind_check,
+  add constraint job_events_kind_check check (kind in ('transition', 'late_answer', 'look_up', 'conflict', 'alarm', 'operated')) not valid;
+comment on column purple_flea.job_events.kind is 'transition; or, without a change of state: late_answer, look_up, conflict (two bets may have been made), alarm (a result could not be recorded), operated (by an operator).';
+comment on column purple_flea.job_events_archive.kind is 'transition; or, without a change of state: late_answer, look_up, conflict (two bets may have been made), alarm (a result could not be recorded), operated (by an operator).';
+
 -- How long bets were held back, so that no job grows old meanwhile.
 create table purple_flea.pauses (
   id       bigint      generated always as identity primary key,

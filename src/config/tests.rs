@@ -66,6 +66,15 @@ fn every_setting_refuses_what_it_cannot_be() {
             &["secret", "whsec_c2hvcnQ=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_?"][..],
         ),
         ("webhook_token", &["short", "has a space in it...."][..]),
+        (
+            "operator_tokens",
+            &[
+                "0123456789abcdef0123456789abcdef",
+                "ada:0123456789abcdef",
+                "ada:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                "Ada:0123456789abcdef0123456789abcdef",
+            ][..],
+        ),
         ("game", &["Crash", "hi-lo"][..]),
         ("cashout_at", &["1", "1.00", "1.0149", "100.01", "NaN"][..]),
         ("side", &["Heads", "edge"][..]),
@@ -99,6 +108,15 @@ fn a_token_alone_lets_callers_in() {
 }
 
 #[test]
+fn operators_have_tokens_of_their_own() {
+    let token = "0123456789abcdef0123456789abcdef";
+    let operators = format!("ada:{token},grace:{}", &token.replace('0', "9"));
+    assert!(with(&[("operator_tokens", &operators)]).is_ok());
+    let shared = with(&[("operator_tokens", &operators), ("webhook_token", token)]);
+    assert_eq!(names(shared), ["operator_tokens"]);
+}
+
+#[test]
 fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
     for (url, joined) in [
         ("https://pf.example/v2/", "https://pf.example/v2/casino/crash"),
@@ -113,9 +131,10 @@ fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
 
 #[test]
 fn no_debug_and_no_error_shows_a_secret() {
-    let settings = with(&[("webhook_token", "t0ken-t0ken-t0ken")]).unwrap();
+    let operators = "ada:feedfacefeedface0123456789abcdef";
+    let settings = with(&[("webhook_token", "t0ken-t0ken-t0ken"), ("operator_tokens", operators)]).unwrap();
     let shown = format!("{settings:?}");
-    for secret in ["pf_live", "MfKQ9r8", "t0ken"] {
+    for secret in ["pf_live", "MfKQ9r8", "t0ken", "feedface"] {
         assert!(!shown.contains(secret), "{shown}");
     }
     let errors = with(&[("purple_flea_key", "k e y"), ("webhook_secrets", "hunter2")]).unwrap_err();
@@ -145,7 +164,12 @@ fn the_ledgers_settings_are_there_together_or_not_at_all() {
     assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().bets_at_once, 64);
     assert_eq!(names(with(&[url])), ["supabase_key"]);
     assert_eq!(names(with(&[key])), ["supabase_url"]);
-    assert_eq!(names(with(&[("supabase_apikey", "anon")])), ["supabase_url", "supabase_key"]);
+    for alone in ["supabase_apikey", "supabase_operator_key"] {
+        assert_eq!(names(with(&[(alone, "anon")])), ["supabase_url", "supabase_key"]);
+    }
+    let ledger = with(&[url, key, ("supabase_operator_key", "d.e.f")]).unwrap().ledger.unwrap();
+    assert_eq!((ledger.key.expose(), ledger.operator_key.expose()), ("a.b.c", "d.e.f"));
+    assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().operator_key.expose(), "a.b.c");
     assert_eq!(names(with(&[("supabase_url", "http://project.supabase.co"), key])), ["supabase_url"]);
     assert_eq!(names(with(&[url, ("supabase_key", "two words")])), ["supabase_key"]);
     let shown = format!("{:?}", with(&[url, key]).unwrap().ledger);

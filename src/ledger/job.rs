@@ -340,34 +340,3 @@ fn frozen_game(policy: &str) -> Option<Game> {
         GameName::Trade => None,
     }
 }
-
-/// How the ledger is.
-#[derive(Debug, Clone, Serialize)]
-pub struct Health {
-    /// `ok`, or `missing` when nobody has swept for minutes.
-    pub sweeper: String,
-    /// Jobs that are due, counted to 10,000.
-    pub due: u64,
-    /// For how long the oldest of them has been.
-    pub oldest_due_s: Option<u64>,
-    /// Jobs whose outcome nobody knows, counted to 10,000.
-    pub unknown: u64,
-    /// Conflicts and outcomes that could not be recorded, of the last day.
-    pub alarms: u64,
-    /// Whether deposits wait because Purple Flea refuses our key or does not know our URL.
-    #[serde(skip_serializing)]
-    pub refused_by_purple_flea: bool,
-}
-
-impl Health {
-    pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
-        Ok(Self {
-            sweeper: row.text("sweeper")?,
-            due: row.whole("due")?,
-            oldest_due_s: row.maybe_whole("oldest_due_s")?,
-            unknown: row.whole("unknown")?,
-            alarms: row.whole("alarms")?,
-            refused_by_purple_flea: row.flag("refused_by_purple_flea")?,
-        })
-    }
-}

@@ -6,11 +6,15 @@
 //!
 //! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
 
-use super::reference::Reference;
+pub use super::body::read_columns;
+
+use super::{
+    body::{Object, ReadError, object, read_whole, refuse},
+    reference::Reference,
+};
 use crate::{game::Choice, money::Amount, purple_flea::escrow::End, work::escrow::EscrowRow};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
-use std::{fmt, marker::PhantomData};
 
 /// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
 pub const AGENT_ID_LIMIT_BYTES: usize = 128;
@@ -91,22 +95,6 @@ impl Unhandled {
     }
 }
 
-/// Why a body is not an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadError {
-    /// Not JSON in UTF-8.
-    NotJson(String),
-    /// JSON, but not an event. The text says which part is wrong.
-    NotAnEvent(String),
-}
-
-/// Deepest nesting of arrays and objects, anywhere in a body. A webhook nests three deep; the rest is room for
-/// columns of JSON.
-pub const NESTING_LIMIT: usize = 64;
-
-/// Longest part of a parser's message that is passed on, in characters: it can quote the caller's own bytes.
-const DETAIL_LIMIT_CHARS: usize = 200;
-
 /// Every field that any of the three shapes has. Which shape it is shows in which are there.
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -150,29 +138,6 @@ struct Record {
     new_balance: Option<Amount>,
 }
 
-/// A JSON object. Serde alone would also read an array, by the order of our fields.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Visitor(PhantomData))
-    }
-}
-
 /// A `bigserial`: a whole number from 1, as a JSON number or a string.
 struct RowId(u64);
 
@@ -196,7 +161,7 @@ impl<'de> Deserialize<'de> for RowId {
 
 /// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
-    let body: Body = object(check(body)?)?;
+    let body: Body = read_whole(body)?;
     if body.ledger {
         let Some(text) = body.reference else {
             return Ok(Event::Ring { reference: None });
@@ -225,43 +190,6 @@ pub fn read(body: &[u8]) -> Result<Event, ReadError> {
             Ok(Event::Inserted { row, choice: Choice::default() })
         }
     }
-}
-
-fn check(body: &[u8]) -> Result<&str, ReadError> {
-    let text = std::str::from_utf8(body);
-    let text = text.map_err(|_| ReadError::NotJson("the body is not UTF-8".to_owned()))?;
-    // The parser passes over columns that are not ours, however deep: so they are looked at first.
-    if nesting(body) > NESTING_LIMIT {
-        return refuse("the body nests deeper than 64 levels");
-    }
-    Ok(text)
-}
-
-/// How deep the brackets outside of strings nest. Of what is not JSON it gives some number.
-fn nesting(body: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth = depth.saturating_add(1);
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
-    serde_json::from_str(text).map(|Object(value)| value).map_err(|error| {
-        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
-        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
-    })
 }
 
 fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadError> {
@@ -347,16 +275,6 @@ pub fn an_agents_id(id: String) -> Result<String, ReadError> {
     Ok(id)
 }
 
-/// Reads a body of another form: a JSON object, within the same limits.
-pub fn read_as<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
-    object(check(body)?)
-}
-
-/// Reads a row of another table, as far as it matters.
-pub fn read_columns<'a, T: Deserialize<'a>>(row: &'a RawValue) -> Result<T, ReadError> {
-    object(row.get())
-}
-
 /// Reads a row of `wallet_changes` alone.
 pub fn read_row(row: &RawValue) -> Result<WalletChange, ReadError> {
     validate(object(row.get())?)
@@ -384,10 +302,6 @@ fn validate(record: Record) -> Result<WalletChange, ReadError> {
         return refuse("`new_balance` of a deposit must not be negative");
     }
     Ok(row)
-}
-
-fn refuse<T>(detail: &str) -> Result<T, ReadError> {
-    Err(ReadError::NotAnEvent(detail.to_owned()))
 }
 
 impl WalletChange {

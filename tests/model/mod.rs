@@ -15,7 +15,7 @@ use crate::{
     config,
     execute_trade::Later,
     purple_flea::Api,
-    router::{self, Body},
+    router::{self, Body, Memory},
 };
 use database::Database;
 use futures::future::join_all;
@@ -141,7 +141,7 @@ impl<'a> Sequence<'a> {
     }
 
     async fn reconcile(&self) {
-        self.post("/reconcile", "{}".to_owned()).await;
+        self.post("/reconcile", r#"{"operation": "reconcile"}"#.to_owned()).await;
     }
 
     async fn post(&self, path: &str, body: String) {
@@ -152,11 +152,11 @@ impl<'a> Sequence<'a> {
             .body(Body::Whole(body.into_bytes()))
             .unwrap();
         let instance = self.world.instance();
-        let settings = &self.settings;
+        let (settings, memory) = (&self.settings, Memory::empty());
         // When the instance dies, all it was doing is dropped where it stands.
         tokio::select! {
             biased;
-            (response, later) = router::respond(settings, request, &instance) => {
+            (response, later) = router::respond(settings, &memory, request, &instance) => {
                 assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
                 if let (Some(later), Ok(settings)) = (later, settings) {
                     tokio::select! {

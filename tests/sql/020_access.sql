@@ -54,18 +54,19 @@ select is(
 from pg_attribute a where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask purple_flea.caller() as
--- the role that reads.
+-- the role that reads. (What is for users and operators: 090_operator_api.sql.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
     or (role_name in ('authenticated', 'service_role') and p.oid = 'purple_flea.caller()'::regprocedure),
   format('%s: execute %s', role_name, p.oid::regprocedure)
 )
-from pg_proc p, roles where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+from pg_proc p, roles
+where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and p.proname not in ('may_act_for', 'operate')
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
-  array['claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job'],
+  array['claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate'],
   'public has the functions that the edge calls, and no other'
 );
 select ok(not has_schema_privilege(role_name, 'purple_flea', 'usage'), role_name || ' may not use the private schema') from roles;

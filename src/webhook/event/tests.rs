@@ -1,5 +1,6 @@
 use super::*;
 use crate::game::{GameName, Side};
+use crate::webhook::body::DETAIL_LIMIT_CHARS;
 use proptest::prelude::*;
 
 const ROW: &str = r#"{"id":42,"agent_id":"agent-001","change_type":"deposit","change_amount":100.0000,"new_balance":"100.0000","created_at":"2026-11-21T00:00:00Z"}"#;

@@ -61,6 +61,19 @@ pub fn key(role: &str) -> Result<String> {
     Ok(encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes()))?)
 }
 
+/// A token with any claims.
+pub fn token(claims: &Value) -> Result<String> {
+    Ok(encode(&Header::default(), claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes()))?)
+}
+
+/// The token of a signed-in user.
+pub fn users_token(user_id: &str) -> Result<String> {
+    let expires = crate::webhook::unix_s() + TOKEN_YEARS * 365 * 24 * 3_600;
+    token(
+        &json!({ "role": "authenticated", "sub": user_id, "aud": "authenticated", "iss": "stack", "exp": expires }),
+    )
+}
+
 /// A way to lose a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {

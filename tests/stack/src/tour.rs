@@ -229,7 +229,8 @@ impl Tour<'_> {
             let set = "select purple_flea.set_agent_key($1, $2, trading => true)";
             self.stack.owner.execute(set, &[&agent, &key]).await?;
         }
-        let body = json!({"agent_id": agent, "market": "BTC", "direction": "long", "size": 25}).to_string();
+        let body = json!({"operation": "trade", "agent_id": agent, "market": "BTC", "direction": "long", "size": 25});
+        let body = body.to_string();
         let url = format!("{}/trade", self.stack.host.url);
         let reply = webhook::send(&url, "tour-trade-1", body.as_bytes()).await?;
         let (status, reply) = (reply.status(), String::from_utf8_lossy(reply.body()).into_owned());

@@ -1,0 +1,70 @@
+//! Reads the operation that a body names.
+//!
+//! A signature covers the body and not the path. So the body itself has to say what is asked for; otherwise a signed
+//! request could be sent again to another path and would do what that path does.
+
+use crate::{
+    operator,
+    problem::Problem,
+    router::Route,
+    webhook::body::{ReadError, read_whole},
+};
+use serde::Deserialize;
+use std::borrow::Cow;
+
+/// The member of a body that names its operation.
+pub const MEMBER: &str = "operation";
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    operation: Option<Cow<'a, str>>,
+}
+
+/// Reads the operation that a body names, if it names one.
+pub fn of(body: &[u8]) -> Result<Option<Cow<'_, str>>, ReadError> {
+    let Named { operation } = read_whole(body)?;
+    Ok(operation)
+}
+
+/// Refuses a body that does not name its route's own operation. Notifications and rows, which say themselves what they
+/// are, need not name one.
+pub fn check(route: Route, body: &[u8]) -> Result<(), Problem> {
+    match (route, of(body)?.as_deref()) {
+        (Route::ExecuteTrade, None) => Ok(()),
+        (Route::Operate, Some(operation)) if operator::OPERATIONS.contains(&operation) => Ok(()),
+        (Route::Operate, named) => Err(wrong(named, operator::OPERATIONS.join(", "))),
+        (_, Some(operation)) if operation == route.name() => Ok(()),
+        (_, named) => Err(wrong(named, route.name().to_owned())),
+    }
+}
+
+fn wrong(named: Option<&str>, expected: String) -> Problem {
+    if named.is_some() { Problem::OtherOperation(expected) } else { Problem::MissingOperation(expected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_one_operation_as_text_or_none() {
+        for (body, operation) in [
+            (r#"{"operation": "trade", "size": 1}"#, Some("trade")),
+            (r#"{"oper\u0061tion": "tr\u0061de"}"#, Some("trade")),
+            (r#"{"operation": null}"#, None),
+            (r#"{"record": {"operation": "trade"}}"#, None),
+        ] {
+            assert_eq!(of(body.as_bytes()).unwrap().as_deref(), operation, "{body}");
+        }
+        for body in [
+            r#"{"operation": 7}"#,
+            r#"{"operation": ["trade"]}"#,
+            r#"{"operation": "trade", "operation": "trade"}"#,
+            r#"{"operation": "trade", "oper\u0061tion": "escrow"}"#,
+            r#"["trade"]"#,
+        ] {
+            assert!(of(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

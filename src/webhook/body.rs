@@ -1,0 +1,151 @@
+//! Reads a JSON object from a body, within limits. What it holds is [`event`](super::event)'s business, or a path's.
+
+use crate::operation;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer},
+};
+use serde_json::value::RawValue;
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+/// Why a body is not an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// Not JSON in UTF-8.
+    NotJson(String),
+    /// JSON, but not an event. The text says which part is wrong.
+    NotAnEvent(String),
+}
+
+/// Deepest nesting of arrays and objects, anywhere in a body. A webhook nests three deep; the rest is room for
+/// columns of JSON.
+pub const NESTING_LIMIT: usize = 64;
+
+/// Longest part of a parser's message that is passed on, in characters: it can quote the caller's own bytes.
+pub(super) const DETAIL_LIMIT_CHARS: usize = 200;
+
+/// A JSON object. Serde alone would also read an array, by the order of our fields.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// An object without the member that names an operation.
+struct Arguments<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Arguments<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Arguments<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(Without(map))).map(Arguments)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// A map that passes over the operation's name.
+struct Without<A>(A);
+
+impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Without<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.0.next_key::<Cow<str>>()? {
+            if name != operation::MEMBER {
+                return seed.deserialize(name.into_deserializer()).map(Some);
+            }
+            self.0.next_value::<de::IgnoredAny>()?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.0.next_value_seed(seed)
+    }
+}
+
+fn check(body: &[u8]) -> Result<&str, ReadError> {
+    let text = std::str::from_utf8(body);
+    let text = text.map_err(|_| ReadError::NotJson("the body is not UTF-8".to_owned()))?;
+    // The parser passes over columns that are not ours, however deep: so they are looked at first.
+    if nesting(body) > NESTING_LIMIT {
+        return refuse("the body nests deeper than 64 levels");
+    }
+    Ok(text)
+}
+
+/// How deep the brackets outside of strings nest. Of what is not JSON it gives some number.
+fn nesting(body: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth = depth.saturating_add(1);
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Reads an object from text that has been checked.
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
+    serde_json::from_str(text).map(|Object(value)| value).map_err(|error| {
+        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
+        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
+    })
+}
+
+/// Reads a body of another form: a JSON object, within the same limits.
+pub fn read_whole<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    object(check(body)?)
+}
+
+/// Reads the arguments of an operation: all of a body but the operation's name.
+pub fn read_as<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    let Arguments(arguments) = read_whole(body)?;
+    Ok(arguments)
+}
+
+/// Reads a row of another table, as far as it matters.
+pub fn read_columns<'a, T: Deserialize<'a>>(row: &'a RawValue) -> Result<T, ReadError> {
+    object(row.get())
+}
+
+/// Refuses a body for a reason.
+pub(super) fn refuse<T>(detail: &str) -> Result<T, ReadError> {
+    Err(ReadError::NotAnEvent(detail.to_owned()))
+}
