@@ -42,6 +42,8 @@ pub enum Build {
     Spin,
     /// The build without the `spin` feature, which reads the environment.
     Wasi,
+    /// The component of release 0.1.0, as it was built: what an upgrade of the database meets until the function follows.
+    Release010,
 }
 
 impl Build {
@@ -55,6 +57,7 @@ impl Build {
         let folder = match self {
             Self::Spin => "target/wasm32-wasip2/release",
             Self::Wasi => "target/wasi/wasm32-wasip2/release",
+            Self::Release010 => return Ok(repository().join("tests/releases/purple_flea_edge-0.1.0.wasm")),
         };
         let path = repository().join(folder).join("purple_flea_edge.wasm");
         let built = std::fs::metadata(&path).and_then(|data| data.modified());
