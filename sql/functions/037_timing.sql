@@ -7,11 +7,19 @@ create or replace function purple_flea.timing(
   out backoff     interval,  -- the first wait after an attempt that executed nothing; it doubles each time
   out backoff_max interval   -- and no longer than this
 )
-  language sql
+  -- Not SQL: Postgres plans the body of a SQL function anew for each call.
+  language plpgsql
   immutable
   set search_path = pg_catalog, pg_temp
 as $$
-  select interval '30 seconds', interval '73 seconds', interval '1 minute', interval '24 hours', interval '1 second', interval '5 minutes'
+begin
+  lease       := interval '30 seconds';
+  lookup_wait := interval '73 seconds';
+  lookup_hold := interval '1 minute';
+  max_age     := interval '24 hours';
+  backoff     := interval '1 second';
+  backoff_max := interval '5 minutes';
+end;
 $$;
 comment on function purple_flea.timing() is 'Every wait of the ledger.';
 revoke all on function purple_flea.timing() from public, anon, authenticated, service_role, purple_flea_worker;
@@ -21,7 +29,7 @@ revoke all on function purple_flea.timing() from public, anon, authenticated, se
 create or replace function purple_flea.is_repeatable(kind text) returns boolean
   language sql
   immutable
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select kind in ('registration', 'faucet', 'daily_claim', 'balance', 'escrow_release', 'escrow_cancel')
 $$;

@@ -25,16 +25,20 @@ comment on function purple_flea.database_identity() is 'What tells this database
 revoke all on function purple_flea.database_identity() from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace function purple_flea.current_generation() returns uuid
-  language sql
-  volatile  -- sees what a confirmation in the same transaction has written
+  language plpgsql  -- as timing()
+  volatile          -- sees what a confirmation in the same transaction has written
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-  select g.id
-  from purple_flea.generation g
-  join purple_flea.database_identity() i
-    on (i.system_identifier, i.database_oid, i.timeline, i.jobs_oid) = (g.system_identifier, g.database_oid, g.timeline, g.jobs_oid)
-  where g.xmin = g.stamped_xid
+begin
+  return (
+    select g.id
+    from purple_flea.generation g
+    join purple_flea.database_identity() i
+      on (i.system_identifier, i.database_oid, i.timeline, i.jobs_oid) = (g.system_identifier, g.database_oid, g.timeline, g.jobs_oid)
+    where g.xmin = g.stamped_xid
+  );
+end;
 $$;
 comment on function purple_flea.current_generation() is 'The generation whose jobs may stake money; null while the database waits for confirm_restore().';
 revoke all on function purple_flea.current_generation() from public, anon, authenticated, service_role, purple_flea_worker;
@@ -68,7 +72,7 @@ create or replace function purple_flea.awaits_confirmation(kind text, generation
   language sql
   immutable
   security invoker
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select not purple_flea.is_repeatable(kind) and (current_generation is null or generation is distinct from current_generation)
 $$;

@@ -34,7 +34,7 @@ create or replace trigger trade_policies_keep
 create or replace function purple_flea.stake(new_balance numeric, policy purple_flea.trade_policies) returns numeric
   language sql
   immutable
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   -- least() passes over a max_wager that is null.
   select case

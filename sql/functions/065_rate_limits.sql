@@ -5,7 +5,7 @@ revoke all on purple_flea.rate_limits, purple_flea.rate_slots, purple_flea.rate_
 create or replace function purple_flea.call_of(kind text, game text) returns text
   language sql
   immutable
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select case kind when 'deposit' then game else kind end
 $$;

@@ -6,7 +6,7 @@
 create or replace function purple_flea.is_ready(job purple_flea.jobs, wanted text[]) returns boolean
   language sql
   stable
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select job.due_at <= statement_timestamp() or (job.attempts = 0 and job.reference = any (wanted))
 $$;

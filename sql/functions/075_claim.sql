@@ -74,7 +74,7 @@ create or replace function purple_flea.deposit_row(w public.wallet_changes) retu
   language sql
   stable
   security invoker
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select jsonb_build_object('id', w.id, 'agent_id', w.agent_id, 'change_type', w.change_type,
     'change_amount', w.change_amount, 'new_balance', w.new_balance, 'created_at', w.created_at)
@@ -86,7 +86,7 @@ create or replace function purple_flea.stake_of(kind text, request jsonb, w publ
   language sql
   immutable
   security invoker
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select case
     when kind = 'deposit' then purple_flea.stake(w.new_balance, policy)
@@ -98,11 +98,12 @@ revoke all on function purple_flea.stake_of(text, jsonb, public.wallet_changes, 
 
 -- Brings picked jobs into the claim's hands, with all that they are judged by later.
 create or replace function purple_flea.take(picked text[], claim_token uuid, at timestamptz, with_slots boolean) returns void
-  language sql
+  language plpgsql  -- as timing()
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+begin
   update purple_flea.jobs j
   set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
       token = claim_token, claimed_at = at, lease_until = at + (purple_flea.timing()).lease, lookup_at = null,
@@ -111,7 +112,7 @@ as $$
       stake    = purple_flea.stake_of(j.kind, j.request, w, p),
       bet_day  = case when j.kind in ('deposit', 'trade', 'order') then (at at time zone 'UTC')::date end,
       limited  = p.limited and j.kind in ('deposit', 'trade', 'order'),
-      key_name = coalesce(purple_flea.agent_secret(nullif(a.api_key, ''), purple_flea.call_of(j.kind, p.game)), ''), account = a.pf_agent_id,
+      key_name = case when a.api_key = '' then '' else purple_flea.agent_secret(a.api_key, purple_flea.call_of(j.kind, p.game)) end, account = a.pf_agent_id,
       holds_slot = with_slots and exists (select from purple_flea.rate_slots s where s.reference = j.reference and s.token = claim_token),
       wager = null, payout = null, result = null
   from purple_flea.jobs t
@@ -119,37 +120,42 @@ as $$
   join public.agents a on a.id = t.agent_id
   join purple_flea.effective_policies e on e.agent_id = t.agent_id
   join purple_flea.trade_policies p on p.id = e.policy_id
-  where t.reference = any (picked) and j.reference = t.reference
+  where t.reference = any (picked) and j.reference = t.reference;
+end;
 $$;
 comment on function purple_flea.take(text[], uuid, timestamptz, boolean) is 'Claims locked jobs for a token: freezes row, policy, key name and account in them.';
 revoke all on function purple_flea.take(text[], uuid, timestamptz, boolean) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- What a claim's token holds, as the function reads it.
 create or replace function purple_flea.held_jobs(claim_token uuid) returns jsonb
-  language sql
+  language plpgsql  -- as timing()
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
-      'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
-      'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end,
-      'account', j.account,
-      'fresh', case when j.kind = 'faucet' and not exists (select from public.wallet_changes c where c.agent_id = j.agent_id) and exists (
-        select from purple_flea.jobs r where r.agent_id = j.agent_id and r.kind = 'registration' and r.state = 'executed') then true end,
-      -- Of what is not frozen: what the other side is called by now, which code earns the referral, and what there is to release.
-      'counterparty', case when j.kind = 'escrow' then (
-        select coalesce(r.pf_agent_id, r.id) from public.agents r where r.id = j.request ->> 'receiver_id') end,
-      'referral_code', case when j.kind in ('escrow', 'registration', 'faucet') then o.referral_code end,
-      'escrow', case when j.kind in ('escrow_release', 'escrow_cancel') then (
-        select jsonb_build_object('id', e.pf_escrow_id, 'status', e.status) from public.escrow_requests e where e.id = j.escrow_id) end,
-      'own_key', case when j.key_name <> '' then true end,
-      'key', case when j.key_name <> '' then purple_flea.secret(j.key_name) end
-    )) || jsonb_build_object('row', j.request, 'policy', j.policy)), '[]')
-  from purple_flea.jobs j
-  join public.agents a on a.id = j.agent_id
-  left join public.agents o on o.id = a.orchestrator_id
-  where j.token = claim_token and j.state = 'claimed'
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+        'reference', j.reference, 'kind', j.kind, 'bet_key', j.bet_key, 'attempt', j.attempts, 'stake', j.stake,
+        'spent', case when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference) end,
+        'account', j.account,
+        'fresh', case when j.kind = 'faucet' and not exists (select from public.wallet_changes c where c.agent_id = j.agent_id) and exists (
+          select from purple_flea.jobs r where r.agent_id = j.agent_id and r.kind = 'registration' and r.state = 'executed') then true end,
+        -- Of what is not frozen: what the other side is called by now, which code earns the referral, and what there is to release.
+        'counterparty', case when j.kind = 'escrow' then (
+          select coalesce(r.pf_agent_id, r.id) from public.agents r where r.id = j.request ->> 'receiver_id') end,
+        'referral_code', case when j.kind in ('escrow', 'registration', 'faucet') then o.referral_code end,
+        'escrow', case when j.kind in ('escrow_release', 'escrow_cancel') then (
+          select jsonb_build_object('id', e.pf_escrow_id, 'status', e.status) from public.escrow_requests e where e.id = j.escrow_id) end,
+        'own_key', case when j.key_name <> '' then true end,
+        'key', case when j.key_name <> '' then purple_flea.secret(j.key_name) end
+      )) || jsonb_build_object('row', j.request, 'policy', j.policy)), '[]')
+    from purple_flea.jobs j
+    join public.agents a on a.id = j.agent_id
+    left join public.agents o on o.id = a.orchestrator_id
+    where j.token = claim_token and j.state = 'claimed'
+  );
+end;
 $$;
 comment on function purple_flea.held_jobs(uuid) is 'The jobs that a claim holds, with the keys that their calls are made with.';
 revoke all on function purple_flea.held_jobs(uuid) from public, anon, authenticated, service_role, purple_flea_worker;
@@ -177,7 +183,7 @@ create or replace function purple_flea.speaks(protocol integer) returns boolean
   language sql
   immutable
   security invoker
-  set search_path = pg_catalog, pg_temp
+  -- Inlined into its callers, which have a search path; with one of its own it could not be.
 as $$
   select coalesce(protocol between 1 and 2, false)
 $$;
@@ -196,6 +202,8 @@ create or replace function public.claim_jobs(
   set search_path = pg_catalog, pg_temp
   -- Frozen rows have their times in UTC, whatever the session's zone.
   set timezone = 'UTC'
+  -- The plans are the same for any arguments, and planning them anew costs more than running them.
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   most        constant integer := 100;  -- jobs of one claim, or named ones: more than any host sends at once

@@ -52,7 +52,7 @@ begin
   update purple_flea.jobs j
   set state      = o.state,
       changed_by = by_whom,
-      reason     = coalesce(purple_flea.key_reason(o.result ->> 'reason', t.key_name), o.result ->> 'reason'),
+      reason     = case o.result ->> 'reason' when 'agent_without_key' then purple_flea.key_reason(t.key_name) else o.result ->> 'reason' end,
       result     = o.result,
       due_at     = case o.state when 'pending' then at + purple_flea.wait_before_retry(t.attempts,
                      case jsonb_typeof(o.result -> 'retry_after_s') when 'number' then (o.result ->> 'retry_after_s')::numeric end,
@@ -92,26 +92,29 @@ $$;
 comment on function purple_flea.apply_all(jsonb, text) is 'Brings locked jobs into their states with their outcomes, and makes the rows of trade_results.';
 revoke all on function purple_flea.apply_all(jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- The same reason says more where the agent's key is there and cannot be used.
-create or replace function purple_flea.key_reason(reason text, key_name text) returns text
+-- The reason says more where the agent's key is there and cannot be used.
+create or replace function purple_flea.key_reason(key_name text) returns text
   language sql
   stable
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-  select case when reason = 'agent_without_key' then 'agents_key_' || nullif(purple_flea.secret_trouble(key_name), 'missing') end
+  select coalesce('agents_key_' || nullif(purple_flea.secret_trouble(key_name), 'missing'), 'agent_without_key')
 $$;
-comment on function purple_flea.key_reason(text, text) is 'agents_key_unreadable or agents_key_malformed, where that is why an agent has no key; otherwise null.';
-revoke all on function purple_flea.key_reason(text, text) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.key_reason(text) is 'Why an agent has no key: agents_key_unreadable, agents_key_malformed, or agent_without_key.';
+revoke all on function purple_flea.key_reason(text) from public, anon, authenticated, service_role, purple_flea_worker;
 
 -- Records one outcome of a locked job.
 create or replace function purple_flea.apply(job purple_flea.jobs, new_state text, outcome jsonb, by_whom text) returns void
-  language sql
+  language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-  select purple_flea.apply_all(jsonb_build_array(jsonb_build_object('reference', job.reference, 'state', new_state, 'result', outcome)), by_whom)
+begin
+  perform purple_flea.apply_all(
+    jsonb_build_array(jsonb_build_object('reference', job.reference, 'state', new_state, 'result', outcome)), by_whom);
+end;
 $$;
 comment on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) is 'Brings one locked job into a state with its outcome.';
 revoke all on function purple_flea.apply(purple_flea.jobs, text, jsonb, text) from public, anon, authenticated, service_role, purple_flea_worker;
@@ -386,6 +389,8 @@ create or replace function public.settle_jobs(outcomes json, protocol integer de
   set search_path = pg_catalog, pg_temp
   -- What an application's trigger writes to may be locked. The row is tried again alone.
   set lock_timeout = '100ms'
+  -- As in claim_jobs().
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   most    constant integer     := 100;  -- the outcomes of one claim
