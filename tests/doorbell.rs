@@ -110,7 +110,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
     const DEPOSIT: &str = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
     // Without pg_net (the stand-in comes later), and without any setting.
     let migrated = cluster.migrate(OWNER).await?;
-    assert!(migrated.contains("files applied"), "{migrated}");
+    assert!(migrated.contains("migrations: 0001_tables, 0002_ledger"), "{migrated}");
     psql("insert into public.agents (id) values ('agent-001')").await?;
     let mut stored = 0_i64;
     let mut warns = async |because: &str| -> Result<()> {

@@ -25,6 +25,7 @@ mod stand_in_postgrest;
 mod stand_ins;
 mod strangers;
 mod unknown;
+mod upgrade;
 mod versions;
 mod watch;
 mod who_may_call;

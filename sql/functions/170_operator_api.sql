@@ -1,20 +1,7 @@
 -- What the function asks on behalf of others: whether a signed-in user may act for an agent, and what an operator does
 -- through the API instead of a SQL console.
 
--- The role of the function's calls for operators, if it is not to be service_role. PostgREST switches to it for a token
--- with the claim "role": "purple_flea_operator". It may call public.operate() and nothing else.
-do $$
-begin
-  if not exists (select from pg_catalog.pg_roles where rolname = 'purple_flea_operator') then
-    create role purple_flea_operator nologin;
-  end if;
-  -- Shorter than the function waits for an answer (5 s), as the worker's.
-  alter role purple_flea_operator set statement_timeout = '4s';
-  if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
-    grant purple_flea_operator to authenticator;
-  end if;
-end;
-$$;
+-- The operators' role may call public.operate() and nothing else. (sql/groundwork makes it.)
 revoke all on schema purple_flea from purple_flea_operator;
 
 -- Row-level security shows a user both sides' escrows, and service roles everything. So the owner is compared here, too.

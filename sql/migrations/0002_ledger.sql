@@ -19,10 +19,13 @@ begin
 end;
 $$;
 
+-- Tables of the ledger that were there before, by an earlier revision, are brought to the shape of release 0.1.0: see 0001.
+create schema purple_flea_wanted;
+
 -- The rules that deposits are judged by, in ledger mode. One row without an agent is everybody's; an agent with a row
 -- of its own is judged by that one alone, except that a pause of everybody's row holds back its bets, too.
 
-create table if not exists purple_flea.trade_policies (
+create table purple_flea_wanted.trade_policies (
   id                bigint        generated always as identity primary key,
   agent_id          text          unique nulls not distinct references public.agents on delete cascade,
   game              text          not null default 'crash',
@@ -57,6 +60,7 @@ create table if not exists purple_flea.trade_policies (
   constraint trade_policies_daily_wager_limit_check check (daily_wager_limit >= 0 and daily_wager_limit <> 'NaN'),
   constraint trade_policies_daily_loss_limit_check  check (daily_loss_limit >= 0 and daily_loss_limit <> 'NaN')
 );
+select pg_temp.purple_flea_adopt('trade_policies', 'purple_flea');
 
 comment on table  purple_flea.trade_policies                   is 'The rules for bets: a row for everybody (agent_id null), and one for each agent with other rules.';
 comment on column purple_flea.trade_policies.agent_id          is 'Whose rules; null: everybody''s.';
@@ -82,7 +86,7 @@ alter table purple_flea.trade_policies enable row level security;
 
 insert into purple_flea.trade_policies (agent_id) values (null) on conflict (agent_id) do nothing;
 
-create table if not exists purple_flea.jobs (
+create table purple_flea_wanted.jobs (
   reference        text          primary key,
   bet_key          text          not null unique,
   kind             text          not null default 'deposit',
@@ -148,6 +152,37 @@ create table if not exists purple_flea.jobs (
   constraint jobs_attempts_check check (attempts >= 0)
 );
 
+-- What waits, in the order it is due; what is under way; what is to be looked up. Each stays as small as its work.
+create index jobs_due_idx       on purple_flea_wanted.jobs (due_at)             where state = 'pending';
+create index jobs_expires_idx   on purple_flea_wanted.jobs (expires_at)         where state = 'pending';
+create index jobs_lease_idx     on purple_flea_wanted.jobs (lease_until)        where state = 'claimed';
+create index jobs_token_idx     on purple_flea_wanted.jobs (token)              where state = 'claimed';
+create index jobs_agent_due_idx on purple_flea_wanted.jobs (agent_id, due_at)   where state = 'pending';
+create index jobs_lookup_idx    on purple_flea_wanted.jobs (lookup_at)          where state = 'unknown';
+create index jobs_agent_id_idx  on purple_flea_wanted.jobs (agent_id, bet_day);
+-- Each of these exists at most once, however often it is asked for.
+create unique index jobs_escrow_idx       on purple_flea_wanted.jobs (escrow_id, kind) where escrow_id is not null and state not in ('skipped', 'rejected', 'dead');
+create index jobs_escrow_id_idx           on purple_flea_wanted.jobs (escrow_id) where escrow_id is not null;
+create unique index jobs_registration_idx on purple_flea_wanted.jobs (agent_id) where kind = 'registration' and state in ('pending', 'claimed');
+create unique index jobs_faucet_idx       on purple_flea_wanted.jobs (agent_id) where kind = 'faucet' and state not in ('skipped', 'rejected', 'dead');
+create unique index jobs_balance_idx      on purple_flea_wanted.jobs (agent_id) where kind = 'balance' and state in ('pending', 'claimed');
+create unique index jobs_daily_claim_idx   on purple_flea_wanted.jobs (agent_id) where kind = 'daily_claim' and state in ('pending', 'claimed');
+-- The database's own guard of "one at a time" for agents with a daily limit.
+create unique index jobs_one_at_a_time_idx on purple_flea_wanted.jobs (agent_id) where state = 'claimed' and limited;
+-- The oldest of what may go. The predicate is archive_jobs' own: what never goes is never walked over.
+create index jobs_settled_idx on purple_flea_wanted.jobs (changed_at)
+  where state in ('executed', 'skipped', 'rejected', 'dead') and kind in ('deposit', 'trade', 'order', 'balance', 'daily_claim');
+
+-- The first ledgers knew deposits alone, and called their request so.
+do $$
+begin
+  if exists (select from pg_catalog.pg_attribute a where a.attrelid = to_regclass('purple_flea.jobs') and a.attname = 'wallet_change') then
+    alter table purple_flea.jobs rename column wallet_change to request;
+  end if;
+end;
+$$;
+select pg_temp.purple_flea_adopt('jobs', 'purple_flea');
+
 comment on table  purple_flea.jobs                  is 'One row for each thing to do once: a deposit''s bet, an agent''s registration, a step of an escrow.';
 comment on column purple_flea.jobs.reference        is 'What people, logs and notifications call it: wallet-change-<id> for a deposit.';
 comment on column purple_flea.jobs.kind             is 'What is to be done: deposit (its bet), trade, order, registration, faucet, daily_claim, balance, escrow (its creation), escrow_release, escrow_cancel.';
@@ -172,25 +207,7 @@ comment on column purple_flea.jobs.limited          is 'Whether the policy that 
 comment on column purple_flea.jobs.holds_slot       is 'Whether its call counts against one of Purple Flea''s limits.';
 comment on column purple_flea.jobs.result           is 'The last outcome that was reported, as it was reported.';
 
--- What waits, in the order it is due; what is under way; what is to be looked up. Each stays as small as its work.
-create index if not exists jobs_due_idx       on purple_flea.jobs (due_at)             where state = 'pending';
-create index if not exists jobs_expires_idx   on purple_flea.jobs (expires_at)         where state = 'pending';
-create index if not exists jobs_lease_idx     on purple_flea.jobs (lease_until)        where state = 'claimed';
-create index if not exists jobs_token_idx     on purple_flea.jobs (token)              where state = 'claimed';
-create index if not exists jobs_agent_due_idx on purple_flea.jobs (agent_id, due_at)   where state = 'pending';
-create index if not exists jobs_lookup_idx    on purple_flea.jobs (lookup_at)          where state = 'unknown';
-create index if not exists jobs_agent_id_idx  on purple_flea.jobs (agent_id, bet_day);
--- The last word on "one at a time" for agents with a daily limit.
--- Each of these once, whatever asks for it how often.
-create unique index if not exists jobs_escrow_idx       on purple_flea.jobs (escrow_id, kind) where escrow_id is not null and state not in ('skipped', 'rejected', 'dead');
-create index if not exists jobs_escrow_id_idx           on purple_flea.jobs (escrow_id) where escrow_id is not null;
-create unique index if not exists jobs_registration_idx on purple_flea.jobs (agent_id) where kind = 'registration' and state in ('pending', 'claimed');
-create unique index if not exists jobs_faucet_idx       on purple_flea.jobs (agent_id) where kind = 'faucet' and state not in ('skipped', 'rejected', 'dead');
-create unique index if not exists jobs_balance_idx      on purple_flea.jobs (agent_id) where kind = 'balance' and state in ('pending', 'claimed');
-create unique index if not exists jobs_daily_claim_idx   on purple_flea.jobs (agent_id) where kind = 'daily_claim' and state in ('pending', 'claimed');
-create unique index if not exists jobs_one_at_a_time_idx on purple_flea.jobs (agent_id) where state = 'claimed' and limited;
-
-create table if not exists purple_flea.job_events (
+create table purple_flea_wanted.job_events (
   id         bigint      generated always as identity primary key,
   reference  text        not null references purple_flea.jobs on delete restrict,
   at         timestamptz not null default clock_timestamp(),
@@ -204,11 +221,13 @@ create table if not exists purple_flea.job_events (
   detail     jsonb,
   constraint job_events_kind_check check (kind in ('transition', 'late_answer', 'look_up', 'conflict', 'alarm'))
 );
+create index job_events_claim_idx     on purple_flea_wanted.job_events (token) where to_state = 'claimed' and kind = 'transition';
+create index job_events_reference_idx on purple_flea_wanted.job_events (reference, id);
+create index job_events_alarm_idx     on purple_flea_wanted.job_events (at) where kind in ('conflict', 'alarm');
+select pg_temp.purple_flea_adopt('job_events', 'purple_flea');
+
 comment on table  purple_flea.job_events      is 'What happened to each job: a row for every change of state, and for every report that changed none.';
 comment on column purple_flea.job_events.kind is 'transition; or, without a change of state: late_answer, look_up, conflict (two bets may have been made), alarm (a result could not be recorded).';
-create index if not exists job_events_claim_idx     on purple_flea.job_events (token) where to_state = 'claimed' and kind = 'transition';
-create index if not exists job_events_reference_idx on purple_flea.job_events (reference, id);
-create index if not exists job_events_alarm_idx     on purple_flea.job_events (at) where kind in ('conflict', 'alarm');
 
 -- Where the ledger starts: deposits up to this one are older than it and get no jobs.
 create table if not exists purple_flea.ledger (
@@ -226,7 +245,7 @@ alter table purple_flea.jobs       enable row level security;
 alter table purple_flea.job_events enable row level security;
 alter table purple_flea.ledger     enable row level security;
 
--- After the trigger: its making waits for whoever writes, so that no deposit falls between the two.
+-- The migration holds the lock of wallet_changes until the triggers are made: no deposit falls between the two.
 insert into purple_flea.ledger (starts_after, checked_until)
 select coalesce(max(id), 0), coalesce(max(id), 0) from public.wallet_changes
 on conflict do nothing;
@@ -298,10 +317,6 @@ $$;
 alter table purple_flea.jobs_archive       enable row level security;
 alter table purple_flea.job_events_archive enable row level security;
 
--- The oldest of what may go. The predicate is archive_jobs' own: what never goes is never walked over.
-create index if not exists jobs_settled_idx on purple_flea.jobs (changed_at)
-  where state in ('executed', 'skipped', 'rejected', 'dead') and kind in ('deposit', 'trade', 'order', 'balance', 'daily_claim');
-
 -- What Purple Flea takes in a time, kept ahead of it: a job that would be one too many waits for its turn, and nothing
 -- is refused that did not have to be asked. A call's slot is held from its claim until as long after its end as the limit
 -- says, so that no window of Purple Flea's, wherever it begins, can hold more.
@@ -342,6 +357,16 @@ create table if not exists purple_flea.rate_slots (
   held_until timestamptz not null,
   within     interval    not null
 );
+-- The first slots did not say which claim they belong to: the job's last one.
+do $$
+begin
+  if not exists (select from pg_catalog.pg_attribute a where a.attrelid = 'purple_flea.rate_slots'::regclass and a.attname = 'token') then
+    alter table purple_flea.rate_slots add column token uuid;
+    update purple_flea.rate_slots s set token = coalesce(j.token, gen_random_uuid()) from purple_flea.jobs j where j.reference = s.reference;
+    alter table purple_flea.rate_slots alter column token set not null;
+  end if;
+end;
+$$;
 comment on table  purple_flea.rate_slots            is 'Calls that count against a limit, each until its slot is free again.';
 comment on column purple_flea.rate_slots.token      is 'Whose call: the claim''s.';
 comment on column purple_flea.rate_slots.account    is 'The name of the key that it is made with; empty for everybody''s.';
@@ -385,3 +410,5 @@ comment on column purple_flea.watch.until   is 'Until when it may be relied on, 
 insert into purple_flea.watch default values on conflict do nothing;
 
 alter table purple_flea.watch enable row level security;
+
+drop schema purple_flea_wanted;

@@ -1,5 +1,5 @@
--- The doorbell is rung with pg_net. Where the server does not have it, deposits are recorded all the same, and a
--- warning says with each that nobody was called.
+-- The doorbell is rung with pg_net. Without it deposits are recorded all the same, and each one's warning says that the
+-- function was not called.
 do $$
 begin
   if to_regnamespace('net') is not null then

@@ -1,4 +1,4 @@
--- What Realtime's subscribers see, each through the policies of 030_access.sql. agents is not among it: its rows
+-- What Realtime's subscribers see, each through the policies in sql/functions. agents is not among it: its rows
 -- name keys.
 
 do $$

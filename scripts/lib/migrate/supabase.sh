@@ -1,0 +1,36 @@
+# shellcheck shell=bash
+# The same as files for `supabase db push`. Sourced by scripts/migrate.
+
+# write_supabase DIR: writes one file with everything that no earlier file in DIR has. One, because `supabase db push` commits
+# file by file: a schema without its functions would leave deposits without jobs.
+write_supabase() {
+  local dir=$1 whole name last stamp earlier
+  [ -d "$dir" ] || unusable "$dir is no directory; it is the project's supabase/migrations"
+  # Everything that the file is made of, so that it has the same name however often it is asked for.
+  whole=$( { cat sql/groundwork/*.sql sql/migrations/*.sql sql/functions/*.sql sql/platform/*.sql scripts/lib/migrate/*.sql
+    echo "$RELEASE $ALLOWED"; } | sha256 | cut -c 1-12)
+  for name in "$dir"/*_purple_flea_*_"$whole".sql; do
+    if [ -e "$name" ]; then
+      finish "nothing is new: $name has all of release $RELEASE" '{"changed":false}'
+      return
+    fi
+  done
+  # The names and checksums of the migrations that earlier files have.
+  earlier=$(sed -n 's/^-- has \([^ ]* [0-9a-f]\{64\}\)$/\1/p' "$dir"/*_purple_flea_*.sql 2> /dev/null || true)
+  stamp=$(date -u +%Y%m%d%H%M%S)
+  last=$(cd "$dir" && printf '%s\n' [0-9]*_*.sql | sed -n 's/^\([0-9]\{14\}\)_.*/\1/p' | sort | tail -n 1)
+  # `supabase db push` refuses a file that would come before one that is applied.
+  [ -z "$last" ] || [ "$stamp" -gt "$last" ] || stamp=$((last + 1))
+  name=$dir/${stamp}_purple_flea_${RELEASE}_$whole.sql
+  {
+    cat <<TEXT
+-- Purple Flea Edge $RELEASE, as scripts/migrate --supabase wrote it. Apply it with "supabase db push", and do not change it.
+-- What the database has already, by scripts/migrate or an earlier file, is passed over: see purple_flea.schema_migrations.
+TEXT
+    session 30
+    files ';' "$earlier"
+    cat scripts/lib/migrate/engine.sql
+  } > "$name.part"
+  mv "$name.part" "$name"
+  finish "wrote $name" "{\"changed\":true,\"file\":$(json "$name")}"
+}
