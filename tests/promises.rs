@@ -17,6 +17,7 @@ mod services;
 mod settings;
 mod stand_in_postgrest;
 mod stand_ins;
+mod statements;
 mod unknown;
 mod watch;
 mod whole_stack;

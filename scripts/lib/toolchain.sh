@@ -123,6 +123,8 @@ test_tools() {
   version=$(server_versions | tail -n 1)
   [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
   command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
+  # PostgreSQL's own parser is a library in C, whose declarations are read with libclang.
+  ldconfig -p | grep -q 'libclang[-.]' || install "the test that parses all SQL" libclang-dev
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
 }
