@@ -15,6 +15,7 @@ mod production_host;
 mod scripts;
 mod services;
 mod settings;
+mod stand_in_postgres;
 mod stand_in_postgrest;
 mod stand_ins;
 mod statements;
