@@ -55,12 +55,12 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster as hosted Supabase has it.
     pub async fn start() -> Result<Self> {
-        Self::make(bin()?, &[]).await?.as_hosted().await
+        Self::make(bin()?, &[]).await?.hosted().await
     }
 
     /// The same, with pg_cron at work in it, as a project has it that has switched it on.
     pub async fn start_with_cron() -> Result<Self> {
-        let cluster = Self::make(bin()?, &["pg_cron"]).await?.as_hosted().await?;
+        let cluster = Self::make(bin()?, &["pg_cron"]).await?.hosted().await?;
         let enable = format!("create extension pg_cron; grant usage on schema cron to {OWNER}");
         let superuser = cluster.connect(SUPERUSER).await?;
         superuser
@@ -92,7 +92,7 @@ impl Cluster {
         Self::make(bin()?, &[]).await
     }
 
-    async fn as_hosted(self) -> Result<Self> {
+    async fn hosted(self) -> Result<Self> {
         safeupdate::require(&self.safeupdate)?;
         self.supabase().await?;
         Ok(self)
@@ -188,6 +188,20 @@ impl Cluster {
         // Other connections break a moment later.
         while bystander.query_one("select 1", &[]).await.is_ok() {}
         Ok(())
+    }
+
+    /// Stops the server as an operator does, at once: transactions are undone, and connections break.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let pid = server.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(pid.context("the server has ended")?, Signal::INT)?;
+        server.child.wait().await?;
+        Ok(())
+    }
+
+    /// Starts the server again, on the same port, with what was committed.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.launch().await
     }
 
     /// What the server has logged lies here.
