@@ -181,11 +181,11 @@ async fn serve(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Result
     if trouble == Some(Trouble::BeforeTheCall) {
         return Err(anyhow!("lost before the call"));
     }
-    // It is there for as long as the caller is.
+    // Hyper drops this future, and this value with it, when the caller hangs up.
     let waiting = Arc::new(());
     let task = {
         let (shared, waiting) = (shared.clone(), Arc::downgrade(&waiting));
-        // A caller who goes away does not stop what the database does.
+        // A caller that hangs up does not stop the statement.
         tokio::spawn(async move { answer(&shared, &head, &body, &waiting).await })
     };
     let response = task.await?;

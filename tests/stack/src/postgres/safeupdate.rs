@@ -42,7 +42,7 @@ impl Safeupdate {
     /// Puts the module where the server looks for it, and gives the setting that makes it look there.
     pub(super) async fn setting(&self, folder: &Path) -> Result<Option<String>> {
         let Self::StandIn(library) = self else { return Ok(None) };
-        // As root the server runs as another user, who may not be able to read our folders.
+        // As root the server runs as another user, and that user may not be able to read our folders.
         fs::copy(library, folder.join(format!("{NAME}.so"))).await?;
         Ok(Some(format!("dynamic_library_path=$libdir:{}", folder.display())))
     }
@@ -79,7 +79,7 @@ async fn compile(headers: &Path, version: &str) -> Result<PathBuf> {
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu99", "-O2", "-fPIC", "-shared", "-I"]).arg(headers).arg("-o").arg(&made).arg(&source);
     process::run(&mut cc).await.context("the stand-in for safeupdate could not be compiled")?;
-    // All at once: whoever finds the file finds all of it.
+    // A rename is atomic: a file that is there is whole.
     fs::rename(&made, &library).await?;
     Ok(library)
 }

@@ -37,7 +37,7 @@ impl Error {
         self
     }
 
-    /// What the real one serves, and the stand-in does not.
+    /// Refuses what the real PostgREST serves and the stand-in does not.
     pub(super) fn not_served(what: &str) -> Self {
         let message = format!("the stand-in for PostgREST does not serve {what}");
         Self::new(StatusCode::NOT_IMPLEMENTED, "", &message)
@@ -66,12 +66,12 @@ impl Error {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST002", message)
     }
 
-    /// Whether another try may help, after the schema has been read again.
+    /// Tells whether the answer is 503, after which PostgREST reads the schema again.
     pub(super) fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// The answer. One of a database that is away says when it will be tried again.
+    /// Makes the answer. A 503 says when PostgREST looks for the database again.
     pub(super) fn response(self, retry_after: Duration) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.body.to_string()));
         *response.status_mut() = self.status;
@@ -89,7 +89,7 @@ impl Error {
     }
 }
 
-/// PostgREST's answer to an error of PostgreSQL's; `anon` is asked to say who it is.
+/// Translates an error of PostgreSQL's. A refusal is 401 for `anon`, and 403 for any other role.
 pub(super) fn of_postgres(error: &tokio_postgres::Error, is_anon: bool) -> Error {
     let Some(server) = error.as_db_error() else {
         return Error::connection_lost(error.to_string());

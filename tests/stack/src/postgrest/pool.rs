@@ -84,7 +84,7 @@ pub(super) struct Database {
     url: String,
     slots: Semaphore,
     state: Mutex<State>,
-    /// That the schema is to be read.
+    /// Wakes the reader of the schema.
     outdated: Notify,
 }
 
@@ -208,7 +208,7 @@ impl Database {
             (state.idle.pop(), state.generation)
         };
         let connection = match kept {
-            // That it has broken shows when it is used.
+            // The real pool, too, finds out that a connection has broken by using it.
             Some(connection) if connection.client.is_closed() => {
                 return Err(Error::connection_lost("no connection to the server\n"));
             }
@@ -230,7 +230,8 @@ impl Database {
         }
     }
 
-    /// Does a request's work. What lost a race is tried again inside, without an end; but when its caller has gone, no more.
+    /// Does a request's work. A transaction that fails with 40001 is tried again, as often as it fails, until the caller has
+    /// hung up. (The real PostgREST tries again even then.)
     pub(super) async fn work(
         &self,
         mut lease: Lease<'_>,
@@ -242,7 +243,7 @@ impl Database {
         loop {
             let answer = lease.connection.transaction(&begin, work).await;
             let lost_a_race = answer.as_ref().is_err_and(is_serialization_failure);
-            // Nobody gets a connection with a transaction in it.
+            // A connection with a transaction in it never goes back to the pool.
             let clean = answer.is_ok() || lease.connection.client.batch_execute("rollback").await.is_ok();
             if clean && lost_a_race && waiting.upgrade().is_some() {
                 continue;

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     pub(super) names: BTreeSet<String>,
     /// Their values, a JSON object or an array of such; or a body that is no JSON.
     pub(super) text: String,
-    /// What a single parameter without a name may be.
+    /// Which functions with a single parameter may be meant.
     pub(super) single: Single,
     /// Whether the call must not change anything.
     pub(super) read_only: bool,
@@ -153,7 +153,7 @@ impl Request<'_> {
         }
     }
 
-    /// Refuses a caller who takes nothing that could be sent.
+    /// Refuses the request if its Accept header allows none of these types.
     pub(super) fn accepts(&self, sent: &[&str]) -> Result<(), Error> {
         let accept = self.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
         let types: Vec<&str> = accept.split(',').map(media_type).collect();

@@ -10,42 +10,42 @@ use jsonwebtoken::{
 };
 use serde_json::{Map, Value, json};
 
-/// What tokens are signed with. It guards play money.
+/// Signs the tokens. It guards play money.
 pub const JWT_SECRET: &str = "local stack, play money only: a secret of 32 characters or more";
 
-/// What somebody else signs tokens with.
+/// Signs the tokens that must be refused.
 const OTHER_SECRET: &str = "not the secret of the local stack, though as long as that one is";
 
 /// How long a token is good for: longer than any stack.
 const TOKEN_S: u64 = 10 * 365 * 24 * 3_600;
 
-/// How far apart PostgREST and the maker of a token may be in time.
+/// How far PostgREST's clock and that of a token's issuer may differ.
 const SKEW_S: u64 = 30;
 
-/// The role of a caller who has no token.
+/// The role of a caller without a token.
 const ANON: &str = "anon";
 
-/// The token of a role.
+/// Makes the token of a role.
 pub fn key(role: &str) -> Result<String> {
     sign(&json!({ "role": role, "iss": "stack", "exp": unix_s() + TOKEN_S }), JWT_SECRET)
 }
 
-/// The token of a user, as Supabase Auth makes it when the user signs in.
+/// Makes the token of a user, as Supabase Auth does when the user signs in.
 pub fn user_key(sub: &str) -> Result<String> {
     sign(&user(sub, unix_s() + TOKEN_S), JWT_SECRET)
 }
 
-/// A user's token that was good until an hour ago.
+/// Makes a user's token that expired an hour ago.
 pub fn expired_user_key(sub: &str) -> Result<String> {
     sign(&user(sub, unix_s() - 3_600), JWT_SECRET)
 }
 
-/// A user's token that was signed with another secret.
+/// Makes a user's token with a wrong signature.
 pub fn forged_user_key(sub: &str) -> Result<String> {
     sign(&user(sub, unix_s() + TOKEN_S), OTHER_SECRET)
 }
 
-/// A token with claims of one's own.
+/// Makes a token with any claims.
 pub fn key_with(claims: &Value) -> Result<String> {
     sign(claims, JWT_SECRET)
 }
@@ -68,13 +68,13 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Whether the caller has not said who it is.
+    /// Tells whether the caller has the role `anon`.
     pub(super) fn is_anon(&self) -> bool {
         self.role == ANON
     }
 }
 
-/// Tells who calls by the bearer's token. Without one, and with any other scheme, it is `anon`.
+/// Reads the caller from the bearer token. Without a token, or with another scheme, the caller is `anon`.
 pub(super) fn caller(headers: &HeaderMap) -> Result<Caller, Error> {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let mut claims = match token {
