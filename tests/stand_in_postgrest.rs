@@ -1,8 +1,12 @@
 //! PostgREST's stand-in is as strict and as fickle as PostgREST. Where the real one is there, these hold for it too.
 
+mod requests;
+mod roles;
+mod statuses;
+
 use crate::front_door::soon;
 use anyhow::Result;
-use http::Request;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use stack::{
     http1,
     pg_net::PgNet,
@@ -42,13 +46,36 @@ impl Api {
         function: &str,
         arguments: &str,
     ) -> Result<(u16, String)> {
-        let mut request = Request::post(format!("{}/rest/v1/rpc/{function}", self.postgrest.url))
-            .header("content-type", "application/json");
+        let response = self.send(Method::POST, &format!("rpc/{function}"), headers, arguments).await?;
+        text(response)
+    }
+
+    /// Calls a function with a token.
+    async fn call_as(&self, token: &str, function: &str, arguments: &str) -> Result<(u16, String)> {
+        let token = format!("Bearer {token}");
+        self.call_with(&[("apikey", "any"), ("authorization", &token)], function, arguments).await
+    }
+
+    /// Asks for something with a token.
+    async fn get(&self, token: &str, path: &str) -> Result<(u16, String)> {
+        let token = format!("Bearer {token}");
+        text(self.send(Method::GET, path, &[("apikey", "any"), ("authorization", &token)], "").await?)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Response<Vec<u8>>> {
+        let url = format!("{}/rest/v1/{path}", self.postgrest.url);
+        let mut request = Request::builder().method(method).uri(url).body(body.as_bytes().to_vec())?;
+        request.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request.headers_mut().insert(HeaderName::from_bytes(name.as_bytes())?, value.parse()?);
         }
-        let response = soon(http1::send(request.body(arguments.into())?)).await??;
-        Ok((response.status().as_u16(), String::from_utf8(response.body().to_vec())?))
+        Ok(soon(http1::send(request)).await??.map(|body| body.to_vec()))
     }
 
     async fn marks(&self) -> Result<i64> {
@@ -67,89 +94,19 @@ const WHOAMI: &str = "create function public.whoami() returns text language sql 
       as $$ select current_user || ' by ' || (current_setting('request.jwt.claims')::json ->> 'iss') $$; \
     revoke execute on function public.whoami() from public, anon, authenticated";
 
+fn text(response: Response<Vec<u8>>) -> Result<(u16, String)> {
+    Ok((response.status().as_u16(), String::from_utf8(response.into_body())?))
+}
+
 fn code(body: &str) -> Result<String> {
     Ok(serde_json::from_str::<serde_json::Value>(body)?["code"].as_str().unwrap_or_default().to_owned())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgrest_refuses_who_has_no_apikey_or_a_broken_token() -> Result<()> {
-    let api = Api::with(WHOAMI).await?;
-    let (status, body) = api.call_with(&[], "whoami", "{}").await?;
-    assert_eq!((status, body.as_str()), (401, r#"{"message":"No API key found in request"}"#));
-    let token = postgrest::key("service_role")?;
-    for broken in ["Bearer nonsense".to_owned(), format!("Bearer {}x", &token[..token.len() - 3])] {
-        let headers = [("apikey", "any"), ("authorization", broken.as_str())];
-        let (status, body) = api.call_with(&headers, "whoami", "{}").await?;
-        assert_eq!((status, code(&body)?.as_str()), (401, "PGRST301"), "{body}");
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgrest_runs_a_function_as_the_role_of_the_token() -> Result<()> {
-    let api = Api::with(WHOAMI).await?;
-    assert_eq!(api.call("whoami", "{}").await?, (200, r#""service_role by stack""#.to_owned()));
-    let (status, body) = api.call_with(&[("apikey", "any")], "whoami", "{}").await?;
-    assert_eq!((status, code(&body)?.as_str()), (401, "42501"), "anon: {body}");
-    for (role, expected) in
-        [("authenticated", (403, "42501")), ("postgres", (403, "42501")), ("ghost", (401, "22023"))]
-    {
-        let token = format!("Bearer {}", postgrest::key(role)?);
-        let headers = [("apikey", "any"), ("authorization", token.as_str())];
-        let (status, body) = api.call_with(&headers, "whoami", "{}").await?;
-        assert_eq!((status, code(&body)?.as_str()), expected, "{role}: {body}");
-    }
-    assert_eq!(api.postgrest.calls(), ["whoami"; 5]);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgrest_finds_a_function_by_the_names_of_its_arguments_and_keeps_their_digits() -> Result<()> {
-    let api = Api::with(
-        "create function public.echo(names text[], odds jsonb, \"limit\" integer default 7, of uuid default null) \
-         returns jsonb language sql as $$ select jsonb_build_object('names', names, 'odds', odds, 'limit', \"limit\", 'of', of) $$; \
-         create function public.twice(a integer) returns integer language sql as 'select 1'; \
-         create function public.twice(a text) returns integer language sql as 'select 2'",
-    )
-    .await?;
-    let (status, body) = api.call("echo", r#"{"odds": {"x": 1.5000}, "names": ["a", "b,\"'"]}"#).await?;
-    let expected = r#"{"of": null, "odds": {"x": 1.5000}, "limit": 7, "names": ["a", "b,\"'"]}"#;
-    assert_eq!((status, body.as_str()), (200, expected));
-    let given = r#"{"names": [], "odds": null, "limit": 1, "of": "00000000-0000-0000-0000-00000000000A"}"#;
-    let (status, body) = api.call("echo", given).await?;
-    let expected = r#"{"of": "00000000-0000-0000-0000-00000000000a", "odds": null, "limit": 1, "names": []}"#;
-    assert_eq!((status, body.as_str()), (200, expected));
-    for (function, arguments, signature) in [
-        ("nothing", "{}", "nothing without parameters"),
-        ("echo", r#"{"names": []}"#, "echo(names)"),
-        ("echo", r#"{"names": [], "odds": 1, "other": 1}"#, "echo(names, odds, other)"),
-    ] {
-        let (status, body) = api.call(function, arguments).await?;
-        assert_eq!((status, code(&body)?.as_str()), (404, "PGRST202"), "{body}");
-        let message = format!("Could not find the function public.{signature} in the schema cache");
-        assert!(body.contains(&message), "{body}");
-    }
-    let (status, body) = api.call("twice", r#"{"a": 1}"#).await?;
-    assert_eq!((status, code(&body)?.as_str()), (300, "PGRST203"), "{body}");
-    let (status, body) = api.call("echo", "{").await?;
-    assert_eq!((status, code(&body)?.as_str()), (400, "PGRST102"), "{body}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgrest_tells_nothing_from_null() -> Result<()> {
-    let null = "create function public.null() returns jsonb language sql as 'select null::jsonb'";
-    let api = Api::with(&format!("{MARKS}; {null}")).await?;
-    assert_eq!(api.call("mark", r#"{"n": 1}"#).await?, (204, String::new()));
-    assert_eq!(api.call("null", "{}").await?, (200, "null".to_owned()));
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgrest_undoes_what_failed_and_serves_on() -> Result<()> {
     let api = Api::with(MARKS).await?;
     for (state, status) in
-        [("P0001", 400), ("23505", 409), ("40001", 500), ("53000", 503), ("22023", 400)].repeat(3)
+        [("P0001", 400), ("23505", 409), ("40002", 500), ("53000", 503), ("22023", 400)].repeat(3)
     {
         let failed = api.call("mark_and_fail", &format!(r#"{{"state": "{state}"}}"#)).await?;
         let body: serde_json::Value = serde_json::from_str(&failed.1)?;
@@ -197,6 +154,41 @@ async fn postgrest_takes_ten_connections_and_everybody_else_waits() -> Result<()
         "select count(*) from pg_stat_activity where usename = 'authenticator' and query !~* '^listen'";
     let used: i64 = api.cluster.connect(SUPERUSER).await?.query_one(used, &[]).await?.get(0);
     assert_eq!(used, 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_away_is_found_again_only_after_a_while() -> Result<()> {
+    let mut api = Api::with(MARKS).await?;
+    api.postgrest.retry_after(Duration::from_millis(400));
+    assert_eq!(api.call("mark", r#"{"n": 1}"#).await?.0, 204);
+    api.cluster.stop().await?;
+    // A connection that has broken shows when it is used; then all wait.
+    let mut seen = Vec::new();
+    soon(async {
+        while !seen.contains(&"PGRST002".to_owned()) {
+            let (status, body) = api.call("mark", r#"{"n": 2}"#).await?;
+            assert_eq!(status, 503, "{body}");
+            seen.push(code(&body)?);
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    assert_eq!(seen[0], "PGRST001", "{seen:?}");
+    // It looks again after 0.4, 1.2 and 2.8 s.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    api.cluster.start_again().await?;
+    let (status, body) = api.call("mark", r#"{"n": 3}"#).await?;
+    assert_eq!((status, code(&body)?.as_str()), (503, "PGRST002"), "{body}");
+    soon(async {
+        while api.call("mark", r#"{"n": 4}"#).await?.0 != 204 {}
+        anyhow::Ok(())
+    })
+    .await??;
+    let owner = api.cluster.connect(OWNER).await?;
+    let marks: Vec<i32> =
+        owner.query("select n from public.marks", &[]).await?.iter().map(|row| row.get(0)).collect();
+    assert_eq!(marks, [1, 4]);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use stack::{
     http1,
     local::{AGENT, Local},
-    postgrest::{self, Trouble, token, users_token},
+    postgrest::{self, Trouble, key_with, user_key},
     webhook,
 };
 use std::collections::BTreeSet;
@@ -157,10 +157,10 @@ fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<
         "nothing" => None,
         "webhook token" => Some(TOKEN.to_owned()),
         "wrong token" => Some("a-token-for-calls-by-hanD".to_owned()),
-        "owner" => Some(users_token(OWNER)?),
-        "another owner" => Some(users_token(ANOTHER)?),
-        "forged" => Some(format!("{}x", users_token(OWNER)?)),
-        "expired" => Some(token(&json!({ "role": "authenticated", "sub": OWNER, "exp": 1_000_000_000 }))?),
+        "owner" => Some(user_key(OWNER)?),
+        "another owner" => Some(user_key(ANOTHER)?),
+        "forged" => Some(format!("{}x", user_key(OWNER)?)),
+        "expired" => Some(key_with(&json!({ "role": "authenticated", "sub": OWNER, "exp": 1_000_000_000 }))?),
         "operator" => Some(ADAS_TOKEN.to_owned()),
         "wrong operator" => Some(ADAS_TOKEN.replace('6', "7")),
         other => anyhow::bail!("{other}"),
@@ -224,7 +224,7 @@ async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() ->
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
     assert_eq!(checks, 9 * ["owner", "another owner", "forged", "expired"].len());
     let log = stack.host.log.lines().join("\n");
-    for secret in [TOKEN, ADAS_TOKEN, &users_token(OWNER)?, webhook::SECRET] {
+    for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET] {
         assert!(!log.contains(secret), "a credential was logged");
     }
     Ok(())
@@ -235,7 +235,7 @@ async fn a_user_ends_the_escrows_that_the_users_agents_send_and_not_those_that_t
     let (stack, id) = with_owners().await?;
     let end = async |user: &str, path: &str, id: i64| {
         let body = named(path, &json!({ "escrow_id": id }).to_string());
-        let token = users_token(user)?;
+        let token = user_key(user)?;
         reply(bearer(&stack, path, &token, &body)?).await
     };
     for path in ["/escrow/release", "/escrow/cancel"] {
@@ -259,19 +259,24 @@ async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
         let body = named("/balance", &json!({ "agent_id": agent }).to_string());
         reply(bearer(&stack, "/balance", token, &body)?).await
     };
-    let owners = users_token(OWNER)?;
+    let owners = user_key(OWNER)?;
     assert_eq!(ask(&owners, AGENT).await?.body["status"], "executed");
     for agent in [OTHER, "unowned", "nobody", "' or true --"] {
         assert_problem(&ask(&owners, agent).await?, 403, "not_yours", "no");
     }
     // Tokens of other roles own nothing, whatever they could do in the database.
-    let of_role = |role: &str| token(&json!({ "role": role, "sub": OWNER }));
+    let of_role = |role: &str| key_with(&json!({ "role": role, "sub": OWNER }));
     assert_problem(&ask(&of_role("anon")?, AGENT).await?, 401, "unauthorized", "no");
     for role in ["service_role", "purple_flea_worker", "purple_flea_operator"] {
         assert_problem(&ask(&of_role(role)?, AGENT).await?, 403, "not_yours", "no");
     }
     // A user without an id, or with none of its form.
-    assert_problem(&ask(&token(&json!({ "role": "authenticated" }))?, AGENT).await?, 403, "not_yours", "no");
+    assert_problem(
+        &ask(&key_with(&json!({ "role": "authenticated" }))?, AGENT).await?,
+        403,
+        "not_yours",
+        "no",
+    );
     Ok(())
 }
 
@@ -282,7 +287,7 @@ async fn a_users_token_that_cannot_be_checked_opens_nothing() -> Result<()> {
     let send = async |token: &str| reply(bearer(&stack, "/balance", token, &body)?).await;
     let asked = || stack.postgrest.calls().len();
     stack.postgrest.misbehave_once(Trouble::BeforeTheCall);
-    assert_problem(&send(&users_token(OWNER)?).await?, 503, "ledger_not_reached", "no");
+    assert_problem(&send(&user_key(OWNER)?).await?, 503, "ledger_not_reached", "no");
     let before = asked();
     for garbage in ["..", "a.b", "a.b.c.d", "a..c", "a.b.c=", &format!("a.{}.c", "b".repeat(9_000))] {
         assert_problem(&send(garbage).await?, 401, "unauthorized", "no");
@@ -294,9 +299,9 @@ async fn a_users_token_that_cannot_be_checked_opens_nothing() -> Result<()> {
     if let Ok(refused) = soon(enormous).await? {
         assert!(refused.status().is_client_error(), "{refused:?}");
     }
-    assert_eq!(send(&users_token(OWNER)?).await?.body["status"], "executed");
+    assert_eq!(send(&user_key(OWNER)?).await?.body["status"], "executed");
     let wrong = json!({ "operation": "balance", "agent_id": AGENT, "agent_id2": OTHER }).to_string();
-    let wrong = reply(bearer(&stack, "/balance", &users_token(OWNER)?, &wrong)?).await?;
+    let wrong = reply(bearer(&stack, "/balance", &user_key(OWNER)?, &wrong)?).await?;
     assert_problem(&wrong, 400, "invalid_event", "no");
     Ok(())
 }

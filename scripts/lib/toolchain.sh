@@ -111,10 +111,42 @@ server_versions() {
 
 # A server to run locally; nothing is done to one that is there.
 local_postgres() {
-  [ -n "$(server_versions)" ] && return
-  command -v initdb > /dev/null && command -v postgres > /dev/null && return
-  # Debian would also make and start a cluster of its own; ours are throw-away ones.
-  install "the local database" postgresql
+  if [ -z "$(server_versions)" ]; then
+    command -v initdb > /dev/null && command -v postgres > /dev/null && return
+    # Debian would also make and start a cluster of its own; ours are throw-away ones.
+    install "the local database" postgresql
+  fi
+  postgres_headers
+}
+
+# The headers of the server that is used, for the stand-in for safeupdate; nothing is done where the server has the real
+# one. The package would bring a compiler of 500 MB and upgrade the server: it is unpacked, and not installed.
+postgres_headers() {
+  local version headers config package
+  version=$(server_versions | tail -n 1)
+  config=/usr/lib/postgresql/$version/bin/pg_config
+  headers=usr/include/postgresql/$version/server/postgres.h
+  [ -e "/$headers" ] || [ -e "$PWD/target/postgres-headers/$headers" ] || [ -e "$("$config" --pkglibdir 2> /dev/null)/safeupdate.so" ] && return
+  package=postgresql-server-dev-$version
+  say "Fetching for the local database (headers for the stand-in for safeupdate): $package"
+  local work
+  work=$(mktemp -d)
+  if ! download "$work" "$package"; then
+    rm -rf "$work"
+    die "$package could not be downloaded; as root: apt-get install $package"
+  fi
+  mkdir -p target/postgres-headers
+  dpkg-deb --extract "$work"/*.deb target/postgres-headers
+  rm -rf "$work"
+}
+
+# download FOLDER PACKAGE: downloads a Debian package into a folder; with fresh lists, where the ones that are there are old.
+download() {
+  local root=()
+  (cd "$1" && apt-get download "$2") > /dev/null 2>&1 && return
+  [ "$(id -u)" -eq 0 ] || root=(sudo)
+  ${root[@]+"${root[@]}"} apt-get update > /dev/null 2>&1
+  (cd "$1" && apt-get download "$2") > /dev/null 2>&1
 }
 
 # pgTAP and pg_cron for the server that is used (the newest), and pg_prove; what the scripts under test call.
@@ -123,6 +155,9 @@ test_tools() {
   version=$(server_versions | tail -n 1)
   [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
   command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
+  # PostgreSQL's own parser is a library in C, whose declarations are read with libclang.
+  ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev
+  command -v npm > /dev/null || install "the tests with PostgreSQL of other versions" npm
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
 }

@@ -1,5 +1,8 @@
 //! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
-//! privileges that a hosted Supabase project has.
+//! privileges that a hosted Supabase project has; or a server of another version.
+
+mod safeupdate;
+mod versions;
 
 use crate::{
     process::{self, Process},
@@ -7,6 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
+use safeupdate::Safeupdate;
 use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
@@ -32,6 +36,10 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 /// Supabase's roles, schemas and default privileges.
 const SUPABASE: &str = include_str!("supabase.sql");
 
+/// Lets the API's login role connect to a server that does not have safeupdate.
+const WITHOUT_SAFEUPDATE: &str = "alter role authenticator reset session_preload_libraries; \
+    alter role postgres reset session_preload_libraries";
+
 /// A running cluster. Ends when it is dropped.
 pub struct Cluster {
     // Before the folder, because they are dropped in this order.
@@ -41,23 +49,20 @@ pub struct Cluster {
     bin: PathBuf,
     user: Option<String>,
     preload: Vec<String>,
+    safeupdate: Safeupdate,
 }
 
 impl Cluster {
     /// Makes and starts a cluster as hosted Supabase has it.
     pub async fn start() -> Result<Self> {
-        let cluster = Self::start_plain().await?;
-        let superuser = cluster.connect(SUPERUSER).await?;
-        superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")?;
-        Ok(cluster)
+        Self::make(bin()?, &[]).await?.hosted().await
     }
 
     /// The same, with pg_cron at work in it, as a project has it that has switched it on.
     pub async fn start_with_cron() -> Result<Self> {
-        let cluster = Self::make(&["pg_cron"]).await?;
-        let superuser = cluster.connect(SUPERUSER).await?;
-        superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")?;
+        let cluster = Self::make(bin()?, &["pg_cron"]).await?.hosted().await?;
         let enable = format!("create extension pg_cron; grant usage on schema cron to {OWNER}");
+        let superuser = cluster.connect(SUPERUSER).await?;
         superuser
             .batch_execute(&enable)
             .await
@@ -65,13 +70,40 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Makes and starts a cluster with nothing but its superuser.
-    pub async fn start_plain() -> Result<Self> {
-        Self::make(&[]).await
+    /// The same as [`Cluster::start`], with the server of a version: 16, 17 or 18. It is fetched the first time. It comes
+    /// without headers, so that without a real safeupdate it has none.
+    pub async fn start_version(major: u32) -> Result<Self> {
+        let cluster = Self::make(versions::bin(major).await?, &[]).await?;
+        cluster.supabase().await?;
+        if !cluster.safeupdate.is_there() {
+            let superuser = cluster.connect(SUPERUSER).await?;
+            superuser.batch_execute(WITHOUT_SAFEUPDATE).await?;
+        }
+        Ok(cluster)
     }
 
-    async fn make(preload: &[&str]) -> Result<Self> {
-        let bin = bin()?;
+    /// Whether the server of a version can be had. It is fetched the first time.
+    pub async fn has_version(major: u32) -> bool {
+        versions::bin(major).await.is_ok()
+    }
+
+    /// Makes and starts a cluster with nothing but its superuser.
+    pub async fn start_plain() -> Result<Self> {
+        Self::make(bin()?, &[]).await
+    }
+
+    async fn hosted(self) -> Result<Self> {
+        safeupdate::require(&self.safeupdate)?;
+        self.supabase().await?;
+        Ok(self)
+    }
+
+    async fn supabase(&self) -> Result<()> {
+        let superuser = self.connect(SUPERUSER).await?;
+        superuser.batch_execute(SUPABASE).await.context("Supabase's roles could not be made")
+    }
+
+    async fn make(bin: PathBuf, preload: &[&str]) -> Result<Self> {
         // As root: where the server's own user can get to, whatever TMPDIR says.
         let base = if geteuid().is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("purple-flea-postgres-").tempdir_in(base)?;
@@ -100,7 +132,8 @@ impl Cluster {
         if has_extension(&bin, "pg_net").await {
             preload.push("pg_net".to_owned());
         }
-        let mut cluster = Self { server: None, folder, port, bin, user, preload };
+        let safeupdate = Safeupdate::of(&bin).await?;
+        let mut cluster = Self { server: None, folder, port, bin, user, preload, safeupdate };
         cluster.launch().await?;
         Ok(cluster)
     }
@@ -120,6 +153,9 @@ impl Cluster {
             "track_commit_timestamp=on".to_owned(),
         ] {
             server.arg("-c").arg(option);
+        }
+        if let Some(setting) = self.safeupdate.setting(self.folder.path()).await? {
+            server.arg("-c").arg(setting);
         }
         let log = std::fs::File::create(self.log_path())?;
         server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -152,6 +188,20 @@ impl Cluster {
         // Other connections break a moment later.
         while bystander.query_one("select 1", &[]).await.is_ok() {}
         Ok(())
+    }
+
+    /// Stops the server as an operator does, at once: transactions are undone, and connections break.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let pid = server.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(pid.context("the server has ended")?, Signal::INT)?;
+        server.child.wait().await?;
+        Ok(())
+    }
+
+    /// Starts the server again, on the same port, with what was committed.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.launch().await
     }
 
     /// What the server has logged lies here.
@@ -228,12 +278,16 @@ fn bin() -> Result<PathBuf> {
         .context("there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql")
 }
 
-async fn has_extension(bin: &Path, name: &str) -> bool {
+/// One of a server's folders, as its `pg_config` prints it. A server without that program has none.
+async fn config(bin: &Path, folder: &str) -> Option<PathBuf> {
     let mut command = process::command(&bin.join("pg_config"), None, "KILL");
-    let Ok(folder) = process::run(command.arg("--sharedir")).await else {
-        return false;
-    };
-    Path::new(folder.trim()).join("extension").join(format!("{name}.control")).exists()
+    let printed = process::run(command.arg(folder)).await.ok()?;
+    Some(PathBuf::from(printed.trim()))
+}
+
+async fn has_extension(bin: &Path, name: &str) -> bool {
+    let Some(folder) = config(bin, "--sharedir").await else { return false };
+    folder.join("extension").join(format!("{name}.control")).exists()
 }
 
 /// As root: the user that the server runs as, who is given the folder, as PostgreSQL refuses to run as root.

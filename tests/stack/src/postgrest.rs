@@ -1,44 +1,53 @@
-//! A stand-in for PostgREST behind Supabase's gateway: `POST /rest/v1/rpc/<function>` with named arguments, a
-//! transaction as the role that the token names, PostgREST's error bodies, a pool of ten connections that outlives the
-//! database's restarts. It can lose a reply before and after the call, as a network does.
+//! A stand-in for PostgREST 12.2 behind Supabase's gateway, made after its source and held against the real one: calls of
+//! functions by POST and GET, reading tables, a transaction as the role that the token names with that role's settings,
+//! PostgREST's statuses and error bodies, a pool of ten connections. It can lose a reply before and after the call.
+//!
+//! Not served are changes of tables, tables within tables, CSV, `Prefer`, and the hints at what else may have been meant.
 //!
 //! Where a `postgrest` is on the PATH, that one answers, and only the gateway's part is ours.
 
-mod call;
+mod error;
+mod listener;
+mod pool;
+mod request;
+mod routine;
+mod sql;
+mod table;
+mod token;
+
+pub use token::{JWT_SECRET, expired_user_key, forged_user_key, key, key_with, user_key};
 
 use crate::{
     http1,
-    postgres::{Cluster, SUPERUSER},
+    postgres::Cluster,
     process::{self, Process},
 };
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use call::{Caller, Database};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use error::Error;
+use http::{Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1 as server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use listener::Listener;
+use pool::{Database, Lease, Schema, Work};
+use request::{Action, Arguments, Request};
+use routine::Routine;
 use rustix::process::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::{
     future::pending,
     path::PathBuf,
     process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
+use token::Caller;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
-
-/// What tokens are signed with. It guards play money.
-pub const JWT_SECRET: &str = "local stack, play money only: a secret of 32 characters or more";
-
-/// How long a token is good for: longer than any stack.
-const TOKEN_YEARS: u64 = 10;
 
 /// How long a real PostgREST may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,33 +55,12 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often that is tried.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// Makes PostgREST look at the database again whenever that has changed, as hosted projects have it: the functions
-/// come after it has started.
-const RELOAD: &str = "\
-    create or replace function extensions.pgrst_ddl_watch() returns event_trigger language plpgsql \
-    as $$ begin notify pgrst, 'reload schema'; end $$; \
-    drop event trigger if exists pgrst_ddl_watch; \
-    create event trigger pgrst_ddl_watch on ddl_command_end execute function extensions.pgrst_ddl_watch()";
+/// How long PostgREST waits before it looks a second time for a database that is away. The waits double, so that one that
+/// was away for 8 s is found again after 15 s.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// The token of a role.
-pub fn key(role: &str) -> Result<String> {
-    let expires = crate::webhook::unix_s() + TOKEN_YEARS * 365 * 24 * 3_600;
-    let claims = json!({ "role": role, "iss": "stack", "exp": expires });
-    Ok(encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes()))?)
-}
-
-/// A token with any claims.
-pub fn token(claims: &Value) -> Result<String> {
-    Ok(encode(&Header::default(), claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes()))?)
-}
-
-/// The token of a signed-in user.
-pub fn users_token(user_id: &str) -> Result<String> {
-    let expires = crate::webhook::unix_s() + TOKEN_YEARS * 365 * 24 * 3_600;
-    token(
-        &json!({ "role": "authenticated", "sub": user_id, "aud": "authenticated", "iss": "stack", "exp": expires }),
-    )
-}
+/// Where the gateway has PostgREST.
+const PREFIX: &str = "/rest/v1";
 
 /// A way to lose a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +78,7 @@ pub struct PostgRest {
     /// The gateway's URL, without a slash at the end.
     pub url: String,
     shared: Arc<Shared>,
-    _server: JoinSet<()>,
+    _tasks: JoinSet<()>,
     _real: Option<Process>,
 }
 
@@ -119,11 +107,20 @@ impl PostgRest {
             }
             None => (None, None),
         };
-        let database = Database::new(cluster.url("authenticator"));
+        let database = Database::new(cluster.url("authenticator"), FIRST_RETRY);
         let shared = Arc::new(Shared { database, state: Mutex::default(), real });
         let mut tasks = JoinSet::new();
+        if shared.real.is_none() {
+            keep_schema(&mut tasks, cluster.url("authenticator"), &shared).await?;
+        }
         tasks.spawn(accept(listener, shared.clone()));
-        Ok(Self { url, shared, _server: tasks, _real: process })
+        Ok(Self { url, shared, _tasks: tasks, _real: process })
+    }
+
+    /// Changes how long the stand-in waits before it looks a second time for a database that is away: tests of something
+    /// else need not be as patient as the real one.
+    pub fn retry_after(&self, first: Duration) {
+        self.shared.database.set_first_retry(first);
     }
 
     /// Which of the two answers, in words.
@@ -177,17 +174,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>> {
+async fn serve(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     let trouble = shared.trouble();
     if trouble == Some(Trouble::BeforeTheCall) {
         return Err(anyhow!("lost before the call"));
     }
+    // Hyper drops this future, and this value with it, when the caller hangs up.
+    let waiting = Arc::new(());
     let task = {
-        let shared = shared.clone();
-        // A caller who goes away does not stop what the database does.
-        tokio::spawn(async move { answer(&shared, &head.method, head.uri.path(), &head.headers, body).await })
+        let (shared, waiting) = (shared.clone(), Arc::downgrade(&waiting));
+        // A caller that hangs up does not stop the statement.
+        tokio::spawn(async move { answer(&shared, &head, &body, &waiting).await })
     };
     let response = task.await?;
     match trouble {
@@ -197,73 +196,157 @@ async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     }
 }
 
+/// The gateway's part, and what is behind it.
 async fn answer(
     shared: &Shared,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    body: Bytes,
+    head: &Parts,
+    body: &Bytes,
+    waiting: &Weak<()>,
 ) -> Result<Response<Full<Bytes>>> {
-    if !headers.contains_key("apikey") {
-        return reply(StatusCode::UNAUTHORIZED, &json!({ "message": "No API key found in request" }));
+    if !head.headers.contains_key("apikey") {
+        return gateway(StatusCode::UNAUTHORIZED, "No API key found in request");
     }
-    let Some(function) = path.strip_prefix("/rest/v1/rpc/").filter(|_| method == Method::POST) else {
-        return reply(StatusCode::NOT_FOUND, &json!({ "message": "no Route matched with those values" }));
+    let (path, query) = request::parts(&head.uri);
+    let Some(path) = path.strip_prefix(PREFIX).filter(|path| path.is_empty() || path.starts_with('/')) else {
+        return gateway(StatusCode::NOT_FOUND, "no Route matched with those values");
     };
-    shared.state().calls.push(function.to_owned());
+    if let Some(function) = path.strip_prefix("/rpc/") {
+        shared.state().calls.push(function.to_owned());
+    }
     if let Some(real) = &shared.real {
-        return forward(real, function, headers, body).await;
+        return forward(real, head, body).await;
     }
-    let caller = match caller(headers) {
-        Ok(caller) => caller,
-        Err(why) => {
-            return reply(
-                StatusCode::UNAUTHORIZED,
-                &json!({ "code": "PGRST301", "message": why, "details": null, "hint": null }),
-            );
+    let request = Request { method: &head.method, path, query, headers: &head.headers, body };
+    Ok(match perform(&shared.database, &request, waiting).await {
+        Ok(response) => response,
+        Err(error) => {
+            if error.is_unavailable() {
+                shared.database.look_again();
+            }
+            error.response(shared.database.retry())
         }
-    };
-    let Ok(arguments) = serde_json::from_slice::<Map<String, Value>>(&body) else {
-        let message = "Empty or invalid json";
-        return reply(
-            StatusCode::BAD_REQUEST,
-            &json!({ "code": "PGRST102", "message": message, "details": null, "hint": null }),
-        );
-    };
-    let names: Vec<&str> = arguments.keys().map(String::as_str).collect();
-    let text = String::from_utf8_lossy(&body);
-    match shared.database.call(&caller, function, &names, &text).await {
-        Ok(Some(json)) => Ok(Response::builder()
-            .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
-            .body(Full::from(json))?),
-        Ok(None) => Ok(Response::builder().status(StatusCode::NO_CONTENT).body(Full::default())?),
-        Err(error) => reply(error.status, &error.body),
-    }
+    })
 }
 
-fn reply(status: StatusCode, body: &Value) -> Result<Response<Full<Bytes>>> {
+fn gateway(status: StatusCode, message: &str) -> Result<Response<Full<Bytes>>> {
     Ok(Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, "application/json; charset=utf-8")
-        .body(Full::from(body.to_string()))?)
+        .body(Full::from(json!({ "message": message }).to_string()))?)
 }
 
-/// Who calls, by the token; without one it is `anon`.
-fn caller(headers: &HeaderMap) -> Result<Caller, String> {
-    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
-        return Ok(Caller { role: "anon".to_owned(), claims: json!({ "role": "anon" }) });
-    };
-    let token = authorization.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-    let key = DecodingKey::from_secret(JWT_SECRET.as_bytes());
-    // A token without an end or for some audience is as good.
-    let mut validation = Validation::default();
-    validation.required_spec_claims.clear();
-    validation.validate_aud = false;
-    let claims = decode::<Value>(token.unwrap_or_default(), &key, &validation)
-        .map_err(|error| format!("JWT: {error}"))?
-        .claims;
-    let role = claims["role"].as_str().unwrap_or("anon").to_owned();
-    Ok(Caller { role, claims })
+/// PostgREST's part.
+async fn perform(
+    database: &Database,
+    request: &Request<'_>,
+    waiting: &Weak<()>,
+) -> Result<Response<Full<Bytes>>, Error> {
+    let caller = token::caller(request.headers)?;
+    let schema = database.schema()?;
+    match request.action()? {
+        Action::Call { function, arguments } => {
+            let lease = database.lease().await?;
+            let routine = find_routine(&schema, &lease, &function, &arguments).await;
+            let accepted =
+                routine.and_then(|routine| request.accepts(&["application/json"]).map(|()| routine));
+            let routine = match accepted {
+                Ok(routine) => routine,
+                Err(error) => {
+                    if !error.is_unavailable() {
+                        database.give_back(lease);
+                    }
+                    return Err(error);
+                }
+            };
+            let work = Work {
+                settings: &routine.settings,
+                read_only: arguments.read_only || !routine.volatile,
+                text: &routine.text,
+                argument: routine.has_arguments.then_some(arguments.text.as_str()),
+                ..reading(&caller, request)
+            };
+            let row = database.work(lease, &work, waiting).await?;
+            if routine.void {
+                return Ok(bare(StatusCode::NO_CONTENT));
+            }
+            Ok(json_response("application/json; charset=utf-8", row.get(0)))
+        }
+        Action::Read { table, query } => {
+            request.accepts(&["application/json"])?;
+            let text = table::read(&table, &query)?;
+            let work = Work { text: &text, ..reading(&caller, request) };
+            let row = database.work(database.lease().await?, &work, waiting).await?;
+            let mut response = json_response("application/json; charset=utf-8", row.get(0));
+            let range = match row.get::<_, i64>(1) {
+                0 => "*/*".to_owned(),
+                rows => format!("0-{}/*", rows - 1),
+            };
+            response.headers_mut().extend(range.parse().map(|range| (header::CONTENT_RANGE, range)));
+            Ok(response)
+        }
+        Action::Describe => {
+            request.accepts(&["application/openapi+json", "application/json"])?;
+            let work = Work { text: table::DESCRIPTION, ..reading(&caller, request) };
+            let row = database.work(database.lease().await?, &work, waiting).await?;
+            Ok(json_response("application/openapi+json; charset=utf-8", row.get(0)))
+        }
+    }
+}
+
+/// Work that changes nothing, without a text.
+fn reading<'a>(caller: &'a Caller, request: &Request<'_>) -> Work<'a> {
+    let path = if request.path.is_empty() { "/" } else { request.path };
+    Work {
+        caller,
+        request: [
+            ("request.method", request.method.to_string()),
+            ("request.path", path.to_owned()),
+            ("request.headers", request.headers_json()),
+        ],
+        settings: &[],
+        read_only: true,
+        text: "",
+        argument: None,
+    }
+}
+
+/// How to call a function with these arguments. What was found once is not looked for again.
+async fn find_routine(
+    schema: &Schema,
+    lease: &Lease<'_>,
+    function: &str,
+    arguments: &Arguments,
+) -> Result<Arc<Routine>, Error> {
+    let asked = (function.to_owned(), arguments.names.clone(), arguments.is_array(), arguments.single);
+    if let Some(routine) = schema.known(&asked) {
+        return Ok(routine);
+    }
+    let routine = Arc::new(Routine::find(lease.client(), function, arguments).await?);
+    schema.learn(asked, routine.clone());
+    Ok(routine)
+}
+
+fn bare(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn json_response(content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}
+
+/// Starts what keeps the schema up to date.
+async fn keep_schema(tasks: &mut JoinSet<()>, url: String, shared: &Arc<Shared>) -> Result<()> {
+    let listener = Listener::start(&url).await?;
+    shared.database.read().await.map_err(|error| anyhow!("the schema could not be read: {error:?}"))?;
+    let reader = shared.clone();
+    tasks.spawn(async move { reader.database.keep_reading().await });
+    let shared = shared.clone();
+    tasks.spawn(async move { listener.run(&url, &shared.database).await });
+    Ok(())
 }
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -272,12 +355,12 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 async fn start_real(cluster: &Cluster, program: &std::path::Path) -> Result<(Process, String)> {
-    cluster.connect(SUPERUSER).await?.batch_execute(RELOAD).await?;
     let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
     let mut command = process::command(program, None, "TERM");
     for (name, value) in [
         ("PGRST_DB_URI", cluster.url("authenticator")),
         ("PGRST_DB_SCHEMAS", "public".to_owned()),
+        ("PGRST_DB_EXTRA_SEARCH_PATH", "public,extensions".to_owned()),
         ("PGRST_DB_ANON_ROLE", "anon".to_owned()),
         ("PGRST_JWT_SECRET", JWT_SECRET.to_owned()),
         ("PGRST_SERVER_HOST", "127.0.0.1".to_owned()),
@@ -298,15 +381,15 @@ async fn start_real(cluster: &Cluster, program: &std::path::Path) -> Result<(Pro
 }
 
 /// The gateway's part: takes its prefix off.
-async fn forward(
-    real: &str,
-    function: &str,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Response<Full<Bytes>>> {
-    let mut request = Request::post(format!("{real}/rpc/{function}")).body(body.to_vec())?;
+async fn forward(real: &str, head: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>> {
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = path.strip_prefix(PREFIX).unwrap_or(path);
+    let mut request = http::Request::builder()
+        .method(&head.method)
+        .uri(format!("{real}/{}", path.trim_start_matches('/')))
+        .body(body.to_vec())?;
     for name in [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT] {
-        if let Some(value) = headers.get(&name) {
+        if let Some(value) = head.headers.get(&name) {
             request.headers_mut().insert(name, value.clone());
         }
     }

@@ -1,6 +1,6 @@
 -- What a hosted Supabase project has before anybody adds to it, as far as this project depends on it: the roles,
--- their memberships, the default privileges that make everything in `public` reachable for everybody, and
--- auth.uid(). Run by the superuser.
+-- their memberships and settings, the default privileges that make everything in `public` reachable for everybody,
+-- auth.uid(), and the trigger that makes PostgREST look at the schema again. Run by the superuser.
 
 create role anon          nologin noinherit;
 create role authenticated nologin noinherit;
@@ -8,6 +8,15 @@ create role service_role  nologin noinherit bypassrls;
 create role authenticator login noinherit nosuperuser;
 create role postgres      login nosuperuser createdb createrole replication bypassrls;
 create role supabase_auth_admin nologin noinherit createrole;
+
+-- PostgREST logs in as `authenticator`, and becomes another role for each request. Hosted projects load supautils, too.
+alter role authenticator set session_preload_libraries = 'safeupdate';
+alter role authenticator set statement_timeout = '8s';
+alter role authenticator set lock_timeout = '8s';
+alter role anon          set statement_timeout = '3s';
+alter role authenticated set statement_timeout = '8s';
+alter role postgres set session_preload_libraries = 'safeupdate';
+alter role postgres set safeupdate.enabled = 'off';
 
 grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role to postgres;
@@ -48,6 +57,17 @@ as $$
 $$;
 comment on function auth.uid() is 'A stand-in for Supabase Auth''s function, with the same meaning.';
 alter function auth.uid() owner to supabase_auth_admin;
+
+create function extensions.pgrst_ddl_watch() returns event_trigger
+  language plpgsql
+as $$
+begin
+  notify pgrst, 'reload schema';
+end;
+$$;
+comment on function extensions.pgrst_ddl_watch() is 'A stand-in for Supabase''s function: PostgREST reads the schema again.';
+create event trigger pgrst_ddl_watch  on ddl_command_end execute function extensions.pgrst_ddl_watch();
+create event trigger pgrst_drop_watch on sql_drop        execute function extensions.pgrst_ddl_watch();
 
 set role postgres;
 create publication supabase_realtime;

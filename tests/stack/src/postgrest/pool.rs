@@ -1,0 +1,325 @@
+//! The database as PostgREST uses it: a pool of connections, a transaction for each request as the token's role, and the
+//! schema, which is read again when something has changed or the database was away.
+
+use super::{
+    error::{Error, of_postgres},
+    request::Single,
+    routine::Routine,
+    sql,
+    token::Caller,
+};
+use http::StatusCode;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, Semaphore, SemaphorePermit},
+    time::timeout,
+};
+use tokio_postgres::{Client, NoTls, Row, Statement, types::ToSql};
+
+/// Most connections (PostgREST's `db-pool`).
+const POOL: usize = 10;
+
+/// Longest wait for one of them (`db-pool-acquisition-timeout`).
+const ACQUISITION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where functions look for what they name without a schema: the API's schema and `db-extra-search-path`, as hosted
+/// Supabase has it.
+const SEARCH_PATH: &str = "\"public\", \"extensions\"";
+
+/// The settings of the roles that the pool's own role may become. PostgREST makes them those of the transaction, as far as
+/// that role may.
+const ROLE_SETTINGS: &str = "select r.rolname::text, s.name, lower(s.value) \
+    from pg_auth_members m \
+    join pg_roles r on r.oid = m.roleid \
+    cross join unnest(r.rolconfig) as c (setting) \
+    cross join lateral (select split_part(c.setting, '=', 1), substr(c.setting, strpos(c.setting, '=') + 1)) as s (name, value) \
+    join pg_settings p on p.name = s.name \
+    where m.member = current_user::regrole::oid \
+      and (p.context = 'user' or has_parameter_privilege(current_user::regrole::oid, p.name, 'set'))";
+
+/// The setting that is no setting of the transaction, but how it begins.
+const ISOLATION: &str = "default_transaction_isolation";
+
+/// A function's name, the names of the arguments that are given, whether they are several objects, and what else is
+/// considered.
+pub(super) type Asked = (String, BTreeSet<String>, bool, Single);
+
+/// What PostgREST knows of the database.
+#[derive(Default)]
+pub(super) struct Schema {
+    /// The settings of roles.
+    roles: HashMap<String, Vec<(String, String)>>,
+    /// The functions that were called so far. The real one knows all of them from the start.
+    routines: Mutex<HashMap<Asked, Arc<Routine>>>,
+}
+
+impl Schema {
+    pub(super) fn known(&self, asked: &Asked) -> Option<Arc<Routine>> {
+        self.routines.lock().unwrap_or_else(PoisonError::into_inner).get(asked).cloned()
+    }
+
+    pub(super) fn learn(&self, asked: Asked, routine: Arc<Routine>) {
+        self.routines.lock().unwrap_or_else(PoisonError::into_inner).insert(asked, routine);
+    }
+}
+
+/// What a request does in its transaction.
+pub(super) struct Work<'a> {
+    pub(super) caller: &'a Caller,
+    /// What functions find in `request.method` and so on.
+    pub(super) request: [(&'static str, String); 3],
+    /// Settings of the function's own.
+    pub(super) settings: &'a [(String, String)],
+    pub(super) read_only: bool,
+    pub(super) text: &'a str,
+    pub(super) argument: Option<&'a str>,
+}
+
+/// The pool.
+pub(super) struct Database {
+    url: String,
+    slots: Semaphore,
+    state: Mutex<State>,
+    /// Wakes the reader of the schema.
+    outdated: Notify,
+}
+
+struct State {
+    schema: Option<Arc<Schema>>,
+    idle: Vec<Connection>,
+    /// Which connections may still be used.
+    generation: u64,
+    /// The first wait of many before the schema is tried again.
+    first_retry: Duration,
+    /// The wait that is under way.
+    retry: Duration,
+}
+
+/// A connection, and a place in the pool.
+pub(super) struct Lease<'a> {
+    connection: Connection,
+    _slot: SemaphorePermit<'a>,
+}
+
+struct Connection {
+    client: Client,
+    /// Statements by the role that they are carried out as: a plan that was made for one may lack the checks for another.
+    statements: HashMap<(String, String), Statement>,
+    generation: u64,
+}
+
+impl Database {
+    pub(super) fn new(url: String, first_retry: Duration) -> Self {
+        let state = State {
+            schema: Some(Arc::default()),
+            idle: Vec::new(),
+            generation: 0,
+            first_retry,
+            retry: Duration::ZERO,
+        };
+        Self { url, slots: Semaphore::new(POOL), state: Mutex::new(state), outdated: Notify::new() }
+    }
+
+    /// Changes how long it waits after the database was away before it looks for it the second time.
+    pub(super) fn set_first_retry(&self, first_retry: Duration) {
+        self.state().first_retry = first_retry;
+    }
+
+    /// How long it waits before it looks for the database the second time.
+    pub(super) fn first_retry(&self) -> Duration {
+        self.state().first_retry
+    }
+
+    /// How long it waits at present before it looks for the database again.
+    pub(super) fn retry(&self) -> Duration {
+        self.state().retry
+    }
+
+    /// The schema, unless the database is away.
+    pub(super) fn schema(&self) -> Result<Arc<Schema>, Error> {
+        self.state().schema.clone().ok_or_else(Error::no_schema)
+    }
+
+    /// Has the schema read again, soon.
+    pub(super) fn look_again(&self) {
+        self.outdated.notify_one();
+    }
+
+    /// Reads the schema.
+    pub(super) async fn read(&self) -> Result<(), Error> {
+        let lease = self.lease().await?;
+        let rows = lease.client().query(ROLE_SETTINGS, &[]).await;
+        let rows = rows.map_err(|error| Error::connection_lost(error.to_string()))?;
+        let mut schema = Schema::default();
+        for row in rows {
+            schema.roles.entry(row.get(0)).or_default().push((row.get(1), row.get(2)));
+        }
+        self.state().schema = Some(Arc::new(schema));
+        self.give_back(lease);
+        Ok(())
+    }
+
+    /// Reads the schema whenever it may have changed. While that fails, every request is refused, and the waits between two
+    /// tries double, up to 32 of the first: so after a longer absence it takes long until the database is found again.
+    pub(super) async fn keep_reading(&self) {
+        loop {
+            self.outdated.notified().await;
+            loop {
+                self.flush();
+                if self.read().await.is_ok() {
+                    self.state().retry = Duration::ZERO;
+                    break;
+                }
+                let wait = {
+                    let mut state = self.state();
+                    state.schema = None;
+                    state.retry = (state.retry * 2).clamp(state.first_retry, state.first_retry * 32);
+                    state.retry
+                };
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+
+    /// Lets all connections go.
+    fn flush(&self) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.idle.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a connection.
+    pub(super) async fn lease(&self) -> Result<Lease<'_>, Error> {
+        let slot = timeout(ACQUISITION_TIMEOUT, self.slots.acquire()).await;
+        let Ok(Ok(slot)) = slot else {
+            let message = "Timed out acquiring connection from connection pool.";
+            return Err(Error::new(StatusCode::GATEWAY_TIMEOUT, "PGRST003", message));
+        };
+        let (kept, generation) = {
+            let mut state = self.state();
+            (state.idle.pop(), state.generation)
+        };
+        let connection = match kept {
+            // The real pool, too, finds out that a connection has broken by using it.
+            Some(connection) if connection.client.is_closed() => {
+                return Err(Error::connection_lost("no connection to the server\n"));
+            }
+            Some(connection) => connection,
+            None => Connection {
+                client: connect(&self.url).await.map_err(|error| Error::no_connection(&error))?,
+                statements: HashMap::new(),
+                generation,
+            },
+        };
+        Ok(Lease { connection, _slot: slot })
+    }
+
+    /// Takes a connection back that has no transaction in it.
+    pub(super) fn give_back(&self, lease: Lease<'_>) {
+        let mut state = self.state();
+        if lease.connection.generation == state.generation {
+            state.idle.push(lease.connection);
+        }
+    }
+
+    /// Does a request's work. A transaction that fails with 40001 is tried again, as often as it fails, until the caller has
+    /// hung up. (The real PostgREST tries again even then.)
+    pub(super) async fn work(
+        &self,
+        mut lease: Lease<'_>,
+        work: &Work<'_>,
+        waiting: &Weak<()>,
+    ) -> Result<Row, Error> {
+        let schema = self.schema()?;
+        let begin = work.begin(&schema);
+        loop {
+            let answer = lease.connection.transaction(&begin, work).await;
+            let lost_a_race = answer.as_ref().is_err_and(is_serialization_failure);
+            // A connection with a transaction in it never goes back to the pool.
+            let clean = answer.is_ok() || lease.connection.client.batch_execute("rollback").await.is_ok();
+            if clean && lost_a_race && waiting.upgrade().is_some() {
+                continue;
+            }
+            if clean {
+                self.give_back(lease);
+            }
+            return answer.map_err(|error| of_postgres(&error, work.caller.is_anon()));
+        }
+    }
+}
+
+/// Opens a connection.
+async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(async move {
+        // Its end shows at the client.
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+fn is_serialization_failure(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| error.code().code() == "40001")
+}
+
+impl Lease<'_> {
+    pub(super) fn client(&self) -> &Client {
+        &self.connection.client
+    }
+}
+
+impl Work<'_> {
+    /// The beginning of the transaction: its isolation, and the settings, of which a later one has the last word.
+    fn begin(&self, schema: &Schema) -> String {
+        let of_role = schema.roles.get(&self.caller.role).map(Vec::as_slice).unwrap_or_default();
+        let isolation = self.settings.iter().chain(of_role).find(|(name, _)| name == ISOLATION);
+        let isolation = match isolation.map(|(_, value)| value.as_str()) {
+            Some("serializable") => "serializable",
+            Some("repeatable read") => "repeatable read",
+            _ => "read committed",
+        };
+        let mode = if self.read_only { "read only" } else { "read write" };
+        let claims = self.caller.claims.to_string();
+        let own = |(name, value): &(String, String)| (name.clone(), value.clone());
+        let settings = [("search_path".to_owned(), SEARCH_PATH.to_owned())]
+            .into_iter()
+            // The role's settings come before the role: they are set with the rights of the pool's own.
+            .chain(of_role.iter().map(own))
+            .chain([("role".to_owned(), self.caller.role.clone()), ("request.jwt.claims".to_owned(), claims)])
+            .chain(self.request.iter().map(|(name, value)| ((*name).to_owned(), value.clone())))
+            .chain(self.settings.iter().map(own))
+            .filter(|(name, _)| name != ISOLATION)
+            .map(|(name, value)| {
+                format!("set_config({}, {}, true)", sql::literal(&name), sql::literal(&value))
+            });
+        let settings: Vec<String> = settings.collect();
+        format!("begin isolation level {isolation} {mode}; select {}", settings.join(", "))
+    }
+}
+
+impl Connection {
+    async fn transaction(&mut self, begin: &str, work: &Work<'_>) -> Result<Row, tokio_postgres::Error> {
+        self.client.batch_execute(begin).await?;
+        let known = (work.caller.role.clone(), work.text.to_owned());
+        let statement = match self.statements.get(&known) {
+            Some(statement) => statement.clone(),
+            None => {
+                let statement = self.client.prepare(work.text).await?;
+                self.statements.insert(known, statement.clone());
+                statement
+            }
+        };
+        let argument = work.argument.as_ref().map(|argument| argument as &(dyn ToSql + Sync));
+        let row = self.client.query_one(&statement, argument.as_slice()).await?;
+        self.client.batch_execute("commit").await?;
+        Ok(row)
+    }
+}

@@ -1,0 +1,194 @@
+//! What a request asks for: PostgREST's reading of its method, path, query, headers and body.
+
+use super::error::Error;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+/// Names in a query that are no arguments and no filters.
+const RESERVED: [&str; 8] = ["select", "columns", "on_conflict", "order", "limit", "offset", "and", "or"];
+
+/// A request, as it came.
+pub(super) struct Request<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a Bytes,
+}
+
+/// What is to be done.
+pub(super) enum Action {
+    /// Call a function.
+    Call { function: String, arguments: Arguments },
+    /// Read a table or a view: the names and values of the query.
+    Read { table: String, query: Vec<(String, String)> },
+    /// Describe what there is.
+    Describe,
+}
+
+/// What a function is called with.
+pub(super) struct Arguments {
+    /// The names that are given.
+    pub(super) names: BTreeSet<String>,
+    /// Their values, a JSON object or an array of such; or a body that is no JSON.
+    pub(super) text: String,
+    /// Which functions with a single parameter may be meant.
+    pub(super) single: Single,
+    /// Whether the call must not change anything.
+    pub(super) read_only: bool,
+}
+
+/// Which functions with a single parameter are considered where no other fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Single {
+    /// None of them.
+    None,
+    /// Those that take JSON. (Also those whose parameter has a name: it is not given to them.)
+    Json,
+    /// Those that take the body as text. No others are considered.
+    Text,
+    /// Those that take the body as XML. No others are considered.
+    Xml,
+}
+
+impl Arguments {
+    /// Whether the values are several objects.
+    pub(super) fn is_array(&self) -> bool {
+        self.text.trim_start().starts_with('[')
+    }
+
+    /// What the query of a GET gives.
+    fn of_query(query: &str) -> Self {
+        let given: Map<String, Value> = pairs(query)
+            .filter(|(name, value)| {
+                !RESERVED.contains(&name.as_str()) && super::table::operator(value).is_none()
+            })
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        Self { read_only: true, ..Self::of_object(&given) }
+    }
+
+    fn of_object(object: &Map<String, Value>) -> Self {
+        let names = object.keys().cloned().collect();
+        let text = Value::Object(object.clone()).to_string();
+        Self { names, text, single: Single::None, read_only: false }
+    }
+
+    /// What the body of a POST gives.
+    fn of_body(headers: &HeaderMap, body: &Bytes) -> Result<Self, Error> {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let raw = |text, single| Self { names: BTreeSet::new(), text, single, read_only: false };
+        match content_type(headers).as_str() {
+            "application/json" => Self::of_json(text),
+            "text/plain" => Ok(raw(text, Single::Text)),
+            "text/xml" => Ok(raw(text, Single::Xml)),
+            "application/x-www-form-urlencoded" => {
+                let given = pairs(&text).map(|(name, value)| (name, value.into())).collect();
+                Ok(Self::of_object(&given))
+            }
+            other => {
+                let message = format!("Content-Type not acceptable: {other}");
+                Err(Error::new(StatusCode::BAD_REQUEST, "PGRST102", &message))
+            }
+        }
+    }
+
+    fn of_json(text: String) -> Result<Self, Error> {
+        let invalid = |message| Error::new(StatusCode::BAD_REQUEST, "PGRST102", message);
+        let text = if text.is_empty() { "{}".to_owned() } else { text };
+        let json: Value = serde_json::from_str(&text).map_err(|_| invalid("Empty or invalid json"))?;
+        let names = |object: &Map<String, Value>| object.keys().cloned().collect::<BTreeSet<String>>();
+        let given = match &json {
+            Value::Object(object) => Some((text, names(object))),
+            Value::Array(items) => match items.first() {
+                None => None,
+                Some(Value::Object(first)) => {
+                    let first = names(first);
+                    let alike = |item: &Value| item.as_object().is_some_and(|item| names(item) == first);
+                    if !items.iter().all(alike) {
+                        return Err(invalid("All object keys must match"));
+                    }
+                    Some((text, first))
+                }
+                Some(_) => return Err(invalid("All object keys must match")),
+            },
+            // Anything else counts as an empty array.
+            _ => None,
+        };
+        let (text, names) = given.unwrap_or_else(|| ("[]".to_owned(), BTreeSet::new()));
+        Ok(Self { names, text, single: Single::Json, read_only: false })
+    }
+}
+
+impl Request<'_> {
+    /// Reads what is asked for below `/rest/v1`.
+    pub(super) fn action(&self) -> Result<Action, Error> {
+        let path: Vec<&str> = self.path.split('/').filter(|part| !part.is_empty()).collect();
+        let reads = *self.method == Method::GET || *self.method == Method::HEAD;
+        match path.as_slice() {
+            ["rpc", function] => {
+                let arguments = match *self.method {
+                    Method::POST => Arguments::of_body(self.headers, self.body)?,
+                    _ if reads => Arguments::of_query(self.query),
+                    Method::OPTIONS => return Err(Error::not_served("OPTIONS")),
+                    _ => {
+                        let message = format!("Cannot use the {} method on RPC", self.method);
+                        return Err(Error::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST101", &message));
+                    }
+                };
+                Ok(Action::Call { function: (*function).to_owned(), arguments })
+            }
+            [table] if reads => {
+                Ok(Action::Read { table: (*table).to_owned(), query: pairs(self.query).collect() })
+            }
+            [_] => Err(Error::not_served("changes of tables")),
+            [] if reads => Ok(Action::Describe),
+            [] => {
+                let message = format!("Unsupported HTTP method: {}", self.method);
+                Err(Error::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", &message))
+            }
+            _ => Err(Error::not_found()),
+        }
+    }
+
+    /// Refuses the request if its Accept header allows none of these types.
+    pub(super) fn accepts(&self, sent: &[&str]) -> Result<(), Error> {
+        let accept = self.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+        let types: Vec<&str> = accept.split(',').map(media_type).collect();
+        if types.iter().any(|kind| *kind == "*/*" || sent.contains(kind)) {
+            return Ok(());
+        }
+        let message = format!("None of these media types are available: {}", types.join(", "));
+        Err(Error::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", &message))
+    }
+
+    /// The headers as JSON, as functions find them in `request.headers`.
+    pub(super) fn headers_json(&self) -> String {
+        let headers = self.headers.iter().filter(|(name, _)| *name != header::COOKIE);
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers: Map<String, Value> =
+            headers.map(|(name, value)| (name.as_str().to_owned(), text(value).into())).collect();
+        Value::Object(headers).to_string()
+    }
+}
+
+/// The path and the query of a URI.
+pub(super) fn parts(uri: &Uri) -> (&str, &str) {
+    (uri.path(), uri.query().unwrap_or_default())
+}
+
+fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned()
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media_type(given.unwrap_or("application/json")).to_ascii_lowercase()
+}
+
+/// A media type without its parameters.
+fn media_type(text: &str) -> &str {
+    text.split(';').next().unwrap_or_default().trim()
+}
