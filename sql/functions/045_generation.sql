@@ -95,8 +95,8 @@ $$;
 comment on function purple_flea.declare_restore(text) is 'Says that this database was restored in a way that it cannot see itself, such as a disk snapshot. It hands out no stake until confirm_restore().';
 revoke all on function purple_flea.declare_restore(text) from public, anon, authenticated, service_role, purple_flea_worker;
 
--- What an operator says after a restore. Jobs from before it that were due may have been bet on in the time that was lost:
--- they become unknown and are looked up. What is certain to wait still (not due, held back) waits on.
+-- What an operator says after a restore. Jobs from before it may have been bet on in the time that was lost: they become
+-- unknown and are looked up. What is certain to wait still (for a time to come, or held back) waits on.
 create or replace function purple_flea.confirm_restore(nothing_lost boolean default false, why text default null, paused_too boolean default false)
   returns jsonb
   language plpgsql
@@ -139,7 +139,10 @@ begin
     join purple_flea.trade_policies p on p.id = e.policy_id
     where j.reference = t.reference and t.state = 'pending' and not purple_flea.is_repeatable(t.kind)
       and t.generation is not null and (present is null or t.generation <> present)
-      and t.due_at <= at and (confirm_restore.paused_too or not e.paused);
+      -- Only what waits for a time is certain to wait still. A key, a limit or an account that it waited for can have come.
+      and (t.due_at <= at or not isfinite(t.due_at) or coalesce(t.reason, '') not in (
+        'rate_limited', 'not_reached', 'purple_flea_refused_us', 'balance_not_known', 'out_of_time', 'abandoned'))
+      and (confirm_restore.paused_too or not e.paused);
     get diagnostics unknown = row_count;
   end if;
   -- The identity is a new one even if nothing was lost: a copy of this database may have been confirmed, too.
