@@ -62,7 +62,9 @@ declare
   job  record;
   kept text[] := '{}';
 begin
-  delete from purple_flea.rate_slots s where s.held_until < clock_timestamp();
+  -- (A slot that a settlement has locked goes another time: it may wait for the lock that this claim holds.)
+  delete from purple_flea.rate_slots s
+  where s.ctid = any (array(select o.ctid from purple_flea.rate_slots o where o.held_until < clock_timestamp() for update skip locked));
   for job in
     select j.reference, purple_flea.call_of(j.kind, e.game) as call, e.account, max(l.within) as within
     from unnest(picked) with ordinality as p (reference, n)
