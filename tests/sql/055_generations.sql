@@ -21,7 +21,9 @@ select throws_ok('select purple_flea.confirm_restore()', 'P0001', null, 'there i
 
 create temporary table before as
   select pg_temp.deposit('a') as due, pg_temp.deposit('held') as paused, pg_temp.deposit('a') as later, purple_flea.current_generation() as generation;
-update purple_flea.jobs j set due_at = clock_timestamp() + interval '1 hour' from before b where j.reference = b.later;
+update purple_flea.jobs j set due_at = clock_timestamp() + interval '1 hour', reason = 'rate_limited' from before b where j.reference = b.later;
+create temporary table keyless as select pg_temp.deposit('b') as one;
+update purple_flea.jobs j set due_at = clock_timestamp() + interval '1 hour', reason = 'agent_without_key' from keyless k where j.reference = k.one;
 select public.request_job('balance', 'balance-1', '{"agent_id": "a"}');
 update purple_flea.jobs j set due_at = clock_timestamp() where j.reference = 'balance-1';
 
@@ -42,10 +44,11 @@ create temporary table since as select pg_temp.deposit('a') as one;
 select is(j.generation, null, 'a job made meanwhile belongs to no generation') from purple_flea.jobs j, since s where j.reference = s.one;
 
 create temporary table confirmed as select purple_flea.confirm_restore(why => 'tested') as c;
-select is(c ->> 'unknown', '1', 'the stake that was due before is unknown') from confirmed;
+select is(c ->> 'unknown', '2', 'the stake that was due before is unknown') from confirmed;
+select is(pg_temp.is_(one), 'unknown restore restored', 'so is one that waited for something that may have come meanwhile') from keyless;
 select is(pg_temp.is_(due), 'unknown restore restored', 'by the restore') from before;
 select is(pg_temp.is_(paused), 'pending depositor', 'what was held back waits on') from before;
-select is(pg_temp.is_(later), 'pending depositor', 'what was not due waits on') from before;
+select is(pg_temp.is_(later), 'pending depositor rate_limited', 'what waits for a time waits on') from before;
 select isnt(purple_flea.current_generation(), generation, 'the generation is a new one') from before;
 select is(pg_temp.claimed(), array[one], 'what was made since is handed out') from since;
 update purple_flea.jobs j set due_at = clock_timestamp() from before b where j.reference = b.later;
