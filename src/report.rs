@@ -92,3 +92,154 @@ fn log(settlement: &Settlement, code: Option<&'static str>, cause: &str, outside
     line.result = Some(settlement.result.clone());
     outside.log(&line);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::job::State,
+        outside::{Answer, Limits, SendError},
+        upstream::{BaseUrl, Key},
+    };
+    use serde_json::{Value, json};
+    use std::{
+        cell::{Cell, RefCell},
+        time::SystemTime,
+    };
+
+    /// A world in which the ledger answers with what it is told, and time passes by waiting alone.
+    struct World<F> {
+        clock: Cell<Duration>,
+        lines: RefCell<Vec<Value>>,
+        calls: Cell<usize>,
+        ledger: F,
+    }
+
+    impl<F: Fn(Duration, &Value) -> Result<Value, SendError>> World<F> {
+        fn new(ledger: F) -> Self {
+            Self { clock: Cell::default(), lines: RefCell::default(), calls: Cell::default(), ledger }
+        }
+
+        /// Reports so many outcomes within a minute, and gives the codes of the lines that were logged.
+        async fn report(&self, count: usize) -> Vec<String> {
+            let url = BaseUrl::parse("https://supabase.test").unwrap();
+            let key = || Key::parse("a-key").unwrap();
+            let ledger = Ledger {
+                url,
+                key: key(),
+                apikey: key(),
+                operator_key: key(),
+                bets_at_once: 1,
+                answers_at_once: false,
+            };
+            let open = (0..count).map(|number| Settlement {
+                reference: format!("job-{number}"),
+                token: "t".to_owned(),
+                state: State::Executed,
+                result: serde_json::value::to_raw_value(&json!({ "bet_id": number })).unwrap(),
+                secret: None,
+            });
+            run(&ledger, open.collect(), Duration::from_secs(60), self).await;
+            let code = |line: &Value| line["code"].as_str().unwrap_or_default().to_owned();
+            self.lines.borrow().iter().map(code).collect()
+        }
+    }
+
+    impl<F: Fn(Duration, &Value) -> Result<Value, SendError>> Outside for World<F> {
+        async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
+            self.calls.set(self.calls.get() + 1);
+            let body: Value = serde_json::from_slice(request.body()).unwrap();
+            let reply = (self.ledger)(self.clock.get(), &body["outcomes"])?;
+            let (head, ()) = http::Response::new(()).into_parts();
+            Ok(Answer { head, body: reply.to_string().into_bytes(), whole: true })
+        }
+
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.clock.get()
+        }
+
+        async fn sleep(&self, time: Duration) {
+            self.clock.set(self.clock.get() + time);
+        }
+
+        fn random(&self) -> u128 {
+            4
+        }
+
+        fn log(&self, line: &Line) {
+            self.lines.borrow_mut().push(serde_json::to_value(line).unwrap());
+        }
+    }
+
+    fn all(outcomes: &Value, did: &str) -> Value {
+        let each = outcomes.as_array().unwrap().iter();
+        each.map(|outcome| json!({ "reference": outcome["reference"], "did": did })).collect()
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_for_forty_seconds_costs_no_outcome_and_the_log_has_it_meanwhile() {
+        let world = World::new(|now, outcomes| {
+            if now < Duration::from_secs(40) {
+                return Err(SendError::NotSent("connection_refused"));
+            }
+            Ok(all(outcomes, "settled"))
+        });
+        assert_eq!(world.report(2).await, ["not_settled_yet", "not_settled_yet"]);
+        let lines = world.lines.borrow();
+        assert_eq!((&lines[0]["state"], &lines[0]["token"]), (&json!("executed"), &json!("t")));
+        assert_eq!(lines[0]["result"], json!({ "bet_id": 0 }));
+        assert!(world.clock.get() < Duration::from_secs(43));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_recorded_until_the_end_is_logged_whole_before_it() {
+        let world = World::new(|_, _| Err(SendError::TimedOut));
+        assert_eq!(world.report(1).await, ["not_settled_yet", "not_settled"]);
+        assert!(world.clock.get() < Duration::from_secs(60), "the host would have cut it off");
+        let refused = World::new(|_, _| Ok(json!({ "not": "an array" })));
+        refused.report(1).await;
+        assert!(
+            refused.clock.get() <= Duration::from_secs(REFUSED_S),
+            "no waiting for what a person has to mend"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_locked_is_reported_again_alone() {
+        let world = World::new(|now, outcomes| {
+            let each = outcomes.as_array().unwrap().iter();
+            let locked = |outcome: &Value| outcome["reference"] == "job-1" && now < Duration::from_secs(1);
+            let did = |outcome: &Value| if locked(outcome) { "not_now" } else { "settled" };
+            assert!(
+                now.is_zero() || outcomes.as_array().unwrap().len() == 1,
+                "the others were reported again"
+            );
+            Ok(each
+                .map(|outcome| json!({ "reference": outcome["reference"], "did": did(outcome) }))
+                .collect())
+        });
+        assert_eq!(world.report(3).await, ["not_settled_yet"]);
+    }
+
+    #[tokio::test]
+    async fn more_outcomes_than_the_database_takes_are_reported_in_parts() {
+        let world = World::new(|_, outcomes| {
+            assert!(outcomes.as_array().unwrap().len() <= REPORT_LIMIT);
+            Ok(all(outcomes, "settled"))
+        });
+        assert!(world.report(150).await.is_empty());
+        assert_eq!(world.calls.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_the_ledger_has_kept_as_an_event_is_not_settled_from_the_log() {
+        let world = World::new(|_, outcomes| Ok(all(outcomes, "conflict")));
+        assert_eq!(world.report(1).await, [""]);
+        let lost = World::new(|_, outcomes| Ok(all(outcomes, "not_found")));
+        assert_eq!(lost.report(1).await, ["not_settled"]);
+    }
+}

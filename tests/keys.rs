@@ -15,9 +15,11 @@ use tokio_postgres::Client;
 /// Supabase's Vault, as far as this project uses it.
 const VAULT: &str = include_str!("stack/src/vault.sql");
 
-/// The tables of release 0.1.0.
-const RELEASE: [&str; 2] =
-    [include_str!("../sql/migrations/0001_tables.sql"), include_str!("../sql/migrations/0002_ledger.sql")];
+/// The SQL of release 0.1.0, whose triggers would ask for registrations of the agents here.
+const RELEASE: [&str; 2] = [
+    include_str!("releases/0.1.0.sql"),
+    "alter table public.agents disable trigger purple_flea_greet; alter table public.agents disable trigger purple_flea_ring",
+];
 
 /// The specification's own tables, as far as agents are concerned.
 const SPECIFICATION: &str = "create table public.agents (id text primary key, api_key text not null, \

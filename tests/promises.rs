@@ -18,6 +18,7 @@ mod openapi;
 mod operators;
 mod pgtap;
 mod production_host;
+mod restores;
 mod scripts;
 mod services;
 mod settings;
