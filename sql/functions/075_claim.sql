@@ -215,6 +215,7 @@ declare
   present     uuid;
   limits      boolean;
   late        boolean     := false;
+  given_up    boolean;
   picked      text[];
   at          timestamptz;
 begin
@@ -245,9 +246,10 @@ begin
   end if;
   present := purple_flea.current_generation();
   -- (No caller asks again for what is archived.)
-  if slots > 0 and not exists (
+  given_up := exists (select from purple_flea.abandoned_claims c where c.token = claim_token);
+  if slots > 0 and not given_up and not exists (
     select from purple_flea.job_events e where e.token = claim_token and e.to_state = 'claimed' and e.kind = 'transition'
-  ) and not exists (select from purple_flea.abandoned_claims c where c.token = claim_token) then
+  ) then
     picked := purple_flea.set_done_aside(purple_flea.pick_jobs(wanted, slots, exhausted, present));
     at     := clock_timestamp();
     -- Every lock is held by now. What was waited for may have taken longer than the caller waits for the answer.
@@ -266,7 +268,8 @@ begin
                  from purple_flea.jobs j where j.token = claim_token and j.state = 'claimed'),
     'answers',  coalesce((select jsonb_agg(purple_flea.answer(asked, claim_token, slots = 0, exhausted, present)) from unnest(wanted) as asked), '[]'),
     'more',     slots > 0 and purple_flea.is_due(),
-    'watching', claim_jobs.watcher is not null and claim_jobs.linger_ms > 0
+    -- (Nobody waits any more whose claim was given up, or is late.)
+    'watching', claim_jobs.watcher is not null and claim_jobs.linger_ms > 0 and not given_up and late is not true
       and purple_flea.keep_watch(claim_jobs.watcher, make_interval(secs => claim_jobs.linger_ms / 1000.0)),
     'lookups',  exists (select from purple_flea.jobs j where j.state = 'unknown' and j.lookup_at <= statement_timestamp())
   );
