@@ -127,7 +127,9 @@ begin
       order by late.lease_until limit most for update skip locked
     ), 'end_lease');
   end if;
-  if (select old.expires_at from purple_flea.jobs old where old.state = 'pending' order by old.expires_at limit 1) < statement_timestamp() then
+  -- While a restore waits for an operator's word nothing is buried: it may have been bet on, and is yet to be looked up.
+  if (select old.expires_at from purple_flea.jobs old where old.state = 'pending' order by old.expires_at limit 1) < statement_timestamp()
+    and purple_flea.current_generation() is not null then
     perform purple_flea.change_jobs(array(
       select old.reference from purple_flea.jobs old
       where old.state = 'pending' and old.expires_at < statement_timestamp()
