@@ -3,7 +3,7 @@
 //!
 //! | part | module | real, or a stand-in? |
 //! | --- | --- | --- |
-//! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster |
+//! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster; safeupdate is a stand-in where the server has none |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
 //! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.ring()` |
