@@ -96,9 +96,15 @@ enum Step {
     Claimed(Result<Claim, LedgerError>),
     Watched(Result<bool, LedgerError>),
     Rested,
-    Played { reference: Reference, token: String, ending: Box<Ending> },
-    Settled,
+    Played {
+        reference: Reference,
+        token: String,
+        ending: Box<Ending>,
+    },
+    /// What is left of a report: outcomes whose rows are locked.
+    Settled(Vec<Settlement>),
     LookedUp,
+    SettledAlone,
     BeenFull,
     HandedOver,
 }
@@ -136,8 +142,8 @@ impl<'a, O: Outside> Drain<'a, O> {
                 }
                 Some(Step::Rested) => self.pace.rested(),
                 Some(Step::Played { reference, token, ending }) => self.note(reference, token, *ending),
-                Some(Step::Settled) => self.pace.settled(),
-                Some(Step::LookedUp | Step::HandedOver) => {}
+                Some(Step::Settled(locked)) => self.settled(locked),
+                Some(Step::LookedUp | Step::SettledAlone | Step::HandedOver) => {}
                 Some(Step::BeenFull) => self.hand_over_if_full(),
                 None => return,
             }
@@ -151,8 +157,7 @@ impl<'a, O: Outside> Drain<'a, O> {
             // What comes in meanwhile is reported together, after this.
             let settlements = std::mem::take(&mut self.unsettled);
             self.steps.push(Box::pin(async move {
-                report::run(ledger, settlements, ends, outside).await;
-                Step::Settled
+                Step::Settled(report::run(ledger, settlements, ends, outside).await)
             }));
         }
         if self.pace.is_full() && !self.timing_full {
@@ -177,6 +182,18 @@ impl<'a, O: Outside> Drain<'a, O> {
         };
         self.pace.ask();
         self.steps.push(step);
+    }
+
+    /// Takes in that a report is over. What was locked is reported again beside the next reports, which do not wait for it.
+    fn settled(&mut self, locked: Vec<Settlement>) {
+        self.pace.settled();
+        let Self { ledger, outside, ends, .. } = *self;
+        if !locked.is_empty() {
+            self.steps.push(Box::pin(async move {
+                report::alone(ledger, locked, ends, outside).await;
+                Step::SettledAlone
+            }));
+        }
     }
 
     /// Gives the watch up, and has others called, if all places are still taken.

@@ -298,10 +298,11 @@ impl Ledger {
         Ok(rows.iter().filter_map(|row| Lookup::read(row).ok()).collect())
     }
 
-    /// How the ledger is.
+    /// How the ledger is; an error where it does not speak our version, because then it hands nothing out.
     pub async fn health(&self, outside: &impl Outside) -> Result<Health, LedgerError> {
         let reply = self.call("ledger_health", &json!({}), outside).await?;
-        Ok(Health::read(&Object::read(rpc::text(&reply)?)?)?)
+        let health = Health::read(&Object::read(rpc::text(&reply)?)?)?;
+        if health.protocols.contains(&PROTOCOL) { Ok(health) } else { Err(LedgerError::Mismatch) }
     }
 
     async fn call(

@@ -72,7 +72,8 @@ pub async fn run(
         let found = settlements.iter().filter(|s| s.state == State::Executed).count();
         told.found = told.found.saturating_add(found);
         told.not_found = told.not_found.saturating_add(settlements.len().saturating_sub(found));
-        report::run(ledger, settlements, ends, outside).await;
+        let locked = report::run(ledger, settlements, ends, outside).await;
+        report::alone(ledger, locked, ends, outside).await;
     }
     let mut line = Line::new(outside.now(), "reconcile");
     line.jobs = Some(told.found.saturating_add(told.not_found));

@@ -21,64 +21,114 @@ const RETRY_MAX_MS: u64 = 2_000;
 /// not within a minute.
 const REFUSED_S: u64 = 10;
 
-/// Reports outcomes until each is recorded or `until` is over, on the monotonic clock.
+/// Reports outcomes until the ledger has answered for each, or `until` is over, on the monotonic clock. Gives back those whose
+/// rows another transaction holds: they are for [`alone`], so that the others' reports do not wait for them.
 ///
 /// An outcome whose first report fails is logged at once: the host may end the function before the last one.
-pub async fn run(ledger: &Ledger, mut open: Vec<Settlement>, until: Duration, outside: &impl Outside) {
+pub async fn run(
+    ledger: &Ledger,
+    mut open: Vec<Settlement>,
+    until: Duration,
+    outside: &impl Outside,
+) -> Vec<Settlement> {
     let refused_until = outside.monotonic().saturating_add(Duration::from_secs(REFUSED_S)).min(until);
     let mut wait = Duration::from_millis(RETRY_FIRST_MS);
+    let mut locked = Vec::new();
     let mut logged = false;
     loop {
-        let mut failed = None;
-        let mut again = Vec::new();
-        while !open.is_empty() {
-            let rest = open.split_off(open.len().min(REPORT_LIMIT));
-            match ledger.settle(&open, outside).await {
-                Ok(reports) => again.extend(take_in(open, &reports, outside)),
-                Err(error) => {
-                    again.extend(open);
-                    failed = Some(error);
-                }
-            }
-            open = rest;
-        }
-        if again.is_empty() {
-            return;
-        }
-        let end = if failed.as_ref().is_some_and(|error| !error.may_pass()) { refused_until } else { until };
+        let (failed, error) = attempt(ledger, open, &mut locked, outside).await;
+        let Some(error) = error else { return locked };
+        let end = if error.may_pass() { until } else { refused_until };
         let over = outside.monotonic().saturating_add(wait) >= end;
         if over || !logged {
-            let cause = failed.as_ref().map_or_else(|| "not_now".to_owned(), LedgerError::cause);
             let code = if over { "not_settled" } else { "not_settled_yet" };
-            again.iter().for_each(|settlement| log(settlement, Some(code), &cause, outside));
+            failed.iter().for_each(|settlement| log(settlement, Some(code), &error.cause(), outside));
+            logged = true;
+        }
+        if over {
+            return locked;
+        }
+        outside.sleep(wait).await;
+        wait = longer(wait);
+        open = failed;
+    }
+}
+
+/// Reports outcomes whose rows were locked again and again, until each is recorded or `until` is over.
+pub async fn alone(ledger: &Ledger, mut locked: Vec<Settlement>, until: Duration, outside: &impl Outside) {
+    let mut wait = Duration::from_millis(RETRY_FIRST_MS);
+    let mut logged = false;
+    while !locked.is_empty() {
+        let over = outside.monotonic().saturating_add(wait) >= until;
+        if over || !logged {
+            let code = if over { "not_settled" } else { "not_settled_yet" };
+            locked.iter().for_each(|settlement| log(settlement, Some(code), "not_now", outside));
             logged = true;
         }
         if over {
             return;
         }
         outside.sleep(wait).await;
-        wait = wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS));
-        open = again;
+        wait = longer(wait);
+        locked = run(ledger, locked, until, outside).await;
     }
 }
 
-/// Takes in what the database said of each outcome; gives back those that are to be reported again.
-fn take_in(reported: Vec<Settlement>, reports: &[Settled], outside: &impl Outside) -> Vec<Settlement> {
-    let mut again = Vec::new();
+/// Reports all outcomes once, in parts. What the ledger did not answer for is given back, with the last error.
+async fn attempt(
+    ledger: &Ledger,
+    mut open: Vec<Settlement>,
+    locked: &mut Vec<Settlement>,
+    outside: &impl Outside,
+) -> (Vec<Settlement>, Option<LedgerError>) {
+    let (mut failed, mut error) = (Vec::new(), None);
+    while !open.is_empty() {
+        let rest = open.split_off(open.len().min(REPORT_LIMIT));
+        match ledger.settle(&open, outside).await {
+            Ok(reports) => {
+                let unanswered = take_in(open, &reports, locked, outside);
+                if !unanswered.is_empty() {
+                    failed.extend(unanswered);
+                    error = Some(LedgerError::Unreadable);
+                }
+            }
+            Err(met) => {
+                failed.extend(open);
+                error = Some(met);
+            }
+        }
+        open = rest;
+    }
+    (failed, error)
+}
+
+/// Takes in what the database said of each outcome. What is locked goes there; what it said nothing of is given back.
+fn take_in(
+    reported: Vec<Settlement>,
+    reports: &[Settled],
+    locked: &mut Vec<Settlement>,
+    outside: &impl Outside,
+) -> Vec<Settlement> {
+    let mut unanswered = Vec::new();
     for settlement in reported {
         let report =
             reports.iter().find(|report| report.reference.as_deref() == Some(settlement.reference.as_str()));
-        match report.map_or("no_answer", |report| report.did.as_str()) {
-            "settled" | "settled_before" => {}
-            "not_now" | "no_answer" => again.push(settlement),
+        match report.map(|report| report.did.as_str()) {
+            Some("settled" | "settled_before") => {}
+            Some("not_now") => locked.push(settlement),
             // The ledger keeps it as an event of the job; its `detail` has the outcome.
-            did @ ("conflict" | "too_late" | "late_answer" | "not_settled") => {
-                log(&settlement, None, did, outside)
+            Some(did @ ("conflict" | "too_late" | "late_answer" | "not_settled")) => {
+                log(&settlement, None, did, outside);
             }
-            did => log(&settlement, Some("not_settled"), did, outside),
+            Some(did) => log(&settlement, Some("not_settled"), did, outside),
+            None => unanswered.push(settlement),
         }
     }
-    again
+    unanswered
+}
+
+fn longer(wait: Duration) -> Duration {
+    wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS))
 }
 
 fn log(settlement: &Settlement, code: Option<&'static str>, cause: &str, outside: &impl Outside) {
@@ -139,7 +189,9 @@ mod tests {
                 result: serde_json::value::to_raw_value(&json!({ "bet_id": number })).unwrap(),
                 secret: None,
             });
-            run(&ledger, open.collect(), Duration::from_secs(60), self).await;
+            let until = Duration::from_secs(60);
+            let locked = run(&ledger, open.collect(), until, self).await;
+            alone(&ledger, locked, until, self).await;
             let code = |line: &Value| line["code"].as_str().unwrap_or_default().to_owned();
             self.lines.borrow().iter().map(code).collect()
         }

@@ -1,8 +1,8 @@
 //! A restore bets on nothing again: docs/restore.md, tried as it is written, with the real pg_dump and pg_restore.
 
 use crate::{
-    front_door::{assert_problem, reply},
-    whole_stack::{count, deposit, job, job_in, later, ring, send, sql, start_silent},
+    front_door::{assert_problem, reply, soon},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start_silent},
 };
 use anyhow::Result;
 use http::Request;
@@ -53,9 +53,14 @@ async fn bet_since_the_backup(options: &[&str]) -> Result<(Local, TempDir, Vec<i
     Ok((stack, folder, ids))
 }
 
+/// The URL of another database of the same server.
+fn beside(url: &str, database: &str) -> String {
+    url.rsplit_once('/').map_or_else(String::new, |(server, _)| format!("{server}/{database}"))
+}
+
 /// How many jobs a claim on a database takes.
 async fn claimed(cluster: &Cluster, database: &str) -> Result<i64> {
-    let url = cluster.url(OWNER).replace("/postgres", &format!("/{database}"));
+    let url = beside(&cluster.url(OWNER), database);
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     let claim = "select jsonb_array_length(public.claim_jobs('{}', 10) -> 'jobs')::bigint";
@@ -152,14 +157,14 @@ async fn a_dump_in_another_cluster_and_a_copy_beside_the_original_hand_out_no_st
 
 /// Copies the database beside itself, from another one, as soon as no connection is left to it.
 async fn copied(cluster: &Cluster) -> Result<()> {
-    let url = cluster.url(SUPERUSER).replace("/postgres", "/template1");
+    let url = beside(&cluster.url(SUPERUSER), "template1");
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
-    crate::front_door::soon(async {
+    soon(async {
         while let Err(error) = client.batch_execute("create database beside template postgres").await {
             let in_use = error.code() == Some(&tokio_postgres::error::SqlState::OBJECT_IN_USE);
             anyhow::ensure!(in_use, "{error:?}");
-            tokio::time::sleep(crate::whole_stack::LOOK_EVERY).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
     })

@@ -81,6 +81,7 @@ begin
               select from purple_flea.jobs j where j.state = 'dead' and j.reason = 'missed' and j.changed_at > statement_timestamp() - interval '1 day'
               limit 10000) as missed);
   return jsonb_build_object(
+    'protocols',    (select jsonb_agg(n) from generate_series(1, 9) as n where purple_flea.speaks(n)),
     'status',       case when why = '{}' then 'ok' else 'degraded' end,
     'why',          to_jsonb(why),
     'not_executed', waits,

@@ -50,7 +50,7 @@ impl Outside for World {
     async fn send(&self, _: Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
         self.asked.borrow_mut().push(self.clock.get());
         self.sleep(self.takes).await;
-        let body = br#"{"sweeper":"ok","due":0,"unknown":0,"alarms":0}"#.to_vec();
+        let body = br#"{"protocols":[2],"sweeper":"ok","due":0,"unknown":0,"alarms":0}"#.to_vec();
         Ok(Answer { head: Response::new(()).into_parts().0, body, whole: true })
     }
 

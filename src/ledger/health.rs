@@ -13,6 +13,8 @@ pub struct Health {
     pub counts: Counts,
     /// Whether deposits wait because Purple Flea refuses our key or does not know our URL.
     pub refused_by_purple_flea: bool,
+    /// The versions of the protocol that the ledger speaks. Release 0.1.0 said none.
+    pub protocols: Vec<u32>,
 }
 
 /// The ledger in words.
@@ -59,7 +61,11 @@ impl Health {
             alarms: row.whole("alarms")?,
             not_executed: row.not_null("not_executed")?.map(ToOwned::to_owned),
         };
-        Ok(Self { state, counts, refused_by_purple_flea: row.flag_or_no("refused_by_purple_flea")? })
+        let numbers =
+            |field: &RawValue| serde_json::from_str::<Vec<u32>>(field.get()).map_err(|_| Unreadable);
+        let protocols = row.not_null("protocols")?.map(numbers).transpose()?.unwrap_or_default();
+        let refused_by_purple_flea = row.flag_or_no("refused_by_purple_flea")?;
+        Ok(Self { state, counts, refused_by_purple_flea, protocols })
     }
 }
 
