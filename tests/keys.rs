@@ -312,8 +312,7 @@ async fn settle_slowly(setting: &str, calls: usize) -> Result<()> {
         outcome["reference"] = reference.into();
         outcome["token"] = token.clone();
         let outcomes = json!([outcome]).to_string();
-        let said =
-            service.query_one("select public.settle_jobs($1::text::json)::text", &[&outcomes]).await?;
+        let said = service.query_one("select public.settle_jobs($1::text::json)::text", &[&outcomes]).await?;
         Ok(said.get(0))
     };
     let plain = json!({"state": "pending", "result": {"reason": "a_reason_that_is_logged"}});

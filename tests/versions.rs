@@ -43,7 +43,10 @@ async fn the_last_releases_function_goes_on_working_by_todays_database() -> Resu
     sql(&stack, "select purple_flea.declare_restore('tested')").await?;
     let waiting = deposit(&stack, "100").await?;
     let told = ring(&stack, waiting).await?;
-    assert_eq!((&told.body["status"], &told.body["reason"]), (&json!("waiting"), &json!("restore_unconfirmed")));
+    assert_eq!(
+        (&told.body["status"], &told.body["reason"]),
+        (&json!("waiting"), &json!("restore_unconfirmed"))
+    );
     assert_eq!(stack.purple_flea.bets().len(), 3);
     Ok(())
 }
