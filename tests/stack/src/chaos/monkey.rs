@@ -75,12 +75,9 @@ impl Monkey {
             let length = between(&mut self.chance, ROUND_MS);
             self.begin(stack, act, length).await?;
             sleep(length).await;
-            Self::end(stack, act).await?;
+            self.end(stack, act).await?;
             *self.report.acts.entry(act).or_default() += 1;
             while self.beside.try_join_next().is_some() {}
-        }
-        if stack.options.after_reply != AFTER_REPLY {
-            self.replace_host(stack, AFTER_REPLY).await?;
         }
         // A restore may have brought them back.
         neighbours::triggers(stack, false).await?;
@@ -132,8 +129,9 @@ impl Monkey {
         }
     }
 
-    async fn end(stack: &Local, act: Act) -> Result<()> {
+    async fn end(&mut self, stack: &mut Local, act: Act) -> Result<()> {
         match act {
+            Act::CutOff => self.replace_host(stack, AFTER_REPLY).await,
             Act::Pause => retry(stack, OWNER, UNPAUSE).await,
             Act::BadTriggers => neighbours::triggers(stack, false).await,
             Act::NoFiles => stack.host.limit_open_files(false),

@@ -25,6 +25,8 @@ pub(super) struct Verdict {
     bets: usize,
     lost: usize,
     attempts: i64,
+    /// Why jobs became unknown, at first.
+    unknown_by: BTreeMap<String, i64>,
     acts: BTreeMap<Act, u32>,
     /// What must not be, in words.
     pub(super) violations: Vec<String>,
@@ -47,6 +49,7 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Repo
         bets: 0,
         lost: 0,
         attempts: 0,
+        unknown_by: BTreeMap::new(),
         acts: report.acts,
         violations: report.violations,
     };
@@ -75,6 +78,7 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Repo
     }
     verdict.count(owner, jobs.len()).await?;
     verdict.look_as_an_operator(owner).await?;
+    verdict.count_unknown(owner).await?;
     let traps = stack.traps();
     if traps > 0 {
         verdict.violations.push(format!("the component trapped or failed {traps} times"));
@@ -147,6 +151,15 @@ impl Verdict {
         }
     }
 
+    async fn count_unknown(&mut self, owner: &Client) -> Result<()> {
+        let became = "select concat_ws(': ', e.changed_by, coalesce(e.why, 'without a reason')), count(*) from purple_flea.job_events e \
+                      where e.kind = 'transition' and e.to_state = 'unknown' group by 1";
+        for row in owner.query(became, &[]).await? {
+            self.unknown_by.insert(row.get(0), row.get(1));
+        }
+        Ok(())
+    }
+
     /// What an operator must see, and what must be over by now.
     async fn look_as_an_operator(&mut self, owner: &Client) -> Result<()> {
         let unseen = "select j.reference from purple_flea.jobs j where j.state = 'unknown' and not exists \
@@ -209,7 +222,7 @@ impl Verdict {
         if as_json {
             let line = json!({
                 "seed": seed, "seconds": took.as_secs_f64(), "deposits": self.deposits, "bets": self.bets, "lost": self.lost,
-                "attempts": self.attempts, "acts": acts,
+                "attempts": self.attempts, "acts": acts, "unknown_by": self.unknown_by,
                 "states": self.states, "reasons": self.reasons, "violations": self.violations,
             });
             println!("{line}");
@@ -225,6 +238,9 @@ impl Verdict {
         }
         if self.lost > 0 {
             println!("  {:>6}  bets of deposits that a restore or a fail-over has lost", self.lost);
+        }
+        for (why, count) in &self.unknown_by {
+            println!("  {count:>6}  became unknown by the {why}");
         }
         if !acts.is_empty() {
             let acts: Vec<String> = acts.iter().map(|(act, times)| format!("{act} {times}")).collect();
