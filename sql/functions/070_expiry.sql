@@ -111,6 +111,8 @@ create or replace function purple_flea.expire(holding boolean) returns void
   set search_path = pg_catalog, pg_temp
   -- Whatever the statistics say of the backlog: its first one is found by walking along an index.
   set enable_sort = off
+  -- A node that is off costs 1e10 in the plan. Postgres compiles so expensive a plan, which takes it seconds.
+  set jit = off
 as $$
 declare
   most constant integer := 1000;  -- rows at a time, so that nobody waits long for a lock of ours

@@ -22,6 +22,8 @@ create or replace function purple_flea.lanes(after_agent text, most integer)
   security invoker
   set search_path = pg_catalog, pg_temp
   set enable_sort = off
+  -- A node that is off costs 1e10 in the plan. Postgres compiles so expensive a plan, which takes it seconds.
+  set jit = off
   set enable_bitmapscan = off
   set enable_seqscan = off
 as $$
@@ -106,6 +108,7 @@ create or replace function purple_flea.pick_limited(wanted text[], most integer,
   security invoker
   set search_path = pg_catalog, pg_temp
   set enable_sort = off
+  set jit = off
   set enable_bitmapscan = off
 as $$
 declare
@@ -186,6 +189,7 @@ create or replace function purple_flea.pick_jobs(wanted text[], most integer, ex
   -- A backlog grows faster than the statistics on it: without them all of it would be sorted for each claim, where walking
   -- along the index of what is due finds the first ones at once.
   set enable_sort = off
+  set jit = off
   set enable_bitmapscan = off
   set enable_hashjoin = off
   set enable_mergejoin = off
@@ -291,6 +295,7 @@ create or replace function purple_flea.is_due(at timestamptz default statement_t
   volatile  -- sees what the claim has just done
   set search_path = pg_catalog, pg_temp
   set enable_sort = off  -- as in expire()
+  set jit = off
   set enable_hashjoin = off
   set enable_mergejoin = off
 as $$

@@ -8,6 +8,7 @@ create or replace function purple_flea.not_executed() returns table (reason text
   set search_path = pg_catalog, pg_temp
   -- As in expire(): a backlog that is larger than the statistics say is not sorted for this.
   set enable_sort = off
+  set jit = off
   set enable_bitmapscan = off
 as $$
 declare
