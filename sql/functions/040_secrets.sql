@@ -318,7 +318,8 @@ begin
   update public.agents a set api_key = named where a.id = agent and a.api_key <> named;
   -- Jobs that waited for this key wait no longer.
   update purple_flea.jobs j set due_at = statement_timestamp()
-  where j.agent_id = agent and j.state = 'pending' and j.reason = 'agent_without_key';
+  where j.agent_id = agent and j.state = 'pending'
+    and j.reason in ('agent_without_key', 'agents_key_unreadable', 'agents_key_malformed');
 end;
 $$;
 comment on function purple_flea.set_agent_key(text, text, boolean) is 'Stores an agent''s own key, or its key for trading, and lets the agent use it. For the owner only.';
