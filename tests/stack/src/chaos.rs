@@ -131,9 +131,8 @@ async fn go_wrong(stack: &mut Local, seed: u64, deposits: u32) -> Result<Report>
 /// other job waiting.
 async fn operate(stack: &Local, owner: &Client, options: &Options, started: Instant) -> Result<()> {
     // Purple Flea takes our key again, and the operator does not wait for the next try.
-    let refused = "select purple_flea.retry_job(reference) from purple_flea.jobs \
-                   where state = 'pending' and reason = 'purple_flea_refused_us'";
-    owner.batch_execute(refused).await?;
+    let refused = "select reference from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us'";
+    operator::retry_jobs(owner, &owner.query(refused, &[]).await?).await;
     let keyless = format!("and agent_id <> '{}'", neighbours::UNREADABLE);
     settled(owner, options, started, &format!("and reason is distinct from 'daily_limit_open' {keyless}"))
         .await?;

@@ -7,7 +7,7 @@ use stack::{
     purple_flea::{Bet, Escrow},
 };
 use std::collections::HashMap;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 /// Jobs that a restore made unknown and that were not found so far.
 const RESTORED: &str = "select reference, bet_key, kind from purple_flea.jobs \
@@ -86,11 +86,20 @@ pub(super) async fn settle_unknown(stack: &Local, owner: &Client) -> Result<()> 
         let close = || format!("select purple_flea.close_job('{reference}', 'not at Purple Flea')");
         owner.batch_execute(&books.record(kind, reference, key).unwrap_or_else(close)).await?;
     }
-    let waiting = "select purple_flea.retry_job(reference) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
-    let waiting = owner.query(waiting, &[&AGENT]).await?.len();
+    let waiting = "select reference from purple_flea.jobs where agent_id = $1 and state = 'pending'";
+    let waiting = retry_jobs(owner, &owner.query(waiting, &[&AGENT]).await?).await;
     eprintln!(
         "==> By hand: {} unknown jobs looked up, bets of {AGENT} among them, for which {waiting} of its deposits waited",
         jobs.len()
     );
     Ok(())
+}
+
+/// Makes pending jobs due at once. One that is claimed meanwhile needs no operator. Gives how many there were.
+pub(super) async fn retry_jobs(owner: &Client, jobs: &[Row]) -> usize {
+    for job in jobs {
+        let retry = format!("select purple_flea.retry_job('{}')", job.get::<_, &str>(0));
+        let _ = owner.batch_execute(&retry).await;
+    }
+    jobs.len()
 }
