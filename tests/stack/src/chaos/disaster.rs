@@ -19,6 +19,9 @@ const UNCONFIRMED: Duration = Duration::from_millis(1_500);
 /// How many deposits are made meanwhile.
 const MEANWHILE: u32 = 3;
 
+/// The most deposits that a restore or a fail-over makes by itself: before it, and while it waits for its operator.
+pub(super) const DISASTER_DEPOSITS: u32 = 2 * MEANWHILE;
+
 impl Monkey {
     pub(super) async fn back_up(&mut self, stack: &Local) -> Result<()> {
         // A crash of the round before may not be over.

@@ -1,7 +1,9 @@
 //! Makes the deposits, and breaks things meanwhile: always the same things for the same seed, though never at the same instant.
 
 use super::{
-    ask, neighbours,
+    ask,
+    disaster::DISASTER_DEPOSITS,
+    neighbours,
     plan::{Act, ROUND_MS, ROUNDS, between, plan},
     retry,
 };
@@ -68,8 +70,7 @@ impl Monkey {
     /// Makes the deposits, in statements of one to many rows, while things break.
     pub(super) async fn run(mut self, stack: &mut Local, deposits: u32) -> Result<Report> {
         for (round, act) in (0..ROUNDS).zip(plan(&mut self.chance)) {
-            let until =
-                deposits / ROUNDS * (round + 1) + if round + 1 == ROUNDS { deposits % ROUNDS } else { 0 };
+            let until = deposits.saturating_sub(DISASTER_DEPOSITS) * (round + 1) / ROUNDS;
             let made = self.deposit(stack, until).await?;
             eprintln!("    round {:>2} of {ROUNDS}: {made} deposits, {act:?}", round + 1);
             let length = between(&mut self.chance, ROUND_MS);
@@ -79,6 +80,8 @@ impl Monkey {
             *self.report.acts.entry(act).or_default() += 1;
             while self.beside.try_join_next().is_some() {}
         }
+        // The last round may have lost some.
+        self.deposit(stack, deposits).await?;
         // A restore may have brought them back.
         neighbours::triggers(stack, false).await?;
         retry(stack, OWNER, UNPAUSE).await?;
