@@ -140,7 +140,10 @@ async fn operate(stack: &Local, owner: &Client, options: &Options, started: Inst
     settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
     operator::settle_restored(stack, owner).await?;
     settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
-    operator::settle_unknown(stack, owner).await
+    operator::settle_unknown(stack, owner).await?;
+    // One that was claimed before them still found the limit taken.
+    settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
+    operator::retry_limited(owner).await
 }
 
 fn fresh_seed() -> u64 {

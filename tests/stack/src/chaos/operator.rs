@@ -86,12 +86,15 @@ pub(super) async fn settle_unknown(stack: &Local, owner: &Client) -> Result<()> 
         let close = || format!("select purple_flea.close_job('{reference}', 'not at Purple Flea')");
         owner.batch_execute(&books.record(kind, reference, key).unwrap_or_else(close)).await?;
     }
+    eprintln!("==> By hand: {} unknown jobs, bets of {AGENT} and escrows, recorded or closed", jobs.len());
+    Ok(())
+}
+
+/// Makes the deposits due that waited for unknown bets of the agent with a daily limit.
+pub(super) async fn retry_limited(owner: &Client) -> Result<()> {
     let waiting = "select reference from purple_flea.jobs where agent_id = $1 and state = 'pending'";
     let waiting = retry_jobs(owner, &owner.query(waiting, &[&AGENT]).await?).await;
-    eprintln!(
-        "==> By hand: {} unknown jobs looked up, bets of {AGENT} among them, for which {waiting} of its deposits waited",
-        jobs.len()
-    );
+    eprintln!("==> By hand: {waiting} deposits of {AGENT} retried");
     Ok(())
 }
 
