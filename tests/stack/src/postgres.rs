@@ -211,11 +211,11 @@ impl Cluster {
     }
 
     /// Restores a dump in place, as `pg_restore --clean` does. In a deadlock with what goes on meanwhile, Postgres ends the
-    /// session that notices it first: never this one, which waits longer than the others' second.
+    /// session that looks for it first: mostly another, as this one waits longer than the others' second.
     pub async fn restore(&self, dump: &Path, schemas: &[&str], options: &[&str]) -> Result<()> {
         let mut restore = process::command(&self.bin.join("pg_restore"), None, "TERM");
         restore.args(["--clean", "--if-exists", "--dbname", &self.url(SUPERUSER)]).args(options);
-        restore.env("PGOPTIONS", "-c deadlock_timeout=60s");
+        restore.env("PGOPTIONS", "-c deadlock_timeout=5s");
         for schema in schemas {
             restore.args(["--schema", schema]);
         }

@@ -9,6 +9,9 @@ use tokio::time::sleep;
 /// What a dump holds. Vault and pg_net's queue stay as they are.
 const SCHEMAS: [&str; 2] = ["public", "purple_flea"];
 
+/// How often a restore is tried: it may lose a deadlock with the function or the sweeper.
+const RESTORE_TRIES: usize = 5;
+
 /// How long a bet of an earlier claim may take to reach Purple Flea: all bets of a claim leave at once, and an exchange takes
 /// 1 s here.
 const UNDER_WAY: Duration = Duration::from_secs(2);
@@ -40,7 +43,13 @@ impl Monkey {
         self.remember(stack).await?;
         // Where the function goes on, it meets the whole restore or nothing of it.
         let options: &[&str] = if stopped { &[] } else { &["--single-transaction"] };
-        stack.cluster.restore(&dump, &SCHEMAS, options).await?;
+        let mut tries = 1;
+        while let Err(error) = stack.cluster.restore(&dump, &SCHEMAS, options).await {
+            if tries == RESTORE_TRIES {
+                return Err(error);
+            }
+            tries += 1;
+        }
         if stopped {
             stack.start_host().await?;
         }
