@@ -1,14 +1,18 @@
 //! Makes deposits while everything goes wrong that can, and says whether any was forgotten or bet on twice.
 
+mod disaster;
 mod monkey;
+mod neighbours;
+mod operator;
+mod plan;
 mod verdict;
 
 use anyhow::{Context, Result, bail};
-use monkey::Monkey;
+use monkey::{Monkey, Report};
 use stack::{
     host::Kind,
     local::{AGENT, Local},
-    postgres::OWNER,
+    postgres::{OWNER, SUPERUSER},
     purple_flea::{Chaos, LIVE_AGENT},
     sweeper,
 };
@@ -17,7 +21,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::time::sleep;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 /// How long the specification's own design needs to merely deliver 5,000 deposits through pg_net, in seconds: 25
 /// batches of 200, a second apart. Measured on the real extension.
@@ -34,6 +38,10 @@ const DAILY_WAGER_LIMIT: i64 = 100;
 
 /// How long a run may take after the last deposit, faults over.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// How long the database may be away, or a statement may fail, while things go wrong: a lock holder's longest time, and a
+/// recovery's.
+const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_secs(2);
@@ -86,35 +94,56 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let mut stack = Local::start(kind, &settings, Some(sweep_every), |what| eprintln!("==> {what}")).await?;
     prepare(&stack, options).await?;
     let started = Instant::now();
-    if options.calm {
+    let report = if options.calm {
         deposit_at_once(&stack.owner, options.deposits).await?;
+        Report::default()
     } else {
-        stack.purple_flea.misbehave_at_random(Some(Chaos::new(seed, MISBEHAVED_PER_MILLE)));
-        stack.postgrest.misbehave_at_random(Some((seed, LOST_PER_MILLE)));
-        eprintln!(
-            "==> The ledger's waits are shortened for this run: a lease of 6 s, a first look-up 3 s after its end"
-        );
-        Monkey::new(seed).run(&mut stack, options.deposits).await?;
-        stack.purple_flea.misbehave_at_random(None);
-        stack.postgrest.misbehave_at_random(None);
-        eprintln!("==> All deposits are made; from now on nothing goes wrong any more");
-    }
+        go_wrong(&mut stack, seed, options.deposits).await?
+    };
     let owner = reconnect(&stack).await?;
     if !options.calm {
-        // Somebody has corrected the key, as it were, and does not wait for the next try.
-        let refused = "select purple_flea.retry_job(reference) from purple_flea.jobs \
-                       where state = 'pending' and reason = 'purple_flea_refused_us'";
-        owner.batch_execute(refused).await?;
-        settled(&owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
-        operate(&stack, &owner).await?;
+        operate(&stack, &owner, options, started).await?;
     }
     let settled_in = settled(&owner, options, started, "").await?;
-    let verdict = verdict::reach(&stack, &owner, &options.api).await?;
+    let verdict = verdict::reach(&stack, &owner, &options.api, report).await?;
     verdict.print(options.json, seed, settled_in);
     if options.calm && !options.json {
         speed(options, settled_in);
     }
     Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the deposits while everything goes wrong.
+async fn go_wrong(stack: &mut Local, seed: u64, deposits: u32) -> Result<Report> {
+    stack.purple_flea.misbehave_at_random(Some(Chaos::new(seed, MISBEHAVED_PER_MILLE)));
+    stack.postgrest.misbehave_at_random(Some((seed, LOST_PER_MILLE)));
+    eprintln!(
+        "==> The ledger's waits are shortened for this run: a lease of 6 s, a first look-up 3 s after its end"
+    );
+    let report = Monkey::new(seed).run(stack, deposits).await?;
+    stack.purple_flea.misbehave_at_random(None);
+    stack.postgrest.misbehave_at_random(None);
+    eprintln!("==> All deposits are made; from now on nothing goes wrong any more");
+    Ok(report)
+}
+
+/// Does what an operator has to do, each when everything else is settled: so a job that waits for an operator has kept no
+/// other job waiting.
+async fn operate(stack: &Local, owner: &Client, options: &Options, started: Instant) -> Result<()> {
+    // Purple Flea takes our key again, and the operator does not wait for the next try.
+    let refused = "select reference from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us'";
+    operator::retry_jobs(owner, &owner.query(refused, &[]).await?).await;
+    let keyless = format!("and agent_id <> '{}'", neighbours::UNREADABLE);
+    settled(owner, options, started, &format!("and reason is distinct from 'daily_limit_open' {keyless}"))
+        .await?;
+    operator::mend_key(stack, owner).await?;
+    settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
+    operator::settle_restored(stack, owner).await?;
+    settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
+    operator::settle_unknown(stack, owner).await?;
+    // One that was claimed before them still found the limit taken.
+    settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
+    operator::retry_limited(owner).await
 }
 
 fn fresh_seed() -> u64 {
@@ -138,6 +167,10 @@ async fn prepare(stack: &Local, options: &Options) -> Result<()> {
             "insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('{AGENT}', {DAILY_WAGER_LIMIT})"
         );
         stack.owner.batch_execute(&limit).await?;
+        neighbours::move_in(stack).await?;
+        // Deposits may be lost in a crash; claims and settlements may not.
+        let superuser = stack.cluster.connect(SUPERUSER).await?;
+        superuser.batch_execute("alter database postgres set synchronous_commit = off").await?;
         let flips = "insert into purple_flea.trade_policies (agent_id, game, side) values ('agent-002', 'coin-flip', 'tails')";
         stack.owner.batch_execute(flips).await?;
     }
@@ -164,13 +197,48 @@ async fn reconnect(stack: &Local) -> Result<Client> {
     }
 }
 
+/// Runs a statement as a role and gives its rows, as soon as the database lets it.
+async fn ask(stack: &Local, role: &str, sql: &str) -> Result<Vec<Row>> {
+    persist(stack, role, sql, async |client: Client| client.query(sql, &[]).await).await
+}
+
+/// Runs statements as a role, as soon as the database lets them.
+async fn retry(stack: &Local, role: &str, sql: &str) -> Result<()> {
+    persist(stack, role, sql, async |client: Client| client.batch_execute(sql).await).await
+}
+
+async fn persist<T>(
+    stack: &Local,
+    role: &str,
+    what: &str,
+    run: impl AsyncFn(Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T> {
+    let started = Instant::now();
+    let attempt = async || {
+        let client = stack.cluster.connect(role).await?;
+        // What an operator was told is done survives a crash.
+        client.batch_execute("set synchronous_commit = on").await?;
+        Ok(run(client).await?)
+    };
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if started.elapsed() > ASK_TIMEOUT => {
+                return Err::<T, anyhow::Error>(error).context(what.to_owned());
+            }
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
 /// Waits until nothing is pending, claimed, or to be looked up, and gives the time that it took.
 async fn settled(owner: &Client, options: &Options, started: Instant, but_for: &str) -> Result<Duration> {
     let quiet = Instant::now();
     let mut shown = Instant::now();
     let counts = format!(
-        "select count(*) filter (where state = 'pending' {but_for}), count(*) filter (where state = 'claimed'), \
-         count(*) filter (where state = 'unknown' and reason not in ('not_found', 'no_history')), count(*) \
+        "select count(*) filter (where state = 'pending' {but_for}), count(*) filter (where state = 'claimed' {but_for}), \
+         count(*) filter (where state = 'unknown' and reason not in ('not_found', 'no_history') {but_for}), \
+         count(*) filter (where kind = 'deposit') \
          from purple_flea.jobs"
     );
     loop {
@@ -191,32 +259,6 @@ async fn settled(owner: &Client, options: &Options, started: Instant, but_for: &
         }
         sleep(Duration::from_millis(if options.calm { 20 } else { 200 })).await;
     }
-}
-
-/// What an operator has to do for the agent with a daily limit: its deposits wait while bets of it are unknown, because
-/// those may have used the limit up. So each is looked up at Purple Flea by hand, and recorded or closed.
-async fn operate(stack: &Local, owner: &Client) -> Result<()> {
-    let bets = stack.purple_flea.bets();
-    let unknown = "select reference, bet_key from purple_flea.jobs where agent_id = $1 and state = 'unknown'";
-    let jobs = owner.query(unknown, &[&AGENT]).await?;
-    for job in &jobs {
-        let [reference, key]: [&str; 2] = [job.get(0), job.get(1)];
-        let by_hand = match bets.iter().find(|bet| bet.bet_key() == Some(key)) {
-            Some(bet) => format!(
-                "select purple_flea.record_bet('{reference}', '{}', {}, {}, {})",
-                bet.bet_id, bet.wager, bet.won, bet.payout
-            ),
-            None => format!("select purple_flea.close_job('{reference}', 'not at Purple Flea')"),
-        };
-        owner.batch_execute(&by_hand).await?;
-    }
-    let waiting = "select purple_flea.retry_job(reference) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
-    let waiting = owner.query(waiting, &[&AGENT]).await?.len();
-    eprintln!(
-        "==> By hand: {} unknown bets of {AGENT} looked up, for which {waiting} of its deposits waited",
-        jobs.len()
-    );
-    Ok(())
 }
 
 fn speed(options: &Options, took: Duration) {

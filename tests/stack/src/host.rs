@@ -137,12 +137,13 @@ enum Running {
 /// Runs the embedded host in this process until it is killed: the other side of [`Kind::Child`].
 pub async fn serve(listen: String) -> Result<()> {
     let settings = serde_json::from_str(&std::env::var(external::SETTINGS).context("no settings")?)?;
+    let after_reply = std::env::var(external::AFTER_REPLY_MS).context("no time after the reply")?.parse()?;
     let options = Options {
         build: Build::Spin,
         settings,
         allowed_origins: None,
         listen: Some(listen),
-        after_reply: AFTER_REPLY,
+        after_reply: Duration::from_millis(after_reply),
     };
     let _server = embedded::Server::start(&options, Log::printing()).await?;
     std::future::pending().await
@@ -158,7 +159,7 @@ pub struct Options {
     pub allowed_origins: Option<Vec<String>>,
     /// Where it listens, `127.0.0.1:<port>`; `None`: on a free port. Who was killed comes back at the same place.
     pub listen: Option<String>,
-    /// How long the component may go on after a reply; the embedded host only.
+    /// How long the component may go on after a reply; the embedded host and its child only.
     pub after_reply: Duration,
 }
 
@@ -197,6 +198,14 @@ impl Host {
         match &mut self.running {
             Running::Embedded { .. } => anyhow::bail!("a host that runs inside of us cannot be killed"),
             Running::External { process } => process.kill().await,
+        }
+    }
+
+    /// Lets its process open no more files than it has open, or as many as it likes. Not for one that runs inside of us.
+    pub fn limit_open_files(&self, limited: bool) -> Result<()> {
+        match &self.running {
+            Running::Embedded { .. } => bail!("a host that runs inside of us shares our open files"),
+            Running::External { process } => process.limit_open_files(limited),
         }
     }
 }

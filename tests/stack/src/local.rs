@@ -88,9 +88,15 @@ impl Local {
     /// Kills the host, waits, and starts another in its place.
     pub async fn restart_host(&mut self, pause: Duration) -> Result<()> {
         self.host.kill().await?;
-        self.earlier_traps = self.traps();
         tokio::time::sleep(pause).await;
-        self.host = Host::start(self.kind, &self.options).await?;
+        self.start_host().await
+    }
+
+    /// Starts a host in the place of one that was killed.
+    pub async fn start_host(&mut self) -> Result<()> {
+        let host = Host::start(self.kind, &self.options).await?;
+        self.earlier_traps = self.traps();
+        self.host = host;
         Ok(())
     }
 

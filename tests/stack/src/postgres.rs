@@ -45,6 +45,8 @@ pub struct Cluster {
     // Before the folder, because they are dropped in this order.
     server: Option<Process>,
     folder: TempDir,
+    /// The data of the server that runs, in the folder.
+    data: PathBuf,
     port: u16,
     bin: PathBuf,
     user: Option<String>,
@@ -133,14 +135,14 @@ impl Cluster {
             preload.push("pg_net".to_owned());
         }
         let safeupdate = Safeupdate::of(&bin).await?;
-        let mut cluster = Self { server: None, folder, port, bin, user, preload, safeupdate };
-        cluster.launch().await?;
+        let mut cluster = Self { server: None, folder, data, port, bin, user, preload, safeupdate };
+        cluster.launch(&[]).await?;
         Ok(cluster)
     }
 
-    async fn launch(&mut self) -> Result<()> {
+    async fn launch(&mut self, more: &[&str]) -> Result<()> {
         let mut server = process::command(&self.bin.join("postgres"), self.user.as_deref(), "INT");
-        server.current_dir(self.folder.path()).arg("-D").arg(self.folder.path().join("data"));
+        server.current_dir(self.folder.path()).arg("-D").arg(&self.data);
         for option in [
             format!("port={}", self.port),
             "listen_addresses=127.0.0.1".to_owned(),
@@ -156,6 +158,9 @@ impl Cluster {
         }
         if let Some(setting) = self.safeupdate.setting(self.folder.path()).await? {
             server.arg("-c").arg(setting);
+        }
+        for option in more {
+            server.args(["-c", option]);
         }
         let log = std::fs::File::create(self.log_path())?;
         server.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -201,7 +206,71 @@ impl Cluster {
 
     /// Starts the server again, on the same port, with what was committed.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.launch().await
+        self.launch(&[]).await
+    }
+
+    /// Copies the running server, as an asynchronous standby that will receive nothing more.
+    pub async fn copy(&self, name: &str) -> Result<PathBuf> {
+        let copy = self.folder.path().join(name);
+        let mut backup = process::command(&self.bin.join("pg_basebackup"), self.user.as_deref(), "KILL");
+        backup.current_dir(self.folder.path()).arg("--pgdata").arg(&copy).args([
+            "--dbname",
+            &self.url(SUPERUSER),
+            "--checkpoint=fast",
+            "--no-sync",
+        ]);
+        process::run(&mut backup).await?;
+        Ok(copy)
+    }
+
+    /// Stops the server at once, and promotes a copy to be the primary in its place: on a new timeline, and without what was
+    /// committed since the copy was made.
+    pub async fn fail_over(&mut self, copy: PathBuf) -> Result<()> {
+        let mut server = self.server.take().context("no server runs")?;
+        let pid = server.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        kill_process(pid.context("the server has ended")?, Signal::QUIT)?;
+        server.child.wait().await?;
+        // Recovery up to the end of what the copy has, and then a timeline of its own.
+        std::fs::write(copy.join("recovery.signal"), "")?;
+        let lost = std::mem::replace(&mut self.data, copy);
+        self.launch(&["restore_command=/bin/false"]).await?;
+        let promoted = async {
+            let client = self.connect(SUPERUSER).await?;
+            while client.query_one("select pg_is_in_recovery()", &[]).await?.get::<_, bool>(0) {
+                sleep(TRY_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(START_TIMEOUT, promoted)
+            .await
+            .context("the copy was not promoted in time")??;
+        std::fs::remove_dir_all(lost)?;
+        Ok(())
+    }
+
+    /// Writes a dump of some schemas into the cluster's folder, in pg_dump's custom format.
+    pub async fn dump(&self, name: &str, schemas: &[&str]) -> Result<PathBuf> {
+        let file = self.folder.path().join(name);
+        let mut dump = process::command(&self.bin.join("pg_dump"), None, "TERM");
+        dump.args(["--format=custom", "--dbname", &self.url(SUPERUSER), "--file"]).arg(&file);
+        for schema in schemas {
+            dump.args(["--schema", schema]);
+        }
+        process::run(&mut dump).await?;
+        Ok(file)
+    }
+
+    /// Restores a dump in place, as `pg_restore --clean` does. In a deadlock with what goes on meanwhile, Postgres ends the
+    /// session that looks for it first: mostly another, as this one waits longer than the others' second.
+    pub async fn restore(&self, dump: &Path, schemas: &[&str], options: &[&str]) -> Result<()> {
+        let mut restore = process::command(&self.bin.join("pg_restore"), None, "TERM");
+        restore.args(["--clean", "--if-exists", "--dbname", &self.url(SUPERUSER)]).args(options);
+        restore.env("PGOPTIONS", "-c deadlock_timeout=5s");
+        for schema in schemas {
+            restore.args(["--schema", schema]);
+        }
+        process::run(restore.arg(dump)).await?;
+        Ok(())
     }
 
     /// What the server has logged lies here.

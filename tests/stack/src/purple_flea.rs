@@ -145,6 +145,8 @@ pub enum How {
     BreakOff,
     /// The head of the right answer and half of its body; then nothing.
     Stall,
+    /// The right answer, whose proof has a nonce that no database holds.
+    OddNumber,
 }
 
 impl How {

@@ -1,118 +1,178 @@
-//! Who makes the deposits, and breaks things meanwhile: always the same things for the same seed, though never at the
-//! same instant.
+//! Makes the deposits, and breaks things meanwhile: always the same things for the same seed, though never at the same instant.
 
+use super::{
+    ask,
+    disaster::DISASTER_DEPOSITS,
+    neighbours,
+    plan::{Act, ROUND_MS, ROUNDS, between, plan},
+    retry,
+};
 use anyhow::Result;
 use stack::{
+    host::AFTER_REPLY,
     local::Local,
     postgres::{OWNER, SUPERUSER},
+    postgrest::Trouble,
     webhook,
 };
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::{task::JoinSet, time::sleep};
 
-/// How many rounds a run has. Each makes its part of the deposits and breaks one thing.
-const ROUNDS: u32 = 40;
+/// After how long a host of [`Act::CutOff`] cuts work off.
+const CUT_OFF_AFTER: Duration = Duration::from_millis(300);
 
-/// How long a round lasts, in milliseconds, at least and at most.
-const ROUND_MS: std::ops::Range<u64> = 200..700;
+/// How many answers in a row are lost: those of a claim's three tries, and as many again.
+const LOST_ANSWERS: u32 = 6;
 
-/// What breaks in a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    /// The function's host is killed, and another starts in its place.
-    KillHost,
-    /// One of Postgres' processes is killed; the server recovers as after a crash.
-    CrashPostgres,
-    /// Whatever waits in pg_net's queue is lost.
-    EmptyQueue,
-    /// Doorbells are rung again, several times at once, for old deposits and for new ones.
-    Double,
-    /// Everybody's bets are held back until the next round.
-    Pause,
-    /// Nothing.
-    Rest,
+/// One round in so many asks for an escrow.
+const ESCROW_EVERY: u32 = 2;
+
+/// What a run did.
+#[derive(Default)]
+pub(super) struct Report {
+    /// How often which act happened.
+    pub(super) acts: BTreeMap<Act, u32>,
+    /// The names of all bets of jobs that a restore or a fail-over may have lost.
+    pub(super) seen: HashSet<String>,
+    /// What must not be, in words.
+    pub(super) violations: Vec<String>,
 }
 
 pub(super) struct Monkey {
-    chance: fastrand::Rng,
+    pub(super) chance: fastrand::Rng,
+    pub(super) report: Report,
+    /// The last dump, until it is restored.
+    pub(super) dump: Option<PathBuf>,
+    /// How many copies of the primary were made.
+    pub(super) copies: u32,
+    /// How many deposits there were when they were last counted.
+    newest: u32,
+    /// What goes on beside the rounds.
+    pub(super) beside: JoinSet<()>,
 }
 
 impl Monkey {
     pub(super) fn new(seed: u64) -> Self {
-        Self { chance: fastrand::Rng::with_seed(seed) }
+        Self {
+            chance: fastrand::Rng::with_seed(seed),
+            report: Report::default(),
+            dump: None,
+            copies: 0,
+            newest: 0,
+            beside: JoinSet::new(),
+        }
     }
 
     /// Makes the deposits, in statements of one to many rows, while things break.
-    pub(super) async fn run(mut self, stack: &mut Local, deposits: u32) -> Result<()> {
-        let mut acts = self.plan();
-        let mut rung = JoinSet::new();
-        for round in 0..ROUNDS {
-            let until =
-                deposits / ROUNDS * (round + 1) + if round + 1 == ROUNDS { deposits % ROUNDS } else { 0 };
-            let made = self.deposit(stack, until).await;
-            let act = acts.pop().unwrap_or(Act::Rest);
+    pub(super) async fn run(mut self, stack: &mut Local, deposits: u32) -> Result<Report> {
+        for (round, act) in (0..ROUNDS).zip(plan(&mut self.chance)) {
+            let until = deposits.saturating_sub(DISASTER_DEPOSITS) * (round + 1) / ROUNDS;
+            let made = self.deposit(stack, until).await?;
             eprintln!("    round {:>2} of {ROUNDS}: {made} deposits, {act:?}", round + 1);
-            match act {
-                Act::KillHost => {
-                    let pause = Duration::from_millis(self.chance.u64(0..500));
-                    stack.restart_host(pause).await?;
-                }
-                Act::CrashPostgres => stack.cluster.crash().await?,
-                Act::EmptyQueue => self.sql(stack, SUPERUSER, "delete from net.http_request_queue").await,
-                Act::Double => self.double(stack, made, &mut rung),
-                Act::Pause => self.sql(stack, OWNER, PAUSE).await,
-                Act::Rest => {}
-            }
-            sleep(Duration::from_millis(self.chance.u64(ROUND_MS))).await;
-            if act == Act::Pause {
-                self.sql(stack, OWNER, UNPAUSE).await;
-            }
-            while rung.try_join_next().is_some() {}
+            let length = between(&mut self.chance, ROUND_MS);
+            self.begin(stack, act, length).await?;
+            sleep(length).await;
+            self.end(stack, act).await?;
+            *self.report.acts.entry(act).or_default() += 1;
+            while self.beside.try_join_next().is_some() {}
         }
-        Ok(())
+        // The last round may have lost some.
+        self.deposit(stack, deposits).await?;
+        // A restore may have brought them back.
+        neighbours::triggers(stack, false).await?;
+        retry(stack, OWNER, UNPAUSE).await?;
+        Ok(self.report)
     }
 
-    /// Each round's act, shuffled.
-    fn plan(&mut self) -> Vec<Act> {
-        let mut acts = Vec::new();
-        for (act, times) in [
-            (Act::KillHost, 6),
-            (Act::CrashPostgres, 2),
-            (Act::EmptyQueue, 5),
-            (Act::Double, 14),
-            (Act::Pause, 4),
-        ] {
-            acts.extend([act].repeat(times));
+    async fn begin(&mut self, stack: &mut Local, act: Act, length: Duration) -> Result<()> {
+        match act {
+            Act::KillHost => self.replace_host(stack, AFTER_REPLY).await,
+            Act::CutOff => self.replace_host(stack, CUT_OFF_AFTER).await,
+            Act::NoFiles => stack.host.limit_open_files(true),
+            Act::CrashPostgres => {
+                ask(stack, SUPERUSER, "select 1").await?;
+                stack.cluster.crash().await
+            }
+            Act::BackUp => self.back_up(stack).await,
+            Act::Restore => self.restore(stack).await,
+            Act::FailOver => self.fail_over(stack, length).await,
+            Act::EmptyQueue => retry(stack, SUPERUSER, "delete from net.http_request_queue where true").await,
+            Act::Pause => retry(stack, OWNER, PAUSE).await,
+            Act::BadTriggers => neighbours::triggers(stack, true).await,
+            Act::Double => {
+                self.double(stack);
+                Ok(())
+            }
+            Act::OddNumbers => {
+                neighbours::odd_numbers(stack);
+                Ok(())
+            }
+            Act::HoldAgent => {
+                neighbours::hold_agent(stack, &mut self.chance, &mut self.beside);
+                Ok(())
+            }
+            Act::LockJobs => {
+                neighbours::lock_jobs(stack, &mut self.chance, &mut self.beside);
+                Ok(())
+            }
+            Act::LateAnswers => {
+                stack.postgrest.misbehave_once(Trouble::Hang);
+                Ok(())
+            }
+            Act::LostAnswers => {
+                for _ in 0..LOST_ANSWERS {
+                    stack.postgrest.misbehave_once(Trouble::AfterTheCall);
+                }
+                Ok(())
+            }
         }
-        acts.resize(ROUNDS as usize, Act::Rest);
-        self.chance.shuffle(&mut acts);
-        acts
+    }
+
+    async fn end(&mut self, stack: &mut Local, act: Act) -> Result<()> {
+        match act {
+            Act::CutOff => self.replace_host(stack, AFTER_REPLY).await,
+            Act::Pause => retry(stack, OWNER, UNPAUSE).await,
+            Act::BadTriggers => neighbours::triggers(stack, false).await,
+            Act::NoFiles => stack.host.limit_open_files(false),
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills the host, and starts one in its place that lets work go on for so long after a reply.
+    async fn replace_host(&mut self, stack: &mut Local, after_reply: Duration) -> Result<()> {
+        stack.options.after_reply = after_reply;
+        stack.restart_host(between(&mut self.chance, 0..500)).await
     }
 
     /// Inserts until there are so many deposits. An insert whose connection breaks may have been made: what counts is
     /// what is there.
-    async fn deposit(&mut self, stack: &Local, until: u32) -> u32 {
+    async fn deposit(&mut self, stack: &Local, until: u32) -> Result<u32> {
         let count = "select count(*)::int4 from public.wallet_changes where change_type = 'deposit'";
-        loop {
-            let Ok(client) = stack.cluster.connect(OWNER).await else {
-                sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            while let Ok(row) = client.query_one(count, &[]).await {
-                let made = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
-                if made >= until {
-                    return made;
-                }
-                let rows = self.chance.u32(1..=20).min(until - made);
-                let insert = self.statement(rows);
-                if client.batch_execute(&insert).await.is_err() {
-                    break;
-                }
+        if self.chance.u32(0..ESCROW_EVERY) == 0 {
+            let escrow = self.escrow();
+            // One that is lost was not asked for.
+            if let Ok(client) = stack.cluster.connect(OWNER).await {
+                let _ = client.batch_execute(&escrow).await;
             }
+        }
+        loop {
+            let rows = ask(stack, OWNER, count).await?;
+            let made = rows.first().and_then(|row| u32::try_from(row.get::<_, i32>(0)).ok()).unwrap_or(0);
+            self.newest = made;
+            if made >= until {
+                return Ok(made);
+            }
+            let rows = self.chance.u32(1..=20).min(until - made);
+            self.insert(stack, rows).await?;
         }
     }
 
-    fn statement(&mut self, rows: u32) -> String {
+    /// Inserts some deposits in one statement, if the database lets it.
+    pub(super) async fn insert(&mut self, stack: &Local, rows: u32) -> Result<()> {
         let mut values = Vec::new();
         for _ in 0..rows {
             let agent = self.chance.u32(1..=super::AGENTS);
@@ -120,37 +180,39 @@ impl Monkey {
             let (whole, part) = (cents / 100, cents % 100);
             values.push(format!("('agent-{agent:03}', 'deposit', {whole}.{part:02}, {whole}.{part:02})"));
         }
-        format!(
+        let insert = format!(
             "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values {}",
             values.join(", ")
+        );
+        if let Ok(client) = stack.cluster.connect(OWNER).await {
+            let _ = client.batch_execute(&insert).await;
+        }
+        Ok(())
+    }
+
+    fn escrow(&mut self) -> String {
+        let sender = self.chance.u32(1..=9);
+        format!(
+            "insert into public.escrow_requests (sender_id, receiver_id, amount, description) \
+             values ('agent-{sender:03}', 'agent-{:03}', {}, 'by chance')",
+            sender + 1,
+            self.chance.u32(1..20)
         )
     }
 
     /// Rings for some deposits again, each several times at the same time.
-    fn double(&mut self, stack: &Local, made: u32, rung: &mut JoinSet<()>) {
+    pub(super) fn double(&mut self, stack: &Local) {
         let url = format!("{}/execute-trade", stack.host.url);
         for _ in 0..20 {
-            let reference = format!("wallet-change-{}", self.chance.u32(1..=made.max(1)));
+            let reference = format!("wallet-change-{}", self.chance.u32(1..=self.newest.max(1)));
             let body = format!("{{\"ledger\": true, \"reference\": \"{reference}\"}}");
             for _ in 0..self.chance.u32(2..=4) {
                 let (url, reference, body) = (url.clone(), reference.clone(), body.clone());
-                rung.spawn(async move {
+                self.beside.spawn(async move {
                     // Whatever it is answered: what counts is what is done.
                     let _ = webhook::send(&url, &reference, body.as_bytes()).await;
                 });
             }
-        }
-    }
-
-    /// Does something to the database, if it is there.
-    async fn sql(&self, stack: &Local, role: &str, sql: &str) {
-        for _ in 0..100 {
-            if let Ok(client) = stack.cluster.connect(role).await
-                && client.batch_execute(sql).await.is_ok()
-            {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Compares what the database says with what Purple Flea's own ledger says, deposit by deposit.
 
+use super::{monkey::Report, neighbours, plan::Act};
 use anyhow::Result;
 use rust_decimal::Decimal;
 use serde_json::json;
 use stack::{
     local::{AGENT, Local},
-    purple_flea::Bet,
+    purple_flea::{Bet, Escrow},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,7 +23,11 @@ pub(super) struct Verdict {
     reasons: BTreeMap<String, usize>,
     deposits: usize,
     bets: usize,
+    lost: usize,
     attempts: i64,
+    /// Why jobs became unknown, at first.
+    unknown_by: BTreeMap<String, i64>,
+    acts: BTreeMap<Act, u32>,
     /// What must not be, in words.
     pub(super) violations: Vec<String>,
 }
@@ -30,17 +35,23 @@ pub(super) struct Verdict {
 const JOBS: &str = "select j.reference, j.bet_key, j.state, j.reason, j.wager::text, j.payout::text, j.result ->> 'outcome', \
     (select count(*) from public.trade_results t where t.reference = j.reference), \
     (select concat_ws(' ', t.wager, t.payout, t.outcome, t.bet_id) from public.trade_results t where t.reference = j.reference), \
-    j.attempts::int8, j.agent_id from purple_flea.jobs j";
+    j.attempts::int8, j.agent_id from purple_flea.jobs j where j.kind = 'deposit'";
+
+const ESCROWS: &str =
+    "select j.reference, j.bet_key, j.state, j.reason from purple_flea.jobs j where j.kind = 'escrow'";
 
 /// Looks at everything.
-pub(super) async fn reach(stack: &Local, owner: &Client, api: &str) -> Result<Verdict> {
+pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Report) -> Result<Verdict> {
     let mut verdict = Verdict {
         states: BTreeMap::new(),
         reasons: BTreeMap::new(),
         deposits: 0,
         bets: 0,
+        lost: 0,
         attempts: 0,
-        violations: Vec::new(),
+        unknown_by: BTreeMap::new(),
+        acts: report.acts,
+        violations: report.violations,
     };
     let mut bets: HashMap<String, Vec<Bet>> = HashMap::new();
     for bet in stack.purple_flea.bets() {
@@ -52,10 +63,22 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str) -> Result<Ve
         let key: &str = job.get(1);
         verdict.judge(job, bets.remove(key).unwrap_or_default(), api);
     }
-    for key in bets.keys() {
-        verdict.violations.push(format!("{key}: a bet that belongs to no job"));
+    for (key, made) in bets {
+        match made.len() {
+            1 if report.seen.contains(&key) => verdict.lost += 1,
+            _ if !report.seen.contains(&key) => {
+                verdict.violations.push(format!("{key}: a bet that belongs to no job"));
+            }
+            count => verdict.violations.push(format!("{key} (lost): {count} bets were made on it")),
+        }
+    }
+    let escrows = stack.purple_flea.escrows();
+    for job in owner.query(ESCROWS, &[]).await? {
+        verdict.judge_escrow(&job, &escrows);
     }
     verdict.count(owner, jobs.len()).await?;
+    verdict.look_as_an_operator(owner).await?;
+    verdict.count_unknown(owner).await?;
     let traps = stack.traps();
     if traps > 0 {
         verdict.violations.push(format!("the component trapped or failed {traps} times"));
@@ -114,6 +137,50 @@ impl Verdict {
         self.attempts += job.get::<_, i64>(9);
     }
 
+    fn judge_escrow(&mut self, job: &Row, escrows: &[Escrow]) {
+        let [reference, key, state]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
+        let made = escrows.iter().filter(|escrow| escrow.description.contains(key)).count();
+        let right = match state {
+            "executed" => made == 1,
+            "skipped" | "rejected" | "dead" => made == 0,
+            "unknown" => made <= 1,
+            _ => false,
+        };
+        if !right {
+            self.violations.push(format!("{reference} ({state}): {made} escrows were made for it"));
+        }
+    }
+
+    async fn count_unknown(&mut self, owner: &Client) -> Result<()> {
+        let became = "select concat_ws(': ', e.changed_by, coalesce(e.why, 'without a reason')), count(*) from purple_flea.job_events e \
+                      where e.kind = 'transition' and e.to_state = 'unknown' group by 1";
+        for row in owner.query(became, &[]).await? {
+            self.unknown_by.insert(row.get(0), row.get(1));
+        }
+        Ok(())
+    }
+
+    /// What an operator must see, and what must be over by now.
+    async fn look_as_an_operator(&mut self, owner: &Client) -> Result<()> {
+        let unseen = "select j.reference from purple_flea.jobs j where j.state = 'unknown' and not exists \
+                      (select from purple_flea.stuck_jobs s where s.reference = j.reference and s.reason is not null)";
+        for row in owner.query(unseen, &[]).await? {
+            self.violations.push(format!("{} (unknown): an operator does not see it", row.get::<_, &str>(0)));
+        }
+        let restored = "select j.reference from purple_flea.jobs j where j.state = 'unknown' and j.changed_by = 'restore'";
+        for row in owner.query(restored, &[]).await? {
+            self.violations.push(format!(
+                "{} (unknown): restored, and neither recorded nor released",
+                row.get::<_, &str>(0)
+            ));
+        }
+        for row in owner.query("select reference, doing, why from purple_flea.job_troubles", &[]).await? {
+            let [reference, doing, why]: [&str; 3] = [row.get(0), row.get(1), row.get(2)];
+            self.violations.push(format!("{reference}: still in trouble with {doing}: {why}"));
+        }
+        Ok(())
+    }
+
     /// What shows only in the whole.
     async fn count(&mut self, owner: &Client, jobs: usize) -> Result<()> {
         let deposits = "select count(*) from public.wallet_changes where change_type = 'deposit'";
@@ -121,9 +188,15 @@ impl Verdict {
         if jobs != self.deposits {
             self.violations.push(format!("{} deposits have {jobs} jobs", self.deposits));
         }
-        let alarms =
-            "select reference, kind, why from purple_flea.job_events where kind in ('conflict', 'alarm')";
-        for row in owner.query(alarms, &[]).await? {
+        let jobless = "select w.id from public.wallet_changes w where w.change_type = 'deposit' \
+                       and not exists (select from purple_flea.all_jobs j where j.wallet_change_id = w.id)";
+        for row in owner.query(jobless, &[]).await? {
+            self.violations.push(format!("deposit {} has no job", row.get::<_, i64>(0)));
+        }
+        // (An escrow that the application refuses is one that an operator is told of, and of which the books decide.)
+        let alarms = "select e.reference, e.kind, e.why from purple_flea.job_events e join purple_flea.jobs j using (reference) \
+                      where e.kind in ('conflict', 'alarm') and not (j.kind = 'escrow' and e.why like '%' || $1)";
+        for row in owner.query(alarms, &[&neighbours::REFUSAL]).await? {
             let [reference, kind, why]: [&str; 3] = [row.get(0), row.get(1), row.get(2)];
             self.violations.push(format!("{reference}: {kind} ({why})"));
         }
@@ -144,9 +217,12 @@ impl Verdict {
 
     /// For a person, or for a program.
     pub(super) fn print(&self, as_json: bool, seed: u64, took: Duration) {
+        let acts: BTreeMap<String, u32> =
+            self.acts.iter().map(|(act, times)| (format!("{act:?}"), *times)).collect();
         if as_json {
             let line = json!({
-                "seed": seed, "seconds": took.as_secs_f64(), "deposits": self.deposits, "bets": self.bets, "attempts": self.attempts,
+                "seed": seed, "seconds": took.as_secs_f64(), "deposits": self.deposits, "bets": self.bets, "lost": self.lost,
+                "attempts": self.attempts, "acts": acts, "unknown_by": self.unknown_by,
                 "states": self.states, "reasons": self.reasons, "violations": self.violations,
             });
             println!("{line}");
@@ -159,6 +235,16 @@ impl Verdict {
         }
         for (reason, count) in &self.reasons {
             println!("          {count:>6}  {reason}");
+        }
+        if self.lost > 0 {
+            println!("  {:>6}  bets of deposits that a restore or a fail-over has lost", self.lost);
+        }
+        for (why, count) in &self.unknown_by {
+            println!("  {count:>6}  became unknown by the {why}");
+        }
+        if !acts.is_empty() {
+            let acts: Vec<String> = acts.iter().map(|(act, times)| format!("{act} {times}")).collect();
+            println!("  What happened: {}", acts.join(", "));
         }
         for violation in self.violations.iter().take(SHOWN) {
             println!("  VIOLATION  {violation}");

@@ -7,8 +7,9 @@ use crate::{
     repository,
 };
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Signal, getrlimit, prlimit};
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -26,6 +27,9 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The variable that hands a child its settings, as JSON.
 pub(super) const SETTINGS: &str = "STACK_HOST_SETTINGS";
+
+/// The variable that tells a child how long the component may go on after a reply, in milliseconds.
+pub(super) const AFTER_REPLY_MS: &str = "STACK_HOST_AFTER_REPLY_MS";
 
 /// A host's process. Ends when it is dropped.
 pub(super) struct Running {
@@ -75,6 +79,7 @@ impl Running {
                 command.args(["host", "--listen", &address]);
                 // By the environment: everybody on the machine may read a process's arguments.
                 command.env(SETTINGS, serde_json::to_string(&options.settings)?);
+                command.env(AFTER_REPLY_MS, options.after_reply.as_millis().to_string());
                 command
             }
             Kind::Embedded => bail!("the embedded host is not a process"),
@@ -97,8 +102,25 @@ impl Running {
         tokio::time::timeout(START_TIMEOUT, listening).await.context("it did not listen in time")??;
         Ok(Self { url: format!("http://{address}"), process })
     }
+
     pub(super) async fn kill(&mut self) -> Result<()> {
         self.process.child.kill().await?;
+        Ok(())
+    }
+
+    pub(super) fn limit_open_files(&self, limited: bool) -> Result<()> {
+        let pid = self.process.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = pid.context("the host has ended")?;
+        let mut limit = getrlimit(Resource::Nofile);
+        if limited {
+            // The kernel gives out the lowest free number, and none from the limit on.
+            let mut open = BTreeSet::new();
+            for entry in std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))? {
+                open.insert(entry?.file_name().to_string_lossy().parse::<u64>()?);
+            }
+            limit.current = (0..).find(|number| !open.contains(number));
+        }
+        prlimit(Some(pid), Resource::Nofile, limit)?;
         Ok(())
     }
 }

@@ -127,6 +127,9 @@ async fn serve(
             });
             in_pieces(StreamBody::new(half).boxed_unsync(), body.len())
         }
+        How::OddNumber => {
+            whole(status, &[("content-type", content_type.to_owned())], with_an_odd_number(&body))
+        }
         How::Stall => {
             let end = stream::once(async {
                 sleep(SILENCE).await;
@@ -152,6 +155,22 @@ fn next_fault(state: &mut State, kind: Kind) -> Option<Planned> {
         kind if kind.moves_money() => dice.with_a_bet(),
         _ => None,
     }
+}
+
+/// An answer of JSON with a nonce of a million digits in its proof; any other as it is.
+fn with_an_odd_number(body: &Bytes) -> Bytes {
+    let (Ok(mut answer), Ok(nonce)) =
+        (serde_json::from_slice::<serde_json::Value>(body), "1e999999".parse::<serde_json::Number>())
+    else {
+        return body.clone();
+    };
+    if let Some(fields) = answer.as_object_mut() {
+        let proof = fields.entry("proof").or_insert_with(|| serde_json::json!({}));
+        if let Some(proof) = proof.as_object_mut() {
+            proof.insert("nonce".to_owned(), nonce.into());
+        }
+    }
+    answer.to_string().into()
 }
 
 fn half(body: &Bytes) -> Bytes {

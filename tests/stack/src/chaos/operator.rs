@@ -1,0 +1,108 @@
+//! What an operator does when the faults are over: keys, restored jobs, unknown bets and escrows, each by Purple Flea's books.
+
+use super::neighbours;
+use anyhow::Result;
+use stack::{
+    local::{AGENT, Local},
+    purple_flea::{Bet, Escrow},
+};
+use std::collections::HashMap;
+use tokio_postgres::{Client, Row};
+
+/// Jobs that a restore made unknown and that were not found so far.
+const RESTORED: &str = "select reference, bet_key, kind from purple_flea.jobs \
+                        where state = 'unknown' and changed_by = 'restore'";
+
+/// Unknown jobs that others wait for: bets of the agent with a daily limit may have used it up, and no history has escrows.
+const WAITED_FOR: &str = "select reference, bet_key, kind from purple_flea.jobs \
+                          where state = 'unknown' and (agent_id = $1 or kind = 'escrow')";
+
+/// Purple Flea's books, by the names of the callers.
+struct Books {
+    bets: HashMap<String, Bet>,
+    escrows: Vec<Escrow>,
+}
+
+impl Books {
+    fn of(stack: &Local) -> Self {
+        let named = |bet: Bet| Some((bet.bet_key()?.to_owned(), bet));
+        Self {
+            bets: stack.purple_flea.bets().into_iter().filter_map(named).collect(),
+            escrows: stack.purple_flea.escrows(),
+        }
+    }
+
+    /// The statement that records what was done for a job, if it was done.
+    fn record(&self, kind: &str, reference: &str, key: &str) -> Option<String> {
+        if kind == "escrow" {
+            let escrow = self.escrows.iter().find(|escrow| escrow.description.contains(key))?;
+            return Some(format!("select purple_flea.record_escrow('{reference}', '{}')", escrow.escrow_id));
+        }
+        let bet = self.bets.get(key)?;
+        Some(format!(
+            "select purple_flea.record_bet('{reference}', '{}', {}, {}, {})",
+            bet.bet_id, bet.wager, bet.won, bet.payout
+        ))
+    }
+}
+
+/// Mends the key that could not be decrypted.
+pub(super) async fn mend_key(stack: &Local, owner: &Client) -> Result<()> {
+    let waited = "select count(*) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
+    let waited: i64 = owner.query_one(waited, &[&neighbours::UNREADABLE]).await?.get(0);
+    neighbours::give_key(stack, owner, neighbours::UNREADABLE).await?;
+    eprintln!("==> By hand: a new key for {}, for which {waited} jobs waited", neighbours::UNREADABLE);
+    Ok(())
+}
+
+/// Follows docs/restore.md: records what stands in Purple Flea's books, and releases the rest in bulk.
+pub(super) async fn settle_restored(stack: &Local, owner: &Client) -> Result<()> {
+    let jobs = owner.query(RESTORED, &[]).await?;
+    // After the jobs: by then no bet of theirs can be under way.
+    let books = Books::of(stack);
+    let mut recorded = 0;
+    for job in &jobs {
+        let [reference, key, kind]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
+        if let Some(record) = books.record(kind, reference, key) {
+            owner.batch_execute(&record).await?;
+            recorded += 1;
+        }
+    }
+    let release = "select purple_flea.release_restored('not in the books', '{not_found,no_history}')";
+    let released: i32 = owner.query_one(release, &[]).await?.get(0);
+    eprintln!(
+        "==> By hand: {} restored jobs that no look-up found; {recorded} recorded, {released} released in bulk",
+        jobs.len()
+    );
+    Ok(())
+}
+
+/// Records or closes the unknown jobs that others wait for.
+pub(super) async fn settle_unknown(stack: &Local, owner: &Client) -> Result<()> {
+    let jobs = owner.query(WAITED_FOR, &[&AGENT]).await?;
+    let books = Books::of(stack);
+    for job in &jobs {
+        let [reference, key, kind]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
+        let close = || format!("select purple_flea.close_job('{reference}', 'not at Purple Flea')");
+        owner.batch_execute(&books.record(kind, reference, key).unwrap_or_else(close)).await?;
+    }
+    eprintln!("==> By hand: {} unknown jobs, bets of {AGENT} and escrows, recorded or closed", jobs.len());
+    Ok(())
+}
+
+/// Makes the deposits due that waited for unknown bets of the agent with a daily limit.
+pub(super) async fn retry_limited(owner: &Client) -> Result<()> {
+    let waiting = "select reference from purple_flea.jobs where agent_id = $1 and state = 'pending'";
+    let waiting = retry_jobs(owner, &owner.query(waiting, &[&AGENT]).await?).await;
+    eprintln!("==> By hand: {waiting} deposits of {AGENT} retried");
+    Ok(())
+}
+
+/// Makes pending jobs due at once. One that is claimed meanwhile needs no operator. Gives how many there were.
+pub(super) async fn retry_jobs(owner: &Client, jobs: &[Row]) -> usize {
+    for job in jobs {
+        let retry = format!("select purple_flea.retry_job('{}')", job.get::<_, &str>(0));
+        let _ = owner.batch_execute(&retry).await;
+    }
+    jobs.len()
+}
