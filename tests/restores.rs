@@ -74,8 +74,18 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
     assert_eq!(job(&stack, ids[0]).await?["state"], "pending", "the restore has forgotten its bet");
     let since = deposit(&stack, "100").await?;
 
+    // PostgREST finds the functions anew.
+    let told = soon(async {
+        loop {
+            let told = ring(&stack, ids[0]).await?;
+            if told.status == 200 {
+                return anyhow::Ok(told);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await??;
     send(&stack, "ring-2", RING).await?;
-    let told = ring(&stack, ids[0]).await?;
     assert_eq!(
         (&told.body["status"], &told.body["reason"]),
         (&json!("waiting"), &json!("restore_unconfirmed"))

@@ -45,3 +45,6 @@ begin
   end loop;
 end;
 $$;
+
+-- By name, although PUBLIC may use the schema on most servers: pg_restore --clean makes it anew, and then PUBLIC may not.
+grant usage on schema public to purple_flea_worker, purple_flea_operator;
