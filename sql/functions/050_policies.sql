@@ -60,7 +60,8 @@ declare
 begin
   if was and not is_ then
     update purple_flea.pauses p
-    set held = tstzrange(lower(p.held), clock_timestamp())
+    -- (The clock may have been set back since.)
+    set held = tstzrange(lower(p.held), greatest(lower(p.held), clock_timestamp()))
     where p.agent_id is not distinct from old.agent_id and p.by = 'policy' and upper_inf(p.held);
   elsif is_ and not was then
     insert into purple_flea.pauses (agent_id, held, by) values (new.agent_id, tstzrange(clock_timestamp(), null), 'policy');
@@ -108,9 +109,9 @@ create or replace function purple_flea.held_for(agent text, since timestamptz) r
 as $$
   select coalesce(sum(upper(part) - lower(part)), '0')
   from unnest((
-    select range_agg(p.held * tstzrange(since, clock_timestamp()))
+    select range_agg(p.held * tstzrange(since, greatest(since, clock_timestamp())))
     from purple_flea.pauses p
-    where (p.agent_id = agent or p.agent_id is null) and p.held && tstzrange(since, clock_timestamp())
+    where (p.agent_id = agent or p.agent_id is null) and p.held && tstzrange(since, greatest(since, clock_timestamp()))
   )) as part
 $$;
 comment on function purple_flea.held_for(text, timestamptz) is 'For how long an agent''s bets have been held back since a time.';
