@@ -67,7 +67,7 @@ begin
     into waits, why
   from purple_flea.not_executed() n;
   if purple_flea.current_generation() is null and 'restore_unconfirmed' <> all (why) then
-    why := 'restore_unconfirmed' || why;
+    why := 'restore_unconfirmed'::text || why;
   end if;
   if sweeper = 'missing' then
     why := why || 'no_sweeper'::text;
