@@ -1,231 +1,274 @@
-//! The ledger's own SQL, on a Postgres of its own. What the function calls through PostgREST is called directly. Time
-//! passes by everything that is written down moving into the past.
+//! The ledger's own SQL, on a Postgres of its own. What the function calls through PostgREST is called directly, each
+//! function by its own arguments. `model.sql` has what is beside it: a clock that moves, a doorbell that is written down, a
+//! copy to go back to.
 
-use super::purple_flea::{Bet, PurpleFlea};
-use rust_decimal::Decimal;
-use stack::postgres::{Cluster, OWNER, SUPERUSER};
-use std::time::{Duration, SystemTime};
-use tokio_postgres::Client;
+use serde_json::{Map, Value, json};
+use stack::{
+    postgres::{Cluster, OWNER, SUPERUSER},
+    webhook,
+};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+use tokio_postgres::{Client, Error, Row, Statement, types::ToSql};
 
-/// Who deposits: one by everybody's policy, one with daily limits, one with another game.
-const AGENTS: [&str; 3] = ["plain", "limited", "flipping"];
+/// The role that PostgREST connects as, and the one that the function has.
+const API: &str = "authenticator";
+const WORKER: &str = "purple_flea_worker";
 
-/// What the one with limits may stake in a day: some four bets.
-const DAILY_WAGER_LIMIT: u32 = 40;
+/// What Postgres may refuse at any time, because of another transaction: PostgREST passes it on, and the function asks again.
+const PASSING: [&str; 4] = ["40001", "40P01", "55P03", "57014"];
 
 pub(super) struct Database {
-    client: Client,
-    _cluster: Cluster,
+    cluster: Cluster,
+    /// The operator's connection, the sweeper's and the model's own.
+    admin: Connection,
+    /// PostgREST's idle connections.
+    idle: RefCell<Vec<Arc<Connection>>>,
+    /// The depositors' idle connections.
+    depositors: RefCell<Vec<Connection>>,
+    /// Those whose callers are gone while they still work.
+    left: RefCell<Vec<Arc<Connection>>>,
+    functions: HashMap<String, Function>,
 }
+
+/// A connection, and what it has prepared.
+pub(super) struct Connection {
+    client: Client,
+    statements: Mutex<HashMap<String, Statement>>,
+}
+
+/// A function of the schema `public`: its arguments' types by their names.
+struct Function {
+    arguments: HashMap<String, String>,
+}
+
+/// What PostgREST answers: a status, and a body.
+pub(super) type Reply = (u16, String);
 
 /// When a sequence begins, by the wall clock.
 pub(super) fn wall_clock(since: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + since
 }
 
+impl Connection {
+    async fn open(cluster: &Cluster, login: &str, role: &str) -> Self {
+        let client = cluster.connect(login).await.unwrap();
+        let settings = format!("set role {role}; set client_min_messages = error; set timezone = 'UTC'");
+        client.batch_execute(&settings).await.unwrap();
+        Self { client, statements: Mutex::default() }
+    }
+
+    async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        let prepared = self.statements.lock().unwrap().get(sql).cloned();
+        let statement = match prepared {
+            Some(statement) => statement,
+            None => {
+                let statement = self.client.prepare(sql).await?;
+                self.statements.lock().unwrap().insert(sql.to_owned(), statement.clone());
+                statement
+            }
+        };
+        self.client.query(&statement, parameters).await
+    }
+
+    /// Runs statements that give nothing back.
+    pub(super) async fn run(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
+    }
+
+    /// Calls a function as PostgREST does.
+    async fn call(&self, sql: &str, arguments: &str) -> Reply {
+        match self.rows(sql, &[&arguments]).await {
+            Ok(rows) => (200, rows[0].get(0)),
+            Err(error) => refused(&error),
+        }
+    }
+}
+
+/// What PostgREST answers to an error of Postgres'.
+fn refused(error: &Error) -> Reply {
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
+    let code = error.code().code();
+    let status = if PASSING.contains(&code) { 500 } else { 400 };
+    (status, json!({ "code": code, "message": error.message(), "details": error.where_() }).to_string())
+}
+
 impl Database {
     pub(super) async fn start() -> Self {
         let cluster = Cluster::start().await.unwrap();
+        let admin = Connection::open(&cluster, SUPERUSER, SUPERUSER).await;
+        admin.run(include_str!("model.sql")).await;
         cluster.migrate(OWNER).await.unwrap();
-        let client = cluster.connect(SUPERUSER).await.unwrap();
-        let database = Self { client, _cluster: cluster };
-        // Deposits alone are what happens here.
-        database.run("update purple_flea.trade_policies set claim_faucet = false").await;
-        for agent in AGENTS {
-            database.run(&format!("insert into public.agents (id) values ('{agent}')")).await;
-        }
-        database
+        admin
             .run(&format!(
-                "set client_min_messages = error; \
-                 alter table public.wallet_changes disable trigger purple_flea_doorbell; \
-                 insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('limited', {DAILY_WAGER_LIMIT}); \
-                 insert into purple_flea.trade_policies (agent_id, game, side) values ('flipping', 'coin-flip', 'tails')"
+                "select purple_flea.set_secret('purple_flea_function_url', 'https://function.test'); \
+                 select purple_flea.set_secret('purple_flea_webhook_secret', '{}')",
+                webhook::SECRET
             ))
             .await;
-        database
+        let functions = functions(&admin).await;
+        Self {
+            cluster,
+            admin,
+            idle: RefCell::default(),
+            depositors: RefCell::default(),
+            left: RefCell::default(),
+            functions,
+        }
     }
 
-    async fn run(&self, sql: &str) {
-        self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    /// Rows of a query of the model's.
+    pub(super) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        self.admin.rows(sql, parameters).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"))
     }
 
-    /// Forgets everything: as no user of the database can.
-    pub(super) async fn clear(&self) {
-        self.run(
-            "set session_replication_role = replica; delete from purple_flea.job_events; delete from public.trade_results; \
-             delete from purple_flea.rate_stops; delete from purple_flea.rate_slots; \
-             delete from purple_flea.jobs; delete from public.wallet_changes; set session_replication_role = origin; \
-             update purple_flea.trade_policies set paused = false where paused; \
-             alter sequence public.wallet_changes_id_seq restart; update purple_flea.ledger set starts_after = 0, checked_until = 0",
-        )
-        .await;
+    /// The first column of a query's only row.
+    pub(super) async fn one<T>(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> T
+    where
+        T: for<'a> tokio_postgres::types::FromSql<'a>,
+    {
+        self.rows(sql, parameters).await.first().unwrap_or_else(|| panic!("{sql}: no row")).get(0)
     }
 
-    /// Calls a function as PostgREST does, arguments by their names.
-    pub(super) async fn call(&self, function: &str, arguments: &str) -> String {
-        let sql = match function {
-            "claim_jobs" => {
-                "select public.claim_jobs(array(select jsonb_array_elements_text(a -> 'references')), \
-                 (a ->> 'limit')::integer, (a ->> 'claim')::uuid, a ->> 'api')::text from (select $1::text::jsonb as a) as b"
-            }
-            "settle_jobs" => "select public.settle_jobs($1::text::jsonb -> 'outcomes')::text",
-            "claim_lookups" => "select public.claim_lookups(($1::text::jsonb ->> 'limit')::integer)::text",
-            other => panic!("{other}"),
-        };
-        let statement = self.client.prepare(sql).await.unwrap();
-        self.client.query_one(&statement, &[&arguments]).await.unwrap().get(0)
+    /// Runs statements of an operator's, or of the model's.
+    pub(super) async fn run(&self, sql: &str) {
+        self.admin.run(sql).await;
     }
 
-    pub(super) async fn deposit(&self, chance: &mut fastrand::Rng) {
-        let rows: Vec<String> = (0..chance.u32(1..4))
-            .map(|_| {
-                let agent = AGENTS[chance.usize(0..AGENTS.len())];
-                format!("('{agent}', 'deposit', {0}, {0})", chance.u32(1..200))
-            })
-            .collect();
-        let rows = rows.join(", ");
-        self.run(&format!(
-            "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values {rows}"
-        ))
-        .await;
-    }
-
-    /// The reference of a deposit by its number, if there is one.
-    pub(super) async fn reference(&self, number: Option<u32>) -> Option<String> {
-        let number = i64::from(number?);
-        let sql =
-            "select reference from purple_flea.jobs order by wallet_change_id offset $1::int8 - 1 limit 1";
-        self.client.query_opt(sql, &[&number]).await.unwrap().map(|row| row.get(0))
+    /// Sets everything back, and what chance there is in SQL.
+    pub(super) async fn clear(&self, seed: f64) {
+        self.wait_for_those_left().await;
+        self.run(&format!("select model.clear(); select setseed({seed})")).await;
+        let idle = self.idle.borrow().clone();
+        for connection in idle {
+            connection.run(&format!("select setseed({seed})")).await;
+        }
     }
 
     /// Lets so many milliseconds pass, or none and some back.
     pub(super) async fn shift(&self, ms: i64) {
-        let by = format!("interval '{ms} milliseconds'");
-        self.run(&format!(
-            "update purple_flea.jobs set due_at = due_at - {by}, expires_at = expires_at - {by}, claimed_at = claimed_at - {by}, \
-             lease_until = lease_until - {by}, lookup_at = lookup_at - {by} where state in ('pending', 'claimed', 'unknown'); \
-             update purple_flea.rate_stops set until = until - {by}; update purple_flea.rate_slots set held_until = held_until - {by}"
-        ))
-        .await;
+        self.rows("select model.shift($1)", &[&ms]).await;
     }
 
-    pub(super) async fn pause(&self, paused: bool) {
-        self.run(&format!("update purple_flea.trade_policies set paused = {paused} where agent_id is null"))
-            .await;
+    /// Waits for calls whose callers are gone.
+    pub(super) async fn wait_for_those_left(&self) {
+        let left = std::mem::take(&mut *self.left.borrow_mut());
+        for connection in left {
+            connection.run("").await;
+            self.idle.borrow_mut().push(connection);
+        }
     }
 
-    pub(super) async fn sweep(&self) {
-        self.run("select purple_flea.ring()").await;
+    /// A connection of PostgREST's, for as long as it is kept.
+    pub(super) async fn lend(&self) -> Lent<'_> {
+        let idle = self.idle.borrow_mut().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => Arc::new(Connection::open(&self.cluster, API, WORKER).await),
+        };
+        Lent { database: self, connection: Some(connection), works: false }
     }
 
-    /// Unknown jobs that an operator may touch.
-    pub(super) async fn unknown_jobs(&self) -> Vec<(String, String)> {
-        let sql = "select reference, bet_key from purple_flea.jobs where state = 'unknown' \
-                   and clock_timestamp() > lease_until + (purple_flea.timing()).lookup_wait + interval '1 second'";
-        let rows = self.client.query(sql, &[]).await.unwrap();
-        rows.into_iter().map(|row| (row.get(0), row.get(1))).collect()
+    /// A new connection of the superuser's.
+    pub(super) async fn connect(&self) -> Connection {
+        Connection::open(&self.cluster, SUPERUSER, SUPERUSER).await
     }
 
-    pub(super) async fn release(&self, reference: &str) {
-        self.run(&format!("select purple_flea.release_job('{reference}', 'model')")).await;
+    /// A depositor's connection, to be given back.
+    pub(super) async fn depositor(&self) -> Connection {
+        let idle = self.depositors.borrow_mut().pop();
+        match idle {
+            Some(connection) => connection,
+            None => self.connect().await,
+        }
     }
 
-    pub(super) async fn close(&self, reference: &str) {
-        self.run(&format!("select purple_flea.close_job('{reference}', 'model')")).await;
+    pub(super) fn give_back(&self, depositor: Connection) {
+        self.depositors.borrow_mut().push(depositor);
     }
 
-    pub(super) async fn record(&self, reference: &str, bet: &Bet) {
-        let Bet { bet_id, wager, payout, .. } = bet;
-        let won = !payout.is_zero();
-        self.run(&format!(
-            "select purple_flea.record_bet('{reference}', '{bet_id}', {wager}, {won}, {payout})"
-        ))
-        .await;
+    /// The statement that calls a function by the names of some arguments, or PostgREST's answer if there is none such.
+    fn statement(&self, function: &str, arguments: &str) -> Result<String, Reply> {
+        let named: Map<String, Value> = serde_json::from_str(arguments).unwrap();
+        let unknown = || (404, json!({ "code": "PGRST202", "message": function }).to_string());
+        let known = self.functions.get(function).ok_or_else(unknown)?;
+        let (mut call, mut columns) = (String::new(), String::new());
+        for name in named.keys() {
+            let kind = known.arguments.get(name).ok_or_else(unknown)?;
+            let comma = if call.is_empty() { "" } else { ", " };
+            write!(call, "{comma}\"{name}\" => a.\"{name}\"").unwrap();
+            write!(columns, "{comma}\"{name}\" {kind}").unwrap();
+        }
+        Ok(if named.is_empty() {
+            format!("select to_json(public.{function}())::text where $1::text is not null")
+        } else {
+            format!(
+                "select to_json(public.{function}({call}))::text from json_to_record($1::text::json) as a ({columns})"
+            )
+        })
     }
+}
 
-    /// Whether nothing is left to do.
-    pub(super) async fn settled(&self) -> bool {
-        let sql = "select not exists (select from purple_flea.jobs where state in ('pending', 'claimed') \
-                   or (state = 'unknown' and reason not in ('not_found', 'no_history')))";
-        self.client.query_one(sql, &[]).await.unwrap().get(0)
-    }
+/// A connection that is in use.
+pub(super) struct Lent<'a> {
+    database: &'a Database,
+    connection: Option<Arc<Connection>>,
+    works: bool,
+}
 
-    /// What the ledger and Purple Flea do not agree about.
-    pub(super) async fn compare(&self, purple_flea: &PurpleFlea) -> Vec<String> {
-        let mut violations = Vec::new();
-        let jobs = "select j.reference, j.bet_key, j.state, j.wager::text, j.payout::text, coalesce(j.reason, ''), j.agent_id, \
-                    (select count(*) from public.trade_results t where t.reference = j.reference and t.wager = j.wager \
-                     and t.payout is not distinct from j.payout) from purple_flea.jobs j";
-        let jobs = self.client.query(jobs, &[]).await.unwrap();
-        let mut known = 0;
-        for job in &jobs {
-            let [reference, bet_key, state]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
-            let number =
-                |column: usize| job.get::<_, Option<&str>>(column).map(|n| n.parse::<Decimal>().unwrap());
-            let (bets, rows) = (purple_flea.count(bet_key), job.get::<_, i64>(7));
-            known += bets;
-            let mut wrong = |what: String| violations.push(format!("{reference} ({state}): {what}"));
-            if bets > 1 {
-                wrong(format!("{bets} bets"));
-            }
-            match (state, purple_flea.bet(bet_key)) {
-                ("executed", Some(bet))
-                    if (number(3), number(4)) != (Some(bet.wager), Some(bet.payout)) || rows != 1 =>
-                {
-                    wrong(format!("{rows} rows, and not {} and {}", bet.wager, bet.payout));
-                }
-                ("unknown", Some(bet)) if bet.in_history && job.get::<_, &str>(5) == "not_found" => {
-                    wrong("its bet stands in the history".to_owned());
-                }
-                ("executed", None)
-                | ("pending" | "claimed", _)
-                | ("skipped" | "rejected" | "dead", Some(_)) => {
-                    wrong(format!("{bets} bets, because {}", job.get::<_, &str>(5)));
-                }
-                _ => {}
+impl Lent<'_> {
+    /// Calls a function as PostgREST does.
+    pub(super) async fn call(&mut self, function: &str, arguments: &str) -> Reply {
+        match self.database.statement(function, arguments) {
+            Err(reply) => reply,
+            Ok(sql) => {
+                self.works = true;
+                let connection = self.connection.as_ref().expect("it is not called beside");
+                let reply = connection.call(&sql, arguments).await;
+                self.works = false;
+                reply
             }
         }
-        if known != purple_flea.total() {
-            violations.push(format!("{} bets, {known} of them for a job", purple_flea.total()));
-        }
-        violations.extend(self.history().await);
-        violations
     }
 
-    /// What must not be in any history: a deposit without a job, a gap, a conflict, a limit that was passed.
-    async fn history(&self) -> Vec<String> {
-        let checks = [
-            (
-                "a deposit without a job",
-                "select w.id::text from public.wallet_changes w \
-              where not exists (select from purple_flea.jobs j where j.wallet_change_id = w.id)",
-            ),
-            (
-                "a gap in its history",
-                "select reference from (select reference, from_state, lag(to_state) over \
-              (partition by reference order by id) as before from purple_flea.job_events where kind = 'transition') as e \
-              where from_state is distinct from before",
-            ),
-            (
-                "an alarm",
-                "select reference || ' ' || kind || ' ' || why from purple_flea.job_events where kind in ('conflict', 'alarm')",
-            ),
-            (
-                "a row of trade_results too many",
-                "select t.reference from public.trade_results t join purple_flea.jobs j using (reference) \
-              where j.state <> 'executed'",
-            ),
-            (
-                "a limit that was passed",
-                "select j.bet_day::text from purple_flea.jobs j join purple_flea.trade_policies p using (agent_id) \
-              where j.state = 'executed' group by j.bet_day, p.daily_wager_limit having sum(j.wager) > p.daily_wager_limit",
-            ),
-        ];
-        let mut violations = Vec::new();
-        for (what, sql) in checks {
-            let rows = self.client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-            violations.extend(rows.iter().map(|row| format!("{what}: {}", row.get::<_, &str>(0))));
-        }
-        violations
+    /// Calls a function beside everything else, even if its caller is gone. The connection ends with the call.
+    pub(super) fn call_beside(mut self, function: &str, arguments: &str) -> tokio::task::JoinHandle<Reply> {
+        let connection = self.connection.take().expect("it is called once");
+        let sql = self.database.statement(function, arguments);
+        let arguments = arguments.to_owned();
+        tokio::spawn(async move {
+            match sql {
+                Ok(sql) => connection.call(&sql, &arguments).await,
+                Err(reply) => reply,
+            }
+        })
     }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let place = if self.works { &self.database.left } else { &self.database.idle };
+        place.borrow_mut().extend(self.connection.take());
+    }
+}
+
+/// The functions of the schema `public`, as PostgREST reads them.
+async fn functions(admin: &Connection) -> HashMap<String, Function> {
+    let sql = "select p.proname::text, coalesce(a.name, ''), coalesce(format_type(a.type, null), '') from pg_catalog.pg_proc p \
+               left join lateral unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) as a (name, type) on true \
+               where p.pronamespace = 'public'::regnamespace and p.prokind = 'f'";
+    let mut functions: HashMap<String, Function> = HashMap::new();
+    for row in admin.rows(sql, &[]).await.unwrap() {
+        let function = functions.entry(row.get(0)).or_insert_with(|| Function { arguments: HashMap::new() });
+        let (name, kind): (String, String) = (row.get(1), row.get(2));
+        if !name.is_empty() {
+            function.arguments.insert(name, kind);
+        }
+    }
+    functions
 }

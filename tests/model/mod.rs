@@ -2,38 +2,57 @@
 //! Postgres, between them a world in which everything may go wrong at every step. Random sequences of it; after each
 //! one the world calms down, and then no deposit may be forgotten, none bet on twice, and every cent must agree.
 //!
-//! What happens follows from a seed alone. A sequence that fails prints its own: `MODEL_SEED=<seed> cargo test model`
-//! runs that one again. `MODEL_SEQUENCES` is how many there are otherwise.
+//! What happens follows from a seed, as far as the database allows: half of the sequences have one call of the database at a
+//! time. A sequence that fails prints its seed. Settings, as variables of the environment:
+//!
+//! | variable | what it does |
+//! | --- | --- |
+//! | `MODEL_SEED` | runs the sequence of this seed alone |
+//! | `MODEL_TRACE` | set to anything: tells what happens |
+//! | `MODEL_SEQUENCES` | how many sequences each dialect gets |
+//! | `MODEL_RESTORES_PERCENT` | in how many of them, of a hundred, the database is restored |
 //!
 //! It stands here, and is compiled as a part of the crate's own tests, because a component cannot be linked to.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | a sequence, its steps and its end | here, [`steps`], [`people`] |
+//! | whose turn it is, and what time it is | [`schedule`] |
+//! | one instance of the function, and what goes wrong on its way | [`instance`] |
+//! | the database, and a copy of it to go back to | [`database`], [`restore`], `model.sql` |
+//! | Purple Flea and its books | [`purple_flea`], [`books`] |
+//! | what must never happen, and what must hold in the end | [`world`], [`claims`], [`verdict`] |
 
+mod books;
+mod claims;
 mod database;
+mod instance;
+mod people;
 mod purple_flea;
+mod restore;
+mod schedule;
+mod steps;
+mod verdict;
 mod world;
 
-use crate::{
-    config,
-    execute_trade::Later,
-    purple_flea::Api,
-    router::{self, Body, Memory},
-};
+use crate::{config, purple_flea::Api};
 use database::Database;
-use futures::future::join_all;
-use http::{Request, StatusCode};
-use std::{
-    env,
-    time::{Duration, SystemTime},
-};
+use restore::Copy;
+use schedule::Schedule;
+use std::{env, time::SystemTime};
 use world::World;
 
-/// How many sequences each dialect gets, where nobody says otherwise.
-const SEQUENCES: u64 = 1_000;
+/// How many sequences each dialect gets unless `MODEL_SEQUENCES` says otherwise: about a minute on two cores.
+const SEQUENCES: u64 = 100;
 
 /// Most steps of a sequence.
 const STEPS: usize = 25;
 
-/// Most rounds until everything is settled, faults over. Each lets two minutes pass.
-const CALM_ROUNDS: usize = 40;
+/// How often a database is restored in a sequence, of a hundred: it takes time.
+const RESTORES_PERCENT: u32 = 15;
+
+/// How many functions there are. Each has settings of its own.
+const FUNCTIONS: usize = 2;
 
 const TOKEN: &str = "a-token-for-the-model";
 
@@ -67,122 +86,65 @@ fn run(api: Api) {
 /// One sequence.
 struct Sequence<'a> {
     world: World<'a>,
-    settings: config::Checked,
+    functions: Vec<config::Checked>,
     chance: fastrand::Rng,
+    /// Whether the database is restored in it.
+    restores: bool,
+    copy: Option<Copy>,
+    /// Whether a pause had ended between the copy that was gone back to and the restore.
+    let_go: bool,
+    /// How many agents have come.
+    newcomers: u32,
 }
 
 impl<'a> Sequence<'a> {
     async fn new(database: &'a Database, api: Api, seed: u64) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
-        database.clear().await;
-        let after_reply = chance.bool();
-        let bets_at_once = chance.u32(1..5);
-        let settings = config::check(|name| {
-            Some(match name {
-                "purple_flea_url" => "https://purple-flea.test".to_owned(),
-                "purple_flea_key" => "key".to_owned(),
-                "purple_flea_api" => if api == Api::Live { "live" } else { "gateway" }.to_owned(),
-                "purple_flea_timeout_ms" => "8000".to_owned(),
-                "webhook_token" => TOKEN.to_owned(),
-                "supabase_url" => "https://supabase.test".to_owned(),
-                "supabase_key" => "key".to_owned(),
-                "bets_at_once" => bets_at_once.to_string(),
-                "after_reply" => after_reply.to_string(),
-                _ => return None,
-            })
-        });
-        let world = World::new(database, api, fastrand::Rng::with_seed(chance.u64(..)));
-        Self { world, settings, chance }
+        database.clear(chance.f64()).await;
+        let at_once = if chance.bool() { 1 } else { 3 };
+        let schedule = Schedule::new(at_once, chance.fork());
+        let traced = env::var_os("MODEL_TRACE").is_some();
+        let world = World::new(database, api, schedule, chance.fork(), traced);
+        let functions = (0..FUNCTIONS).map(|_| settings(api, &mut chance)).collect();
+        let percent =
+            env::var("MODEL_RESTORES_PERCENT").map_or(RESTORES_PERCENT, |text| text.parse().unwrap());
+        let restores = chance.u32(0..100) < percent;
+        Self { world, functions, chance, restores, copy: None, let_go: false, newcomers: 0 }
     }
 
     async fn run(mut self) -> Vec<String> {
-        for _ in 0..self.chance.usize(5..STEPS) {
-            self.step().await;
-        }
-        self.calm_down().await;
-        self.world.judge().await
-    }
-
-    async fn step(&mut self) {
-        match self.chance.u32(0..100) {
-            0..=24 => self.world.database.deposit(&mut self.chance).await,
-            // Rung for, doubled, out of order, at the same time.
-            25..=54 => {
-                let times = if self.chance.u32(0..4) == 0 { self.chance.usize(2..4) } else { 1 };
-                let rings: Vec<_> = (0..times).map(|_| self.any_reference()).collect();
-                join_all(rings.into_iter().map(|reference| self.ring(reference))).await;
-            }
-            55..=64 => self.ring(None).await,
-            65..=69 => self.reconcile().await,
-            70..=84 => {
-                let seconds = [1, 5, 31, 61, 110, 300][self.chance.usize(0..6)];
-                self.world.pass(Duration::from_secs(seconds)).await;
-            }
-            85..=87 => self.world.jump(self.chance.i64(-600..600)).await,
-            88..=90 => self.world.database.pause(self.chance.bool()).await,
-            91..=92 => self.world.refuse_key(self.chance.bool()),
-            93..=94 => self.world.database.sweep().await,
-            95..=97 => self.world.operate().await,
-            _ => self.world.pass(Duration::from_secs(25 * 3_600)).await,
-        }
-    }
-
-    fn any_reference(&mut self) -> Option<u32> {
-        Some(self.chance.u32(1..12))
-    }
-
-    /// A doorbell, for a deposit by its number, or a sweeper's.
-    async fn ring(&self, number: Option<u32>) {
-        let body = match self.world.database.reference(number).await {
-            Some(reference) => format!(r#"{{"ledger": true, "reference": "{reference}"}}"#),
-            None => r#"{"ledger": true}"#.to_owned(),
-        };
-        self.post("/execute-trade", body).await;
-    }
-
-    async fn reconcile(&self) {
-        self.post("/reconcile", r#"{"operation": "reconcile"}"#.to_owned()).await;
-    }
-
-    async fn post(&self, path: &str, body: String) {
-        let request = Request::post(path)
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .header("content-type", "application/json")
-            .header("prefer", "respond-async")
-            .body(Body::Whole(body.into_bytes()))
-            .unwrap();
-        let instance = self.world.instance();
-        let (settings, memory) = (&self.settings, Memory::empty());
-        // When the instance dies, all it was doing is dropped where it stands.
-        tokio::select! {
-            biased;
-            (response, later) = router::respond(settings, &memory, request, &instance) => {
-                assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-                if let (Some(later), Ok(settings)) = (later, settings) {
-                    tokio::select! {
-                        biased;
-                        () = Later::run(later, settings, &instance) => {}
-                        () = instance.death() => {}
-                    }
+        let schedule = self.world.schedule.clone();
+        schedule
+            .drive(async {
+                self.begin().await;
+                for _ in 0..self.chance.usize(5..STEPS) {
+                    self.step().await;
+                    self.look_after_the_step().await;
                 }
-            }
-            () = instance.death() => {}
-        }
+                self.calm_down().await;
+                verdict::judge(&self.world).await
+            })
+            .await
     }
+}
 
-    /// Nothing goes wrong any more, and time passes until nothing is left to do.
-    async fn calm_down(&mut self) {
-        self.world.calm();
-        self.world.database.pause(false).await;
-        for _ in 0..CALM_ROUNDS {
-            self.world.pass(Duration::from_secs(120)).await;
-            self.world.database.sweep().await;
-            self.ring(None).await;
-            if self.world.database.settled().await {
-                return;
-            }
-            // Deposits that wait for an unknown bet of their agent's wait for an operator.
-            self.world.operate().await;
-        }
-    }
+/// A function's settings.
+fn settings(api: Api, chance: &mut fastrand::Rng) -> config::Checked {
+    let (after_reply, bets_at_once) = (chance.bool(), chance.u32(1..5));
+    let linger_ms = if chance.bool() { chance.u32(1..=3_000) } else { 0 };
+    config::check(|name| {
+        Some(match name {
+            "purple_flea_url" => "https://purple-flea.test".to_owned(),
+            "purple_flea_key" => purple_flea::KEY.to_owned(),
+            "purple_flea_api" => if api == Api::Live { "live" } else { "gateway" }.to_owned(),
+            "purple_flea_timeout_ms" => "8000".to_owned(),
+            "webhook_token" => TOKEN.to_owned(),
+            "supabase_url" => format!("https://{}", instance::LEDGER_HOST),
+            "supabase_key" => "key".to_owned(),
+            "bets_at_once" => bets_at_once.to_string(),
+            "after_reply" => after_reply.to_string(),
+            "linger_ms" => linger_ms.to_string(),
+            _ => return None,
+        })
+    })
 }

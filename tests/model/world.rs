@@ -1,236 +1,262 @@
-//! Everything around the function: the way to the ledger and to Purple Flea, and the time. Each step of it can go
-//! wrong, before it is done and after.
+//! Everything around the functions: the database, Purple Flea, the time, and what must never happen between them.
 
 use super::{
-    database::{self, Database},
+    claims::Claims,
+    database::{Database, Reply},
     purple_flea::{self, PurpleFlea},
+    schedule::{Schedule, Turn},
 };
-use crate::{
-    log::Line,
-    outside::{Answer, Limits, Outside, SendError},
-    purple_flea::Api,
-};
-use serde_json::Value;
+use crate::purple_flea::Api;
+use http::Request;
+use serde_json::{Value, json};
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
-    future::pending,
-    time::{Duration, SystemTime},
+    collections::HashSet,
+    time::Duration,
 };
-use tokio::sync::Notify;
 
-/// How often something goes wrong with a step, of a hundred.
-const FAULTS_PERCENT: u32 = 22;
+/// Most outcomes of one call.
+const LOGGED_LIMIT: usize = 100;
 
 pub(super) struct World<'a> {
     pub(super) database: &'a Database,
-    purple_flea: PurpleFlea,
-    clock: Cell<Duration>,
-    chance: RefCell<fastrand::Rng>,
+    pub(super) schedule: Schedule,
+    pub(super) purple_flea: PurpleFlea,
+    pub(super) claims: Claims,
+    pub(super) chance: RefCell<fastrand::Rng>,
     calm: Cell<bool>,
     /// Whether the database's clock ever jumped: then its leases and ours differ.
     jumped: Cell<bool>,
-    /// Until when each bet's lease holds at least, by our clock.
-    leases: RefCell<HashMap<String, Duration>>,
+    /// Requests that are still on their way though their senders have given them up.
+    late: RefCell<Vec<Late>>,
+    /// Bet keys of jobs that a restore has made the database forget.
+    pub(super) forgotten: RefCell<HashSet<String>>,
+    /// Outcomes that functions have logged because they could not report them.
+    logged: RefCell<Vec<Value>>,
     violations: RefCell<Vec<String>>,
+    instances: Cell<u64>,
+    traced: bool,
 }
 
-/// What goes wrong with one step.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// It is proven not to have left.
-    NotSent,
-    /// It gets lost on the way there.
-    LostBefore,
-    /// Its answer gets lost.
-    LostAfter,
-    /// The instance dies before.
-    DiesBefore,
-    /// The instance dies after.
-    DiesAfter,
-    /// The instance stands still for so many seconds, and then finds its answer there.
-    Freezes(u64),
+/// A request that arrives late.
+struct Late {
+    at: Duration,
+    what: LateRequest,
 }
 
-/// One instance of the function.
-pub(super) struct Instance<'a> {
-    world: &'a World<'a>,
-    died: Notify,
+enum LateRequest {
+    ToLedger { function: String, arguments: String },
+    ToPurpleFlea(Request<Vec<u8>>),
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(database: &'a Database, api: Api, chance: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        database: &'a Database,
+        api: Api,
+        schedule: Schedule,
+        chance: fastrand::Rng,
+        traced: bool,
+    ) -> Self {
         Self {
             database,
+            schedule,
             purple_flea: PurpleFlea::new(api),
-            clock: Cell::new(Duration::from_secs(1_000)),
+            claims: Claims::default(),
             chance: RefCell::new(chance),
             calm: Cell::new(false),
             jumped: Cell::new(false),
-            leases: RefCell::default(),
+            late: RefCell::default(),
+            forgotten: RefCell::default(),
+            logged: RefCell::default(),
             violations: RefCell::default(),
+            instances: Cell::default(),
+            traced,
         }
     }
 
-    pub(super) fn instance(&'a self) -> Instance<'a> {
-        Instance { world: self, died: Notify::new() }
+    /// Nothing goes wrong any more, or anything may again.
+    pub(super) fn be_calm(&self, calm: bool) {
+        self.calm.set(calm);
     }
 
-    pub(super) fn calm(&self) {
-        self.calm.set(true);
-        self.refuse_key(false);
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm.get()
     }
 
-    pub(super) fn refuse_key(&self, refuse: bool) {
-        self.purple_flea.refuse_key(refuse);
+    pub(super) fn has_jumped(&self) -> bool {
+        self.jumped.get()
     }
 
-    /// Time passes, for everybody.
-    pub(super) async fn pass(&self, time: Duration) {
-        self.clock.set(self.clock.get() + time);
-        self.purple_flea.pass(time);
-        self.database.shift(i64::try_from(time.as_millis()).unwrap()).await;
+    pub(super) fn next_instance(&self) -> u64 {
+        self.instances.set(self.instances.get() + 1);
+        self.instances.get()
+    }
+
+    /// Something happened that never may.
+    pub(super) fn accuse(&self, what: String) {
+        self.trace(|| format!("VIOLATION {what}"));
+        self.violations.borrow_mut().push(what);
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.violations.borrow().clone()
+    }
+
+    pub(super) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.traced {
+            eprintln!("{:>9.3} {}", self.schedule.now().as_secs_f64(), what());
+        }
+    }
+
+    /// Waits for a turn at the database, whose clock is then the functions' own.
+    pub(super) async fn turn(&self) -> Turn {
+        let mut turn = self.schedule.turn(false).await;
+        self.catch_up().await;
+        turn.share();
+        turn
+    }
+
+    /// The same, and nothing else is under way in the database meanwhile.
+    pub(super) async fn turn_alone(&self) -> Turn {
+        let turn = self.schedule.turn(true).await;
+        self.catch_up().await;
+        turn
+    }
+
+    async fn catch_up(&self) {
+        self.database.wait_for_those_left().await;
+        let passed = self.schedule.take_unshifted();
+        if !passed.is_zero() {
+            self.database.shift(i64::try_from(passed.as_millis()).unwrap()).await;
+        }
+        self.deliver_late().await;
+    }
+
+    /// Calls the ledger in a turn of the caller's.
+    pub(super) async fn call(&self, function: &str, arguments: &str) -> Reply {
+        let turn = self.turn().await;
+        let reply = self.database.lend().await.call(function, arguments).await;
+        drop(turn);
+        self.check_reply(function, &reply);
+        reply
+    }
+
+    /// What the ledger may refuse at any time is asked for again; anything else it never refuses.
+    pub(super) fn check_reply(&self, function: &str, (status, body): &Reply) {
+        self.trace(|| format!("  {function} -> {status} {body}"));
+        if !matches!(status, 200 | 500) {
+            self.accuse(format!("{function}: {status} {body}"));
+        }
+    }
+
+    /// A request of the ledger arrives only after so long. Its caller has given it up.
+    pub(super) fn send_late_to_ledger(&self, function: &str, arguments: &str, time: Duration) {
+        let (function, arguments) = (function.to_owned(), arguments.to_owned());
+        self.send_late(LateRequest::ToLedger { function, arguments }, time);
+    }
+
+    /// The same to Purple Flea.
+    pub(super) fn send_late_to_purple_flea(&self, request: Request<Vec<u8>>, time: Duration) {
+        self.send_late(LateRequest::ToPurpleFlea(request), time);
+    }
+
+    fn send_late(&self, what: LateRequest, time: Duration) {
+        let at = self.schedule.now() + time;
+        self.late.borrow_mut().push(Late { at, what });
+    }
+
+    /// What was late arrives, if it is its time.
+    async fn deliver_late(&self) {
+        loop {
+            let now = self.schedule.now();
+            let due = {
+                let mut late = self.late.borrow_mut();
+                let place = late.iter().position(|late| late.at <= now);
+                place.map(|place| late.remove(place))
+            };
+            match due {
+                None => return,
+                Some(Late { what: LateRequest::ToLedger { function, arguments }, .. }) => {
+                    let reply = self.database.lend().await.call(&function, &arguments).await;
+                    self.trace(|| format!("late {function} {arguments}"));
+                    self.check_reply(&function, &reply);
+                    self.claims.look_for_abandoned();
+                }
+                Some(Late { what: LateRequest::ToPurpleFlea(request), at }) => {
+                    self.trace(|| format!("late {}", purple_flea::bet_key(&request).unwrap_or_default()));
+                    let mut chance = self.fork();
+                    self.purple_flea.answer(&request, at, &mut chance, self.is_calm());
+                }
+            }
+        }
+    }
+
+    /// Chance of its own for a part of what happens.
+    pub(super) fn fork(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(self.chance.borrow_mut().u64(..))
+    }
+
+    /// A function logs an outcome.
+    pub(super) fn log(&self, reference: &str, token: &str, state: &str, result: &str) {
+        let result: Value = serde_json::from_str(result).unwrap();
+        let outcome = json!({ "reference": reference, "token": token, "state": state, "result": result });
+        self.trace(|| format!("logged {outcome}"));
+        self.logged.borrow_mut().push(outcome);
+    }
+
+    /// What was logged and is not recorded yet; no more than one call takes.
+    pub(super) fn take_logged(&self) -> Vec<Value> {
+        let mut logged = self.logged.borrow_mut();
+        let count = logged.len().min(LOGGED_LIMIT);
+        logged.drain(..count).collect()
+    }
+
+    /// Time passes, for all.
+    pub(super) fn pass(&self, time: Duration) {
+        self.trace(|| format!("pass {time:?}"));
+        self.schedule.pass(time);
     }
 
     /// The database's clock alone is set, forwards or backwards.
     pub(super) async fn jump(&self, seconds: i64) {
+        self.trace(|| format!("jump {seconds} s"));
         self.jumped.set(true);
+        self.purple_flea.forget_times();
+        let _turn = self.turn_alone().await;
+        self.claims.forget_watch();
         self.database.shift(seconds * 1_000).await;
     }
 
-    /// An operator looks unknown jobs up by hand, where their claimants cannot be at work any more, and releases what
-    /// is not there. After a jump of the clock nobody can tell, and nothing is released.
-    pub(super) async fn operate(&self) {
-        for (reference, bet_key) in self.database.unknown_jobs().await {
-            match self.purple_flea.bet(&bet_key) {
-                Some(bet) => self.database.record(&reference, &bet).await,
-                None if self.jumped.get() => self.database.close(&reference).await,
-                None => self.database.release(&reference).await,
-            }
-        }
+    /// Rows of a query of the model's, as texts.
+    pub(super) async fn texts(&self, sql: &str) -> Vec<String> {
+        let _turn = self.turn().await;
+        let rows = self.database.rows(sql, &[]).await;
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
-    pub(super) async fn judge(&self) -> Vec<String> {
-        let mut violations = self.violations.borrow().clone();
-        violations.extend(self.database.compare(&self.purple_flea).await);
-        violations
+    /// Runs statements of an operator's, or of the model's.
+    pub(super) async fn run(&self, sql: &str) {
+        self.trace(|| format!("run {sql}"));
+        let _turn = self.turn().await;
+        self.database.run(sql).await;
     }
 
-    fn fault(&self) -> Fault {
-        let mut chance = self.chance.borrow_mut();
-        if self.calm.get() || chance.u32(0..100) >= FAULTS_PERCENT {
-            return Fault::None;
-        }
-        match chance.u32(0..7) {
-            0 => Fault::NotSent,
-            1 => Fault::LostBefore,
-            2 => Fault::LostAfter,
-            3 => Fault::DiesBefore,
-            4 => Fault::DiesAfter,
-            n => Fault::Freezes([3, 25, 40][usize::try_from(n).unwrap() % 3]),
-        }
+    /// Delivers one of the notifications that the database has posted: perhaps late, perhaps again.
+    pub(super) async fn a_notification(&self) -> Option<String> {
+        let sent = self.texts("select body::text from net.sent order by id").await;
+        let place = self.chance.borrow_mut().usize(0..sent.len().max(1));
+        sent.into_iter().nth(place)
     }
 
-    /// Remembers the leases that a claim got, from when it arrived.
-    fn note_leases(&self, arrived: Duration, reply: &str) {
-        let reply: Value = serde_json::from_str(reply).unwrap();
-        let lease = Duration::from_millis(reply["lease_ms"].as_u64().unwrap_or(0));
-        for job in reply["jobs"].as_array().unwrap() {
-            self.leases.borrow_mut().insert(job["bet_key"].as_str().unwrap().to_owned(), arrived + lease);
-        }
-    }
-
-    /// No bet may be sent that could outlive its lease. (One that stands still on its way can: it makes its job
-    /// unknown, and the last claimant's late answer counts.)
-    fn check_lease(&self, bet_key: &str, timeout: Duration) {
-        let lease = self.leases.borrow().get(bet_key).copied().unwrap_or_default();
-        if self.clock.get() + timeout > lease {
-            self.violations
-                .borrow_mut()
-                .push(format!("{bet_key}: its bet was sent and could outlive its lease"));
-        }
+    /// Takes all notifications that have not been taken yet.
+    pub(super) async fn take_notifications(&self) -> Vec<String> {
+        self.texts("with taken as (delete from net.sent s where true returning s.id, s.body) select body::text from taken order by id")
+            .await
     }
 }
 
-impl Instance<'_> {
-    /// Ends when the instance dies.
-    pub(super) async fn death(&self) {
-        self.died.notified().await;
-    }
-
-    async fn die<T>(&self) -> T {
-        self.died.notify_one();
-        pending().await
-    }
-
-    async fn deliver(&self, request: &http::Request<Vec<u8>>) -> Answer {
-        let body = String::from_utf8(request.body().clone()).unwrap();
-        let (status, headers, body) = if request.uri().host() == Some("supabase.test") {
-            let function = request.uri().path().rsplit('/').next().unwrap();
-            let arrived = self.world.clock.get();
-            let reply = self.world.database.call(function, &body).await;
-            if function == "claim_jobs" {
-                self.world.note_leases(arrived, &reply);
-            }
-            (200, None, reply)
-        } else {
-            let mut chance = fastrand::Rng::with_seed(self.world.chance.borrow_mut().u64(..));
-            self.world.purple_flea.answer(request, &body, &mut chance, self.world.calm.get())
-        };
-        let mut response = http::Response::builder().status(status);
-        if let Some((name, value)) = headers {
-            response = response.header(name, value);
-        }
-        let (head, ()) = response.body(()).unwrap().into_parts();
-        Answer { head, body: body.into_bytes(), whole: true }
-    }
-}
-
-impl Outside for Instance<'_> {
-    async fn send(&self, request: http::Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
-        if let Some(bet_key) = purple_flea::bet_key(&request) {
-            self.world.check_lease(&bet_key, limits.timeout);
-        }
-        let fault = self.world.fault();
-        match fault {
-            Fault::NotSent => return Err(SendError::NotSent("model")),
-            Fault::DiesBefore => return self.die().await,
-            Fault::LostBefore => {
-                self.world.pass(limits.timeout).await;
-                return Err(SendError::TimedOut);
-            }
-            _ => {}
-        }
-        let answer = self.deliver(&request).await;
-        match fault {
-            Fault::DiesAfter => self.die().await,
-            Fault::LostAfter => Err(SendError::Broken("model")),
-            Fault::Freezes(seconds) => {
-                self.world.pass(Duration::from_secs(seconds)).await;
-                Ok(answer)
-            }
-            _ => Ok(answer),
-        }
-    }
-
-    fn now(&self) -> SystemTime {
-        database::wall_clock(self.world.clock.get())
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.world.clock.get()
-    }
-
-    async fn sleep(&self, time: Duration) {
-        // Whatever else can go on does so first.
-        tokio::task::yield_now().await;
-        self.world.pass(time).await;
-    }
-
-    fn random(&self) -> u128 {
-        self.world.chance.borrow_mut().u128(..)
-    }
-
-    fn log(&self, _: &Line) {}
+/// The text of a field of a JSON object.
+pub(super) fn field(object: &str, name: &str) -> String {
+    let object: Value = serde_json::from_str(object).unwrap();
+    object[name].as_str().unwrap_or_default().to_owned()
 }
