@@ -102,25 +102,34 @@ create or replace function purple_flea.take(picked text[], claim_token uuid, at 
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- A few jobs by their names: any other plan reads all that their agents have ever had.
+  set enable_hashjoin = off
+  set enable_mergejoin = off
 as $$
 begin
   update purple_flea.jobs j
   set state = 'claimed', changed_by = 'worker', reason = null, attempts = j.attempts + 1,
       token = claim_token, claimed_at = at, lease_until = at + (purple_flea.timing()).lease, lookup_at = null,
-      request  = case j.kind when 'deposit' then purple_flea.deposit_row(w) else j.request end,
-      policy   = to_jsonb(p) - 'id' - 'agent_id' - 'limited',
-      stake    = purple_flea.stake_of(j.kind, j.request, w, p),
+      request  = case j.kind when 'deposit' then purple_flea.deposit_row(taken.w) else j.request end,
+      policy   = to_jsonb(taken.p) - 'id' - 'agent_id' - 'limited',
+      stake    = purple_flea.stake_of(j.kind, j.request, taken.w, taken.p),
       bet_day  = case when j.kind in ('deposit', 'trade', 'order') then (at at time zone 'UTC')::date end,
-      limited  = p.limited and j.kind in ('deposit', 'trade', 'order'),
-      key_name = case when a.api_key = '' then '' else purple_flea.agent_secret(a.api_key, purple_flea.call_of(j.kind, p.game)) end, account = a.pf_agent_id,
+      limited  = (taken.p).limited and j.kind in ('deposit', 'trade', 'order'),
+      key_name = case when taken.api_key = '' then '' else purple_flea.agent_secret(taken.api_key, purple_flea.call_of(j.kind, (taken.p).game)) end,
+      account  = taken.pf_agent_id,
       holds_slot = with_slots and exists (select from purple_flea.rate_slots s where s.reference = j.reference and s.token = claim_token),
       wager = null, payout = null, result = null
-  from purple_flea.jobs t
-  left join public.wallet_changes w on w.id = t.wallet_change_id
-  join public.agents a on a.id = t.agent_id
-  join purple_flea.effective_policies e on e.agent_id = t.agent_id
-  join purple_flea.trade_policies p on p.id = e.policy_id
-  where t.reference = any (picked) and j.reference = t.reference;
+  from (
+    select t.reference, w, p, a.api_key, a.pf_agent_id
+    from unnest(picked) as named (reference)
+    join purple_flea.jobs t on t.reference = named.reference
+    join public.agents a on a.id = t.agent_id
+    left join public.wallet_changes w on w.id = t.wallet_change_id
+    cross join lateral (select e.policy_id from purple_flea.effective_policies e where e.agent_id = t.agent_id offset 0) as effective
+    join purple_flea.trade_policies p on p.id = effective.policy_id
+    offset 0
+  ) as taken
+  where j.reference = taken.reference;
 end;
 $$;
 comment on function purple_flea.take(text[], uuid, timestamptz, boolean) is 'Claims locked jobs for a token: freezes row, policy, key name and account in them.';

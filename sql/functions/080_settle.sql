@@ -33,6 +33,9 @@ create or replace function purple_flea.apply_all(outcomes jsonb, by_whom text) r
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- As take(): a few jobs by their names.
+  set enable_hashjoin = off
+  set enable_mergejoin = off
 as $$
 declare
   timing record;
@@ -323,6 +326,9 @@ create or replace function purple_flea.lock_for_settling(asked text[]) returns t
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- As take(): a few jobs by their names.
+  set enable_hashjoin = off
+  set enable_mergejoin = off
 as $$
 declare
   ours    text[];
@@ -359,6 +365,9 @@ create or replace function purple_flea.settle_usual(outcomes jsonb) returns text
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- As take(): a few jobs by their names.
+  set enable_hashjoin = off
+  set enable_mergejoin = off
 as $$
 declare
   usual jsonb;
