@@ -102,7 +102,7 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
     assert_problem(&ring(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
     assert_eq!(ring(&stack, since).await?.body["status"], "executed", "what came since the restore goes on");
     for id in &ids {
-        later(&stack, *id, "74 seconds").await?;
+        later(&stack, *id, "104 seconds").await?;
     }
     send(&stack, "ring-3", RING).await?;
     for id in &ids {
@@ -123,7 +123,7 @@ async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> R
     sql(&stack, "select purple_flea.declare_restore('a snapshot'); select purple_flea.confirm_restore(why => 'a snapshot')")
         .await?;
     for id in &ids {
-        later(&stack, *id, "74 seconds").await?;
+        later(&stack, *id, "104 seconds").await?;
     }
     send(&stack, "ring-1", RING).await?;
     assert_eq!(job(&stack, ids[0]).await?["reason"], "not_found");

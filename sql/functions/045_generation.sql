@@ -125,7 +125,9 @@ begin
     update purple_flea.jobs j
     set state = 'unknown', changed_by = 'restore', reason = 'restored', token = gen_random_uuid(),
         -- From its making on: nobody knows when it was claimed in the time that was lost.
-        claimed_at = j.created_at, lease_until = at, lookup_at = at + (purple_flea.timing()).lookup_wait,
+        -- And a function that claimed it then may still be at it, for as long as a lease.
+        claimed_at = j.created_at, lease_until = at + (purple_flea.timing()).lease,
+        lookup_at  = at + (purple_flea.timing()).lease + (purple_flea.timing()).lookup_wait,
         request  = coalesce(case when j.kind = 'deposit' then purple_flea.deposit_row(w) else j.request end, '{}'),
         policy   = to_jsonb(p) - 'id' - 'agent_id' - 'limited',
         stake    = purple_flea.stake_of(j.kind, j.request, w, p),
@@ -144,6 +146,12 @@ begin
         'rate_limited', 'not_reached', 'purple_flea_refused_us', 'balance_not_known', 'out_of_time', 'abandoned'))
       and (confirm_restore.paused_too or not e.paused);
     get diagnostics unknown = row_count;
+    -- What was under way or unknown in the copy can have been released and staked since. It is looked for up to now.
+    update purple_flea.jobs j
+    set lease_until = greatest(j.lease_until, at + (purple_flea.timing()).lease),
+        lookup_at = case j.state when 'unknown' then at + (purple_flea.timing()).lease + (purple_flea.timing()).lookup_wait end
+    where j.state in ('claimed', 'unknown') and not purple_flea.is_repeatable(j.kind) and j.changed_by <> 'restore'
+      and j.generation is not null and (present is null or j.generation <> present);
   end if;
   -- The identity is a new one even if nothing was lost: a copy of this database may have been confirmed, too.
   if present is null then
