@@ -215,3 +215,30 @@ async fn an_index_that_could_not_be_built_while_the_ledger_works_is_built_the_ne
     assert_eq!(again["changed"], false, "{again}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_works_on_the_newest_postgresql_as_on_the_oldest() -> Result<()> {
+    let cluster = Cluster::start_version(18).await?;
+    cluster.migrate(OWNER).await?;
+    let again = cluster.migrate(OWNER).await?;
+    assert!(again.contains("nothing was changed"), "{again}");
+    let owner = cluster.connect(OWNER).await?;
+    // One by one: what is due is due by the time of the statement that asks.
+    for statement in [
+        "set client_min_messages = error",
+        "update purple_flea.trade_policies set claim_faucet = false where agent_id is null",
+        "insert into public.agents (id) values ('a')",
+        "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('a', 'deposit', 100)",
+        "select public.claim_jobs('{}', 10, md5('one')::uuid, protocol => 2)",
+        "select public.settle_jobs(json_build_array(json_build_object('reference', 'wallet-change-1', 'token', md5('one')::uuid, \
+         'state', 'executed', 'result', '{\"game\": \"crash\", \"wager\": 10, \"payout\": 15, \"outcome\": \"win\", \"bet_id\": \"b\"}'::json)), 2)",
+        "select purple_flea.declare_restore('tested')",
+        "select purple_flea.confirm_restore(nothing_lost => true)",
+        "select purple_flea.ring()",
+    ] {
+        owner.batch_execute(statement).await.context(statement)?;
+    }
+    let executed = "select count(*) from public.trade_results t join purple_flea.jobs j using (reference) where j.state = 'executed'";
+    assert_eq!(owner.query_one(executed, &[]).await?.get::<_, i64>(0), 1);
+    Ok(())
+}
