@@ -63,7 +63,7 @@ async fn an_agents_row_that_an_application_locks_delays_that_agents_settlements_
     let stack = start_silent(&[]).await?;
     deposits(&stack, "locked", 10).await?;
     deposits(&stack, "free", 20).await?;
-    stack.purple_flea.delay(Some(Duration::from_millis(300)));
+    stack.purple_flea.delay(Some(Duration::from_secs(3)));
     let application = async {
         soon(stack.purple_flea.reached(30)).await?;
         let lock = "select from public.agents where id = 'locked' for update";
@@ -75,7 +75,8 @@ async fn an_agents_row_that_an_application_locks_delays_that_agents_settlements_
     };
     let (rung, done) = tokio::join!(send(&stack, "ring-1", RING), application);
     done?;
-    assert_eq!(rung?.body["jobs"], 30);
+    // The answer may come before the work is done, and then counts nothing: the rows and the bets are the promise.
+    assert_eq!(rung?.status, 200);
     assert_eq!(stack.purple_flea.bets().len(), 30);
     Ok(())
 }
