@@ -207,13 +207,8 @@ impl<'a> Instance<'a> {
             return self.call_beside(stalled, function, arguments).await;
         }
         let arrived = world.schedule.now();
-        match function {
-            "await_jobs" => {
-                world.claims.end_watch(&field(arguments, "watcher"));
-                return self.await_jobs(arguments).await;
-            }
-            "end_watch" => world.claims.end_watch(&field(arguments, "watcher")),
-            _ => {}
+        if function == "await_jobs" {
+            return self.await_jobs(arguments).await;
         }
         let reply = world.call(function, arguments).await;
         if function == "claim_jobs" && reply.0 == 200 {
@@ -297,6 +292,8 @@ impl Outside for Instance<'_> {
         let claim = function.map(|_| field(&arguments, "claim")).unwrap_or_default();
         match (function, purple_flea::bet_key(&request)) {
             (Some("abandon_claim"), _) => world.claims.abandon(&claim),
+            // Whatever becomes of the request, the function does not rely on the watch any more.
+            (Some("await_jobs" | "end_watch"), _) => world.claims.end_watch(&field(&arguments, "watcher")),
             (None, Some(bet_key)) => {
                 let ends = self.monotonic() + limits.timeout;
                 if let Some(wrong) = world.claims.check(self.id, &bet_key, ends) {
