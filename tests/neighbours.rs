@@ -75,7 +75,7 @@ async fn an_agents_row_that_an_application_locks_delays_that_agents_settlements_
     };
     let (rung, done) = tokio::join!(send(&stack, "ring-1", RING), application);
     done?;
-    // The answer may come before the work is done, and then counts nothing: the rows and the bets are the promise.
+    // Another worker may have claimed them, and then this answer counts none: the rows and the bets are the promise.
     assert_eq!(rung?.status, 200);
     assert_eq!(stack.purple_flea.bets().len(), 30);
     Ok(())
