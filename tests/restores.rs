@@ -106,7 +106,7 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
 
     sql(&stack, "select purple_flea.confirm_restore(why => 'restored from the backup')").await?;
     assert_problem(&ring(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
-    // Another worker may have it already, and then the answer is a conflict until that worker is done.
+    // The operator's word rings. The worker that comes may have the job already: until it is done, the answer is a conflict.
     soon(async {
         while ring(&stack, since).await?.body["status"] != "executed" {
             tokio::time::sleep(LOOK_EVERY).await;
