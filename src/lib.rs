@@ -64,14 +64,3 @@ pub mod time_budget;
 pub mod upstream;
 pub mod webhook;
 pub mod work;
-
-#[cfg(target_family = "wasm")]
-mod component;
-
-#[cfg(test)]
-#[path = "../tests/model/mod.rs"]
-mod model;
-
-#[cfg(test)]
-#[path = "../tests/contract/mod.rs"]
-mod contract;

@@ -39,7 +39,7 @@ fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
     let source = component["source"].as_str().context("no source")?;
     assert_eq!(repository().join(source), Build::Spin.artifact()?);
     let command = component["build"]["command"].as_str().context("no build command")?;
-    assert_eq!(command, "cargo build --target wasm32-wasip2 --release");
+    assert_eq!(command, "cargo build --package purple-flea-edge-component --target wasm32-wasip2 --release");
     let hosts = component["allowed_outbound_hosts"].as_array().context("no hosts")?;
     let urls: Vec<Value> = defined()?
         .iter()
@@ -121,6 +121,8 @@ fn the_component_has_none_of_the_crates_that_do_not_belong_into_it() -> Result<(
     let mut tree = std::process::Command::new(env!("CARGO"));
     tree.current_dir(repository()).args([
         "tree",
+        "--package",
+        "purple-flea-edge-component",
         "--edges",
         "normal",
         "--target",

@@ -4,6 +4,7 @@
 mod artifacts;
 mod bad_input;
 mod by_hand;
+mod contract;
 mod deposits;
 mod descriptors;
 mod doorbell;

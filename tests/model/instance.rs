@@ -7,11 +7,11 @@ use super::{
     purple_flea,
     world::{World, field},
 };
-use crate::{
+use http::Request;
+use purple_flea_edge::{
     log::Line,
     outside::{Answer, Limits, Outside, SendError},
 };
-use http::Request;
 use std::{
     cell::{Cell, RefCell},
     future::pending,

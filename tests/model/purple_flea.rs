@@ -5,11 +5,11 @@ use super::{
     books::{Books, CREDIT, Stake, What},
     database,
 };
-use crate::purple_flea::Api;
 use http::{
     Method, Request,
     header::{AUTHORIZATION, HeaderName, RETRY_AFTER},
 };
+use purple_flea_edge::purple_flea::Api;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{

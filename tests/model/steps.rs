@@ -6,14 +6,14 @@ use super::{
     people, restore,
     restore::{Copy, Way},
 };
-use crate::{
+use futures::future::{join, join_all};
+use http::{Request, StatusCode};
+use purple_flea_edge::{
     config,
     execute_trade::Later,
     router::{self, Body, Memory},
     time_budget,
 };
-use futures::future::{join, join_all};
-use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 

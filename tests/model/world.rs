@@ -6,8 +6,8 @@ use super::{
     purple_flea::{self, PurpleFlea},
     schedule::{Schedule, Turn},
 };
-use crate::purple_flea::Api;
 use http::Request;
+use purple_flea_edge::purple_flea::Api;
 use serde_json::{Value, json};
 use std::{
     cell::{Cell, RefCell},

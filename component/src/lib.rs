@@ -1,16 +1,30 @@
 //! The shell: the only place that knows the SDK. It hands the core a request, the settings and the world, and
 //! passes on what comes out.
 
+#![cfg(target_family = "wasm")]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
 mod message;
 
-use crate::{
+use futures::future::{Either, select};
+use http::{HeaderMap, Request};
+use purple_flea_edge::{
     config::{self, Checked},
     log::Line,
     outside::{Answer, Limits, Outside, SendError},
     router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
 };
-use futures::future::{Either, select};
-use http::{HeaderMap, Request};
 use spin_sdk::{
     time,
     wasip3::{

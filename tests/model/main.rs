@@ -12,8 +12,6 @@
 //! | `MODEL_SEQUENCES` | how many sequences each dialect gets |
 //! | `MODEL_RESTORES_PERCENT` | in how many of them, of a hundred, the database is restored |
 //!
-//! It stands here, and is compiled as a part of the crate's own tests, because a component cannot be linked to.
-//!
 //! | what | where |
 //! | --- | --- |
 //! | a sequence, its steps and its end | here, [`steps`], [`people`] |
@@ -35,8 +33,8 @@ mod steps;
 mod verdict;
 mod world;
 
-use crate::{config, purple_flea::Api};
 use database::Database;
+use purple_flea_edge::{config, purple_flea::Api};
 use restore::Copy;
 use schedule::Schedule;
 use std::{env, time::SystemTime};

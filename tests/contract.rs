@@ -4,10 +4,9 @@
 //! A file holds cases: the job, and Purple Flea's replies, are what is given (`job`, `←`); the requests (`→`) and how it
 //! ended (`=`) are what the function makes of it, and the test makes them anew and compares. `UPDATE_CONTRACT=1 cargo
 //! test contract` writes them down; read what changes.
-//!
-//! It stands here, and is compiled as a part of the crate's own tests, because a component cannot be linked to.
 
-use crate::{
+use futures::FutureExt;
+use purple_flea_edge::{
     config,
     ledger::job::Job,
     log::Line,
@@ -15,7 +14,6 @@ use crate::{
     outside::{Answer, Limits, Outside, SendError},
     work::Means,
 };
-use futures::FutureExt;
 use serde_json::{Value, json, value::to_raw_value};
 use std::{
     cell::RefCell,
