@@ -2,21 +2,21 @@
 //! `spin` feature, from the environment (the same names in capitals), and validated once, here.
 
 use crate::{
-    admission::{
-        Callers,
-        token::{Operators, Token},
+    domain::{
+        account::Api,
+        amount::Amount,
+        bet::{CashoutAt, GameName, Side},
+        order::{Direction, Market},
+        policy::Policy,
     },
-    game::{CashoutAt, GameName, Side},
-    ledger::Ledger,
-    money::Amount,
-    policy::Policy,
-    purple_flea::{
-        Api, PurpleFlea, Service,
-        trading::{Direction, Market},
-    },
+    endpoint::{BaseUrl, Key},
+    ledger::{Ledger, rpc::Connection},
+    purple_flea::{PurpleFlea, Service},
     time_budget,
-    upstream::{BaseUrl, Key},
-    webhook::signature::Secret,
+    webhook::{
+        credentials::{Credentials, Operators, Token},
+        signature::Secret,
+    },
 };
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
@@ -173,7 +173,7 @@ const A_KEY: &str = "set, to visible ASCII characters only";
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Whose calls are accepted.
-    pub callers: Callers,
+    pub credentials: Credentials,
     /// The rules for bets.
     pub policy: Policy,
     /// Where and how bets are made.
@@ -223,7 +223,7 @@ struct Reader<F> {
 impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     fn settings(&mut self) -> Option<Settings> {
         // Each part is read before any is given up on, so that the caller learns all errors at once.
-        let callers = self.callers();
+        let credentials = self.credentials();
         let policy = self.policy();
         let ledger = self.ledger();
         let purple_flea = self.purple_flea(matches!(ledger, Some(Some(_))));
@@ -236,7 +236,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             ledger.answers_at_once = after_reply;
         }
         Some(Settings {
-            callers: callers?,
+            credentials: credentials?,
             policy: policy?,
             purple_flea: purple_flea?,
             ledger,
@@ -245,7 +245,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         })
     }
 
-    fn callers(&mut self) -> Option<Callers> {
+    fn credentials(&mut self) -> Option<Credentials> {
         let secrets = self.optional(
             WEBHOOK_SECRETS,
             "one to 8 secrets of the form whsec_<base64 of 24 to 64 bytes>",
@@ -263,12 +263,12 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             self.wrong(OPERATOR_TOKENS, "other than `webhook_token`, which opens other routes");
             return None;
         }
-        let callers = Callers { secrets: secrets?.unwrap_or_default(), token, operators };
-        if callers.secrets.is_empty() && callers.token.is_none() {
+        let credentials = Credentials { secrets: secrets?.unwrap_or_default(), token, operators };
+        if credentials.secrets.is_empty() && credentials.token.is_none() {
             self.wrong(WEBHOOK_SECRETS, "set (or `webhook_token`): without either nobody may call");
             return None;
         }
-        Some(callers)
+        Some(credentials)
     }
 
     fn policy(&mut self) -> Option<Policy> {
@@ -363,7 +363,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             (Some(url), Some(key)) => {
                 let or_key = |other: Option<Key>| other.unwrap_or_else(|| key.clone());
                 let (apikey, operator_key) = (or_key(apikey), or_key(operator_key));
-                Some(Some(Ledger { url, apikey, operator_key, key, bets_at_once, answers_at_once: false }))
+                let connection = Connection { url, key, apikey };
+                Some(Some(Ledger { connection, operator_key, bets_at_once, answers_at_once: false }))
             }
             (url, key) => {
                 let missing = [(SUPABASE_URL, url.is_none()), (SUPABASE_KEY, key.is_none())];

@@ -6,20 +6,19 @@
 pub mod callers;
 pub mod health;
 pub mod job;
+pub mod object;
 pub mod rpc;
 
 use crate::{
-    object::{self, Object, Unreadable},
-    outside::Outside,
-    purple_flea::Api,
+    domain::{account::Api, job::RequestKind, reference::Reference},
+    endpoint::Key,
+    runtime::Runtime,
     time_budget,
-    upstream::{BaseUrl, Key},
-    webhook::reference::Reference,
-    work::Kind,
 };
 use health::Health;
 use job::{Answer, Job, Lookup, Settlement};
-use rpc::LedgerError;
+use object::{Object, Unreadable};
+use rpc::{Connection, LedgerError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -47,12 +46,8 @@ const LOOKUPS_LIMIT: u32 = 50;
 /// The ledger, as the settings describe it.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    /// Supabase's URL.
-    pub url: BaseUrl,
-    /// What we show as a bearer token: who we are in the database.
-    pub key: Key,
-    /// What we show as `apikey`: that the gateway lets us through.
-    pub apikey: Key,
+    /// Where PostgREST is, and the function's keys.
+    pub connection: Connection,
     /// What we show as a bearer token when an operator calls.
     pub operator_key: Key,
     /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
@@ -71,8 +66,8 @@ pub struct Watcher {
 
 impl Watcher {
     /// A new one.
-    pub fn new(linger: Duration, outside: &impl Outside) -> Self {
-        Self { token: uuid(outside.random()), linger }
+    pub fn new(linger: Duration, runtime: &impl Runtime) -> Self {
+        Self { token: uuid(runtime.random()), linger }
     }
 }
 
@@ -169,9 +164,9 @@ impl Ledger {
         limit: u32,
         api: Api,
         watcher: Option<&Watcher>,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Claim, LedgerError> {
-        let token = uuid(outside.random());
+        let token = uuid(runtime.random());
         let body = json!({
             "references": references.iter().map(Reference::as_str).collect::<Vec<_>>(),
             "limit": limit,
@@ -187,14 +182,14 @@ impl Ledger {
         let mut tries = 1_u32;
         let mut reached = false;
         let error = loop {
-            let asked = outside.monotonic();
-            let claim = match self.call("claim_jobs", &body, outside).await {
+            let asked = runtime.monotonic();
+            let claim = match self.call("claim_jobs", &body, runtime).await {
                 Ok(reply) => rpc::text(&reply).map_err(Into::into).and_then(|text| Claim::read(text, asked)),
                 Err(error) => Err(error),
             };
             match claim {
                 Ok(claim) => return Ok(claim),
-                Err(LedgerError::Missing) if self.has_other_version(outside).await => {
+                Err(LedgerError::Missing) if self.has_other_version(runtime).await => {
                     return Err(LedgerError::Mismatch);
                 }
                 Err(error) => {
@@ -210,25 +205,25 @@ impl Ledger {
                     }
                 }
             }
-            outside.sleep(wait).await;
+            runtime.sleep(wait).await;
             wait = longer(wait);
             tries = tries.saturating_add(1);
         };
         if reached {
             // It may have taken jobs, or may yet. Nothing is sent for it.
-            self.abandon(&token, outside).await;
+            self.abandon(&token, runtime).await;
         }
         Err(error)
     }
 
     /// Gives up all that a claim took. Nothing of it was begun, and nothing will be.
-    async fn abandon(&self, token: &str, outside: &impl Outside) {
+    async fn abandon(&self, token: &str, runtime: &impl Runtime) {
         let body = json!({ "claim": token });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
         for _ in 0..ABANDON_TRIES {
-            match self.call("abandon_claim", &body, outside).await {
+            match self.call("abandon_claim", &body, runtime).await {
                 Err(error) if error.may_pass() => {
-                    outside.sleep(wait).await;
+                    runtime.sleep(wait).await;
                     wait = longer(wait);
                 }
                 // (A refusal is what the claim met, too: then it took nothing.)
@@ -238,8 +233,8 @@ impl Ledger {
     }
 
     /// Whether the database has a ledger, though not the functions that this version calls.
-    async fn has_other_version(&self, outside: &impl Outside) -> bool {
-        self.call("ledger_health", &json!({}), outside).await.is_ok()
+    async fn has_other_version(&self, runtime: &impl Runtime) -> bool {
+        self.call("ledger_health", &json!({}), runtime).await.is_ok()
     }
 
     /// Waits until a job is due, for at most so long. If there is none then the watch is over.
@@ -247,10 +242,10 @@ impl Ledger {
         &self,
         watcher: &Watcher,
         time: Duration,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<bool, LedgerError> {
         let body = json!({ "watcher": watcher.token, "wait_ms": time.as_millis() });
-        let due = self.call("await_jobs", &body, outside).await?;
+        let due = self.call("await_jobs", &body, runtime).await?;
         object::value(rpc::text(&due)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 
@@ -259,48 +254,48 @@ impl Ledger {
         &self,
         watcher: &Watcher,
         hand_over: bool,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<(), LedgerError> {
         let body = json!({ "watcher": watcher.token, "hand_over": hand_over });
-        self.call("end_watch", &body, outside).await.map(drop)
+        self.call("end_watch", &body, runtime).await.map(drop)
     }
 
     /// Reports outcomes once. What is given back is the database's word on each.
     pub async fn settle(
         &self,
         settlements: &[Settlement],
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Vec<Settled>, LedgerError> {
         let body = json!({ "outcomes": settlements, "protocol": PROTOCOL });
-        let reply = self.call("settle_jobs", &body, outside).await?;
+        let reply = self.call("settle_jobs", &body, runtime).await?;
         Ok(Settled::read_all(rpc::text(&reply)?)?)
     }
 
     /// Asks for a job by hand: the reference of the one that does it, or why there is none. Asked twice it is one.
     pub async fn request(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         reference: &Reference,
         details: &Value,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Requested, LedgerError> {
-        let body = json!({ "kind": kind, "reference": reference.as_str(), "details": details });
-        let reply = self.call("request_job", &body, outside).await?;
+        let body = json!({ "kind": kind.name(), "reference": reference.as_str(), "details": details });
+        let reply = self.call("request_job", &body, runtime).await?;
         Ok(Requested::read(rpc::text(&reply)?)?)
     }
 
     /// Takes unknown jobs that are to be looked up.
-    pub async fn lookups(&self, outside: &impl Outside) -> Result<Vec<Lookup>, LedgerError> {
+    pub async fn lookups(&self, runtime: &impl Runtime) -> Result<Vec<Lookup>, LedgerError> {
         let body = json!({ "limit": LOOKUPS_LIMIT, "protocol": PROTOCOL });
-        let reply = self.call("claim_lookups", &body, outside).await?;
+        let reply = self.call("claim_lookups", &body, runtime).await?;
         let rows = Object::read_all(rpc::text(&reply)?)?;
         // One that cannot be read keeps none of the others: it comes up again.
         Ok(rows.iter().filter_map(|row| Lookup::read(row).ok()).collect())
     }
 
     /// How the ledger is; an error where it does not speak our version, because then it hands nothing out.
-    pub async fn health(&self, outside: &impl Outside) -> Result<Health, LedgerError> {
-        let reply = self.call("ledger_health", &json!({}), outside).await?;
+    pub async fn health(&self, runtime: &impl Runtime) -> Result<Health, LedgerError> {
+        let reply = self.call("ledger_health", &json!({}), runtime).await?;
         let health = Health::read(&Object::read(rpc::text(&reply)?)?)?;
         if health.protocols.contains(&PROTOCOL) { Ok(health) } else { Err(LedgerError::Mismatch) }
     }
@@ -309,9 +304,9 @@ impl Ledger {
         &self,
         function: &str,
         arguments: &Value,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Vec<u8>, LedgerError> {
-        rpc::call(self, function, arguments, outside).await
+        self.connection.call(function, arguments, runtime).await
     }
 }
 

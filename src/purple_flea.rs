@@ -2,7 +2,7 @@
 //! [`history`] what was bet before.
 //!
 //! Purple Flea has no idempotency: the same request twice moves money twice. So a request is sent once, and
-//! whatever its fate, the result says one of three things: done, certainly not done, or unknown.
+//! whatever its classify_send_error, the result says one of three things: done, certainly not done, or unknown.
 
 pub mod accounts;
 pub mod escrow;
@@ -13,15 +13,17 @@ pub mod reply;
 pub mod trading;
 
 use crate::{
-    outside::{Answer, Limits, Outside},
-    upstream::{BaseUrl, Key},
+    domain::{
+        account::{Account, AccountKey, Api},
+        failure::Failure,
+    },
+    endpoint::{BaseUrl, Key},
+    runtime::{Answer, Limits, Runtime},
 };
 use http::{
     Method,
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
 };
-use reply::Failure;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -57,44 +59,13 @@ pub struct Service {
     pub key: Option<Key>,
 }
 
-/// A dialect of Purple Flea's API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Api {
-    /// The paths and fields of the public documentation: `/casino/crash`, `wager`, `cashout_at`.
-    Gateway,
-    /// What the released servers answer: `/api/v1/games/crash`, `amount`, `cash_out_at`, and a bet history in which
-    /// a bet is found by its `client_seed`. The key decides who bets.
-    Live,
-}
-
-/// On whose account something is done.
-#[derive(Debug, Clone)]
-pub struct Account {
-    /// What Purple Flea calls the agent.
-    pub name: String,
-    /// With what key.
-    pub key: AccountKey,
-}
-
-/// What key an account's calls are made with.
-#[derive(Debug, Clone)]
-pub enum AccountKey {
-    /// The service's: everybody's.
-    Everybodys,
-    /// The agent's own.
-    Own(Key),
-    /// The agent's own, which is not there (yet). Nobody else's will do.
-    Missing,
-}
-
 /// One exchange.
 struct Call<'a> {
     method: Method,
     route: String,
     body: Option<Value>,
     /// What it can be found by, where it is to be done once.
-    bet_key: Option<&'a str>,
+    idempotency_key: Option<&'a str>,
     /// Whether a key is shown.
     with_key: bool,
     /// What it is to be answered with.
@@ -104,14 +75,14 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn post(route: String, body: Value, bet_key: &'a str) -> Self {
-        let bet_key = Some(bet_key);
-        Self { method: Method::POST, body: Some(body), bet_key, ..Self::get(route) }
+    fn post(route: String, body: Value, idempotency_key: &'a str) -> Self {
+        let idempotency_key = Some(idempotency_key);
+        Self { method: Method::POST, body: Some(body), idempotency_key, ..Self::get(route) }
     }
 
     fn get(route: String) -> Self {
         let (method, accept) = (Method::GET, "application/json");
-        Self { method, route, body: None, bet_key: None, with_key: true, accept, finals: &[] }
+        Self { method, route, body: None, idempotency_key: None, with_key: true, accept, finals: &[] }
     }
 }
 
@@ -127,13 +98,6 @@ fn body<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Value {
     object(fields.into())
 }
 
-impl Account {
-    /// An account that is used with everybody's key.
-    pub fn everybodys(name: &str) -> Self {
-        Self { name: name.to_owned(), key: AccountKey::Everybodys }
-    }
-}
-
 impl PurpleFlea {
     /// Asks once. What is given back is a success's body.
     async fn call(
@@ -141,12 +105,12 @@ impl PurpleFlea {
         service: &Service,
         account: &Account,
         call: Call<'_>,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Value, Failure> {
         let finals = call.finals;
-        let own_key = call.with_key && !matches!(account.key, AccountKey::Everybodys);
-        let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, outside).await?;
-        reply::judge(&answer, finals, own_key, outside.now())
+        let own_key = call.with_key && !matches!(account.key, AccountKey::Shared);
+        let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, runtime).await?;
+        reply::judge(&answer, finals, own_key, runtime.now())
     }
 
     /// Asks once, and says nothing about the answer.
@@ -156,10 +120,10 @@ impl PurpleFlea {
         account: &Account,
         call: Call<'_>,
         reply_bytes: usize,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Answer, Failure> {
         let key = match &account.key {
-            AccountKey::Everybodys => service.key.as_ref(),
+            AccountKey::Shared => service.key.as_ref(),
             AccountKey::Own(key) => Some(key),
             AccountKey::Missing => None,
         };
@@ -168,7 +132,7 @@ impl PurpleFlea {
         }
         let request = build(service, key.filter(|_| call.with_key), call);
         let request = request.ok_or(Failure::NotSent("request_not_built"))?;
-        Ok(outside.send(request, Limits { timeout: self.timeout, reply_bytes }).await?)
+        Ok(runtime.send(request, Limits { timeout: self.timeout, reply_bytes }).await?)
     }
 }
 
@@ -187,8 +151,8 @@ fn build(service: &Service, key: Option<&Key>, call: Call<'_>) -> Option<http::R
         }
     };
     request = request.header(ACCEPT, call.accept);
-    if let Some(bet_key) = call.bet_key {
-        request = request.header(IDEMPOTENCY_KEY, bet_key);
+    if let Some(idempotency_key) = call.idempotency_key {
+        request = request.header(IDEMPOTENCY_KEY, idempotency_key);
     }
     request.body(body).ok()
 }

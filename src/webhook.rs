@@ -1,6 +1,6 @@
-//! What comes in: whether it is signed ([`signature`]), what it says ([`body`], [`event`]) and what it is called ([`mod@reference`]).
+//! The caller: the event that its body holds ([`event`]), and the credentials that it shows ([`signature`],
+//! [`credentials`]).
 
-pub mod body;
+pub mod credentials;
 pub mod event;
-pub mod reference;
 pub mod signature;

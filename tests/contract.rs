@@ -8,11 +8,13 @@
 use futures::FutureExt;
 use purple_flea_edge::{
     config,
-    ledger::job::Job,
+    jobs::{self, Context},
+    ledger::{
+        job::{Job, Work},
+        object::Object,
+    },
     log::Line,
-    object::Object,
-    outside::{Answer, Limits, Outside, SendError},
-    work::Means,
+    runtime::{Answer, Limits, Runtime, SendError},
 };
 use serde_json::{Value, json, value::to_raw_value};
 use std::{
@@ -25,8 +27,8 @@ use std::{
 
 /// The keys that are shown, and what the files call them.
 const KEYS: [(&str, &str); 4] = [
-    ("pf_everybodys", "everybody's"),
-    ("sk_trade_everybodys", "everybody's, for trading"),
+    ("pf_shared", "the shared key"),
+    ("sk_trade_shared", "the shared key for trading"),
     ("sk_live_own", "the agent's own"),
     ("sk_trade_own", "the agent's own, for trading"),
 ];
@@ -87,21 +89,22 @@ fn run(text: &str, live: bool) -> String {
     });
     let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
     let read = Job::read(&Object::read(job_as_handed_out.get()).unwrap()).unwrap();
-    let Job { reference, bet_key, account, work, .. } = &read;
-    let means = Means {
+    let Job { reference, idempotency_key, work, .. } = &read;
+    let Work { account, task } = work.as_ref().unwrap();
+    let context = Context {
         purple_flea: &settings.unwrap().purple_flea,
         account,
-        bet_key,
+        idempotency_key,
         deadline: Some(Duration::from_secs(30)),
-        outside: &purple_flea,
+        runtime: &purple_flea,
     };
-    let ending = work.as_ref().unwrap().run(&means).now_or_never().unwrap();
+    let outcome = jobs::execute(task, &context).now_or_never().unwrap();
     assert!(purple_flea.replies.borrow().is_empty(), "a reply that nobody asked for: {text}");
-    let mut state = format!("{:?}", ending.state()).to_lowercase();
-    if let Some(secret) = ending.secret() {
+    let mut state = format!("{:?}", outcome.state()).to_lowercase();
+    if let Some(secret) = outcome.secret() {
         state += &format!(", with a key for the vault: {}", secret.expose());
     }
-    format!("job {job}\n{}= {state}\n  {}\n", purple_flea.made.take(), ending.body(reference).get())
+    format!("job {job}\n{}= {state}\n  {}\n", purple_flea.made.take(), outcome.body(reference).get())
 }
 
 /// A job as the ledger hands it out, with what nobody has to write down each time.
@@ -164,7 +167,7 @@ struct Scripted {
     made: RefCell<String>,
 }
 
-impl Outside for Scripted {
+impl Runtime for Scripted {
     async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
         let mut made = format!("→ {} {}\n", request.method(), request.uri());
         for (name, value) in request.headers() {

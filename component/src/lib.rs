@@ -18,12 +18,20 @@
 mod message;
 
 use futures::future::{Either, select};
+use futures::future::{Either, select};
+use http::{HeaderMap, Request};
 use http::{HeaderMap, Request};
 use purple_flea_edge::{
     config::{self, Checked},
+    http::router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
     log::Line,
-    outside::{Answer, Limits, Outside, SendError},
+    runtime::{Answer, Limits, Runtime, SendError},
+};
+use purple_flea_edge::{
+    config::{self, Checked},
+    log::Line,
     router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
+    runtime::{Answer, Limits, Runtime, SendError},
 };
 use spin_sdk::{
     time,
@@ -121,7 +129,7 @@ async fn read_body(request: types::Request, headers: &HeaderMap) -> router::Body
 /// WASI, as the core sees it.
 struct Wasi;
 
-impl Outside for Wasi {
+impl Runtime for Wasi {
     async fn send(&self, request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
         within(limits.timeout, exchange(request, limits)).await.unwrap_or(Err(SendError::TimedOut))
     }
@@ -152,14 +160,14 @@ async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, S
     let (request, writing) =
         message::request(request, options(limits.timeout)).ok_or(SendError::NotSent("request_not_built"))?;
     let answered = async {
-        let response = client::send(request).await.map_err(|error| fate(&error))?;
+        let response = client::send(request).await.map_err(|error| classify_send_error(&error))?;
         let head = message::response_head(&response).ok_or(SendError::Broken("unreadable_reply"))?;
         match message::read_response(response, &head.headers, limits.reply_bytes).await {
             Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
-            Err(error) => Err(match fate(&error) {
+            Err(error) => Err(match classify_send_error(&error) {
                 // A head has come back: the request was sent, whatever the host calls the rest.
                 SendError::NotSent(how) => SendError::Broken(how),
-                fate => fate,
+                error => error,
             }),
         }
     };
@@ -184,7 +192,7 @@ fn options(timeout: Duration) -> RequestOptions {
 
 /// What an error of the host proves. Only what comes before the first byte of a request proves that nothing was
 /// sent. A broken TLS handshake is not among it: hosts give it the same name as a break later on.
-fn fate(error: &ErrorCode) -> SendError {
+fn classify_send_error(error: &ErrorCode) -> SendError {
     match error {
         ErrorCode::ConnectionRefused => SendError::NotSent("connection_refused"),
         ErrorCode::ConnectionTimeout => SendError::NotSent("connect_timeout"),

@@ -96,7 +96,7 @@ fn every_setting_refuses_what_it_cannot_be() {
 #[test]
 fn secrets_may_be_separated_by_spaces_or_commas() {
     let two = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=\n";
-    assert_eq!(with(&[("webhook_secrets", two)]).unwrap().callers.secrets.len(), 2);
+    assert_eq!(with(&[("webhook_secrets", two)]).unwrap().credentials.secrets.len(), 2);
     let nine = [two; 5].join(" ");
     assert_eq!(names(with(&[("webhook_secrets", &nine)])), ["webhook_secrets"]);
 }
@@ -104,7 +104,7 @@ fn secrets_may_be_separated_by_spaces_or_commas() {
 #[test]
 fn a_token_alone_lets_callers_in() {
     let only = with(&[("webhook_secrets", ""), ("webhook_token", "0123456789abcdef")]);
-    assert!(only.unwrap().callers.secrets.is_empty());
+    assert!(only.unwrap().credentials.secrets.is_empty());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn the_ledgers_settings_are_there_together_or_not_at_all() {
         assert_eq!(names(with(&[(alone, "anon")])), ["supabase_url", "supabase_key"]);
     }
     let ledger = with(&[url, key, ("supabase_operator_key", "d.e.f")]).unwrap().ledger.unwrap();
-    assert_eq!((ledger.key.expose(), ledger.operator_key.expose()), ("a.b.c", "d.e.f"));
+    assert_eq!((ledger.connection.key.expose(), ledger.operator_key.expose()), ("a.b.c", "d.e.f"));
     assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().operator_key.expose(), "a.b.c");
     assert_eq!(names(with(&[("supabase_url", "http://project.supabase.co"), key])), ["supabase_url"]);
     assert_eq!(names(with(&[url, ("supabase_key", "two words")])), ["supabase_key"]);

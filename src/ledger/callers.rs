@@ -2,13 +2,10 @@
 
 use super::{
     Ledger,
-    rpc::{self, LedgerError},
-};
-use crate::{
     object::{self, Object},
-    outside::Outside,
-    upstream::Key,
+    rpc::{self, Connection, LedgerError},
 };
+use crate::{endpoint::Key, runtime::Runtime};
 use serde_json::{Value, json, value::RawValue};
 
 /// On whose behalf a user wants to act.
@@ -41,13 +38,13 @@ impl Ledger {
         &self,
         token: &Key,
         subject: &Subject,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<bool, LedgerError> {
         let body = match subject {
             Subject::Agent(id) => json!({ "agent_id": id }),
             Subject::SenderOf(id) => json!({ "escrow_id": id }),
         };
-        let reply = self.shown_as(token).call("may_act_for", &body, outside).await?;
+        let reply = self.shown_as(token).call("may_act_for", &body, runtime).await?;
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 
@@ -57,10 +54,10 @@ impl Ledger {
         operation: &str,
         details: &Value,
         operator: &str,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Operated, LedgerError> {
         let body = json!({ "operation": operation, "details": details, "operator": operator });
-        let reply = self.shown_as(&self.operator_key).call("operate", &body, outside).await?;
+        let reply = self.shown_as(&self.operator_key).call("operate", &body, runtime).await?;
         let text = rpc::text(&reply)?;
         let answer = Object::read(text)?;
         if let Some(code) = answer.maybe_text("refused")? {
@@ -73,8 +70,8 @@ impl Ledger {
         Ok(Operated::Done(done))
     }
 
-    /// The same ledger, called as another.
-    fn shown_as(&self, key: &Key) -> Self {
-        Self { key: key.clone(), ..self.clone() }
+    /// The same connection with another key.
+    fn shown_as(&self, key: &Key) -> Connection {
+        Connection { key: key.clone(), ..self.connection.clone() }
     }
 }

@@ -1,6 +1,6 @@
 //! What the ledger says about itself.
 
-use crate::object::{Object, Unreadable};
+use super::object::{Object, Unreadable};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 

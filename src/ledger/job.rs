@@ -1,23 +1,22 @@
-//! What the ledger hands out and takes back.
+//! Jobs as the ledger hands them out, and outcomes as it takes them back.
 
+use super::object::{Object, Unreadable};
 use crate::{
-    game::{CashoutAt, Game, GameName},
-    object::{Object, Unreadable},
-    policy::{Policy, Spent},
-    purple_flea::{
-        Account, AccountKey,
-        escrow::End,
-        trading::{Form, Market},
-    },
-    upstream::Key,
-    webhook::{event, reference::Reference},
-    work::{
-        Kind, Work,
-        agent::Errand,
+    domain::{
+        account::{Account, AccountKey},
+        bet::{CashoutAt, Game, GameName},
         deposit,
-        escrow::{EscrowRow, Step, What},
-        order::OrderRow,
+        escrow::{End, EscrowRow},
+        job::{
+            AgentAction, AgentTask, DepositTask, EscrowAction, EscrowTask, Kind, OrderTask, RequestKind,
+            State, Task,
+        },
+        order::{Form, Market, OrderRow},
+        policy::{Policy, Spent},
+        reference::Reference,
     },
+    endpoint::Key,
+    json,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -25,20 +24,28 @@ use serde_json::value::RawValue;
 /// A claimed job.
 #[derive(Debug)]
 pub struct Job {
-    /// What it is called.
+    /// The job's name.
     pub reference: Reference,
-    /// What its bet is called at Purple Flea, on every attempt.
-    pub bet_key: String,
-    /// How many times it was claimed, this time included.
+    /// The job's name at Purple Flea, the same on every attempt.
+    pub idempotency_key: String,
+    /// The number of claims of the job, this one included.
     pub attempt: u32,
-    /// On whose account it is done.
-    pub account: Account,
-    /// What is to be done. `None` if the row or the policy is nothing that can be judged: a newer or an older database.
+    /// What the worker is to execute. `None` if this version cannot read the row or the policy: the database is of a newer
+    /// or an older release.
     pub work: Option<Work>,
 }
 
-/// A job as the database wrote it.
-struct HandedOut<'a> {
+/// A task, and the account that it is executed on.
+#[derive(Debug)]
+pub struct Work {
+    /// The account.
+    pub account: Account,
+    /// The task.
+    pub task: Task,
+}
+
+/// A job's columns as the database wrote them.
+struct Columns<'a> {
     kind: Option<Kind>,
     row: &'a RawValue,
     policy: &'a RawValue,
@@ -46,11 +53,11 @@ struct HandedOut<'a> {
     referral_code: Option<String>,
     fresh: bool,
     counterparty: Option<String>,
-    escrow: Option<EscrowStanding>,
+    escrow: Option<EscrowToEnd>,
 }
 
-/// What an escrow is that is to end.
-struct EscrowStanding {
+/// The escrow that a job is to end.
+struct EscrowToEnd {
     id: Option<String>,
     status: String,
 }
@@ -67,22 +74,29 @@ fn exposed<S: Serializer>(secret: &Option<Key>, serializer: S) -> Result<S::Ok, 
 }
 
 impl Job {
-    /// Reads a job as the database wrote it; refused where not even its name can be read.
-    pub(crate) fn read(job: &Object) -> Result<Self, Unreadable> {
+    /// Reads a job as the database wrote it.
+    ///
+    /// # Errors
+    ///
+    /// If not even the job's names can be read. A job whose row this version cannot read is one without work.
+    pub fn read(job: &Object) -> Result<Self, Unreadable> {
         let reference = Reference::parse(&job.text("reference")?).ok_or(Unreadable)?;
-        let bet_key = Reference::parse(&job.text("bet_key")?).ok_or(Unreadable)?.as_str().to_owned();
+        let idempotency_key = Reference::parse(&job.text("bet_key")?).ok_or(Unreadable)?.as_str().to_owned();
         let attempt = u32::try_from(job.whole("attempt")?).map_err(|_| Unreadable)?;
-        let account = job.maybe_text("account")?;
+        let name = job.maybe_text("account")?;
         let key = account_key(job.flag_or_no("own_key")?, job.maybe_text("key")?.as_deref());
-        let handed_out = HandedOut::read(job)?;
-        let agent_id = whose(handed_out.row.get()).ok().flatten().unwrap_or_default();
-        let account = Account { name: account.unwrap_or_else(|| agent_id.clone()), key };
-        Ok(Self { reference, bet_key, attempt, account, work: handed_out.work(agent_id) })
+        let columns = Columns::read(job)?;
+        let agent_id = agent_of(columns.row.get()).ok().flatten();
+        let work = agent_id.and_then(|agent_id| {
+            let account = Account { name: name.unwrap_or_else(|| agent_id.clone()), key };
+            Some(Work { account, task: columns.task(agent_id)? })
+        });
+        Ok(Self { reference, idempotency_key, attempt, work })
     }
 }
 
-/// Whose row it is, whatever else it is.
-fn whose(row: &str) -> Result<Option<String>, Unreadable> {
+/// The agent of a row of any of the tables.
+fn agent_of(row: &str) -> Result<Option<String>, Unreadable> {
     let row = Object::read(row)?;
     let (agent, sender) = (row.maybe_text("agent_id")?, row.maybe_text("sender_id")?);
     Ok(agent.or(sender))
@@ -90,68 +104,78 @@ fn whose(row: &str) -> Result<Option<String>, Unreadable> {
 
 fn account_key(own: bool, key: Option<&str>) -> AccountKey {
     match key.and_then(Key::parse) {
-        _ if !own => AccountKey::Everybodys,
+        _ if !own => AccountKey::Shared,
         Some(key) => AccountKey::Own(key),
         None => AccountKey::Missing,
     }
 }
 
-impl<'a> HandedOut<'a> {
+impl<'a> Columns<'a> {
     fn read(job: &Object<'a>) -> Result<Self, Unreadable> {
         let object = |name| job.not_null(name)?.map(|field| Object::read(field.get())).transpose();
-        let standing = |escrow: Object| {
-            Ok(EscrowStanding { id: escrow.maybe_text("id")?, status: escrow.text("status")? })
-        };
+        let to_end =
+            |escrow: Object| Ok(EscrowToEnd { id: escrow.maybe_text("id")?, status: escrow.text("status")? });
         Ok(Self {
-            kind: job.maybe_word("kind")?,
+            kind: kind(job)?,
             row: job.raw("row")?.ok_or(Unreadable)?,
             policy: job.raw("policy")?.ok_or(Unreadable)?,
             spent: object("spent")?.map(|spent| Spent::read(&spent)).transpose()?,
             referral_code: job.maybe_text("referral_code")?,
             fresh: job.flag_or_no("fresh")?,
             counterparty: job.maybe_text("counterparty")?,
-            escrow: object("escrow")?.map(standing).transpose()?,
+            escrow: object("escrow")?.map(to_end).transpose()?,
         })
     }
 
-    fn work(self, agent_id: String) -> Option<Work> {
-        let policy = || Policy::read(self.policy.get()).ok();
-        let spent = self.spent;
-        let end = |end| {
-            let escrow = self.escrow.as_ref()?;
-            let pending = escrow.status == "pending";
-            Some(Work::Escrow(Step {
-                agent_id: agent_id.clone(),
-                what: What::End { end, pf_escrow_id: escrow.id.clone(), pending },
-            }))
+    /// The task of the job; `None` if this version cannot read it.
+    fn task(self, agent_id: String) -> Option<Task> {
+        let Kind::Requested(kind) = self.kind? else {
+            let (row, policy) = (deposit::read_row(self.row).ok()?, self.policy()?);
+            return Some(Task::Deposit(Box::new(DepositTask { row, policy, spent: self.spent })));
         };
-        let row = self.row;
-        match self.kind? {
-            Kind::Deposit => {
-                let row = event::read_row(row).ok()?;
-                Some(Work::Deposit(Box::new(deposit::Case { row, policy: policy()?, spent })))
+        Some(match kind {
+            RequestKind::Trade => self.order(Form::Trade)?,
+            RequestKind::Order => self.order(Form::Order)?,
+            RequestKind::Registration => {
+                let action = AgentAction::Register { referral_code: self.referral_code };
+                Task::Agent(AgentTask { agent_id, action })
             }
-            kind @ (Kind::Trade | Kind::Order) => {
-                let row: OrderRow = event::read_columns(row).ok()?;
-                let form = if kind == Kind::Trade { Form::Trade } else { Form::Order };
-                Some(Work::Order(Box::new(row.case(form, Some(policy()?), spent))))
+            RequestKind::Faucet => {
+                let Self { referral_code, fresh, .. } = self;
+                Task::Agent(AgentTask { agent_id, action: AgentAction::ClaimFaucet { referral_code, fresh } })
             }
-            kind @ (Kind::Registration | Kind::Faucet | Kind::DailyClaim | Kind::Balance) => {
-                Some(Work::Agent(Errand {
-                    agent_id,
-                    kind,
-                    referral_code: self.referral_code,
-                    fresh: self.fresh,
-                }))
+            RequestKind::DailyClaim => Task::Agent(AgentTask { agent_id, action: AgentAction::ClaimDaily }),
+            RequestKind::Balance => Task::Agent(AgentTask { agent_id, action: AgentAction::ReadBalance }),
+            RequestKind::Escrow => {
+                let row: EscrowRow = json::read_columns(self.row).ok()?;
+                Task::Escrow(EscrowTask::create(row, self.counterparty, self.referral_code))
             }
-            Kind::Escrow => {
-                let row: EscrowRow = event::read_columns(row).ok()?;
-                Some(Work::Escrow(Step::create(row, self.counterparty, self.referral_code)))
-            }
-            Kind::EscrowRelease => end(End::Release),
-            Kind::EscrowCancel => end(End::Cancel),
-        }
+            RequestKind::EscrowRelease => self.end(agent_id, End::Release)?,
+            RequestKind::EscrowCancel => self.end(agent_id, End::Cancel)?,
+        })
     }
+
+    fn policy(&self) -> Option<Policy> {
+        Policy::read(self.policy.get()).ok()
+    }
+
+    fn order(self, form: Form) -> Option<Task> {
+        let row: OrderRow = json::read_columns(self.row).ok()?;
+        let (agent_id, policy) = (row.agent_id.clone(), Some(self.policy()?));
+        let order = row.order(form);
+        Some(Task::Order(Box::new(OrderTask { agent_id, order, policy, spent: self.spent })))
+    }
+
+    fn end(self, agent_id: String, end: End) -> Option<Task> {
+        let EscrowToEnd { id, status } = self.escrow?;
+        let action = EscrowAction::End { end, pf_escrow_id: id, pending: status == "pending" };
+        Some(Task::Escrow(EscrowTask { agent_id, action }))
+    }
+}
+
+/// A job's kind; `None` if the database names none.
+fn kind(row: &Object) -> Result<Option<Kind>, Unreadable> {
+    row.maybe_text("kind")?.map(|name| Kind::parse(&name).ok_or(Unreadable)).transpose()
 }
 
 impl Policy {
@@ -174,24 +198,24 @@ impl Policy {
             max_wager: row.maybe_amount("max_wager")?,
             daily_wager_limit: row.maybe_amount("daily_wager_limit")?,
             daily_loss_limit: row.maybe_amount("daily_loss_limit")?,
-            // What is paused is not handed out.
+            // The ledger hands out no job of a paused policy.
             paused: false,
         })
     }
 }
 
-/// What the ledger says about a job that was asked for.
+/// The ledger's answer about a job that a caller asked about.
 #[derive(Debug)]
 pub struct Answer {
-    /// Which.
+    /// The job.
     pub reference: String,
-    /// Whose.
+    /// The agent.
     pub agent_id: Option<String>,
-    /// What became of it.
+    /// Where the job stands.
     pub state: Standing,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
-    /// After how many seconds it is worth asking again.
+    /// After how many seconds another question makes sense.
     pub retry_after_s: Option<u64>,
     /// The outcome that was recorded.
     pub result: Option<Box<RawValue>>,
@@ -210,111 +234,83 @@ impl Answer {
     }
 }
 
-/// Where a deposit's job stands.
+/// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// It is ours now.
+    /// This claim took it.
     Claimed,
-    /// Somebody else is at it.
+    /// Another claim has it.
     InFlight,
-    /// Its bet was made.
+    /// Purple Flea did it.
     Executed,
-    /// Nothing was bet, by the policy.
+    /// The function left it, for good.
     Skipped,
-    /// Purple Flea refused the bet.
+    /// Purple Flea refused it, for good.
     Rejected,
-    /// Nobody knows whether its bet was made.
+    /// Purple Flea may have done it.
     Unknown,
-    /// It was too old when its turn came.
-    Dead,
-    /// Its turn comes later.
+    /// The job was too old when its turn came. A ledger of release 0.1.0 says `dead`.
+    #[serde(alias = "dead")]
+    Expired,
+    /// A worker takes it later.
     Waiting,
     /// There is no such job.
     NotFound,
 }
 
-/// A state that a claimed job can be brought into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Nothing was executed; try again later.
-    Pending,
-    /// The bet was made.
-    Executed,
-    /// Nothing is bet, for good.
-    Skipped,
-    /// Purple Flea refused the bet for good.
-    Rejected,
-    /// The bet may have been made.
-    Unknown,
-}
-
-impl State {
-    /// The ledger's word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Executed => "executed",
-            Self::Skipped => "skipped",
-            Self::Rejected => "rejected",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// An outcome on its way to the ledger.
 #[derive(Debug, Serialize)]
 pub struct Settlement {
-    /// Of which job.
+    /// The job.
     pub reference: String,
-    /// Of which claim.
+    /// The claim's token.
     pub token: String,
-    /// What state it leads to.
+    /// The state that it leads the job to.
     pub state: State,
-    /// All there is to say about it.
+    /// The whole outcome.
     pub result: Box<RawValue>,
-    /// A key that came with it. The ledger keeps it with the secrets, apart from the result.
+    /// A key that came with the reply. The ledger keeps it in the vault, apart from the result.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
     pub secret: Option<Key>,
 }
 
-/// An unknown job whose bet is to be looked for.
+/// An unknown job whose bet the worker looks up.
 pub struct Lookup {
-    /// What it is called.
+    /// The job's name.
     pub reference: String,
-    /// Its last claim's token.
+    /// The token of the last claim.
     pub token: String,
-    /// What its bet is called at Purple Flea.
-    pub bet_key: String,
-    /// Whose deposit.
+    /// The job's name at Purple Flea.
+    pub idempotency_key: String,
+    /// The agent.
     pub agent_id: String,
-    /// What Purple Flea calls the agent, where that is another name.
+    /// Purple Flea's name of the agent, if that is another one.
     pub account: Option<String>,
-    /// What the agent's own key is called: bets are looked for key by key. Empty: it was made with everybody's.
-    pub key_name: String,
+    /// The name of the agent's own key, because a look-up reads one key's history at a time; `None` for the shared key.
+    pub key_name: Option<String>,
     key: Option<String>,
-    /// What it was to do.
+    /// The kind of job.
     pub kind: Kind,
-    /// The game that it was bet on, if it was a bet.
+    /// The game, if the job is a bet.
     pub game: Option<Game>,
-    /// Not bet before: Unix seconds.
+    /// The earliest time of the bet, in Unix seconds.
     pub from_s: u64,
-    /// Nor after.
+    /// The latest time of the bet, in Unix seconds.
     pub until_s: u64,
 }
 
 impl Lookup {
     pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
         let policy = row.raw("policy")?.ok_or(Unreadable)?.get();
-        let kind = row.word("kind")?;
+        let kind = kind(row)?.ok_or(Unreadable)?;
         Ok(Self {
             reference: row.text("reference")?,
             token: row.text("token")?,
-            bet_key: row.text("bet_key")?,
+            idempotency_key: row.text("bet_key")?,
             agent_id: row.text("agent_id")?,
             account: row.maybe_text("account")?,
-            key_name: row.text("key_name")?,
+            key_name: Some(row.text("key_name")?).filter(|name| !name.is_empty()),
             key: row.maybe_text("key")?,
             kind,
             game: if kind == Kind::Deposit { frozen_game(policy) } else { None },
@@ -323,15 +319,14 @@ impl Lookup {
         })
     }
 
-    /// The account that it was bet on.
+    /// The account of the bet.
     pub fn account(&self) -> Account {
-        let key = account_key(!self.key_name.is_empty(), self.key.as_deref());
+        let key = account_key(self.key_name.is_some(), self.key.as_deref());
         Account { name: self.account.clone().unwrap_or_else(|| self.agent_id.clone()), key }
     }
 }
 
-/// The game of a policy that was frozen some time ago, perhaps by an earlier release: what else it has or lacks does not
-/// matter here.
+/// Reads the game of a frozen policy. An earlier release may have frozen it, so only the game has to be readable.
 fn frozen_game(policy: &str) -> Option<Game> {
     let policy = Object::read(policy).ok()?;
     match policy.word("game").ok()? {

@@ -1,9 +1,9 @@
 //! One call of a database function through PostgREST: `POST {url}/rest/v1/rpc/{function}` with named arguments.
 
-use super::Ledger;
+use super::object::{Object, Unreadable};
 use crate::{
-    object::{Object, Unreadable},
-    outside::{Limits, Outside, SendError},
+    endpoint::{BaseUrl, Key},
+    runtime::{Limits, Runtime, SendError},
     time_budget,
 };
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -16,6 +16,17 @@ const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
 
 /// PostgREST's code for a function that it does not know.
 const NO_SUCH_FUNCTION: &str = "PGRST202";
+
+/// Where PostgREST is, and the keys that the function shows it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Supabase's URL.
+    pub url: BaseUrl,
+    /// The bearer token: the function's role in the database.
+    pub key: Key,
+    /// The `apikey` header: it opens Supabase's gateway.
+    pub apikey: Key,
+}
 
 /// Why the ledger gave no answer that we can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +50,37 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether asking again may help.
+    /// Classifies PostgREST's refusal by its status and its code.
+    fn from_status(status: u16, code: Option<String>) -> Self {
+        match (status, code) {
+            (_, Some(code)) if code == NO_SUCH_FUNCTION => Self::Missing,
+            (401 | 403, _) => Self::RefusedUs(status),
+            (408 | 429 | 500.., _) => Self::InTrouble(status),
+            (404, None) => Self::RefusedUs(status),
+            (_, code) => Self::Failed(code.map_or_else(
+                || format!("status_{status}"),
+                |code| code.chars().filter(char::is_ascii_alphanumeric).take(16).collect(),
+            )),
+        }
+    }
+
+    /// Whether another try may help.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::NotReached(_) | Self::Lost(_) | Self::InTrouble(_))
     }
 
-    /// What the log says about it.
+    /// The stable code that replies and the log share.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::RefusedUs(_) => "ledger_refused_us",
+            Self::Missing => "ledger_missing",
+            Self::Mismatch => "ledger_mismatch",
+            Self::Failed(_) | Self::Unreadable => "ledger_failed",
+            Self::NotReached(_) | Self::Lost(_) | Self::InTrouble(_) => "ledger_not_reached",
+        }
+    }
+
+    /// What the log says beyond the code.
     pub fn cause(&self) -> String {
         match self {
             Self::NotReached(why) | Self::Lost(why) => (*why).to_owned(),
@@ -57,45 +93,40 @@ impl LedgerError {
     }
 }
 
-pub(super) async fn call(
-    ledger: &Ledger,
-    function: &str,
-    arguments: &Value,
-    outside: &impl Outside,
-) -> Result<Vec<u8>, LedgerError> {
-    let url = ledger.url.join(&format!("/rest/v1/rpc/{function}"));
-    let body = serde_json::to_vec(arguments).map_err(|_| LedgerError::NotReached("request_not_built"))?;
-    let request = http::Request::post(url.unwrap_or_default())
-        .header("apikey", ledger.apikey.bare())
-        .header(AUTHORIZATION, ledger.key.bearer())
-        .header(CONTENT_TYPE, "application/json")
-        .header(CONTENT_LENGTH, body.len())
-        .header(ACCEPT, "application/json")
-        .body(body)
-        .map_err(|_| LedgerError::NotReached("request_not_built"))?;
-    let limits =
-        Limits { timeout: Duration::from_secs(time_budget::LEDGER_CALL_S), reply_bytes: REPLY_LIMIT_BYTES };
-    let answer = outside.send(request, limits).await.map_err(|error| match error {
-        SendError::NotSent(why) => LedgerError::NotReached(why),
-        SendError::TimedOut => LedgerError::Lost("timed_out"),
-        SendError::Broken(how) => LedgerError::Lost(how),
-    })?;
-    let status = answer.head.status.as_u16();
-    if answer.head.status.is_success() {
-        return if answer.whole { Ok(answer.body) } else { Err(LedgerError::Unreadable) };
+impl Connection {
+    /// Calls a function once, and gives the body of a success.
+    pub(super) async fn call(
+        &self,
+        function: &str,
+        arguments: &Value,
+        runtime: &impl Runtime,
+    ) -> Result<Vec<u8>, LedgerError> {
+        let url = self.url.join(&format!("/rest/v1/rpc/{function}"));
+        let body = serde_json::to_vec(arguments).map_err(|_| LedgerError::NotReached("request_not_built"))?;
+        let request = http::Request::post(url.unwrap_or_default())
+            .header("apikey", self.apikey.bare())
+            .header(AUTHORIZATION, self.key.bearer())
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, body.len())
+            .header(ACCEPT, "application/json")
+            .body(body)
+            .map_err(|_| LedgerError::NotReached("request_not_built"))?;
+        let limits = Limits {
+            timeout: Duration::from_secs(time_budget::LEDGER_CALL_S),
+            reply_bytes: REPLY_LIMIT_BYTES,
+        };
+        let answer = runtime.send(request, limits).await.map_err(|error| match error {
+            SendError::NotSent(why) => LedgerError::NotReached(why),
+            SendError::TimedOut => LedgerError::Lost("timed_out"),
+            SendError::Broken(how) => LedgerError::Lost(how),
+        })?;
+        let status = answer.head.status.as_u16();
+        if answer.head.status.is_success() {
+            return if answer.whole { Ok(answer.body) } else { Err(LedgerError::Unreadable) };
+        }
+        let code = text(&answer.body).and_then(Object::read).and_then(|error| error.maybe_text("code"));
+        Err(LedgerError::from_status(status, code.unwrap_or_default()))
     }
-    let code = text(&answer.body).and_then(Object::read).and_then(|error| error.maybe_text("code"));
-    let code = code.unwrap_or_default();
-    Err(match (status, code) {
-        (_, Some(code)) if code == NO_SUCH_FUNCTION => LedgerError::Missing,
-        (401 | 403, _) => LedgerError::RefusedUs(status),
-        (408 | 429 | 500.., _) => LedgerError::InTrouble(status),
-        (404, None) => LedgerError::RefusedUs(status),
-        (_, code) => LedgerError::Failed(code.map_or_else(
-            || format!("status_{status}"),
-            |code| code.chars().filter(char::is_ascii_alphanumeric).take(16).collect(),
-        )),
-    })
 }
 
 /// The text of an answer.

@@ -1,10 +1,15 @@
 //! Accounts: making one, and what one holds.
 
-use super::{
-    Account, Api, Call, PurpleFlea,
-    reply::{Doubt, Failure, Field},
+use super::{Call, PurpleFlea, reply::Field};
+use crate::{
+    domain::{
+        account::{Account, Api},
+        amount::Amount,
+        failure::{Doubt, Failure},
+    },
+    endpoint::Key,
+    runtime::Runtime,
 };
-use crate::{money::Amount, outside::Outside, upstream::Key};
 use serde_json::{Map, Value};
 
 /// A new account. Its key is shown once, here.
@@ -25,8 +30,8 @@ impl PurpleFlea {
         &self,
         account: &Account,
         referral_code: Option<&str>,
-        bet_key: &str,
-        outside: &impl Outside,
+        idempotency_key: &str,
+        runtime: &impl Runtime,
     ) -> Result<Registered, Failure> {
         let mut body = Map::new();
         if self.api == Api::Gateway {
@@ -41,9 +46,9 @@ impl PurpleFlea {
         };
         // Who registers has no key yet; the gateway is shown everybody's, if there is one.
         let with_key = self.api == Api::Gateway && self.casino.key.is_some();
-        let call = Call { with_key, ..Call::post(route.to_owned(), Value::Object(body), bet_key) };
-        let everybodys = Account::everybodys(&account.name);
-        let reply = self.call(&self.casino, &everybodys, call, outside).await.map_err(Failure::repeatable)?;
+        let call = Call { with_key, ..Call::post(route.to_owned(), Value::Object(body), idempotency_key) };
+        let shared = Account::shared(&account.name);
+        let reply = self.call(&self.casino, &shared, call, runtime).await.map_err(Failure::retryable)?;
         let key = reply.field("api_key").and_then(Value::as_str).and_then(Key::parse);
         Ok(Registered {
             account: reply.word(&["agent_id"]),
@@ -54,13 +59,13 @@ impl PurpleFlea {
     }
 
     /// What an account holds, in US dollars.
-    pub async fn balance(&self, account: &Account, outside: &impl Outside) -> Result<Amount, Failure> {
+    pub async fn balance(&self, account: &Account, runtime: &impl Runtime) -> Result<Amount, Failure> {
         let route = match self.api {
             Api::Gateway => format!("/wallet/balance?agent_id={}", encoded(&account.name)),
             Api::Live => "/api/v1/auth/balance".to_owned(),
         };
         let call = Call { finals: &["agent_not_found"], ..Call::get(route) };
-        let reply = self.call(&self.casino, account, call, outside).await.map_err(Failure::repeatable)?;
+        let reply = self.call(&self.casino, account, call, runtime).await.map_err(Failure::retryable)?;
         let balance = reply.amount(&["usdc_balance", "balance_usd", "total_usdc", "balance"]);
         balance.filter(|balance| !balance.is_negative()).ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))
     }

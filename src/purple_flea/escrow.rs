@@ -1,70 +1,18 @@
 //! Escrows: money that one agent holds ready for another.
 
 use super::{
-    Account, Api, Call, PurpleFlea, body,
-    reply::{self, Doubt, Failure, Field, Refusal},
+    Call, PurpleFlea, body,
+    reply::{self, Field},
 };
-use crate::{money::Amount, outside::Outside};
-use serde::Serialize;
+use crate::{
+    domain::{
+        account::{Account, Api},
+        escrow::{End, Escrow, Terms},
+        failure::{Doubt, Failure, Refusal},
+    },
+    runtime::Runtime,
+};
 use serde_json::Value;
-
-/// What is to be agreed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// What Purple Flea calls who is to be paid.
-    pub counterparty: String,
-    /// How much, in US dollars and whole cents.
-    pub amount: Amount,
-    /// What for.
-    pub description: Option<String>,
-    /// After how many hours it ends by itself.
-    pub timeout_hours: Option<u32>,
-    /// The code of who earns the referral.
-    pub referral_code: Option<String>,
-}
-
-/// How an escrow ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The counterparty is paid.
-    Release,
-    /// The creator gets it back. The `live` dialect has no such thing.
-    Cancel,
-}
-
-impl End {
-    /// The word for it in paths and names.
-    pub fn verb(self) -> &'static str {
-        match self {
-            Self::Release => "release",
-            Self::Cancel => "cancel",
-        }
-    }
-
-    /// The words for an escrow that ended so.
-    fn is(self, status: &str) -> bool {
-        match self {
-            Self::Release => status == "released",
-            Self::Cancel => matches!(status, "cancelled" | "canceled"),
-        }
-    }
-}
-
-/// What an escrow is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Escrow {
-    /// Purple Flea's name for it.
-    pub pf_escrow_id: String,
-    /// What it says it is: `funded`, `released`, …
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub escrow_status: Option<String>,
-    /// What Purple Flea keeps of it: 1 %.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fee: Option<Amount>,
-    /// What the referral earned: 15 % of the fee.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub referral_earned: Option<Amount>,
-}
 
 impl PurpleFlea {
     /// Makes an escrow, once: the money leaves the creator's balance. It cannot be looked up by our name for it, which
@@ -73,10 +21,10 @@ impl PurpleFlea {
         &self,
         terms: &Terms,
         account: &Account,
-        bet_key: &str,
-        outside: &impl Outside,
+        idempotency_key: &str,
+        runtime: &impl Runtime,
     ) -> Result<Escrow, Failure> {
-        let description = format!("{} [{bet_key}]", terms.description.as_deref().unwrap_or("Escrow"));
+        let description = format!("{} [{idempotency_key}]", terms.description.as_deref().unwrap_or("Escrow"));
         let mut body = match self.api {
             Api::Gateway => body([
                 ("agent_id", account.name.as_str().into()),
@@ -98,9 +46,9 @@ impl PurpleFlea {
         }
         let call = Call {
             finals: &["counterparty_not_found", "forbidden"],
-            ..Call::post("/escrow/create".to_owned(), body, bet_key)
+            ..Call::post("/escrow/create".to_owned(), body, idempotency_key)
         };
-        let reply = self.call(&self.escrow, account, call, outside).await?;
+        let reply = self.call(&self.escrow, account, call, runtime).await?;
         read(&reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
     }
 
@@ -111,8 +59,8 @@ impl PurpleFlea {
         end: End,
         id: &str,
         account: &Account,
-        bet_key: &str,
-        outside: &impl Outside,
+        idempotency_key: &str,
+        runtime: &impl Runtime,
     ) -> Result<Escrow, Failure> {
         let id = reply::word(id).ok_or(Failure::NotSent("request_not_built"))?;
         let (route, body) = match self.api {
@@ -121,8 +69,8 @@ impl PurpleFlea {
             }
             Api::Live => (format!("/escrow/{}/{id}", end.verb()), body([])),
         };
-        let call = Call { finals: &["not_found", "forbidden"], ..Call::post(route, body, bet_key) };
-        match self.call(&self.escrow, account, call, outside).await.map_err(Failure::repeatable) {
+        let call = Call { finals: &["not_found", "forbidden"], ..Call::post(route, body, idempotency_key) };
+        match self.call(&self.escrow, account, call, runtime).await.map_err(Failure::retryable) {
             Ok(reply) => {
                 let ended = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
                 let sure = ended.escrow_status.as_deref().is_some_and(|status| end.is(status));
@@ -132,7 +80,7 @@ impl PurpleFlea {
                 let route = format!("/escrow/{id}");
                 let call = Call { finals: &["not_found", "forbidden"], ..Call::get(route) };
                 let reply =
-                    self.call(&self.escrow, account, call, outside).await.map_err(Failure::repeatable)?;
+                    self.call(&self.escrow, account, call, runtime).await.map_err(Failure::retryable)?;
                 let found = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
                 match &found.escrow_status {
                     Some(status) if end.is(status) => Ok(found),

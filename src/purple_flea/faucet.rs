@@ -1,29 +1,18 @@
 //! The faucet: a first credit for a new agent, once; and, at the gateway, another each day.
 
 use super::{
-    Account, AccountKey, Api, Call, PurpleFlea, body,
-    reply::{Doubt, Failure, Field, ONE_A_DAY},
+    Call, PurpleFlea, body,
+    reply::{Field, ONE_A_DAY},
 };
-use crate::{money::Amount, outside::Outside};
-use serde::Serialize;
+use crate::{
+    domain::{
+        account::{Account, AccountKey, Api, Credit},
+        amount::Amount,
+        failure::{Doubt, Failure},
+    },
+    runtime::Runtime,
+};
 use serde_json::Value;
-
-/// What the faucet gave, or had given before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Credit {
-    /// What it credited, in US dollars: as it says, or, of a fresh account, what is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub credited: Option<Amount>,
-    /// What the account holds now, where that can be told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub balance: Option<Amount>,
-    /// Purple Flea's name for the claim.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub claim_id: Option<String>,
-    /// Why it is not simply a claim that was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
-}
 
 impl PurpleFlea {
     /// Claims the faucet for an agent. It gives once, so that asking again does no harm. In the `live` dialect a
@@ -34,8 +23,8 @@ impl PurpleFlea {
         account: &Account,
         referral_code: Option<&str>,
         fresh: bool,
-        bet_key: &str,
-        outside: &impl Outside,
+        idempotency_key: &str,
+        runtime: &impl Runtime,
     ) -> Result<Credit, Failure> {
         let agent_id = account.name.as_str().into();
         let (body, with_key) = match (self.api, referral_code) {
@@ -48,11 +37,11 @@ impl PurpleFlea {
         let call = Call {
             with_key,
             finals: &["agent_not_found", "has_deposits"],
-            ..Call::post("/faucet/claim".to_owned(), body, bet_key)
+            ..Call::post("/faucet/claim".to_owned(), body, idempotency_key)
         };
-        let refusal = match self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)
+        let refusal = match self.call(&self.faucet, account, call, runtime).await.map_err(Failure::retryable)
         {
-            Ok(reply) => return self.credit(&reply, account, outside).await,
+            Ok(reply) => return self.credit(&reply, account, runtime).await,
             Err(failure) => failure,
         };
         // Everybody's account is not the agent's: what it holds says nothing.
@@ -61,7 +50,7 @@ impl PurpleFlea {
         if !(fresh && knows && may_have_been) {
             return Err(refusal);
         }
-        match self.balance(account, outside).await? {
+        match self.balance(account, runtime).await? {
             there if there == Amount::ZERO => Err(refusal),
             there => {
                 let (credited, balance) = (Some(there), Some(there));
@@ -74,14 +63,16 @@ impl PurpleFlea {
     pub async fn claim_daily(
         &self,
         account: &Account,
-        bet_key: &str,
-        outside: &impl Outside,
+        idempotency_key: &str,
+        runtime: &impl Runtime,
     ) -> Result<Credit, Failure> {
         let body = body([("agent_id", account.name.as_str().into())]);
-        let call =
-            Call { finals: &["agent_not_found"], ..Call::post("/api/claim".to_owned(), body, bet_key) };
-        let reply = self.call(&self.faucet, account, call, outside).await.map_err(Failure::repeatable)?;
-        self.credit(&reply, account, outside).await
+        let call = Call {
+            finals: &["agent_not_found"],
+            ..Call::post("/api/claim".to_owned(), body, idempotency_key)
+        };
+        let reply = self.call(&self.faucet, account, call, runtime).await.map_err(Failure::retryable)?;
+        self.credit(&reply, account, runtime).await
     }
 
     /// What a claim gave, and what there is now, where that can be told.
@@ -89,7 +80,7 @@ impl PurpleFlea {
         &self,
         reply: &Value,
         account: &Account,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Credit, Failure> {
         let credited = reply.amount(&["credited", "amount_usdc", "amount"]);
         let credited = credited.filter(|amount| !amount.is_negative());
@@ -97,7 +88,7 @@ impl PurpleFlea {
             return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
         }
         let knows = self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_));
-        let balance = if knows { self.balance(account, outside).await.ok() } else { None };
+        let balance = if knows { self.balance(account, runtime).await.ok() } else { None };
         Ok(Credit { credited, balance, claim_id: reply.word(&["claim_id", "id"]), reason: None })
     }
 }

@@ -1,51 +1,29 @@
 //! The casino's two games: one bet out, its outcome back.
 
 use super::{
-    Account, Api, Call, PurpleFlea, body,
-    reply::{self, Doubt, Failure, Field},
+    Call, PurpleFlea, body,
+    reply::{self, Field},
 };
-use crate::{game::Game, money::Amount, outside::Outside, policy::Bet};
-use serde::Serialize;
+use crate::{
+    domain::{
+        account::{Account, Api},
+        amount::Amount,
+        bet::{Bet, BetOutcome, Game, Proof},
+        failure::{Doubt, Failure},
+    },
+    runtime::Runtime,
+};
 use serde_json::Value;
 
-/// How a bet that was made ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// Won or lost.
-    pub won: bool,
-    /// What was paid, the stake included: 0 for a loss, `None` where a win does not say.
-    pub payout: Option<Amount>,
-    /// Purple Flea's name for the bet.
-    pub bet_id: Option<String>,
-    /// Where the multiplier crashed, for a crash bet that says so.
-    pub crash_point: Option<Amount>,
-    /// What it can be checked by later.
-    pub proof: Option<Proof>,
-}
-
-/// What a bet of the `live` dialect can be checked by once its server seed is revealed
-/// (`scripts/verify-fairness`). As Purple Flea wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Proof {
-    /// The commitment to the seed that decided: SHA-256, in hexadecimal digits.
-    pub server_seed_hash: String,
-    /// Our part of it: the bet key.
-    pub client_seed: String,
-    /// Which bet of the seed it was.
-    pub nonce: serde_json::Number,
-    /// HMAC-SHA256 of `client_seed:nonce` under the seed, in hexadecimal digits.
-    pub result_hash: String,
-}
-
 impl PurpleFlea {
-    /// Makes one bet, once. `bet_key` is what it can be found by: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
-    pub async fn play(
+    /// Makes one bet, once. `idempotency_key` is what it can be found by: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    pub async fn place_bet(
         &self,
         bet: &Bet,
         account: &Account,
-        bet_key: &str,
-        outside: &impl Outside,
-    ) -> Result<Outcome, Failure> {
+        idempotency_key: &str,
+        runtime: &impl Runtime,
+    ) -> Result<BetOutcome, Failure> {
         let (agent_id, wager) = (account.name.as_str().into(), bet.wager.into());
         let (route, body) = match (self.api, bet.game) {
             (Api::Gateway, Game::Crash(cashout_at)) => (
@@ -61,16 +39,20 @@ impl PurpleFlea {
                 body([
                     ("amount", wager),
                     ("cash_out_at", cashout_at.into()),
-                    ("client_seed", bet_key.into()),
+                    ("client_seed", idempotency_key.into()),
                 ]),
             ),
             (Api::Live, Game::CoinFlip(side)) => (
                 "/api/v1/games/coin-flip",
-                body([("amount", wager), ("side", side.name().into()), ("client_seed", bet_key.into())]),
+                body([
+                    ("amount", wager),
+                    ("side", side.name().into()),
+                    ("client_seed", idempotency_key.into()),
+                ]),
             ),
         };
-        let call = Call::post(route.to_owned(), body, bet_key);
-        let reply = self.call(&self.casino, account, call, outside).await?;
+        let call = Call::post(route.to_owned(), body, idempotency_key);
+        let reply = self.call(&self.casino, account, call, runtime).await?;
         recognise(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
     }
 }
@@ -78,7 +60,7 @@ impl PurpleFlea {
 /// Reads an outcome leniently: fields on the top or under `result`, numbers as strings, whatever else beside
 /// them. But never blindly: something must say won or lost, nothing may contradict it, and a payout that is there
 /// must be one.
-fn recognise(bet: &Bet, body: &Value) -> Option<Outcome> {
+fn recognise(bet: &Bet, body: &Value) -> Option<BetOutcome> {
     let field = |name: &str| body.field(name);
     let verdicts: Vec<bool> = [
         field("won").and_then(flag),
@@ -100,7 +82,7 @@ fn recognise(bet: &Bet, body: &Value) -> Option<Outcome> {
     if payout.is_some_and(|p| p.is_negative() || p.decimal().is_zero() == won) {
         return None;
     }
-    Some(Outcome {
+    Some(BetOutcome {
         won,
         payout,
         bet_id: body.word(&["bet_id", "id"]),
@@ -138,7 +120,7 @@ fn flag(value: &Value) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::game::{CashoutAt, Side};
+    use crate::domain::bet::{CashoutAt, Side};
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -2,12 +2,16 @@
 //! `client_seed` that it was made with. Being found proves a bet. Not being found proves nothing: Purple Flea has been
 //! seen to take a bet and leave no row.
 
-use super::{
-    Account, Call, PurpleFlea,
-    games::{Outcome, Proof},
-    reply::{self, Failure},
+use super::{Call, PurpleFlea, reply};
+use crate::{
+    domain::{
+        account::Account,
+        amount::Amount,
+        bet::{BetOutcome, Proof},
+        failure::Failure,
+    },
+    runtime::Runtime,
 };
-use crate::{money::Amount, outside::Outside};
 use std::{
     collections::HashMap,
     ops::RangeInclusive,
@@ -42,7 +46,7 @@ pub struct Found {
     /// What was staked.
     pub wager: Amount,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: BetOutcome,
 }
 
 /// Why the history could not be read.
@@ -63,13 +67,13 @@ impl PurpleFlea {
         seconds: RangeInclusive<u64>,
         wanted: &[&str],
         deadline: Duration,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<History, HistoryError> {
         let since = iso(seconds.start().saturating_sub(CLOCK_SKEW_S));
         let mut until = iso(seconds.end().saturating_add(CLOCK_SKEW_S));
         let mut history = History::default();
         for _ in 0..PAGES_LIMIT {
-            let page = self.page(account, &since, &until, outside).await?;
+            let page = self.page(account, &since, &until, runtime).await?;
             for row in page.rows.iter().filter(|row| wanted.contains(&row.client_seed.as_str())) {
                 let (bet, bets) = (row.bet(), history.bets.entry(row.client_seed.clone()).or_default());
                 // Pages overlap.
@@ -82,7 +86,7 @@ impl PurpleFlea {
             match oldest.map(in_iso) {
                 // Times are whole seconds, so a page's last second is asked for again. One that holds a whole page
                 // cannot be seen to its end.
-                Some(next) if !page.last && next != until && outside.monotonic() < deadline => until = next,
+                Some(next) if !page.last && next != until && runtime.monotonic() < deadline => until = next,
                 _ => break,
             }
         }
@@ -94,11 +98,11 @@ impl PurpleFlea {
         account: &Account,
         since: &str,
         until: &str,
-        outside: &impl Outside,
+        runtime: &impl Runtime,
     ) -> Result<Page, HistoryError> {
         let route = format!("/api/v1/bets/export.csv?since={since}&until={until}");
         let call = Call { accept: "text/csv", ..Call::get(route) };
-        let answer = match self.exchange(&self.casino, account, call, PAGE_LIMIT_BYTES, outside).await {
+        let answer = match self.exchange(&self.casino, account, call, PAGE_LIMIT_BYTES, runtime).await {
             Ok(answer) => answer,
             Err(Failure::NoKey) => return Err(HistoryError::Unreadable("no_key")),
             Err(_) => return Err(HistoryError::Unreadable("no_answer")),
@@ -179,7 +183,7 @@ impl Row {
             _ => return None,
         };
         let payout = Amount::rounded(&self.payout).ok()?;
-        let outcome = Outcome {
+        let outcome = BetOutcome {
             won,
             payout: Some(payout),
             bet_id: reply::word(&self.bet_id),
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
     use crate::{
         log::Line,
-        outside::{Answer, Limits, SendError},
+        runtime::{Answer, Limits, SendError},
     };
     use futures::FutureExt;
     use proptest::prelude::*;
@@ -252,7 +256,7 @@ mod tests {
     /// Purple Flea's pages, one after the other; each takes a second.
     struct Pages(RefCell<Vec<String>>, usize);
 
-    impl Outside for Pages {
+    impl Runtime for Pages {
         async fn send(&self, _: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
             let page = self.0.borrow_mut().pop().ok_or(SendError::TimedOut)?;
             let (head, body) = http::Response::new(page.into_bytes()).into_parts();
@@ -284,20 +288,20 @@ mod tests {
         };
         let page =
             |rows: &&[usize]| HEADER.to_owned() + &rows.iter().map(row).collect::<String>() + &filled(rows);
-        let outside = Pages(RefCell::new(pages.iter().rev().map(page).collect()), pages.len());
+        let runtime = Pages(RefCell::new(pages.iter().rev().map(page).collect()), pages.len());
         let settings = crate::config::check(|name| match name {
             "purple_flea_url" => Some("https://purple-flea.test".to_owned()),
             "purple_flea_key" => Some("key".to_owned()),
             "webhook_token" => Some("0123456789abcdef".to_owned()),
             _ => None,
         });
-        let (purple_flea, account) = (settings.unwrap().purple_flea, Account::everybodys("agent-001"));
+        let (purple_flea, account) = (settings.unwrap().purple_flea, Account::shared("agent-001"));
         let history = purple_flea.history(
             &account,
             0..=0,
             &["bet-0", "bet-1"],
             Duration::from_secs(deadline_s),
-            &outside,
+            &runtime,
         );
         let history = history.now_or_never().unwrap().unwrap();
         let mut found: Vec<_> =

@@ -2,8 +2,11 @@
 //! success says is each service's own.
 
 use crate::{
-    money::Amount,
-    outside::{Answer, SendError},
+    domain::{
+        amount::Amount,
+        failure::{Doubt, Failure, Refusal},
+    },
+    runtime::{Answer, SendError},
 };
 use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
@@ -21,93 +24,12 @@ pub(super) const ONE_A_DAY: &str = "ip_rate_limited";
 /// Longest code, bet id or other word of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 
-/// Why a thing was not done, or why nobody knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// Purple Flea refused it for good. Nothing was executed.
-    Rejected(Refusal),
-    /// Purple Flea refused us: our key, our URL. Nothing was executed. With the agent's own key it is that agent's
-    /// trouble alone; with everybody's no other request would fare better.
-    NotAuthorized {
-        /// What it answered.
-        status: StatusCode,
-        /// Whether it was the agent's own key.
-        own_key: bool,
-    },
-    /// There is no key to show: neither the agent's own nor everybody's.
-    NoKey,
-    /// Too many requests. Nothing was executed.
-    RateLimited {
-        /// After how many seconds it is worth trying again.
-        retry_after_s: u64,
-        /// Purple Flea's own word for whose limit it is.
-        code: Option<String>,
-    },
-    /// The request was certainly not sent.
-    NotSent(&'static str),
-    /// It was sent, and the time was over before an answer came. It may have been executed.
-    TimedOut,
-    /// It was sent, and what came back does not say whether it was executed.
-    Unknown(Doubt),
-    /// Either of the last two, of something that does no harm when it is asked for again.
-    NoAnswer(Option<Doubt>),
-}
-
-/// What Purple Flea says about a refusal.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Refusal {
-    /// Its own word for why.
-    pub code: Option<String>,
-    /// The most that it would have taken, where it says so.
-    pub max_bet: Option<Amount>,
-    /// What the escrow turned out to be instead.
-    pub escrow_status: Option<String>,
-}
-
-/// What kept us from knowing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// The connection broke before a whole answer was there; the text says how, for the log.
-    Broken(&'static str),
-    /// A status that does not prove that nothing was executed.
-    Status(StatusCode),
-    /// A success without an outcome that can be recognised.
-    Unrecognised,
-}
-
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::NotSent(why) => Self::NotSent(why),
             SendError::TimedOut => Self::TimedOut,
             SendError::Broken(how) => Self::Unknown(Doubt::Broken(how)),
-        }
-    }
-}
-
-impl Failure {
-    /// The same of something that Purple Flea does at most once, however often it is asked, or that only reads.
-    #[must_use]
-    pub fn repeatable(self) -> Self {
-        match self {
-            Self::TimedOut => Self::NoAnswer(None),
-            Self::Unknown(doubt) => Self::NoAnswer(Some(doubt)),
-            failure => failure,
-        }
-    }
-
-    /// It is refused for good, by a word of ours.
-    pub(super) fn rejected(code: &str) -> Self {
-        Self::Rejected(Refusal { code: Some(code.to_owned()), ..Refusal::default() })
-    }
-
-    /// Whether it is a refusal, or a limit, with this word.
-    pub(super) fn says(&self, word: &str) -> bool {
-        match self {
-            Self::Rejected(Refusal { code, .. }) | Self::RateLimited { code, .. } => {
-                code.as_deref() == Some(word)
-            }
-            _ => false,
         }
     }
 }

@@ -6,33 +6,18 @@
 //!
 //! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
 
-pub use super::body::read_columns;
-
-use super::{
-    body::{Object, ReadError, object, read_whole, refuse},
-    reference::Reference,
+use crate::{
+    domain::{
+        amount::Amount,
+        bet::Choice,
+        deposit::{Record, RowId, WalletChange, check_agent_id, read_row, validate},
+        escrow::{End, EscrowRow},
+        reference::Reference,
+    },
+    json::{self, ReadError, Whole, read_columns, refuse},
 };
-use crate::{game::Choice, money::Amount, purple_flea::escrow::End, work::escrow::EscrowRow};
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-
-/// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
-pub const AGENT_ID_LIMIT_BYTES: usize = 128;
-
-/// A row of `wallet_changes`, as far as it matters here. Unknown columns are allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WalletChange {
-    /// The row's primary key, where it came along.
-    pub id: Option<u64>,
-    /// Whose wallet.
-    pub agent_id: String,
-    /// `deposit`, `withdrawal` or `payout`; anything else is not a deposit either.
-    pub change_type: String,
-    /// By how much the wallet changed; may be null in a row.
-    pub change_amount: Option<Amount>,
-    /// What the wallet held afterwards; may be null in a row.
-    pub new_balance: Option<Amount>,
-}
 
 /// What a body turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +55,7 @@ pub enum Event {
     /// Something that this function does nothing about.
     Unhandled(Unhandled),
     /// The doorbell of a ledger: something is to be done. Without a ledger's settings it must never lead to a bet.
-    Ring {
+    Notification {
         /// The deposit that made it ring, if it was one.
         reference: Option<Reference>,
     },
@@ -102,8 +87,8 @@ struct Body<'a> {
     #[serde(borrow)]
     record: Option<&'a RawValue>,
     #[serde(borrow)]
-    data: Option<Object<Change<'a>>>,
-    policy: Option<Object<Choice>>,
+    data: Option<Whole<Change<'a>>>,
+    policy: Option<Whole<Choice>>,
     #[serde(rename = "type")]
     kind: Option<String>,
     table: Option<String>,
@@ -129,53 +114,23 @@ struct Change<'a> {
     schema: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Record {
-    id: Option<RowId>,
-    agent_id: Option<String>,
-    change_type: Option<String>,
-    change_amount: Option<Amount>,
-    new_balance: Option<Amount>,
-}
-
-/// A `bigserial`: a whole number from 1, as a JSON number or a string.
-struct RowId(u64);
-
-impl<'de> Deserialize<'de> for RowId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        let digits = match &value {
-            serde_json::Value::Number(number) => number.as_str(),
-            serde_json::Value::String(text) => text,
-            _ => "",
-        };
-        if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(de::Error::custom("id must be a whole number from 1"));
-        }
-        match digits.parse::<i64>().map(u64::try_from) {
-            Ok(Ok(id)) => Ok(Self(id)),
-            _ => Err(de::Error::custom("id must be a whole number from 1")),
-        }
-    }
-}
-
 /// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
-    let body: Body = read_whole(body)?;
+    let body: Body = json::read(body)?;
     if body.ledger {
         let Some(text) = body.reference else {
-            return Ok(Event::Ring { reference: None });
+            return Ok(Event::Notification { reference: None });
         };
         return match Reference::parse(&text) {
-            Some(reference) => Ok(Event::Ring { reference: Some(reference) }),
+            Some(reference) => Ok(Event::Notification { reference: Some(reference) }),
             None => refuse("`reference` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -"),
         };
     }
-    let choice = body.policy.map(|Object(choice)| choice);
+    let choice = body.policy.map(|Whole(choice)| choice);
     let wrapped = body.record.is_some() || body.kind.is_some() || body.table.is_some();
     match body.data {
         Some(_) if wrapped => refuse("`data` and `record` cannot both be there"),
-        Some(Object(change)) => read_change(change, choice),
+        Some(Whole(change)) => read_change(change, choice),
         None if wrapped => {
             let Body { record, kind, table, schema, .. } = body;
             read_change(Change { record, kind, table, schema }, choice)
@@ -227,8 +182,8 @@ struct AgentRecord {
 }
 
 fn read_agent(row: &RawValue) -> Result<Event, ReadError> {
-    let AgentRecord { id } = object(row.get())?;
-    Ok(Event::NewAgent { agent_id: an_agents_id(id)? })
+    let AgentRecord { id } = read_columns(row)?;
+    Ok(Event::NewAgent { agent_id: check_agent_id(id)? })
 }
 
 #[derive(Deserialize)]
@@ -237,8 +192,8 @@ struct EscrowId {
 }
 
 fn read_new_escrow(row: &RawValue) -> Result<Event, ReadError> {
-    let EscrowId { id: RowId(id) } = object(row.get())?;
-    let row: EscrowRow = object(row.get())?;
+    let EscrowId { id: RowId(id) } = read_columns(row)?;
+    let row: EscrowRow = read_columns(row)?;
     row.check().map_err(|why| ReadError::NotAnEvent(why.to_owned()))?;
     Ok(Event::NewEscrow { id, row })
 }
@@ -255,7 +210,7 @@ struct EndingEscrow {
 /// An update asks for something while there is something requested that is not so yet.
 fn read_ending_escrow(row: &RawValue) -> Result<Event, ReadError> {
     let EndingEscrow { id: RowId(id), sender_id, status, requested_status, pf_escrow_id } =
-        object(row.get())?;
+        read_columns(row)?;
     let end = match requested_status.as_deref() {
         Some("released") => End::Release,
         Some("cancelled") => End::Cancel,
@@ -264,51 +219,7 @@ fn read_ending_escrow(row: &RawValue) -> Result<Event, ReadError> {
     if status != "pending" {
         return Ok(Event::Unhandled(Unhandled::Kind));
     }
-    Ok(Event::EndEscrow { id, sender_id: an_agents_id(sender_id)?, end, pf_escrow_id })
-}
-
-/// An agent's id as every table has it.
-pub fn an_agents_id(id: String) -> Result<String, ReadError> {
-    if id.is_empty() || id.len() > AGENT_ID_LIMIT_BYTES || id.contains(char::is_control) {
-        return refuse("`agent_id` must be 1 to 128 bytes without control characters");
-    }
-    Ok(id)
-}
-
-/// Reads a row of `wallet_changes` alone.
-pub fn read_row(row: &RawValue) -> Result<WalletChange, ReadError> {
-    validate(object(row.get())?)
-}
-
-fn validate(record: Record) -> Result<WalletChange, ReadError> {
-    let Some(agent_id) = record.agent_id else {
-        return refuse("`agent_id` is missing");
-    };
-    let Some(change_type) = record.change_type else {
-        return refuse("`change_type` is missing");
-    };
-    let row = WalletChange {
-        id: record.id.map(|id| id.0),
-        agent_id: an_agents_id(agent_id)?,
-        change_type,
-        change_amount: record.change_amount,
-        new_balance: record.new_balance,
-    };
-    let negative = |amount: Option<Amount>| amount.is_some_and(Amount::is_negative);
-    if row.is_deposit() && negative(row.change_amount) {
-        return refuse("`change_amount` of a deposit must not be negative");
-    }
-    if row.is_deposit() && negative(row.new_balance) {
-        return refuse("`new_balance` of a deposit must not be negative");
-    }
-    Ok(row)
-}
-
-impl WalletChange {
-    /// Whether money came in from outside; a payout is Purple Flea's own.
-    pub fn is_deposit(&self) -> bool {
-        self.change_type == "deposit"
-    }
+    Ok(Event::EndEscrow { id, sender_id: check_agent_id(sender_id)?, end, pf_escrow_id })
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! before anything is parsed. It covers neither the path nor other headers. Comparisons take the same time whatever
 //! differs.
 
-use crate::admission::Refusal;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName};
@@ -61,22 +60,42 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Why a signature is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureError {
+    /// There is no `webhook-signature` header.
+    Missing,
+    /// `webhook-id` or `webhook-timestamp` is missing or not readable.
+    MalformedHeader,
+    /// The message was signed more than [`TOLERANCE_S`] ago.
+    TooOld,
+    /// The message was signed for more than [`TOLERANCE_S`] from now.
+    FromTheFuture,
+    /// No signature is one of this message with one of our secrets.
+    WrongSignature,
+}
+
 /// Verifies a signed message. `now_s` is the wall clock in seconds since 1970.
-pub fn verify(secrets: &[Secret], headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<(), Refusal> {
-    let signatures = headers.get(SIGNATURE).ok_or(Refusal::Missing)?.as_bytes();
-    let id = webhook_id(headers).ok_or(Refusal::MalformedHeader)?;
-    let timestamp = headers.get(TIMESTAMP).ok_or(Refusal::MalformedHeader)?;
+pub fn verify(
+    secrets: &[Secret],
+    headers: &HeaderMap,
+    body: &[u8],
+    now_s: u64,
+) -> Result<(), SignatureError> {
+    let signatures = headers.get(SIGNATURE).ok_or(SignatureError::Missing)?.as_bytes();
+    let id = webhook_id(headers).ok_or(SignatureError::MalformedHeader)?;
+    let timestamp = headers.get(TIMESTAMP).ok_or(SignatureError::MalformedHeader)?;
     let signed_at_s: u64 = timestamp
         .to_str()
         .ok()
         .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|digits| digits.parse().ok())
-        .ok_or(Refusal::MalformedHeader)?;
+        .ok_or(SignatureError::MalformedHeader)?;
     if signed_at_s > now_s.saturating_add(TOLERANCE_S) {
-        return Err(Refusal::FromTheFuture);
+        return Err(SignatureError::FromTheFuture);
     }
     if signed_at_s < now_s.saturating_sub(TOLERANCE_S) {
-        return Err(Refusal::TooOld);
+        return Err(SignatureError::TooOld);
     }
     let candidates: Vec<Vec<u8>> = signatures
         .split(|byte| *byte == b' ')
@@ -92,7 +111,7 @@ pub fn verify(secrets: &[Secret], headers: &HeaderMap, body: &[u8], now_s: u64) 
             return Ok(());
         }
     }
-    Err(Refusal::WrongSignature)
+    Err(SignatureError::WrongSignature)
 }
 
 /// The `webhook-id` of a request, signed or not.
@@ -152,9 +171,9 @@ mod tests {
         let head = vector(VECTOR_SIGNATURE, "1614265330");
         for (now, expected) in [
             (NOW_S + TOLERANCE_S, Ok(())),
-            (NOW_S + TOLERANCE_S + 1, Err(Refusal::TooOld)),
+            (NOW_S + TOLERANCE_S + 1, Err(SignatureError::TooOld)),
             (NOW_S - TOLERANCE_S, Ok(())),
-            (NOW_S - TOLERANCE_S - 1, Err(Refusal::FromTheFuture)),
+            (NOW_S - TOLERANCE_S - 1, Err(SignatureError::FromTheFuture)),
         ] {
             assert_eq!(verify(&secrets, &head, VECTOR_BODY, now), expected);
         }
@@ -174,7 +193,7 @@ mod tests {
             assert!(verify(&secrets(kept), &head, VECTOR_BODY, NOW_S).is_ok());
         }
         let head = vector(VECTOR_SIGNATURE, "1614265330");
-        assert_eq!(verify(&secrets(&[new]), &head, VECTOR_BODY, NOW_S), Err(Refusal::WrongSignature));
+        assert_eq!(verify(&secrets(&[new]), &head, VECTOR_BODY, NOW_S), Err(SignatureError::WrongSignature));
     }
 
     #[test]
@@ -182,14 +201,14 @@ mod tests {
         let secrets = secrets(&[VECTOR_SECRET]);
         let truncated = &VECTOR_SIGNATURE[..VECTOR_SIGNATURE.len() - 4];
         for (head, why) in [
-            (vector(truncated, "1614265330"), Refusal::WrongSignature),
-            (vector("", "1614265330"), Refusal::WrongSignature),
-            (vector(VECTOR_SIGNATURE, "1614265330.0"), Refusal::MalformedHeader),
-            (vector(VECTOR_SIGNATURE, "+1614265330"), Refusal::MalformedHeader),
-            (vector(VECTOR_SIGNATURE, ""), Refusal::MalformedHeader),
-            (vector(VECTOR_SIGNATURE, "99999999999999999999"), Refusal::MalformedHeader),
-            (headers(&[("webhook-signature", VECTOR_SIGNATURE)]), Refusal::MalformedHeader),
-            (headers(&[]), Refusal::Missing),
+            (vector(truncated, "1614265330"), SignatureError::WrongSignature),
+            (vector("", "1614265330"), SignatureError::WrongSignature),
+            (vector(VECTOR_SIGNATURE, "1614265330.0"), SignatureError::MalformedHeader),
+            (vector(VECTOR_SIGNATURE, "+1614265330"), SignatureError::MalformedHeader),
+            (vector(VECTOR_SIGNATURE, ""), SignatureError::MalformedHeader),
+            (vector(VECTOR_SIGNATURE, "99999999999999999999"), SignatureError::MalformedHeader),
+            (headers(&[("webhook-signature", VECTOR_SIGNATURE)]), SignatureError::MalformedHeader),
+            (headers(&[]), SignatureError::Missing),
         ] {
             assert_eq!(verify(&secrets, &head, VECTOR_BODY, NOW_S), Err(why), "{head:?}");
         }

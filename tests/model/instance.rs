@@ -10,7 +10,7 @@ use super::{
 use http::Request;
 use purple_flea_edge::{
     log::Line,
-    outside::{Answer, Limits, Outside, SendError},
+    runtime::{Answer, Limits, Runtime, SendError},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -282,7 +282,7 @@ impl<'a> Instance<'a> {
     }
 }
 
-impl Outside for Instance<'_> {
+impl Runtime for Instance<'_> {
     async fn send(&self, request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
         let world = self.world;
         let path = request.uri().path().to_owned();

@@ -34,7 +34,7 @@ mod verdict;
 mod world;
 
 use database::Database;
-use purple_flea_edge::{config, purple_flea::Api};
+use purple_flea_edge::{config, domain::account::Api};
 use restore::Copy;
 use schedule::Schedule;
 use std::{env, time::SystemTime};

@@ -9,7 +9,7 @@ use http::{
     Method, Request,
     header::{AUTHORIZATION, HeaderName, RETRY_AFTER},
 };
-use purple_flea_edge::purple_flea::Api;
+use purple_flea_edge::domain::account::Api;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{

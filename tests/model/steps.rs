@@ -10,8 +10,10 @@ use futures::future::{join, join_all};
 use http::{Request, StatusCode};
 use purple_flea_edge::{
     config,
-    execute_trade::Later,
-    router::{self, Body, Memory},
+    http::{
+        dispatch::AfterReply,
+        router::{self, Body, Memory},
+    },
     time_budget,
 };
 use serde_json::{Value, json};
@@ -291,7 +293,7 @@ async fn run(settings: &config::Checked, request: Request<Body>, instance: &Inst
     let (response, later) = router::respond(settings, &Memory::empty(), request, instance).await;
     assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     if let (Some(later), Ok(settings)) = (later, settings) {
-        Later::run(later, settings, instance).await;
+        AfterReply::run(later, settings, instance).await;
     }
 }
 

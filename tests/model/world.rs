@@ -7,7 +7,7 @@ use super::{
     schedule::{Schedule, Turn},
 };
 use http::Request;
-use purple_flea_edge::purple_flea::Api;
+use purple_flea_edge::domain::account::Api;
 use serde_json::{Value, json};
 use std::{
     cell::{Cell, RefCell},

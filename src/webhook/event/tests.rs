@@ -1,6 +1,6 @@
 use super::*;
-use crate::game::{GameName, Side};
-use crate::webhook::body::DETAIL_LIMIT_CHARS;
+use crate::domain::bet::{GameName, Side};
+use crate::json::DETAIL_LIMIT_CHARS;
 use proptest::prelude::*;
 
 const ROW: &str = r#"{"id":42,"agent_id":"agent-001","change_type":"deposit","change_amount":100.0000,"new_balance":"100.0000","created_at":"2026-11-21T00:00:00Z"}"#;
@@ -141,10 +141,10 @@ fn a_row_of_each_table_says_what_it_asks_for() {
 #[test]
 fn a_ledgers_doorbell_is_known_for_what_it_is() {
     let body = format!(r#"{{"record":{ROW},"ledger":true}}"#);
-    assert_eq!(read(body.as_bytes()), Ok(Event::Ring { reference: None }));
-    assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Ring { reference: None }));
+    assert_eq!(read(body.as_bytes()), Ok(Event::Notification { reference: None }));
+    assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Notification { reference: None }));
     let named = read(br#"{"ledger":true,"reference":"wallet-change-42"}"#);
-    assert_eq!(named, Ok(Event::Ring { reference: Reference::parse("wallet-change-42") }));
+    assert_eq!(named, Ok(Event::Notification { reference: Reference::parse("wallet-change-42") }));
     assert!(refused(r#"{"ledger":true,"reference":"a b"}"#).contains("reference"));
 }
 

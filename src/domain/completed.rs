@@ -1,0 +1,204 @@
+//! What Purple Flea did, as replies and the ledger have it; and what the function attempted, if Purple Flea did not do it.
+
+use super::{
+    account::Credit,
+    amount::Amount,
+    bet::{Bet, BetOutcome, CashoutAt, Game, GameName, Proof, Side},
+    escrow::Escrow,
+    order::{Direction, Fill, Form, Market, Order},
+    policy::Stake,
+};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+/// What Purple Flea did, as replies and the ledger have it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Completed {
+    /// A bet.
+    Bet(PlacedBet),
+    /// A position.
+    Trade(OpenedTrade),
+    /// An account.
+    Registration {
+        /// Purple Flea's name of the agent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
+        /// The agent's own referral code.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        referral_code: Option<String>,
+    },
+    /// A credit of the faucet.
+    Faucet(Credit),
+    /// A balance.
+    Balance {
+        /// The balance, in US dollars.
+        balance: Amount,
+    },
+    /// An escrow that was made, or ended.
+    Escrow(Escrow),
+}
+
+/// A bet and its outcome.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlacedBet {
+    game: GameName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cashout_at: Option<CashoutAt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    side: Option<Side>,
+    wager: Amount,
+    outcome: &'static str,
+    payout: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crash_point: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bet_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Proof>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// A position that was opened.
+#[derive(Debug, Clone, Serialize)]
+pub struct OpenedTrade {
+    market: Market,
+    direction: Direction,
+    size: Amount,
+    /// The amount that counts against daily limits: what was filled.
+    wager: Amount,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry_price: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order_id: Option<String>,
+}
+
+/// What the function attempted.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Attempted {
+    /// A bet.
+    Bet {
+        /// The game.
+        game: GameName,
+        /// The wager, in US dollars.
+        wager: Amount,
+    },
+    /// A position.
+    Trade {
+        /// The market.
+        market: Market,
+        /// The direction.
+        direction: Direction,
+        /// The size, in US dollars.
+        size: Amount,
+    },
+    /// Anything else: the reference tells what.
+    Other {},
+}
+
+#[derive(Serialize)]
+struct ExecutedBody<'a> {
+    status: &'static str,
+    reference: &'a str,
+    agent_id: &'a str,
+    #[serde(flatten)]
+    completed: &'a Completed,
+}
+
+impl Completed {
+    /// A bet and its outcome; with a `reason` if the function learned of the bet by a look-up.
+    pub fn bet(bet: &Bet, outcome: &BetOutcome, reason: Option<&'static str>) -> Self {
+        let (cashout_at, side) = match bet.game {
+            Game::Crash(cashout_at) => (Some(cashout_at), None),
+            Game::CoinFlip(side) => (None, Some(side)),
+        };
+        Self::Bet(PlacedBet {
+            game: bet.game.name(),
+            cashout_at,
+            side,
+            wager: bet.wager,
+            outcome: if outcome.won { "win" } else { "loss" },
+            payout: outcome.payout,
+            crash_point: outcome.crash_point,
+            bet_id: outcome.bet_id.clone(),
+            proof: outcome.proof.clone(),
+            reason,
+        })
+    }
+
+    /// A position, as ordered and as filled.
+    pub fn trade(order: Order, fill: Fill) -> Self {
+        Self::Trade(OpenedTrade {
+            market: order.market,
+            direction: order.direction,
+            size: order.size,
+            wager: fill.filled,
+            entry_price: fill.entry_price,
+            position_id: fill.position_id,
+            order_id: fill.order_id,
+        })
+    }
+
+    /// The whole result as JSON.
+    pub fn body(&self, agent_id: &str, reference: &str) -> Box<RawValue> {
+        to_raw_value(&ExecutedBody { status: "executed", reference, agent_id, completed: self })
+            // A body has string keys and values of our own, so it always serialises.
+            .unwrap_or_default()
+    }
+
+    /// The name in the log.
+    pub fn decision(&self) -> &'static str {
+        match self {
+            Self::Bet(_) => "bet",
+            Self::Trade(_) => "trade",
+            Self::Registration { .. } => "registration",
+            Self::Faucet(_) => "faucet",
+            Self::Balance { .. } => "balance",
+            Self::Escrow(_) => "escrow",
+        }
+    }
+
+    /// `win` or `loss`, for a bet.
+    pub fn won_or_lost(&self) -> Option<&'static str> {
+        match self {
+            Self::Bet(bet) => Some(bet.outcome),
+            _ => None,
+        }
+    }
+}
+
+impl Attempted {
+    /// The name in the log, if there is one.
+    pub fn decision(&self) -> Option<&'static str> {
+        match self {
+            Self::Bet { .. } => Some("bet"),
+            Self::Trade { .. } => Some("trade"),
+            Self::Other {} => None,
+        }
+    }
+}
+
+impl From<&Stake> for Attempted {
+    fn from(stake: &Stake) -> Self {
+        match stake {
+            Stake::Bet(bet) => bet.into(),
+            Stake::Order(order) => order.into(),
+        }
+    }
+}
+
+impl From<&Bet> for Attempted {
+    fn from(bet: &Bet) -> Self {
+        Self::Bet { game: bet.game.name(), wager: bet.wager }
+    }
+}
+
+impl From<&Order> for Attempted {
+    fn from(Order { market, direction, size, form: Form::Trade | Form::Order }: &Order) -> Self {
+        Self::Trade { market: market.clone(), direction: *direction, size: *size }
+    }
+}

@@ -1,0 +1,105 @@
+//! Deposits: a row of `wallet_changes`, read and checked.
+
+use super::amount::Amount;
+use crate::json::{self, ReadError, refuse};
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+
+/// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
+pub const AGENT_ID_LIMIT_BYTES: usize = 128;
+
+/// A row of `wallet_changes`, as far as it matters here. Unknown columns are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalletChange {
+    /// The row's primary key, where it came along.
+    pub id: Option<u64>,
+    /// Whose wallet.
+    pub agent_id: String,
+    /// `deposit`, `withdrawal` or `payout`; anything else is not a deposit either.
+    pub change_type: String,
+    /// By how much the wallet changed; may be null in a row.
+    pub change_amount: Option<Amount>,
+    /// What the wallet held afterwards; may be null in a row.
+    pub new_balance: Option<Amount>,
+}
+
+/// The columns of a row of `wallet_changes` that matter here, before they are checked.
+#[derive(Deserialize)]
+pub struct Record {
+    /// The row's primary key.
+    pub id: Option<RowId>,
+    /// The agent.
+    pub agent_id: Option<String>,
+    /// The kind of change.
+    pub change_type: Option<String>,
+    /// The amount of the change.
+    pub change_amount: Option<Amount>,
+    /// The balance afterwards.
+    pub new_balance: Option<Amount>,
+}
+
+/// A `bigserial`: a whole number from 1, as a JSON number or a string.
+pub struct RowId(pub u64);
+
+impl<'de> Deserialize<'de> for RowId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let digits = match &value {
+            serde_json::Value::Number(number) => number.as_str(),
+            serde_json::Value::String(text) => text,
+            _ => "",
+        };
+        if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(de::Error::custom("id must be a whole number from 1"));
+        }
+        match digits.parse::<i64>().map(u64::try_from) {
+            Ok(Ok(id)) => Ok(Self(id)),
+            _ => Err(de::Error::custom("id must be a whole number from 1")),
+        }
+    }
+}
+
+/// Checks an agent's id: 1 to [`AGENT_ID_LIMIT_BYTES`] bytes without control characters.
+pub fn check_agent_id(id: String) -> Result<String, ReadError> {
+    if id.is_empty() || id.len() > AGENT_ID_LIMIT_BYTES || id.contains(char::is_control) {
+        return refuse("`agent_id` must be 1 to 128 bytes without control characters");
+    }
+    Ok(id)
+}
+
+/// Reads a row of `wallet_changes` alone.
+pub fn read_row(row: &RawValue) -> Result<WalletChange, ReadError> {
+    validate(json::read_columns(row)?)
+}
+
+/// Checks the columns of a row.
+pub fn validate(record: Record) -> Result<WalletChange, ReadError> {
+    let Some(agent_id) = record.agent_id else {
+        return refuse("`agent_id` is missing");
+    };
+    let Some(change_type) = record.change_type else {
+        return refuse("`change_type` is missing");
+    };
+    let row = WalletChange {
+        id: record.id.map(|id| id.0),
+        agent_id: check_agent_id(agent_id)?,
+        change_type,
+        change_amount: record.change_amount,
+        new_balance: record.new_balance,
+    };
+    let negative = |amount: Option<Amount>| amount.is_some_and(Amount::is_negative);
+    if row.is_deposit() && negative(row.change_amount) {
+        return refuse("`change_amount` of a deposit must not be negative");
+    }
+    if row.is_deposit() && negative(row.new_balance) {
+        return refuse("`new_balance` of a deposit must not be negative");
+    }
+    Ok(row)
+}
+
+impl WalletChange {
+    /// Whether money came in from outside; a payout is Purple Flea's own.
+    pub fn is_deposit(&self) -> bool {
+        self.change_type == "deposit"
+    }
+}

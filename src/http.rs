@@ -1,0 +1,14 @@
+//! The way in and out: a request from its bytes to its reply.
+
+pub mod admission;
+pub mod dispatch;
+pub mod execute_trade;
+pub mod health;
+pub mod operation;
+pub mod operator;
+pub mod problem;
+pub mod refusal;
+pub mod request_job;
+pub mod response;
+pub mod route;
+pub mod router;

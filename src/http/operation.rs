@@ -1,0 +1,133 @@
+//! Reads the operation that a body names.
+//!
+//! A signature covers the body and not the path. So the body itself has to say what is asked for; otherwise a signed
+//! request could be sent again to another path and would do what that path does.
+
+use super::{problem::Problem, route::Route};
+use crate::json::{self, ReadError};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer},
+};
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+/// The member of a body that names its operation.
+const MEMBER: &str = "operation";
+
+/// The operations of `POST /operator`.
+pub const OPERATOR_OPERATIONS: [&str; 10] = [
+    "history",
+    "retry_job",
+    "release_job",
+    "close_job",
+    "record_bet",
+    "record_trade",
+    "record_escrow",
+    "confirm_restore",
+    "declare_restore",
+    "release_restored",
+];
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    operation: Option<Cow<'a, str>>,
+}
+
+/// Reads the operation that a body names, if it names one.
+pub fn of(body: &[u8]) -> Result<Option<Cow<'_, str>>, ReadError> {
+    let Named { operation } = json::read(body)?;
+    Ok(operation)
+}
+
+/// Refuses a body that does not name its route's own operation. Notifications and rows, which say themselves what they
+/// are, need not name one.
+pub fn check(route: Route, body: &[u8]) -> Result<(), Problem> {
+    match (route, of(body)?.as_deref()) {
+        (Route::ExecuteTrade, None) => Ok(()),
+        (Route::Operate, Some(operation)) if OPERATOR_OPERATIONS.contains(&operation) => Ok(()),
+        (Route::Operate, named) => Err(wrong(named, OPERATOR_OPERATIONS.join(", "))),
+        (_, Some(operation)) if operation == route.name() => Ok(()),
+        (_, named) => Err(wrong(named, route.name().to_owned())),
+    }
+}
+
+fn wrong(named: Option<&str>, expected: String) -> Problem {
+    if named.is_some() { Problem::OtherOperation(expected) } else { Problem::MissingOperation(expected) }
+}
+
+/// Reads the arguments of an operation: all of a body but the operation's name.
+pub fn arguments<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    let Arguments(arguments) = json::read(body)?;
+    Ok(arguments)
+}
+
+/// An object without the member that names an operation.
+struct Arguments<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Arguments<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Arguments<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(Without(map))).map(Arguments)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// A map that passes over the operation's name.
+struct Without<A>(A);
+
+impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Without<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.0.next_key::<Cow<str>>()? {
+            if name != MEMBER {
+                return seed.deserialize(name.into_deserializer()).map(Some);
+            }
+            self.0.next_value::<de::IgnoredAny>()?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.0.next_value_seed(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_names_one_operation_as_text_or_none() {
+        for (body, operation) in [
+            (r#"{"operation": "trade", "size": 1}"#, Some("trade")),
+            (r#"{"oper\u0061tion": "tr\u0061de"}"#, Some("trade")),
+            (r#"{"operation": null}"#, None),
+            (r#"{"record": {"operation": "trade"}}"#, None),
+        ] {
+            assert_eq!(of(body.as_bytes()).unwrap().as_deref(), operation, "{body}");
+        }
+        for body in [
+            r#"{"operation": 7}"#,
+            r#"{"operation": ["trade"]}"#,
+            r#"{"operation": "trade", "operation": "trade"}"#,
+            r#"{"operation": "trade", "oper\u0061tion": "escrow"}"#,
+            r#"["trade"]"#,
+        ] {
+            assert!(of(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

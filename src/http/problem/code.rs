@@ -1,0 +1,94 @@
+//! The codes of problems: for each the status of its reply, its title, and what a caller may conclude. The design's table,
+//! a row a code.
+
+use http::StatusCode;
+
+/// The constant part of a problem.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The code in the reply and in the log.
+    pub name: &'static str,
+    /// The status of the reply.
+    pub status: StatusCode,
+    /// The title, for a person.
+    pub title: &'static str,
+    /// `no` if nothing was executed, `unknown` if Purple Flea may have executed it.
+    pub executed: &'static str,
+    /// Whether the same request may be sent again.
+    pub retryable: bool,
+}
+
+macro_rules! codes {
+    ($($code:ident, $name:literal, $status:ident, $executed:literal, $retryable:literal, $title:literal;)*) => {
+        /// A code of a problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = $title] $code,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$code,)*];
+
+            /// The row of the code.
+            pub fn row(self) -> Row {
+                match self {
+                    $(Self::$code => Row {
+                        name: $name,
+                        status: StatusCode::$status,
+                        title: $title,
+                        executed: $executed,
+                        retryable: $retryable,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidJson, "invalid_json", BAD_REQUEST, "no", false, "The body is not JSON";
+    InvalidEvent, "invalid_event", BAD_REQUEST, "no", false, "The body is not an event";
+    InvalidDetails, "invalid_details", BAD_REQUEST, "no", false, "The operation's arguments are wrong";
+    MissingReference, "missing_reference", BAD_REQUEST, "no", false, "The event has no name";
+    InvalidReference, "invalid_reference", BAD_REQUEST, "no", false, "The event's name cannot be used";
+    MissingOperation, "missing_operation", BAD_REQUEST, "no", false, "The body names no operation";
+    OtherOperation, "other_operation", BAD_REQUEST, "no", false, "The body names another operation";
+    IncompleteBody, "incomplete_body", BAD_REQUEST, "no", true, "The body did not arrive whole";
+    PolicyInLedger, "policy_in_ledger", BAD_REQUEST, "no", false, "The ledger decides the game";
+    Unauthorized, "unauthorized", UNAUTHORIZED, "no", false, "The caller is not known";
+    NotAllowed, "not_allowed", FORBIDDEN, "no", false, "The caller may not call this path";
+    NotYours, "not_yours", FORBIDDEN, "no", false, "The agent is another user's";
+    NotFound, "not_found", NOT_FOUND, "no", false, "There is nothing at this path";
+    UnknownDeposit, "unknown_deposit", NOT_FOUND, "no", false, "The ledger has no such deposit";
+    MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "no", false, "The path has another method";
+    InFlight, "in_flight", CONFLICT, "no", true, "A worker is executing the deposit";
+    NotPossible, "not_possible", CONFLICT, "no", false, "The job's state does not allow it";
+    NotAvailable, "not_available", CONFLICT, "no", false, "The database cannot do this yet";
+    ReferenceTaken, "reference_taken", CONFLICT, "no", false, "The name belongs to another request";
+    AlreadyRegistered, "already_registered", CONFLICT, "no", false, "The agent is registered already";
+    EscrowNotOpen, "escrow_not_open", CONFLICT, "no", false, "The escrow is not open";
+    BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "no", false, "The body is too large";
+    UnsupportedMediaType, "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "no", false, "The body is not declared as JSON";
+    Rejected, "rejected", UNPROCESSABLE_ENTITY, "no", false, "Purple Flea refused it";
+    UnknownAgent, "unknown_agent", UNPROCESSABLE_ENTITY, "no", false, "There is no such agent";
+    UnknownEscrow, "unknown_escrow", UNPROCESSABLE_ENTITY, "no", false, "There is no such escrow";
+    UnknownJob, "unknown_job", UNPROCESSABLE_ENTITY, "no", false, "The ledger has no such job";
+    TooOld, "too_old", UNPROCESSABLE_ENTITY, "no", false, "The deposit has waited too long";
+    NotConfigured, "not_configured", SERVICE_UNAVAILABLE, "no", true, "The function is not configured";
+    LedgerNotConfigured, "ledger_not_configured", SERVICE_UNAVAILABLE, "no", true, "The function has no ledger";
+    LedgerRefusedUs, "ledger_refused_us", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses this function";
+    LedgerMissing, "ledger_missing", SERVICE_UNAVAILABLE, "no", true, "The database has no ledger";
+    LedgerMismatch, "ledger_mismatch", SERVICE_UNAVAILABLE, "no", true, "Ledger and function do not fit";
+    LedgerFailed, "ledger_failed", SERVICE_UNAVAILABLE, "no", true, "The ledger cannot be used";
+    LedgerNotReached, "ledger_not_reached", SERVICE_UNAVAILABLE, "no", true, "The ledger was not reached";
+    OperatorKeyRefused, "operator_key_refused", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses the key for operators";
+    AgentWithoutKey, "agent_without_key", SERVICE_UNAVAILABLE, "no", true, "The agent has no key";
+    AgentsKeyRefused, "agents_key_refused", SERVICE_UNAVAILABLE, "no", true, "Purple Flea refuses the agent's key";
+    PurpleFleaRefusedUs, "purple_flea_refused_us", SERVICE_UNAVAILABLE, "no", true, "Purple Flea does not know this function";
+    NotReached, "not_reached", SERVICE_UNAVAILABLE, "no", true, "Purple Flea was not reached";
+    RateLimited, "rate_limited", SERVICE_UNAVAILABLE, "no", true, "Purple Flea asks to wait";
+    NoAnswer, "no_answer", SERVICE_UNAVAILABLE, "unknown", true, "Purple Flea gave no answer";
+    OutcomeUnknown, "outcome_unknown", BAD_GATEWAY, "unknown", false, "Purple Flea may have made the bet";
+    TimedOut, "timed_out", GATEWAY_TIMEOUT, "unknown", false, "Purple Flea did not answer in time";
+}

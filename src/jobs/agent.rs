@@ -1,0 +1,68 @@
+//! An agent's account: its registration, its faucet claims, its balance. Purple Flea does each at most once, or it only
+//! reads, so a worker retries each without harm.
+
+use super::Context;
+use crate::{
+    domain::{
+        account::{AccountKey, Api},
+        completed::{Attempted, Completed},
+        failure::Failure,
+        job::{AgentAction, AgentTask},
+        outcome::Outcome,
+        reason::SkipReason,
+    },
+    purple_flea::accounts::Registered,
+    runtime::Runtime,
+};
+
+/// Does what the task says.
+pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime>) -> Outcome {
+    let AgentTask { agent_id, action } = task;
+    if let Err(outcome) = context.check_time(agent_id) {
+        return outcome;
+    }
+    let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
+    let result = match action {
+        AgentAction::Register { referral_code } => {
+            return register(agent_id, referral_code.as_deref(), context).await;
+        }
+        AgentAction::ClaimFaucet { referral_code, fresh } => {
+            let code = referral_code.as_deref();
+            let credit = purple_flea.claim_faucet(account, code, *fresh, idempotency_key, runtime).await;
+            credit.map(Completed::Faucet)
+        }
+        AgentAction::ClaimDaily if purple_flea.api == Api::Live => {
+            return Outcome::skipped(agent_id, SkipReason::NoDailyClaim);
+        }
+        AgentAction::ClaimDaily => {
+            purple_flea.claim_daily(account, idempotency_key, runtime).await.map(Completed::Faucet)
+        }
+        AgentAction::ReadBalance => {
+            purple_flea.balance(account, runtime).await.map(|balance| Completed::Balance { balance })
+        }
+    };
+    Outcome::of(agent_id, result, Attempted::Other {})
+}
+
+/// Registers the agent. The key of the new account travels beside the result, so that no log and no job holds it.
+async fn register(
+    agent_id: &str,
+    referral_code: Option<&str>,
+    context: &Context<'_, impl Runtime>,
+) -> Outcome {
+    let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
+    if matches!(account.key, AccountKey::Own(_)) {
+        // The agent already has a key. Registering again would lock us out of its account.
+        return Outcome::skipped(agent_id, SkipReason::KeyIsThere);
+    }
+    let registered: Result<Registered, Failure> =
+        purple_flea.register(account, referral_code, idempotency_key, runtime).await;
+    match registered {
+        Ok(Registered { account, referral_code, key }) => Outcome::Executed {
+            agent_id: agent_id.to_owned(),
+            completed: Completed::Registration { account, referral_code },
+            secret: Some(key),
+        },
+        Err(failure) => Outcome::failed(agent_id, Attempted::Other {}, failure),
+    }
+}

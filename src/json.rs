@@ -1,0 +1,98 @@
+//! Reads a JSON object from bytes, within limits. The modules that call this say what the object holds.
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::value::RawValue;
+use std::{fmt, marker::PhantomData};
+
+/// Why bytes could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadError {
+    /// Not JSON in UTF-8.
+    NotJson(String),
+    /// JSON, but not what is read. The text says which part is wrong.
+    NotAnEvent(String),
+}
+
+/// Deepest nesting of arrays and objects, anywhere in a body. A webhook nests three deep; the rest is room for
+/// columns of JSON.
+pub const NESTING_LIMIT: usize = 64;
+
+/// Longest part of a parser's message that is passed on, in characters: it can quote the caller's own bytes.
+pub const DETAIL_LIMIT_CHARS: usize = 200;
+
+/// A value that only a JSON object gives. Serde alone would also read an array, by the order of the fields.
+pub struct Whole<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Whole<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Whole<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Whole)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// Checks that bytes are text that nests no deeper than [`NESTING_LIMIT`].
+fn check(body: &[u8]) -> Result<&str, ReadError> {
+    let text = std::str::from_utf8(body);
+    let text = text.map_err(|_| ReadError::NotJson("the body is not UTF-8".to_owned()))?;
+    // The parser passes over columns that are not ours, however deep: so they are looked at first.
+    if nesting(body) > NESTING_LIMIT {
+        return refuse("the body nests deeper than 64 levels");
+    }
+    Ok(text)
+}
+
+/// How deep the brackets outside of strings nest. Of what is not JSON it gives some number.
+fn nesting(body: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth = depth.saturating_add(1);
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Reads an object from text whose depth has been checked.
+pub fn read_text<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
+    serde_json::from_str(text).map(|Whole(value)| value).map_err(|error| {
+        let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
+        if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
+    })
+}
+
+/// Reads a body: a JSON object, within the limits of depth.
+pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    read_text(check(body)?)
+}
+
+/// Reads the columns that matter of a row.
+pub fn read_columns<'a, T: Deserialize<'a>>(row: &'a RawValue) -> Result<T, ReadError> {
+    read_text(row.get())
+}
+
+/// Refuses a body, with the reason.
+pub fn refuse<T>(detail: &str) -> Result<T, ReadError> {
+    Err(ReadError::NotAnEvent(detail.to_owned()))
+}
