@@ -20,7 +20,7 @@ use crate::{
 };
 use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
-use std::{fmt, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 /// A setting: its name and, where it has one, its default. An empty value counts as none.
 #[derive(Debug, Clone, Copy)]
@@ -187,18 +187,13 @@ pub struct Settings {
 }
 
 /// A setting that is missing or wrong. Says which and what it must be, never what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` must be {must}")]
 pub struct SettingError {
     /// The setting's name.
     pub name: &'static str,
     /// What it must be.
     pub must: &'static str,
-}
-
-impl fmt::Display for SettingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` must be {}", self.name, self.must)
-    }
 }
 
 /// The settings, or everything that is wrong with them.

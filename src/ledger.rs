@@ -314,12 +314,9 @@ fn longer(wait: Duration) -> Duration {
     wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS))
 }
 
-/// A version 4 UUID from 128 random bits.
+/// Makes a UUID of version 4 from 128 random bits.
 fn uuid(random: u128) -> String {
-    let bits = (random & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
-    let hex = format!("{bits:032x}");
-    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
-    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+    uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid().to_string()
 }
 
 #[cfg(test)]

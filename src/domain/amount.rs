@@ -23,24 +23,17 @@ const TEXT_LIMIT_BYTES: usize = 64;
 pub struct Amount(Decimal);
 
 /// Why a text is not an [`Amount`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
     /// Not a decimal number: `NaN`, `Infinity`, words, nothing.
+    #[error("must be a decimal number")]
     NotANumber,
     /// A number, but outside `numeric(12,4)`.
+    #[error("must lie within ±99999999.9999")]
     OutOfRange,
     /// A number with more than four digits after the point.
+    #[error("must have at most 4 digits after the point")]
     TooPrecise,
-}
-
-impl fmt::Display for AmountError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotANumber => "must be a decimal number",
-            Self::OutOfRange => "must lie within ±99999999.9999",
-            Self::TooPrecise => "must have at most 4 digits after the point",
-        })
-    }
 }
 
 impl Amount {
