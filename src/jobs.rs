@@ -1,18 +1,94 @@
-//! How each kind of job is executed, one file a kind: what it decides, what it calls, and how it may end. Both modes
-//! execute a task in the same way. The claim before and the settlement after it are the worker's.
+//! How each kind of job is done, one file a kind: what it reads, what it decides, what it calls, and how it may end. Both
+//! modes execute a task in the same way. The claim before and the settlement after it are the worker's.
 
-mod agent;
+pub mod agent;
 mod context;
-mod deposit;
-mod escrow;
-mod order;
+pub mod deposit;
+pub mod escrow;
+pub mod order;
 
 pub use context::Context;
 
 use crate::{
-    domain::{job::Task, outcome::Outcome},
+    domain::{
+        escrow::End,
+        job::{Kind, RequestKind, Subject},
+        order::Form,
+        outcome::Outcome,
+    },
+    json::ReadError,
+    ledger::job::Work,
     runtime::Runtime,
 };
+use agent::{AgentAction, AgentTask};
+use deposit::DepositTask;
+use escrow::EscrowTask;
+use order::OrderTask;
+use serde_json::Value;
+
+/// A job with everything that an attempt needs.
+#[derive(Debug)]
+pub enum Task {
+    /// Bets on a deposit, or trades with it.
+    Deposit(Box<DepositTask>),
+    /// Opens a position that a caller requested.
+    Order(Box<OrderTask>),
+    /// Keeps an agent's account.
+    Agent(AgentTask),
+    /// Makes or ends an escrow.
+    Escrow(EscrowTask),
+}
+
+/// A caller's request for a job.
+#[derive(Debug)]
+pub struct Request {
+    /// The agent that the request is about.
+    pub subject: Subject,
+    /// The request as the ledger keeps it.
+    pub details: Value,
+    /// The task, if the function can execute the request without a ledger.
+    pub task: Option<Task>,
+}
+
+/// Makes the task of a claimed job; `None` if this version cannot read the job's row or policy.
+pub fn decode(work: &Work) -> Option<Task> {
+    let agent = |action| Some(Task::Agent(AgentTask { agent_id: work.agent_id.clone(), action }));
+    let referral_code = work.referral_code.clone();
+    match work.kind {
+        Kind::Deposit => deposit::decode(work),
+        Kind::Requested(RequestKind::Trade) => order::decode(work, Form::Trade),
+        Kind::Requested(RequestKind::Order) => order::decode(work, Form::Order),
+        Kind::Requested(RequestKind::Registration) => agent(AgentAction::Register { referral_code }),
+        Kind::Requested(RequestKind::Faucet) => {
+            agent(AgentAction::ClaimFaucet { referral_code, fresh: work.fresh })
+        }
+        Kind::Requested(RequestKind::DailyClaim) => agent(AgentAction::ClaimDaily),
+        Kind::Requested(RequestKind::Balance) => agent(AgentAction::ReadBalance),
+        Kind::Requested(RequestKind::Escrow) => escrow::decode(work),
+        Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_end(work, End::Release),
+        Kind::Requested(RequestKind::EscrowCancel) => escrow::decode_end(work, End::Cancel),
+    }
+}
+
+/// Reads a caller's request of a kind.
+pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request, ReadError> {
+    let referral_code = None;
+    match kind {
+        RequestKind::Trade => order::read(body, Form::Trade),
+        RequestKind::Order => order::read(body, Form::Order),
+        RequestKind::Registration => {
+            // Without a ledger the function has no place to keep the new key.
+            let request = agent::read(body, AgentAction::Register { referral_code })?;
+            Ok(Request { task: None, ..request })
+        }
+        RequestKind::Faucet => agent::read(body, AgentAction::ClaimFaucet { referral_code, fresh: false }),
+        RequestKind::DailyClaim => agent::read(body, AgentAction::ClaimDaily),
+        RequestKind::Balance => agent::read(body, AgentAction::ReadBalance),
+        RequestKind::Escrow => escrow::read(body),
+        RequestKind::EscrowRelease => escrow::read_end(body, End::Release, with_ledger),
+        RequestKind::EscrowCancel => escrow::read_end(body, End::Cancel, with_ledger),
+    }
+}
 
 /// Decides and executes a task.
 pub async fn execute(task: &Task, context: &Context<'_, impl Runtime>) -> Outcome {

@@ -1,8 +1,11 @@
 //! Reads a JSON object from bytes, within limits. The modules that call this say what the object holds.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer},
+};
 use serde_json::value::RawValue;
-use std::{fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 /// Why bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +15,9 @@ pub enum ReadError {
     /// JSON, but not what is read. The text says which part is wrong.
     NotAnEvent(String),
 }
+
+/// The member of a body that names its operation.
+const OPERATION: &str = "operation";
 
 /// Deepest nesting of arrays and objects, anywhere in a body. A webhook nests three deep; the rest is room for
 /// columns of JSON.
@@ -95,4 +101,54 @@ pub fn read_columns<'a, T: Deserialize<'a>>(row: &'a RawValue) -> Result<T, Read
 /// Refuses a body, with the reason.
 pub fn refuse<T>(detail: &str) -> Result<T, ReadError> {
     Err(ReadError::NotAnEvent(detail.to_owned()))
+}
+
+/// Reads the arguments of an operation: all of a body but the operation's name.
+pub fn arguments<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
+    let Arguments(arguments) = read(body)?;
+    Ok(arguments)
+}
+
+/// An object without the member that names an operation.
+struct Arguments<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = Arguments<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Arguments<T>, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(Without(map))).map(Arguments)
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
+/// A map that passes over the operation's name.
+struct Without<A>(A);
+
+impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Without<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(name) = self.0.next_key::<Cow<str>>()? {
+            if name != OPERATION {
+                return seed.deserialize(name.into_deserializer()).map(Some);
+            }
+            self.0.next_value::<de::IgnoredAny>()?;
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.0.next_value_seed(seed)
+    }
 }

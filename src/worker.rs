@@ -217,8 +217,7 @@ impl<'a, O: Runtime> Worker<'a, O> {
     fn execute(&mut self, claim: Claim) {
         let Self { settings, runtime, .. } = *self;
         let Claim { token, deadline, jobs, unreadable, answers, more, watching, .. } = claim;
-        let one_at_a_time =
-            jobs.iter().any(|job| job.work.as_ref().is_some_and(|work| work.task.is_one_at_a_time()));
+        let one_at_a_time = jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time));
         let count = u32::try_from(jobs.len().saturating_add(unreadable.len())).unwrap_or(u32::MAX);
         self.schedule.claimed(count, one_at_a_time, more, watching, runtime.monotonic());
         self.executed.claimed =
@@ -281,11 +280,12 @@ async fn look_up(
 
 async fn execute_one(settings: &Settings, job: &Job, deadline: Duration, runtime: &impl Runtime) -> Outcome {
     let started = runtime.monotonic();
-    let outcome = match &job.work {
-        Some(Work { account, task }) => {
+    let work = job.work.as_ref().and_then(|work| Some((&work.account, jobs::decode(work)?)));
+    let outcome = match work {
+        Some((account, task)) => {
             let (purple_flea, idempotency_key) = (&settings.purple_flea, job.idempotency_key.as_str());
             let deadline = Some(deadline);
-            jobs::execute(task, &Context { purple_flea, account, idempotency_key, deadline, runtime }).await
+            jobs::execute(&task, &Context { purple_flea, account, idempotency_key, deadline, runtime }).await
         }
         None => Outcome::Waiting { agent_id: None, reason: RetryReason::Unreadable },
     };

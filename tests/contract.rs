@@ -9,10 +9,7 @@ use futures::FutureExt;
 use purple_flea_edge::{
     config,
     jobs::{self, Context},
-    ledger::{
-        job::{Job, Work},
-        object::Object,
-    },
+    ledger::{job::Job, object::Object},
     log::Line,
     runtime::{Answer, Limits, Runtime, SendError},
 };
@@ -90,15 +87,16 @@ fn run(text: &str, live: bool) -> String {
     let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
     let read = Job::read(&Object::read(job_as_handed_out.get()).unwrap()).unwrap();
     let Job { reference, idempotency_key, work, .. } = &read;
-    let Work { account, task } = work.as_ref().unwrap();
+    let work = work.as_ref().unwrap();
+    let task = jobs::decode(work).unwrap();
     let context = Context {
         purple_flea: &settings.unwrap().purple_flea,
-        account,
+        account: &work.account,
         idempotency_key,
         deadline: Some(Duration::from_secs(30)),
         runtime: &purple_flea,
     };
-    let outcome = jobs::execute(task, &context).now_or_never().unwrap();
+    let outcome = jobs::execute(&task, &context).now_or_never().unwrap();
     assert!(purple_flea.replies.borrow().is_empty(), "a reply that nobody asked for: {text}");
     let mut state = format!("{:?}", outcome.state()).to_lowercase();
     if let Some(secret) = outcome.secret() {

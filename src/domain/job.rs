@@ -1,14 +1,6 @@
-//! Jobs: their kinds, their tasks, and the states that an outcome leads a job to.
-//!
-//! A *kind* is a name that paths, logs and the ledger share. A *task* is the same with everything that an attempt needs.
+//! Jobs: their kinds, the agent that each is about, and the states that an outcome leads a job to.
 
-use super::{
-    deposit::WalletChange,
-    escrow::{End, EscrowRow, Terms},
-    order::Order,
-    policy::{Policy, Spent},
-};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A kind of job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +48,7 @@ impl RequestKind {
         Self::EscrowCancel,
     ];
 
-    /// The name in paths, logs and the ledger.
+    /// The name in logs and in the ledger, and the operation that a body names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Trade => "trade",
@@ -68,6 +60,21 @@ impl RequestKind {
             Self::Escrow => "escrow",
             Self::EscrowRelease => "escrow_release",
             Self::EscrowCancel => "escrow_cancel",
+        }
+    }
+
+    /// The path that takes requests of this kind.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Trade => "/trade",
+            Self::Order => "/order",
+            Self::Registration => "/register",
+            Self::Faucet => "/faucet",
+            Self::DailyClaim => "/faucet/daily",
+            Self::Balance => "/balance",
+            Self::Escrow => "/escrow",
+            Self::EscrowRelease => "/escrow/release",
+            Self::EscrowCancel => "/escrow/cancel",
         }
     }
 
@@ -98,125 +105,13 @@ impl Kind {
     }
 }
 
-/// A job with everything that an attempt needs.
-#[derive(Debug)]
-pub enum Task {
-    /// Bets on a deposit, or trades with it.
-    Deposit(Box<DepositTask>),
-    /// Opens a position that a caller asked for.
-    Order(Box<OrderTask>),
-    /// Keeps an agent's account.
-    Agent(AgentTask),
-    /// Makes or ends an escrow.
-    Escrow(EscrowTask),
-}
-
-/// A deposit and the rules that decide about it; in ledger mode both as the database froze them.
-#[derive(Debug)]
-pub struct DepositTask {
-    /// The deposit's row.
-    pub row: WalletChange,
-    /// The agent's policy.
-    pub policy: Policy,
-    /// What the agent has spent today, if the policy limits that.
-    pub spent: Option<Spent>,
-}
-
-/// A position that a caller asked for, and the limits that decide about it.
-#[derive(Debug)]
-pub struct OrderTask {
-    /// The agent that the position is for.
-    pub agent_id: String,
-    /// The position.
-    pub order: Order,
-    /// The agent's policy, in ledger mode.
-    pub policy: Option<Policy>,
-    /// What the agent has spent today, if the policy limits that.
-    pub spent: Option<Spent>,
-}
-
-/// Something that keeps an agent's account. Purple Flea does each at most once, or it only reads.
+/// The agent that a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AgentTask {
-    /// The agent.
-    pub agent_id: String,
-    /// The action.
-    pub action: AgentAction,
-}
-
-/// What an [`AgentTask`] does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AgentAction {
-    /// Registers the agent.
-    Register {
-        /// The referral code of the agent that brought this one in.
-        referral_code: Option<String>,
-    },
-    /// Claims the faucet's first credit.
-    ClaimFaucet {
-        /// The referral code of the agent that brought this one in.
-        referral_code: Option<String>,
-        /// Whether the faucet's credit is all that the account can hold: we registered it, and nothing has come since.
-        fresh: bool,
-    },
-    /// Makes the faucet's claim of the day.
-    ClaimDaily,
-    /// Reads the balance.
-    ReadBalance,
-}
-
-/// A step of an escrow: Purple Flea makes it once, and ends it at most once.
-#[derive(Debug)]
-pub struct EscrowTask {
-    /// The agent that pays.
-    pub agent_id: String,
-    /// The step.
-    pub action: EscrowAction,
-}
-
-/// What an [`EscrowTask`] does.
-#[derive(Debug)]
-pub enum EscrowAction {
-    /// Makes the escrow.
-    Create(Box<Terms>),
-    /// Ends the escrow.
-    End {
-        /// How it ends.
-        end: End,
-        /// Purple Flea's id of the escrow, if it was made.
-        pf_escrow_id: Option<String>,
-        /// Whether the escrow may still be made: then its end waits.
-        pending: bool,
-    },
-}
-
-/// A caller's request about an agent.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentRow {
-    /// The agent.
-    pub agent_id: String,
-}
-
-impl Task {
-    /// Whether the agent's next job can only be claimed when this one is settled: its stake counts against a daily limit.
-    pub fn is_one_at_a_time(&self) -> bool {
-        match self {
-            Self::Deposit(task) => task.spent.is_some(),
-            Self::Order(task) => task.spent.is_some(),
-            Self::Agent(_) | Self::Escrow(_) => false,
-        }
-    }
-}
-
-impl EscrowTask {
-    /// Makes the escrow of a row. `counterparty` is Purple Flea's name of the receiver, if that is another one.
-    pub fn create(row: EscrowRow, counterparty: Option<String>, referral_code: Option<String>) -> Self {
-        let EscrowRow { sender_id, receiver_id, amount, description, timeout_hours } = row;
-        let counterparty = counterparty.unwrap_or(receiver_id);
-        let terms = Terms { counterparty, amount, description, timeout_hours, referral_code };
-        Self { agent_id: sender_id, action: EscrowAction::Create(Box::new(terms)) }
-    }
+pub enum Subject {
+    /// An agent, by its id.
+    Agent(String),
+    /// The sender of an escrow, by the escrow's row.
+    SenderOf(u64),
 }
 
 /// A state that an outcome leads a claimed job to.

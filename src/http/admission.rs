@@ -7,8 +7,9 @@
 use super::{problem::Problem, refusal::Refusal, route::Route};
 use crate::{
     config::Settings,
+    domain::job::Subject,
     endpoint::Key,
-    ledger::{Ledger, callers::Subject, rpc::LedgerError},
+    ledger::{Ledger, rpc::LedgerError},
     runtime::Runtime,
     webhook::{
         credentials::{Credentials, Token, owners_token},

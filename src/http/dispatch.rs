@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     config::Settings,
-    domain::{account::Account, job::Task, outcome::Outcome, reference::Reference},
-    jobs::{self, Context},
+    domain::{account::Account, outcome::Outcome, reference::Reference},
+    jobs::{self, Context, Task},
     ledger::{
         Ledger,
         job::{Answer, Standing},

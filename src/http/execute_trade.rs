@@ -11,10 +11,15 @@ use crate::{
     domain::{
         bet::Choice,
         deposit::WalletChange,
-        job::{AgentAction, AgentTask, DepositTask, EscrowAction, EscrowTask, Task},
         outcome::Outcome,
         reason::SkipReason,
         reference::{Reference, ReferenceError},
+    },
+    jobs::{
+        Task,
+        agent::{AgentAction, AgentTask},
+        deposit::DepositTask,
+        escrow::{EscrowAction, EscrowTask},
     },
     log::Line,
     runtime::Runtime,

@@ -5,14 +5,8 @@
 
 use super::{problem::Problem, route::Route};
 use crate::json::{self, ReadError};
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, IntoDeserializer},
-};
-use std::{borrow::Cow, fmt, marker::PhantomData};
-
-/// The member of a body that names its operation.
-const MEMBER: &str = "operation";
+use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The operations of `POST /operator`.
 pub const OPERATOR_OPERATIONS: [&str; 10] = [
@@ -54,56 +48,6 @@ pub fn check(route: Route, body: &[u8]) -> Result<(), Problem> {
 
 fn wrong(named: Option<&str>, expected: String) -> Problem {
     if named.is_some() { Problem::OtherOperation(expected) } else { Problem::MissingOperation(expected) }
-}
-
-/// Reads the arguments of an operation: all of a body but the operation's name.
-pub fn arguments<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
-    let Arguments(arguments) = json::read(body)?;
-    Ok(arguments)
-}
-
-/// An object without the member that names an operation.
-struct Arguments<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
-            type Value = Arguments<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Arguments<T>, A::Error> {
-                T::deserialize(de::value::MapAccessDeserializer::new(Without(map))).map(Arguments)
-            }
-        }
-
-        deserializer.deserialize_map(Visitor(PhantomData))
-    }
-}
-
-/// A map that passes over the operation's name.
-struct Without<A>(A);
-
-impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Without<A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(name) = self.0.next_key::<Cow<str>>()? {
-            if name != MEMBER {
-                return seed.deserialize(name.into_deserializer()).map(Some);
-            }
-            self.0.next_value::<de::IgnoredAny>()?;
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.0.next_value_seed(seed)
-    }
 }
 
 #[cfg(test)]

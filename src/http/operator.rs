@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::Settings,
     domain::{amount::Amount, reference::Reference},
-    json::ReadError,
+    json::{self, ReadError},
     ledger::{callers::Operated, rpc::LedgerError},
     log::Line,
     runtime::Runtime,
@@ -98,7 +98,7 @@ pub async fn operate(
     runtime: &impl Runtime,
     line: &mut Line,
 ) -> Result<Response<Vec<u8>>, Problem> {
-    let details: Details = operation::arguments(body)?;
+    let details: Details = json::arguments(body)?;
     details.check().map_err(|why| ReadError::NotAnEvent(why.to_owned()))?;
     line.reference = details.reference.clone();
     let operation = operation::of(body)?.unwrap_or_default();

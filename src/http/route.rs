@@ -20,30 +20,27 @@ pub enum Route {
     Health,
 }
 
-/// Every path and its route.
-pub const PATHS: [(&str, Route); 16] = [
+/// Every path that is not a request's, and its route.
+const PATHS: [(&str, Route); 7] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
-    ("/register", Route::RequestJob(RequestKind::Registration)),
-    ("/faucet", Route::RequestJob(RequestKind::Faucet)),
-    ("/faucet/daily", Route::RequestJob(RequestKind::DailyClaim)),
-    ("/balance", Route::RequestJob(RequestKind::Balance)),
-    ("/trade", Route::RequestJob(RequestKind::Trade)),
-    ("/order", Route::RequestJob(RequestKind::Order)),
-    ("/escrow", Route::RequestJob(RequestKind::Escrow)),
-    ("/escrow/release", Route::RequestJob(RequestKind::EscrowRelease)),
-    ("/escrow/cancel", Route::RequestJob(RequestKind::EscrowCancel)),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
     ("/health", Route::Health),
 ];
 
+/// Every path and its route.
+pub fn paths() -> impl Iterator<Item = (&'static str, Route)> {
+    let requests = RequestKind::ALL.into_iter().map(|kind| (kind.path(), Route::RequestJob(kind)));
+    PATHS.into_iter().chain(requests)
+}
+
 impl Route {
     /// The route of a path.
     pub fn of(path: &str) -> Option<Self> {
-        PATHS.into_iter().find(|(known, _)| *known == path).map(|(_, route)| route)
+        paths().find(|(known, _)| *known == path).map(|(_, route)| route)
     }
 
     /// The method, and the same as the value of an `Allow` header.

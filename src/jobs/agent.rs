@@ -1,19 +1,68 @@
 //! An agent's account: its registration, its faucet claims, its balance. Purple Flea does each at most once, or it only
 //! reads, so a worker retries each without harm.
 
-use super::Context;
+use super::{Context, Request, Task};
 use crate::{
     domain::{
         account::{AccountKey, Api},
         completed::{Attempted, Completed},
+        deposit::check_agent_id,
         failure::Failure,
-        job::{AgentAction, AgentTask},
+        job::Subject,
         outcome::Outcome,
         reason::SkipReason,
     },
+    json::{self, ReadError},
     purple_flea::accounts::Registered,
     runtime::Runtime,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// Something that keeps an agent's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentTask {
+    /// The agent.
+    pub agent_id: String,
+    /// The action.
+    pub action: AgentAction,
+}
+
+/// What an [`AgentTask`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentAction {
+    /// Registers the agent.
+    Register {
+        /// The referral code of the agent that brought this one in.
+        referral_code: Option<String>,
+    },
+    /// Claims the faucet's first credit.
+    ClaimFaucet {
+        /// The referral code of the agent that brought this one in.
+        referral_code: Option<String>,
+        /// Whether the faucet's credit is all that the account can hold: we registered it, and nothing has come since.
+        fresh: bool,
+    },
+    /// Makes the faucet's claim of the day.
+    ClaimDaily,
+    /// Reads the balance.
+    ReadBalance,
+}
+
+/// A caller's request about an agent.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct AgentRow {
+    agent_id: String,
+}
+
+/// Reads a caller's request about an agent.
+pub(super) fn read(body: &[u8], action: AgentAction) -> Result<Request, ReadError> {
+    let row: AgentRow = json::arguments(body)?;
+    let (agent_id, details) = (check_agent_id(row.agent_id.clone())?, json!(row));
+    let task = Some(Task::Agent(AgentTask { agent_id: agent_id.clone(), action }));
+    Ok(Request { subject: Subject::Agent(agent_id), details, task })
+}
 
 /// Does what the task says.
 pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime>) -> Outcome {

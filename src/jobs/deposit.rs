@@ -1,18 +1,36 @@
 //! A deposit: its agent's policy decides whether the function bets on it, trades with it, or leaves it.
 
-use super::Context;
+use super::{Context, Task};
 use crate::{
     domain::{
         account::Api,
         completed::{Attempted, Completed},
+        deposit::{self, WalletChange},
         failure::Failure,
-        job::DepositTask,
         outcome::Outcome,
-        policy::Stake,
+        policy::{Policy, Spent, Stake},
         reason::{RetryReason, SkipReason},
     },
+    ledger::job::Work,
     runtime::Runtime,
 };
+
+/// A deposit and the rules that decide about it; in ledger mode both as the database froze them.
+#[derive(Debug)]
+pub struct DepositTask {
+    /// The deposit's row.
+    pub row: WalletChange,
+    /// The agent's policy.
+    pub policy: Policy,
+    /// What the agent has spent today, if the policy limits that.
+    pub spent: Option<Spent>,
+}
+
+/// Makes the task of a claimed deposit.
+pub(super) fn decode(work: &Work) -> Option<Task> {
+    let (row, policy) = (deposit::read_row(&work.row).ok()?, work.policy.clone()?);
+    Some(Task::Deposit(Box::new(DepositTask { row, policy, spent: work.spent })))
+}
 
 /// Decides about the deposit, and stakes what the policy says.
 pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runtime>) -> Outcome {

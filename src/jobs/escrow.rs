@@ -1,17 +1,120 @@
 //! An escrow: Purple Flea makes it once, and releases or cancels it at most once.
 
-use super::Context;
+use super::{Context, Request, Task};
 use crate::{
     domain::{
         account::Api,
         completed::{Attempted, Completed},
-        escrow::{End, SMALLEST_ESCROW},
-        job::{EscrowAction, EscrowTask},
+        deposit::check_agent_id,
+        escrow::{End, EscrowRow, SMALLEST_ESCROW, Terms},
+        job::Subject,
         outcome::Outcome,
         reason::{RetryReason, SkipReason},
+        reference::Reference,
     },
+    json::{self, ReadError, refuse},
+    ledger::job::Work,
     runtime::Runtime,
 };
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::json;
+use std::collections::HashMap;
+
+/// A step of an escrow.
+#[derive(Debug)]
+pub struct EscrowTask {
+    /// The agent that pays.
+    pub agent_id: String,
+    /// The step.
+    pub action: EscrowAction,
+}
+
+/// What an [`EscrowTask`] does.
+#[derive(Debug)]
+pub enum EscrowAction {
+    /// Makes the escrow.
+    Create(Box<Terms>),
+    /// Ends the escrow.
+    End {
+        /// How it ends.
+        end: End,
+        /// Purple Flea's id of the escrow, if it was made.
+        pf_escrow_id: Option<String>,
+        /// Whether the escrow may still be made: then its end waits.
+        pending: bool,
+    },
+}
+
+/// An escrow that is to end: with a ledger by its row's id, without one by Purple Flea's.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct EndRequest {
+    escrow_id: Option<u64>,
+    #[serde(skip_serializing)]
+    pf_escrow_id: Option<String>,
+    #[serde(skip_serializing)]
+    agent_id: Option<String>,
+}
+
+impl EscrowTask {
+    /// Makes the escrow of a row. `counterparty` is Purple Flea's name of the receiver, if that is another one.
+    pub fn create(row: EscrowRow, counterparty: Option<String>, referral_code: Option<String>) -> Self {
+        let EscrowRow { sender_id, receiver_id, amount, description, timeout_hours } = row;
+        let counterparty = counterparty.unwrap_or(receiver_id);
+        let terms = Terms { counterparty, amount, description, timeout_hours, referral_code };
+        Self { agent_id: sender_id, action: EscrowAction::Create(Box::new(terms)) }
+    }
+}
+
+/// Makes the task of a claimed job that makes an escrow.
+pub(super) fn decode(work: &Work) -> Option<Task> {
+    let row: EscrowRow = json::read_columns(&work.row).ok()?;
+    let (counterparty, referral_code) = (work.counterparty.clone(), work.referral_code.clone());
+    Some(Task::Escrow(EscrowTask::create(row, counterparty, referral_code)))
+}
+
+/// Makes the task of a claimed job that ends an escrow.
+pub(super) fn decode_end(work: &Work, end: End) -> Option<Task> {
+    let escrow = work.escrow.as_ref()?;
+    let action = EscrowAction::End { end, pf_escrow_id: escrow.id.clone(), pending: escrow.pending };
+    Some(Task::Escrow(EscrowTask { agent_id: work.agent_id.clone(), action }))
+}
+
+/// Reads a caller's request for an escrow.
+pub(super) fn read(body: &[u8]) -> Result<Request, ReadError> {
+    // A row has other columns, too; but a field that a person writes and the function ignores is a mistake.
+    let fields: HashMap<String, IgnoredAny> = json::arguments(body)?;
+    let known = ["sender_id", "receiver_id", "amount", "description", "timeout_hours"];
+    if !fields.keys().all(|field| known.contains(&field.as_str())) {
+        return refuse("the fields are sender_id, receiver_id, amount, description and timeout_hours");
+    }
+    let row: EscrowRow = json::arguments(body)?;
+    row.check().or_else(refuse)?;
+    check_agent_id(row.receiver_id.clone())?;
+    let (agent_id, details) = (check_agent_id(row.sender_id.clone())?, json!(row));
+    let task = Some(Task::Escrow(EscrowTask::create(row, None, None)));
+    Ok(Request { subject: Subject::Agent(agent_id), details, task })
+}
+
+/// Reads a caller's request to end an escrow.
+pub(super) fn read_end(body: &[u8], end: End, with_ledger: bool) -> Result<Request, ReadError> {
+    let row: EndRequest = json::arguments(body)?;
+    let details = json!(row);
+    if row.escrow_id.is_some_and(|id| i64::try_from(id).is_err()) {
+        return refuse("`escrow_id` must be the id of a row");
+    }
+    match (with_ledger, row.escrow_id, row.agent_id, row.pf_escrow_id) {
+        (true, Some(id), None, None) => Ok(Request { subject: Subject::SenderOf(id), details, task: None }),
+        (false, None, Some(agent_id), Some(id)) if Reference::parse(&id).is_some() => {
+            let agent_id = check_agent_id(agent_id)?;
+            let action = EscrowAction::End { end, pf_escrow_id: Some(id), pending: false };
+            let task = Some(Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action }));
+            Ok(Request { subject: Subject::Agent(agent_id), details, task })
+        }
+        (true, ..) => refuse("with a ledger an escrow is named by `escrow_id` alone"),
+        (false, ..) => refuse("without a ledger an escrow is named by `pf_escrow_id` and `agent_id`"),
+    }
+}
 
 /// Does the step.
 pub(super) async fn execute(task: &EscrowTask, context: &Context<'_, impl Runtime>) -> Outcome {

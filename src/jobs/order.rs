@@ -1,16 +1,56 @@
 //! An order: a position that a caller asked for, under its agent's daily limits.
 
-use super::Context;
+use super::{Context, Request, Task};
 use crate::{
     domain::{
         amount::Amount,
         completed::{Attempted, Completed},
-        job::OrderTask,
+        deposit::check_agent_id,
+        job::Subject,
+        order::{Form, Order, OrderRow},
         outcome::Outcome,
+        policy::{Policy, Spent},
         reason::SkipReason,
     },
+    json::{self, ReadError, refuse},
+    ledger::job::Work,
     runtime::Runtime,
 };
+use serde_json::json;
+
+/// A position that a caller requested, and the limits that decide about it.
+#[derive(Debug)]
+pub struct OrderTask {
+    /// The agent that the position is for.
+    pub agent_id: String,
+    /// The position.
+    pub order: Order,
+    /// The agent's policy, in ledger mode.
+    pub policy: Option<Policy>,
+    /// What the agent has spent today, if the policy limits that.
+    pub spent: Option<Spent>,
+}
+
+/// Makes the task of a claimed order.
+pub(super) fn decode(work: &Work, form: Form) -> Option<Task> {
+    let row: OrderRow = json::read_columns(&work.row).ok()?;
+    let (agent_id, policy) = (row.agent_id.clone(), Some(work.policy.clone()?));
+    let task = OrderTask { agent_id, order: row.order(form), policy, spent: work.spent };
+    Some(Task::Order(Box::new(task)))
+}
+
+/// Reads a caller's request for a position.
+pub(super) fn read(body: &[u8], form: Form) -> Result<Request, ReadError> {
+    let row: OrderRow = json::arguments(body)?;
+    if row.size <= Amount::ZERO || !row.size.is_whole_cents() {
+        return refuse("`size` must be whole cents, 0.01 or more");
+    }
+    let (agent_id, details) = (check_agent_id(row.agent_id.clone())?, json!(row));
+    let order = row.order(form);
+    let task = OrderTask { agent_id: agent_id.clone(), order, policy: None, spent: None };
+    let task = Some(Task::Order(Box::new(task)));
+    Ok(Request { subject: Subject::Agent(agent_id), details, task })
+}
 
 /// Opens the position, if the day's limits leave room for it.
 pub(super) async fn execute(task: &OrderTask, context: &Context<'_, impl Runtime>) -> Outcome {

@@ -5,17 +5,8 @@ use super::{
     object::{self, Object},
     rpc::{self, Connection, LedgerError},
 };
-use crate::{endpoint::Key, runtime::Runtime};
+use crate::{domain::job::Subject, endpoint::Key, runtime::Runtime};
 use serde_json::{Value, json, value::RawValue};
-
-/// On whose behalf a user wants to act.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// An agent.
-    Agent(String),
-    /// The sender of an escrow, by the escrow's row.
-    SenderOf(u64),
-}
 
 /// What became of an operator's request.
 #[derive(Debug)]

@@ -5,18 +5,12 @@ use crate::{
     domain::{
         account::{Account, AccountKey},
         bet::{CashoutAt, Game, GameName},
-        deposit,
-        escrow::{End, EscrowRow},
-        job::{
-            AgentAction, AgentTask, DepositTask, EscrowAction, EscrowTask, Kind, OrderTask, RequestKind,
-            State, Task,
-        },
-        order::{Form, Market, OrderRow},
+        job::{Kind, State},
+        order::Market,
         policy::{Policy, Spent},
         reference::Reference,
     },
     endpoint::Key,
-    json,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -30,36 +24,42 @@ pub struct Job {
     pub idempotency_key: String,
     /// The number of claims of the job, this one included.
     pub attempt: u32,
-    /// What the worker is to execute. `None` if this version cannot read the row or the policy: the database is of a newer
-    /// or an older release.
+    /// The work. `None` if this version cannot read whose it is: the database is of a newer or an older release.
     pub work: Option<Work>,
 }
 
-/// A task, and the account that it is executed on.
+/// A job's kind, account and columns. `jobs::decode` makes a task of them.
 #[derive(Debug)]
 pub struct Work {
-    /// The account.
+    /// The kind.
+    pub kind: Kind,
+    /// The agent.
+    pub agent_id: String,
+    /// The account that the job is executed on.
     pub account: Account,
-    /// The task.
-    pub task: Task,
-}
-
-/// A job's columns as the database wrote them.
-struct Columns<'a> {
-    kind: Option<Kind>,
-    row: &'a RawValue,
-    policy: &'a RawValue,
-    spent: Option<Spent>,
-    referral_code: Option<String>,
-    fresh: bool,
-    counterparty: Option<String>,
-    escrow: Option<EscrowToEnd>,
+    /// The row of the table that the job came from.
+    pub row: Box<RawValue>,
+    /// The policy, as the database froze it; `None` if this version cannot read it.
+    pub policy: Option<Policy>,
+    /// What the agent has spent today, if its policy limits that.
+    pub spent: Option<Spent>,
+    /// The referral code of the agent that brought this one in.
+    pub referral_code: Option<String>,
+    /// Whether the faucet's credit is all that the account can hold: we registered it, and nothing has come since.
+    pub fresh: bool,
+    /// Purple Flea's name of an escrow's receiver, if that is another one.
+    pub counterparty: Option<String>,
+    /// The escrow that the job is to end.
+    pub escrow: Option<EscrowToEnd>,
 }
 
 /// The escrow that a job is to end.
-struct EscrowToEnd {
-    id: Option<String>,
-    status: String,
+#[derive(Debug)]
+pub struct EscrowToEnd {
+    /// Purple Flea's id of it, if it was made.
+    pub id: Option<String>,
+    /// Whether it may still be made.
+    pub pending: bool,
 }
 
 impl Spent {
@@ -83,15 +83,48 @@ impl Job {
         let reference = Reference::parse(&job.text("reference")?).ok_or(Unreadable)?;
         let idempotency_key = Reference::parse(&job.text("bet_key")?).ok_or(Unreadable)?.as_str().to_owned();
         let attempt = u32::try_from(job.whole("attempt")?).map_err(|_| Unreadable)?;
-        let name = job.maybe_text("account")?;
+        Ok(Self { reference, idempotency_key, attempt, work: Work::read(job)? })
+    }
+}
+
+impl Work {
+    /// Whether the agent's next job can only be claimed when this one is settled: its stake counts against a daily limit.
+    pub fn is_one_at_a_time(&self) -> bool {
+        self.spent.is_some()
+    }
+
+    fn read(job: &Object) -> Result<Option<Self>, Unreadable> {
+        let object = |name| job.not_null(name)?.map(|field| Object::read(field.get())).transpose();
+        let to_end = |escrow: Object| {
+            let pending = escrow.text("status")? == "pending";
+            Ok(EscrowToEnd { id: escrow.maybe_text("id")?, pending })
+        };
+        let (kind, row) = (kind(job)?, job.raw("row")?.ok_or(Unreadable)?);
         let key = account_key(job.flag_or_no("own_key")?, job.maybe_text("key")?.as_deref());
-        let columns = Columns::read(job)?;
-        let agent_id = agent_of(columns.row.get()).ok().flatten();
-        let work = agent_id.and_then(|agent_id| {
-            let account = Account { name: name.unwrap_or_else(|| agent_id.clone()), key };
-            Some(Work { account, task: columns.task(agent_id)? })
-        });
-        Ok(Self { reference, idempotency_key, attempt, work })
+        let name = job.maybe_text("account")?;
+        let policy = Policy::read(job.raw("policy")?.ok_or(Unreadable)?.get()).ok();
+        let spent = object("spent")?.map(|spent| Spent::read(&spent)).transpose()?;
+        let referral_code = job.maybe_text("referral_code")?;
+        let fresh = job.flag_or_no("fresh")?;
+        let counterparty = job.maybe_text("counterparty")?;
+        let escrow = object("escrow")?.map(to_end).transpose()?;
+        let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
+            return Ok(None);
+        };
+        let account = Account { name: name.unwrap_or_else(|| agent_id.clone()), key };
+        let row = row.to_owned();
+        Ok(Some(Self {
+            kind,
+            agent_id,
+            account,
+            row,
+            policy,
+            spent,
+            referral_code,
+            fresh,
+            counterparty,
+            escrow,
+        }))
     }
 }
 
@@ -107,69 +140,6 @@ fn account_key(own: bool, key: Option<&str>) -> AccountKey {
         _ if !own => AccountKey::Shared,
         Some(key) => AccountKey::Own(key),
         None => AccountKey::Missing,
-    }
-}
-
-impl<'a> Columns<'a> {
-    fn read(job: &Object<'a>) -> Result<Self, Unreadable> {
-        let object = |name| job.not_null(name)?.map(|field| Object::read(field.get())).transpose();
-        let to_end =
-            |escrow: Object| Ok(EscrowToEnd { id: escrow.maybe_text("id")?, status: escrow.text("status")? });
-        Ok(Self {
-            kind: kind(job)?,
-            row: job.raw("row")?.ok_or(Unreadable)?,
-            policy: job.raw("policy")?.ok_or(Unreadable)?,
-            spent: object("spent")?.map(|spent| Spent::read(&spent)).transpose()?,
-            referral_code: job.maybe_text("referral_code")?,
-            fresh: job.flag_or_no("fresh")?,
-            counterparty: job.maybe_text("counterparty")?,
-            escrow: object("escrow")?.map(to_end).transpose()?,
-        })
-    }
-
-    /// The task of the job; `None` if this version cannot read it.
-    fn task(self, agent_id: String) -> Option<Task> {
-        let Kind::Requested(kind) = self.kind? else {
-            let (row, policy) = (deposit::read_row(self.row).ok()?, self.policy()?);
-            return Some(Task::Deposit(Box::new(DepositTask { row, policy, spent: self.spent })));
-        };
-        Some(match kind {
-            RequestKind::Trade => self.order(Form::Trade)?,
-            RequestKind::Order => self.order(Form::Order)?,
-            RequestKind::Registration => {
-                let action = AgentAction::Register { referral_code: self.referral_code };
-                Task::Agent(AgentTask { agent_id, action })
-            }
-            RequestKind::Faucet => {
-                let Self { referral_code, fresh, .. } = self;
-                Task::Agent(AgentTask { agent_id, action: AgentAction::ClaimFaucet { referral_code, fresh } })
-            }
-            RequestKind::DailyClaim => Task::Agent(AgentTask { agent_id, action: AgentAction::ClaimDaily }),
-            RequestKind::Balance => Task::Agent(AgentTask { agent_id, action: AgentAction::ReadBalance }),
-            RequestKind::Escrow => {
-                let row: EscrowRow = json::read_columns(self.row).ok()?;
-                Task::Escrow(EscrowTask::create(row, self.counterparty, self.referral_code))
-            }
-            RequestKind::EscrowRelease => self.end(agent_id, End::Release)?,
-            RequestKind::EscrowCancel => self.end(agent_id, End::Cancel)?,
-        })
-    }
-
-    fn policy(&self) -> Option<Policy> {
-        Policy::read(self.policy.get()).ok()
-    }
-
-    fn order(self, form: Form) -> Option<Task> {
-        let row: OrderRow = json::read_columns(self.row).ok()?;
-        let (agent_id, policy) = (row.agent_id.clone(), Some(self.policy()?));
-        let order = row.order(form);
-        Some(Task::Order(Box::new(OrderTask { agent_id, order, policy, spent: self.spent })))
-    }
-
-    fn end(self, agent_id: String, end: End) -> Option<Task> {
-        let EscrowToEnd { id, status } = self.escrow?;
-        let action = EscrowAction::End { end, pf_escrow_id: id, pending: status == "pending" };
-        Some(Task::Escrow(EscrowTask { agent_id, action }))
     }
 }
 
