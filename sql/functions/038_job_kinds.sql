@@ -40,7 +40,7 @@ begin
         order by k.kind
       ) as kinds
     from (values
-      ('is_repeatable', 'retryable',
+      ('is_retryable', 'retryable',
        'Says whether Purple Flea executes this kind at most once, however often it is asked.'),
       ('is_staking', 'stakes',
        'Says whether jobs of this kind stake money that counts in the daily limits.'),

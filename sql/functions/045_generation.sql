@@ -93,7 +93,7 @@ create or replace function purple_flea.awaits_confirmation(
   immutable
   security invoker
 as $$
-  select not purple_flea.is_repeatable(kind)
+  select not purple_flea.is_retryable(kind)
     and (current_generation is null or generation is distinct from current_generation)
 $$;
 comment on function purple_flea.awaits_confirmation(text, uuid, uuid) is

@@ -67,7 +67,7 @@ begin
   join purple_flea.trade_policies p on p.id = e.policy_id
   where j.reference = t.reference
     and t.state = 'pending'
-    and not purple_flea.is_repeatable(t.kind)
+    and not purple_flea.is_retryable(t.kind)
     and t.generation is not null
     and (present is null or t.generation <> present)
     -- Only a job that waits for a time is certain to wait still. The key, the limit or the account
@@ -105,7 +105,7 @@ begin
   set lease_until = greatest(j.lease_until, leased_until),
       lookup_at   = case j.state when 'unknown' then looked_at end
   where j.state in ('claimed', 'unknown')
-    and not purple_flea.is_repeatable(j.kind)
+    and not purple_flea.is_retryable(j.kind)
     and j.changed_by <> 'restore'
     and j.generation is not null
     and (present is null or j.generation <> present);

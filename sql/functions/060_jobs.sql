@@ -20,9 +20,9 @@ begin
     end if;
     raise exception 'a job cannot be deleted: its deposit would be bet on again';
   end if;
-  if (new.reference, new.bet_key, new.kind, new.agent_id, new.wallet_change_id,
+  if (new.reference, new.idempotency_key, new.kind, new.agent_id, new.wallet_change_id,
       new.escrow_id) is distinct from
-     (old.reference, old.bet_key, old.kind, old.agent_id, old.wallet_change_id,
+     (old.reference, old.idempotency_key, old.kind, old.agent_id, old.wallet_change_id,
       old.escrow_id) then
     raise exception 'a job''s names cannot change';
   end if;
@@ -162,7 +162,7 @@ begin
   if exists (select from inserted i where i.change_type = 'deposit') then
     made_in := purple_flea.current_generation();
     insert into purple_flea.jobs
-      (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
+      (reference, idempotency_key, wallet_change_id, agent_id, generation, expires_at)
     select
       'wallet-change-' || i.id,
       purple_flea.new_idempotency_key('wallet-change-' || i.id),
@@ -194,7 +194,7 @@ create or replace function purple_flea.make_job_of_changed() returns trigger
 as $$
 begin
   insert into purple_flea.jobs
-    (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
+    (reference, idempotency_key, wallet_change_id, agent_id, generation, expires_at)
   select
     'wallet-change-' || new.id,
     purple_flea.new_idempotency_key('wallet-change-' || new.id),

@@ -16,12 +16,12 @@ declare
   changed     integer;
 begin
   update purple_flea.jobs j
-  set state      = case when purple_flea.is_repeatable(j.kind) then 'pending' else 'unknown' end,
+  set state      = case when purple_flea.is_retryable(j.kind) then 'pending' else 'unknown' end,
       changed_by = 'sweeper',
       reason     = 'lease_ran_out',
       due_at     = at,
       lookup_at  = case
-                     when not purple_flea.is_repeatable(j.kind) then j.lease_until + lookup_wait
+                     when not purple_flea.is_retryable(j.kind) then j.lease_until + lookup_wait
                    end
   where j.reference = any (picked)
     and j.state = 'claimed';

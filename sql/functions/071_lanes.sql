@@ -94,14 +94,14 @@ begin
       l.agent_id,
       l.kind,
       l.due_at,
-      p.limited and not purple_flea.is_repeatable(l.kind)
+      p.limited and not purple_flea.is_retryable(l.kind)
     from unnest(agents, kinds, dues) as l (agent_id, kind, due_at)
     join purple_flea.effective_policies p
       on p.agent_id = l.agent_id
       and not p.paused
       and (p.limited or not limited_only)
     where l.due_at <= statement_timestamp()
-      and (open_among.generation is not null or purple_flea.is_repeatable(l.kind))
+      and (open_among.generation is not null or purple_flea.is_retryable(l.kind))
       and (
         exhausted = '{}'
         or not purple_flea.is_stopped(l.kind, p.game, p.account, exhausted)

@@ -23,7 +23,7 @@ begin
     join purple_flea.effective_policies p
       on p.agent_id = j.agent_id
       and not p.paused
-      and (not p.limited or purple_flea.is_repeatable(j.kind))
+      and (not p.limited or purple_flea.is_retryable(j.kind))
     where j.reference = any (wanted)
       and j.state = 'pending'
       and j.due_at <= statement_timestamp() + interval '1 second'
@@ -69,7 +69,7 @@ begin
     join purple_flea.effective_policies p
       on p.agent_id = j.agent_id
       and not p.paused
-      and (not p.limited or purple_flea.is_repeatable(j.kind))
+      and (not p.limited or purple_flea.is_retryable(j.kind))
     where j.state = 'pending'
       and j.due_at <= statement_timestamp()
       and j.reference <> all (but_not)

@@ -68,7 +68,7 @@ begin
           and j.state = 'pending'
           and j.due_at <= statement_timestamp() + interval '1 second'
           and j.expires_at > statement_timestamp()
-          and not purple_flea.is_repeatable(j.kind)
+          and not purple_flea.is_retryable(j.kind)
           and not purple_flea.awaits_confirmation(
             j.kind, j.generation, limited_candidates.generation)
           and purple_flea.is_ready(j, wanted)

@@ -115,6 +115,7 @@ $$;
 comment on function purple_flea.spent(text, date, text) is
   'Gives an agent''s stakes, losses and open stakes of a UTC day, in US dollars, without one job.';
 
+-- `bet_key` is the idempotency key for functions up to release 0.1.0.
 create or replace function purple_flea.held_jobs(claim_token uuid) returns jsonb
   language plpgsql  -- see timing()
   volatile
@@ -127,7 +128,8 @@ begin
       jsonb_strip_nulls(jsonb_build_object(
         'reference', j.reference,
         'kind', j.kind,
-        'bet_key', j.bet_key,
+        'idempotency_key', j.idempotency_key,
+        'bet_key', j.idempotency_key,
         'attempt', j.attempts,
         'stake', j.stake,
         'spent', case

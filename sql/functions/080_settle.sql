@@ -63,7 +63,7 @@ as $$
 declare
   -- Retryable operations are executed at most once, so there is no conflict.
   did constant text := case
-    when new_state = 'executed' and not purple_flea.is_repeatable(job.kind) then 'conflict'
+    when new_state = 'executed' and not purple_flea.is_retryable(job.kind) then 'conflict'
     else 'late_answer'
   end;
 begin
@@ -186,7 +186,7 @@ begin
       return jsonb_build_object('reference', settle_job.reference, 'did', 'not_found');
     end if;
   end if;
-  if new_state = 'unknown' and purple_flea.is_repeatable(job.kind) then
+  if new_state = 'unknown' and purple_flea.is_retryable(job.kind) then
     new_state := 'pending';
   end if;
   if settle_job.secret is not null and job.kind <> 'registration' then

@@ -113,7 +113,7 @@ begin
       'reference', j.reference,
       'result', o.result,
       'state', case
-        when o.state = 'unknown' and purple_flea.is_repeatable(j.kind) then 'pending'
+        when o.state = 'unknown' and purple_flea.is_retryable(j.kind) then 'pending'
         else o.state
       end
     ))

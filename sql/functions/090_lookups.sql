@@ -17,7 +17,8 @@ begin
     'reference', job.reference,
     'kind', job.kind,
     'token', job.token,
-    'bet_key', job.bet_key,
+    'idempotency_key', job.idempotency_key,
+    'bet_key', job.idempotency_key,  -- for functions up to release 0.1.0
     'agent_id', job.agent_id,
     'policy', job.policy,
     -- The account of the bet. The agent may have another one by now.

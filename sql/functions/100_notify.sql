@@ -152,7 +152,7 @@ $$;
 comment on function purple_flea.notify_of_deposits() is
   'Notifies the function that a statement made deposits, once a transaction. Never fails.';
 
-create or replace trigger purple_flea_doorbell
+create or replace trigger purple_flea_notify
   after insert on public.wallet_changes
   referencing new table as inserted
   for each statement execute function purple_flea.notify_of_deposits();

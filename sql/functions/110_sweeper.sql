@@ -18,7 +18,7 @@ declare
   made    integer;
 begin
   insert into purple_flea.jobs (
-    reference, bet_key, wallet_change_id, agent_id, generation,
+    reference, idempotency_key, wallet_change_id, agent_id, generation,
     changed_by, reason, due_at, expires_at
   )
   select

@@ -70,7 +70,7 @@ create view purple_flea.stuck_jobs as
     j.changed_at,
     j.due_at,
     j.stake,
-    j.bet_key,
+    j.idempotency_key,
     j.result,
     exists (
       select

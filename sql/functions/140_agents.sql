@@ -110,7 +110,7 @@ begin
       || substr(purple_flea.agent_reference(kind, agent), length(kind) + 1);
   end if;
   insert into purple_flea.jobs
-    (reference, bet_key, kind, agent_id, request, due_at, expires_at)
+    (reference, idempotency_key, kind, agent_id, request, due_at, expires_at)
   select
     name,
     purple_flea.new_idempotency_key(name),
@@ -169,7 +169,7 @@ create or replace trigger purple_flea_register
   for each row when (new.api_key <> old.api_key and new.api_key <> '')
   execute function purple_flea.greet_agent();
 
-create or replace trigger purple_flea_ring
+create or replace trigger purple_flea_notify
   after insert or update of api_key on public.agents
   for each statement execute function purple_flea.notify_after_statement();
 

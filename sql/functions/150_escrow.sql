@@ -157,7 +157,7 @@ begin
     reference := reference || '-' || earlier + 1;
   end if;
   insert into purple_flea.jobs (
-    reference, bet_key, kind, escrow_id, agent_id, generation, request, due_at, expires_at
+    reference, idempotency_key, kind, escrow_id, agent_id, generation, request, due_at, expires_at
   )
   select
     reference,

@@ -99,7 +99,7 @@ begin
     return purple_flea.refused('invalid_order');
   end if;
   insert into purple_flea.jobs (
-    reference, bet_key, kind, agent_id, generation, request, due_at, expires_at
+    reference, idempotency_key, kind, agent_id, generation, request, due_at, expires_at
   )
   select
     request_order.reference,

@@ -142,7 +142,7 @@ begin
     'stuck_jobs', (
       select coalesce(jsonb_agg(to_jsonb(s) order by s.changed_at), '[]')
       from (
-        select t.*
+        select t.*, t.idempotency_key as bet_key
         from purple_flea.stuck_jobs t
         order by t.changed_at
         limit most
@@ -172,7 +172,8 @@ begin
         'reason', j.reason,
         'attempts', j.attempts,
         'due_at', j.due_at,
-        'bet_key', j.bet_key,
+        'idempotency_key', j.idempotency_key,
+        'bet_key', j.idempotency_key,
         'stake', j.stake
       )
       from purple_flea.all_jobs j

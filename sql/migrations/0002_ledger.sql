@@ -151,7 +151,7 @@ alter table purple_flea.job_kinds enable row level security;
 
 create table purple_flea_wanted.jobs (
   reference        text          primary key,
-  bet_key  text          not null unique,
+  idempotency_key  text          not null unique,
   kind             text          not null default 'deposit',
   wallet_change_id bigint        unique references public.wallet_changes on delete restrict,
   escrow_id        bigint        references public.escrow_requests on delete restrict,
@@ -180,7 +180,7 @@ create table purple_flea_wanted.jobs (
   result           jsonb,
   constraint jobs_reference_check check (
     reference ~ '^[A-Za-z0-9._:-]{1,64}$'
-    and bet_key ~ '^[A-Za-z0-9._:-]{1,64}$'
+    and idempotency_key ~ '^[A-Za-z0-9._:-]{1,64}$'
   ),
   -- sql/functions/038_job_kinds.sql adds jobs_kind_check and jobs_stake_check. The row that the job
   -- is about.
@@ -300,7 +300,10 @@ begin
   for renamed in
     select c.oid::regclass as relation, n.was, n.name
     from (values
-      ('jobs',         'wallet_change', 'request')
+      ('jobs',         'wallet_change', 'request'),
+      ('jobs',         'bet_key',       'idempotency_key'),
+      ('jobs_archive', 'bet_key',       'idempotency_key'),
+      ('all_jobs',     'bet_key',       'idempotency_key')
     ) as n (relation, was, name)
     join pg_catalog.pg_class c
       on c.relname = n.relation
@@ -329,7 +332,7 @@ comment on column purple_flea.jobs.kind is
   'escrow.';
 comment on column purple_flea.jobs.wallet_change_id is 'The deposit that the job is about.';
 comment on column purple_flea.jobs.escrow_id is 'The row of escrow_requests that the job is about.';
-comment on column purple_flea.jobs.bet_key is
+comment on column purple_flea.jobs.idempotency_key is
   'The name that Purple Flea gets with the request, the same on every attempt. It is random, '
   'because ids repeat after a restore, and a seed must not be guessed.';
 comment on column purple_flea.jobs.state is

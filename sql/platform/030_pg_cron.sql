@@ -19,8 +19,10 @@ begin
     return;
   end if;
   begin
+    -- Release 0.1.0 gave the job this name.
+    perform cron.unschedule(j.jobid) from cron.job j where j.jobname = 'purple-flea-ring';
     perform cron.schedule(
-      'purple-flea-ring',
+      'purple-flea-sweep',
       case
         when regexp_match(version, '^(\d+)\.(\d+)')::integer[] >= array[1, 5] then '10 seconds'
         else '* * * * *'

@@ -81,7 +81,7 @@ select is(pg_temp.asked(reference) ->> 'reason', 'too_old', 'or the reason') fro
 create temporary table counted as select count(*) from purple_flea.jobs;
 select is(purple_flea.make_missing_jobs(), 0, 'the sweeper misses nothing that is archived');
 select is(purple_flea.make_missing_jobs(1), 0, 'from however far back it looks');
-select throws_ok(format($$insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, expires_at)
+select throws_ok(format($$insert into purple_flea.jobs (reference, idempotency_key, wallet_change_id, agent_id, expires_at)
   select %s, 'other', wallet_change_id, agent_id, now() from purple_flea.jobs_archive where reference = %L$$, other, reference),
   '23505', null, 'a job of an archived deposit is not made again: as ' || other)
 from d, unnest(array['reference', '''other''']) as other where name = 'executed';
