@@ -23,6 +23,7 @@ mod restores;
 mod scripts;
 mod services;
 mod settings;
+mod stakes;
 mod stand_in_postgres;
 mod stand_in_postgrest;
 mod stand_ins;

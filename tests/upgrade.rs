@@ -58,9 +58,11 @@ fn assert_survived(
         let now = after.get(table).map(Vec::as_slice).unwrap_or_default();
         for row in rows {
             let mut row = row.clone();
-            // 0.0.2 called it so.
-            if let Some(request) = row.as_object_mut().and_then(|row| row.remove("wallet_change")) {
-                row["request"] = request;
+            // Earlier releases had other names for these columns.
+            for (was, name) in [("wallet_change", "request"), ("bet_key", "idempotency_key")] {
+                if let Some(value) = row.as_object_mut().and_then(|row| row.remove(was)) {
+                    row[name] = value;
+                }
             }
             let kept = |now: &&Value| {
                 row.as_object()

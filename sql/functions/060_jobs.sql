@@ -1,38 +1,46 @@
--- The ledger: one job for each thing to do once, a deposit's bet first of all, made in the transaction that asks for it. What happens to it is a machine of
--- seven states, which the constraint jobs_transition_check holds; ARCHITECTURE.md draws it.
+-- The ledger: one job for each operation that is to be executed once. The transaction that makes a
+-- deposit makes its job, too. A job is in one of seven states. The constraint jobs_transition_check
+-- says which state may follow which, and ARCHITECTURE.md draws it.
 
-revoke all on purple_flea.jobs, purple_flea.job_events, purple_flea.ledger
-  from public, anon, authenticated, service_role, purple_flea_worker;
-
--- Keeps what must stay, and notes the state before, which the machine's constraint asks for.
+-- Notes the previous state, which jobs_transition_check reads.
 create or replace function purple_flea.guard_job() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tg_op = 'DELETE' then
-    -- What is archived as it is here is not forgotten.
-    if exists (select from purple_flea.jobs_archive a where a.reference = old.reference and a::text = old::text) then
+    -- Only a job that is archived unchanged may go.
+    if exists (
+      select
+      from purple_flea.jobs_archive a
+      where a.reference = old.reference
+        and a::text = old::text
+    ) then
       return old;
     end if;
     raise exception 'a job cannot be deleted: its deposit would be bet on again';
   end if;
-  if (new.reference, new.bet_key, new.kind, new.wallet_change_id, new.escrow_id, new.agent_id) is distinct from
-     (old.reference, old.bet_key, old.kind, old.wallet_change_id, old.escrow_id, old.agent_id) then
+  if (new.reference, new.idempotency_key, new.kind, new.agent_id, new.wallet_change_id,
+      new.escrow_id) is distinct from
+     (old.reference, old.idempotency_key, old.kind, old.agent_id, old.wallet_change_id,
+      old.escrow_id) then
     raise exception 'a job''s names cannot change';
   end if;
-  if old.state in ('executed', 'skipped', 'rejected', 'dead') and new is distinct from old then
-    raise exception 'job % is % for good', old.reference, old.state using errcode = 'check_violation';
+  if purple_flea.is_final(old.state) and new is distinct from old then
+    raise exception 'job % is % for good', old.reference, old.state
+      using errcode = 'check_violation';
   end if;
-  new.previous_state := case when new.state <> old.state then old.state else old.previous_state end;
   if new.state <> old.state then
-    new.changed_at := clock_timestamp();
+    new.previous_state := old.state;
+    new.changed_at     := clock_timestamp();
+  else
+    new.previous_state := old.previous_state;
   end if;
   return new;
 end;
 $$;
-comment on function purple_flea.guard_job() is 'Keeps a job''s names, its final states and its history as they are.';
-revoke all on function purple_flea.guard_job() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.guard_job() is
+  'Keeps a job''s names, its final state and its history as they are.';
 
 create or replace trigger jobs_guard
   before update or delete on purple_flea.jobs
@@ -47,7 +55,6 @@ begin
 end;
 $$;
 comment on function purple_flea.refuse_truncate() is 'Refuses to forget jobs.';
-revoke all on function purple_flea.refuse_truncate() from public, anon, authenticated, service_role, purple_flea_worker;
 
 create or replace trigger jobs_refuse_truncate
   before truncate on purple_flea.jobs
@@ -59,12 +66,17 @@ create or replace function purple_flea.record_made() returns trigger
 as $$
 begin
   insert into purple_flea.job_events (reference, to_state, why, attempt, changed_by)
-  select reference, state, reason, attempts, changed_by from made;
+  select
+    m.reference,
+    m.state,
+    m.reason,
+    m.attempts,
+    m.changed_by
+  from made m;
   return null;
 end;
 $$;
-comment on function purple_flea.record_made() is 'Writes the making of jobs into job_events.';
-revoke all on function purple_flea.record_made() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.record_made() is 'Records new jobs in job_events.';
 
 create or replace trigger jobs_record_made
   after insert on purple_flea.jobs
@@ -76,26 +88,67 @@ create or replace function purple_flea.record_transition() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into purple_flea.job_events (reference, from_state, to_state, why, attempt, changed_by, token, detail)
-  values (new.reference, old.state, new.state, new.reason, new.attempts, new.changed_by, new.token,
-          case when new.state not in ('claimed', 'dead') then new.result end);
+  insert into purple_flea.job_events
+    (reference, from_state, to_state, why, attempt, changed_by, token, detail)
+  values (
+    new.reference,
+    old.state,
+    new.state,
+    new.reason,
+    new.attempts,
+    new.changed_by,
+    new.token,
+    case when new.state not in ('claimed', 'dead') then new.result end
+  );
   if old.state = 'unknown' then
-    -- What waited for its place in a daily limit waits no longer.
+    -- Jobs that waited for this one's place in a daily limit are due.
     update purple_flea.jobs j
     set due_at = clock_timestamp()
-    where j.agent_id = new.agent_id and j.state = 'pending' and j.reason = 'daily_limit_open';
+    where j.agent_id = new.agent_id
+      and j.state = 'pending'
+      and j.reason = 'daily_limit_open';
   end if;
   return null;
 end;
 $$;
-comment on function purple_flea.record_transition() is 'Writes a change of state into job_events.';
-revoke all on function purple_flea.record_transition() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.record_transition() is 'Records a change of state in job_events.';
 
 create or replace trigger jobs_record_transition
   after update on purple_flea.jobs
-  for each row when (old.state <> new.state) execute function purple_flea.record_transition();
+  for each row when (old.state <> new.state)
+  execute function purple_flea.record_transition();
 
--- A deposit and its job are made together or not at all: this is not caught. It fails only if the database does.
+create or replace function purple_flea.new_idempotency_key(reference text) returns text
+  language sql
+  volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- The random parts of a version 4 UUID.
+  select reference || '-' || left(made.id, 4) || right(made.id, 12)
+  from (select gen_random_uuid()::text as id) as made
+$$;
+comment on function purple_flea.new_idempotency_key(text) is
+  'Makes an idempotency key: the reference and 16 random hexadecimal digits.';
+
+-- The time is fixed when the job is made. A claim never computes it again. A pause moves it by as
+-- long as the pause lasted.
+create or replace function purple_flea.expiry(created_at timestamptz) returns timestamptz
+  language plpgsql  -- see timing()
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return least(created_at, clock_timestamp())
+    + (select k.max_age from purple_flea.job_kinds k where k.kind = 'deposit');
+end;
+$$;
+comment on function purple_flea.expiry(timestamptz) is
+  'Gives the time from which a deposit of a time is too old for a bet. A future time counts as '
+  'now.';
+
+-- The ledger makes a deposit and its job together or not at all, so this trigger catches no error.
+-- It fails only if the database fails.
 create or replace function purple_flea.make_jobs() returns trigger
   language plpgsql
   volatile
@@ -108,9 +161,15 @@ declare
 begin
   if exists (select from inserted i where i.change_type = 'deposit') then
     made_in := purple_flea.current_generation();
-    insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
-    select 'wallet-change-' || i.id, purple_flea.bet_key('wallet-change-' || i.id), i.id, i.agent_id, made_in,
-           purple_flea.expiry(i.created_at)
+    insert into purple_flea.jobs
+      (reference, idempotency_key, wallet_change_id, agent_id, generation, expires_at)
+    select
+      'wallet-change-' || i.id,
+      purple_flea.new_idempotency_key('wallet-change-' || i.id),
+      i.id,
+      i.agent_id,
+      made_in,
+      purple_flea.expiry(i.created_at)
     from inserted i
     where i.change_type = 'deposit'
     order by i.id;
@@ -118,22 +177,15 @@ begin
   return null;
 end;
 $$;
-comment on function purple_flea.make_jobs() is 'Makes the jobs of the deposits that a statement inserted.';
-revoke all on function purple_flea.make_jobs() from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function purple_flea.make_jobs() is
+  'Makes the jobs of the deposits that a statement inserted.';
 
--- Said once, when the job is made. A claim never computes it again, and a pause moves it by as long as it lasted.
-create or replace function purple_flea.expiry(created_at timestamptz) returns timestamptz
-  language sql
-  volatile
-  security invoker
-  set search_path = pg_catalog, pg_temp
-as $$
-  select least(created_at, clock_timestamp()) + (purple_flea.timing()).max_age
-$$;
-comment on function purple_flea.expiry(timestamptz) is 'When a deposit of a time is too old to be bet on. A time to come counts as now.';
-revoke all on function purple_flea.expiry(timestamptz) from public, anon, authenticated, service_role, purple_flea_worker;
+create or replace trigger purple_flea_jobs
+  after insert on public.wallet_changes
+  referencing new table as inserted
+  for each statement execute function purple_flea.make_jobs();
 
--- A row that an application turns into a deposit later is a deposit from then on.
+-- An application may turn a row into a deposit later. From then on the row is a deposit.
 create or replace function purple_flea.make_job_of_changed() returns trigger
   language plpgsql
   volatile
@@ -141,55 +193,46 @@ create or replace function purple_flea.make_job_of_changed() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, generation, expires_at)
-  select 'wallet-change-' || new.id, purple_flea.bet_key('wallet-change-' || new.id), new.id, new.agent_id,
-         purple_flea.current_generation(), purple_flea.expiry(new.created_at)
+  insert into purple_flea.jobs
+    (reference, idempotency_key, wallet_change_id, agent_id, generation, expires_at)
+  select
+    'wallet-change-' || new.id,
+    purple_flea.new_idempotency_key('wallet-change-' || new.id),
+    new.id,
+    new.agent_id,
+    purple_flea.current_generation(),
+    purple_flea.expiry(new.created_at)
   where not exists (select from purple_flea.all_jobs j where j.wallet_change_id = new.id)
     and new.id > (select l.starts_after from purple_flea.ledger l);
   return null;
 end;
 $$;
-comment on function purple_flea.make_job_of_changed() is 'Makes the job of a row that has become a deposit.';
-revoke all on function purple_flea.make_job_of_changed() from public, anon, authenticated, service_role, purple_flea_worker;
-
-create or replace function purple_flea.bet_key(reference text) returns text
-  language sql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-  -- The parts of a version 4 UUID that are random.
-  select reference || '-' || left(id, 4) || right(id, 12) from (select gen_random_uuid()::text as id) as made
-$$;
-comment on function purple_flea.bet_key(text) is 'A new bet key: the reference and 16 random hexadecimal digits.';
-revoke all on function purple_flea.bet_key(text) from public, anon, authenticated, service_role, purple_flea_worker;
-
--- Whose deposit it is, and that it is one, was settled when its job was made.
-create or replace function purple_flea.keep_deposit() returns trigger
-  language plpgsql
-  security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if (new.id, new.agent_id, new.change_type) is distinct from (old.id, old.agent_id, old.change_type)
-    and exists (select from purple_flea.all_jobs j where j.wallet_change_id = old.id) then
-    raise exception 'wallet_changes % has a job: its id, agent and type cannot change', old.id using errcode = 'check_violation';
-  end if;
-  return new;
-end;
-$$;
-comment on function purple_flea.keep_deposit() is 'Keeps a deposit with a job as whose and what it was.';
-revoke all on function purple_flea.keep_deposit() from public, anon, authenticated, service_role, purple_flea_worker;
-
-create or replace trigger purple_flea_keep
-  before update on public.wallet_changes
-  for each row execute function purple_flea.keep_deposit();
+comment on function purple_flea.make_job_of_changed() is
+  'Makes the job of a row that has become a deposit.';
 
 create or replace trigger purple_flea_jobs_changed
   after update of change_type on public.wallet_changes
   for each row when (new.change_type = 'deposit' and old.change_type is distinct from 'deposit')
   execute function purple_flea.make_job_of_changed();
 
-create or replace trigger purple_flea_jobs
-  after insert on public.wallet_changes
-  referencing new table as inserted
-  for each statement execute function purple_flea.make_jobs();
+create or replace function purple_flea.keep_deposit() returns trigger
+  language plpgsql
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (new.id, new.agent_id, new.change_type) is distinct from
+     (old.id, old.agent_id, old.change_type)
+    and exists (select from purple_flea.all_jobs j where j.wallet_change_id = old.id) then
+    raise exception 'wallet_changes % has a job: its id, agent and type cannot change', old.id
+      using errcode = 'check_violation';
+  end if;
+  return new;
+end;
+$$;
+comment on function purple_flea.keep_deposit() is
+  'Keeps the id, the agent and the type of a deposit that has a job.';
+
+create or replace trigger purple_flea_keep
+  before update on public.wallet_changes
+  for each row execute function purple_flea.keep_deposit();

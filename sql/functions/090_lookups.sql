@@ -1,7 +1,49 @@
--- Looking up: jobs of which nobody knows what became, for the function to look for in Purple Flea's history. What is
--- found is settled with the token of the last claim, as that claimant would have.
+-- Look-ups. The function looks for unknown jobs in Purple Flea's history. It settles a job that it
+-- finds with the token of the last claim, as that claimant would have.
 
-create or replace function public.claim_lookups("limit" integer default 50, protocol integer default 1) returns jsonb
+-- Release 0.1.0 froze no account in its claims. Such a job is looked for with the agent's present
+-- key.
+create or replace function purple_flea.lookup_of(job purple_flea.jobs) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  agent public.agents;
+begin
+  select * into agent from public.agents a where a.id = job.agent_id;
+  return jsonb_build_object(
+    'reference', job.reference,
+    'kind', job.kind,
+    'token', job.token,
+    'idempotency_key', job.idempotency_key,
+    'bet_key', job.idempotency_key,  -- for functions up to release 0.1.0
+    'agent_id', job.agent_id,
+    'policy', job.policy,
+    -- The account of the bet. The agent may have another one by now.
+    'account', case when job.key_name is null then agent.pf_agent_id else job.account end,
+    'key_name', coalesce(job.key_name, agent.api_key),
+    'key', case
+      when job.key_name is null then purple_flea.agent_key(
+        nullif(agent.api_key, ''),
+        purple_flea.call_of(job.kind, job.policy ->> 'game')
+      )
+      when job.key_name <> '' then purple_flea.secret(job.key_name)
+    end,
+    'from_s', floor(extract(epoch from job.claimed_at))::bigint,
+    'until_s', ceil(extract(epoch from
+      job.lease_until + (purple_flea.timing()).lookup_wait))::bigint
+  );
+end;
+$$;
+comment on function purple_flea.lookup_of(purple_flea.jobs) is
+  'Gives an unknown job as the function reads it for a look-up.';
+
+create or replace function public.claim_lookups(
+  "limit"  integer default 50,
+  protocol integer default 1
+) returns jsonb
   language plpgsql
   volatile
   security definer
@@ -23,25 +65,20 @@ begin
     update purple_flea.jobs j
     set lookup_at = clock_timestamp() + (purple_flea.timing()).lookup_hold
     where j.reference in (
-      select u.reference from purple_flea.jobs u
-      where u.state = 'unknown' and u.lookup_at <= statement_timestamp()
-      order by u.lookup_at limit claim_lookups."limit" for update skip locked
+      select u.reference
+      from purple_flea.jobs u
+      where u.state = 'unknown'
+        and u.lookup_at <= statement_timestamp()
+      order by u.lookup_at
+      limit claim_lookups."limit"
+      for update skip locked
     )
-    returning j.*
+    returning j as job
   )
-  select jsonb_agg(jsonb_build_object(
-    -- Where it was bet: the agent may have another account by now. (Claims of release 0.1.0 did not freeze it.)
-    'account',  case when taken.key_name is null then a.pf_agent_id else taken.account end,
-    'key_name', coalesce(taken.key_name, a.api_key),
-    'key',      case when taken.key_name is null then purple_flea.agent_key(nullif(a.api_key, ''), purple_flea.call_of(kind, policy ->> 'game'))
-                     when taken.key_name <> '' then purple_flea.secret(taken.key_name) end,
-    'reference', reference, 'kind', kind, 'token', token, 'bet_key', bet_key, 'agent_id', agent_id, 'policy', policy,
-    'from_s',  floor(extract(epoch from claimed_at))::bigint,
-    'until_s', ceil(extract(epoch from lease_until + (purple_flea.timing()).lookup_wait))::bigint
-  )) into jobs from taken join public.agents a on a.id = taken.agent_id;
+  select jsonb_agg(purple_flea.lookup_of(t.job)) into jobs
+  from taken t;
   return coalesce(jobs, '[]');
 end;
 $$;
-comment on function public.claim_lookups(integer, integer) is 'Hands out unknown jobs whose bets are to be looked for, each to one caller at a time.';
-revoke all on function public.claim_lookups(integer, integer) from public, anon, authenticated;
-grant execute on function public.claim_lookups(integer, integer) to service_role, purple_flea_worker;
+comment on function public.claim_lookups(integer, integer) is
+  'Hands out unknown jobs whose bets are to be looked for, each to one caller at a time.';

@@ -1,6 +1,257 @@
--- What a caller asks for by hand rather than by a row: the function's own paths end here. The same reference asks once.
+-- Requests: a caller of the function's own paths asks for a job, instead of writing a row. The same
+-- reference asks once. Each function answers {"reference": …} or {"refused": code}.
 
-create or replace function public.request_job(kind text, reference text, details jsonb) returns jsonb
+create or replace function purple_flea.refused(code text) returns jsonb
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('refused', code)
+$$;
+comment on function purple_flea.refused(text) is 'Gives the answer to a request that is refused.';
+
+create or replace function purple_flea.asked_for(reference text) returns jsonb
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- Without a reference, another job has the caller's name.
+  select case
+    when reference is null then purple_flea.refused('reference_taken')
+    else jsonb_build_object('reference', reference)
+  end
+$$;
+comment on function purple_flea.asked_for(text) is
+  'Gives the answer to a request: the reference of its job.';
+
+create or replace function purple_flea.request_registration(agent text) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  asked text;
+begin
+  select j.reference into asked
+  from purple_flea.jobs j
+  where j.agent_id = agent
+    and j.kind = 'registration'
+    and j.state in ('pending', 'claimed', 'executed')
+  order by j.created_at desc
+  limit 1;
+  if asked is null
+    and (select purple_flea.secret(a.api_key) from public.agents a where a.id = agent) is not null
+  then
+    return purple_flea.refused('already_registered');
+  end if;
+  return purple_flea.asked_for(coalesce(
+    asked,
+    purple_flea.make_agent_job(
+      'registration', agent, purple_flea.agent_reference('registration', agent))
+  ));
+end;
+$$;
+comment on function purple_flea.request_registration(text) is 'Asks for an agent''s registration.';
+
+create or replace function purple_flea.request_look(kind text, reference text, agent text)
+  returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  asked text;
+begin
+  select j.reference into asked
+  from purple_flea.all_jobs j
+  where j.reference = request_look.reference
+    and j.agent_id = agent
+    and j.kind = request_look.kind;
+  return purple_flea.asked_for(coalesce(
+    asked,
+    purple_flea.make_agent_job(kind, agent, request_look.reference)
+  ));
+end;
+$$;
+comment on function purple_flea.request_look(text, text, text) is
+  'Asks for a look at an agent''s balance, or for its faucet''s claim of the day.';
+
+create or replace function purple_flea.request_order(
+  kind      text,
+  reference text,
+  agent     text,
+  details   jsonb
+) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found_job purple_flea.jobs;
+begin
+  -- The function checks the same. A job that no worker can read would never end.
+  if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$'
+    or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
+    or coalesce(details ->> 'direction', '') not in ('long', 'short') then
+    return purple_flea.refused('invalid_order');
+  end if;
+  insert into purple_flea.jobs (
+    reference, idempotency_key, kind, agent_id, generation, request, due_at, expires_at
+  )
+  select
+    request_order.reference,
+    purple_flea.new_idempotency_key(request_order.reference),
+    k.kind,
+    agent,
+    purple_flea.current_generation(),
+    details,
+    statement_timestamp(),
+    clock_timestamp() + k.max_age
+  from purple_flea.job_kinds k
+  where k.kind = request_order.kind
+    -- A conflict alone could wait for a transaction that archives the job, and then find none.
+    and not exists (
+      select from purple_flea.all_jobs j where j.reference = request_order.reference
+    )
+  on conflict do nothing;
+  select * into found_job
+  from purple_flea.all_jobs j
+  where j.reference = request_order.reference;
+  if (found_job.kind, found_job.request) is distinct from (request_order.kind, details) then
+    return purple_flea.refused('reference_taken');
+  end if;
+  return purple_flea.asked_for(request_order.reference);
+end;
+$$;
+comment on function purple_flea.request_order(text, text, text, jsonb) is
+  'Asks for a trade or an order.';
+
+create or replace function purple_flea.request_escrow(reference text, agent text, details jsonb)
+  returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  asked text;
+begin
+  if not exists (select from public.agents a where a.id = details ->> 'receiver_id') then
+    return purple_flea.refused('unknown_agent');
+  end if;
+  insert into public.escrow_requests
+    (sender_id, receiver_id, amount, description, timeout_hours, asked_as)
+  values (
+    agent,
+    details ->> 'receiver_id',
+    (details ->> 'amount')::numeric,
+    details ->> 'description',
+    (details ->> 'timeout_hours')::integer,
+    request_escrow.reference
+  )
+  on conflict (asked_as) do nothing;
+  select 'escrow-' || e.id into asked
+  from public.escrow_requests e
+  where e.asked_as = request_escrow.reference
+    and e.sender_id = agent
+    and e.receiver_id = details ->> 'receiver_id'
+    and e.amount = (details ->> 'amount')::numeric;
+  return purple_flea.asked_for(asked);
+end;
+$$;
+comment on function purple_flea.request_escrow(text, text, jsonb) is 'Asks for a new escrow.';
+
+create or replace function purple_flea.escrow_job_that_counts(kind text, escrow bigint) returns text
+  language sql
+  volatile  -- sees a job that another transaction has just made
+  set search_path = pg_catalog, pg_temp
+as $$
+  select j.reference
+  from purple_flea.jobs j
+  where j.escrow_id = escrow
+    and j.kind = escrow_job_that_counts.kind
+    and not purple_flea.ended_without_effect(j.state)
+$$;
+comment on function purple_flea.escrow_job_that_counts(text, bigint) is
+  'Gives the job of an escrow''s step that is under way, unknown or executed.';
+
+create or replace function purple_flea.request_escrow_end(kind text, escrow bigint) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted constant text := case kind when 'escrow_release' then 'released' else 'cancelled' end;
+  asked  text;
+begin
+  if not exists (select from public.escrow_requests e where e.id = escrow) then
+    return purple_flea.refused('unknown_escrow');
+  end if;
+  asked := purple_flea.escrow_job_that_counts(kind, escrow);
+  if asked is null then
+    begin
+      -- The step may have ended without effect before. Then this requests it once more.
+      update public.escrow_requests e
+      set requested_status = null
+      where e.id = escrow
+        and e.requested_status is not null;
+      update public.escrow_requests e
+      set requested_status = wanted
+      where e.id = escrow;
+    exception when check_violation then
+      -- Another caller may have asked for the same at the same time.
+      asked := purple_flea.escrow_job_that_counts(kind, escrow);
+      if asked is not null then
+        return purple_flea.asked_for(asked);
+      end if;
+      return (
+        select jsonb_build_object(
+          'refused', 'escrow_not_open',
+          'status', e.status,
+          'requested_status', e.requested_status
+        )
+        from public.escrow_requests e
+        where e.id = escrow
+      );
+    end;
+    asked := purple_flea.escrow_job_that_counts(kind, escrow);
+  end if;
+  return purple_flea.asked_for(asked);
+end;
+$$;
+comment on function purple_flea.request_escrow_end(text, bigint) is
+  'Asks for an escrow''s release or cancellation.';
+
+create or replace function purple_flea.is_free_reference(kind text, reference text) returns boolean
+  language plpgsql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
+  -- job's name must not be one that a row's own job could have.
+  return reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+    and not (
+      exists (
+        select
+        from purple_flea.job_kinds k
+        where k.kind = is_free_reference.kind
+          and k.named_by_caller
+      )
+      and reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
+    );
+end;
+$$;
+comment on function purple_flea.is_free_reference(text, text) is
+  'Says whether a caller may use this reference.';
+
+create or replace function public.request_job(kind text, reference text, details jsonb)
+  returns jsonb
   language plpgsql
   volatile
   -- The caller may not write jobs.
@@ -10,138 +261,42 @@ as $$
 declare
   agent  text   := coalesce(details ->> 'agent_id', details ->> 'sender_id');
   escrow bigint := (details ->> 'escrow_id')::bigint;
-  found  purple_flea.jobs;
-  asked  text;
+  answer jsonb;
 begin
-  -- Room for the bet key's random digits; and no name that a row's own job could have.
-  if request_job.reference is null or request_job.reference !~ '^[A-Za-z0-9._:-]{1,47}$'
-    or (kind in ('trade', 'order', 'balance', 'daily_claim')
-        and request_job.reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]') then
-    return jsonb_build_object('refused', 'invalid_reference');
-  elsif kind not in ('escrow_release', 'escrow_cancel') and not exists (select from public.agents a where a.id = agent) then
-    return jsonb_build_object('refused', 'unknown_agent');
+  if purple_flea.is_free_reference(kind, request_job.reference) is not true then
+    return purple_flea.refused('invalid_reference');
+  elsif kind not in ('escrow_release', 'escrow_cancel')
+    and not exists (select from public.agents a where a.id = agent) then
+    return purple_flea.refused('unknown_agent');
   end if;
   case kind
     when 'registration' then
-      select j.reference into asked from purple_flea.jobs j
-      where j.agent_id = agent and j.kind = 'registration' and j.state in ('pending', 'claimed', 'executed') order by j.created_at desc limit 1;
-      if asked is null and (select purple_flea.secret(a.api_key) from public.agents a where a.id = agent) is not null then
-        return jsonb_build_object('refused', 'already_registered');
-      end if;
-      asked := coalesce(asked, purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent)));
+      answer := purple_flea.request_registration(agent);
     when 'faucet' then
-      asked := purple_flea.make_agent_job(kind, agent, purple_flea.agent_reference(kind, agent));
+      answer := purple_flea.asked_for(purple_flea.make_agent_job(
+        kind, agent, purple_flea.agent_reference(kind, agent)));
     when 'balance', 'daily_claim' then
-      select j.reference into asked from purple_flea.all_jobs j where j.reference = request_job.reference and j.agent_id = agent and j.kind = request_job.kind;
-      asked := coalesce(asked, purple_flea.make_agent_job(kind, agent, request_job.reference));
+      answer := purple_flea.request_look(kind, request_job.reference, agent);
     when 'trade', 'order' then
-      -- As the function has it; but a job that cannot be read would keep every claim from its end.
-      if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$' or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
-        or coalesce(details ->> 'direction', '') not in ('long', 'short') then
-        return jsonb_build_object('refused', 'invalid_order');
-      end if;
-      insert into purple_flea.jobs (reference, bet_key, kind, agent_id, generation, request, due_at, expires_at)
-      select request_job.reference, purple_flea.bet_key(request_job.reference), request_job.kind, agent, purple_flea.current_generation(),
-             details, statement_timestamp(),
-             clock_timestamp() + (purple_flea.timing()).max_age
-      -- (A conflict alone could wait for whoever archives it, and then find nothing.)
-      where not exists (select from purple_flea.all_jobs j where j.reference = request_job.reference)
-      on conflict do nothing;
-      asked := request_job.reference;
-      select * into found from purple_flea.all_jobs j where j.reference = asked;
-      if (found.kind, found.request) is distinct from (request_job.kind, details) then
-        return jsonb_build_object('refused', 'reference_taken');
-      end if;
+      answer := purple_flea.request_order(kind, request_job.reference, agent, details);
     when 'escrow' then
-      if not exists (select from public.agents a where a.id = details ->> 'receiver_id') then
-        return jsonb_build_object('refused', 'unknown_agent');
-      end if;
-      insert into public.escrow_requests (sender_id, receiver_id, amount, description, timeout_hours, asked_as)
-      values (agent, details ->> 'receiver_id', (details ->> 'amount')::numeric, details ->> 'description',
-              (details ->> 'timeout_hours')::integer, request_job.reference)
-      on conflict (asked_as) do nothing;
-      select 'escrow-' || e.id into asked from public.escrow_requests e
-      where e.asked_as = request_job.reference and e.sender_id = agent and e.receiver_id = details ->> 'receiver_id'
-        and e.amount = (details ->> 'amount')::numeric;
-      if asked is null then
-        return jsonb_build_object('refused', 'reference_taken');
-      end if;
+      answer := purple_flea.request_escrow(request_job.reference, agent, details);
     when 'escrow_release', 'escrow_cancel' then
-      select j.reference into asked from purple_flea.jobs j
-      where j.escrow_id = escrow and j.kind = request_job.kind and j.state not in ('skipped', 'rejected', 'dead');
-      if not exists (select from public.escrow_requests e where e.id = escrow) then
-        return jsonb_build_object('refused', 'unknown_escrow');
-      elsif asked is null then
-        begin
-          -- (Once more, if it came to nothing before.)
-          update public.escrow_requests e set requested_status = null where e.id = escrow and e.requested_status is not null;
-          update public.escrow_requests e set requested_status = case kind when 'escrow_release' then 'released' else 'cancelled' end
-          where e.id = escrow;
-        exception when check_violation then
-          -- Somebody may have asked for the same at the same time.
-          select j.reference into asked from purple_flea.jobs j
-          where j.escrow_id = escrow and j.kind = request_job.kind and j.state not in ('skipped', 'rejected', 'dead');
-          if asked is not null then
-            return jsonb_build_object('reference', asked);
-          end if;
-          return jsonb_build_object('refused', 'escrow_not_open', 'status', (select e.status from public.escrow_requests e where e.id = escrow),
-                                    'requested_status', (select e.requested_status from public.escrow_requests e where e.id = escrow));
-        end;
-        select j.reference into asked from purple_flea.jobs j
-        where j.escrow_id = escrow and j.kind = request_job.kind and j.state = 'pending';
-      end if;
+      answer := purple_flea.request_escrow_end(kind, escrow);
     else
-      return jsonb_build_object('refused', 'unknown_kind');
+      answer := purple_flea.refused('unknown_kind');
   end case;
-  -- Whoever asks comes for it at once, and wants to hear how it ends: nobody else takes it in between.
-  update purple_flea.jobs j set due_at = clock_timestamp() + interval '1 second'
-  where j.reference = asked and j.state = 'pending' and j.attempts = 0 and j.due_at <= clock_timestamp();
-  -- No name is left for it: another job has the caller's.
-  return case when asked is null then jsonb_build_object('refused', 'reference_taken') else jsonb_build_object('reference', asked) end;
+  -- The request that made the job claims it at once. Other workers can claim it a second later.
+  update purple_flea.jobs j
+  set due_at = clock_timestamp() + interval '1 second'
+  where j.reference = answer ->> 'reference'
+    and j.state = 'pending'
+    and j.attempts = 0
+    and j.due_at <= clock_timestamp();
+  return answer;
 end;
 $$;
-comment on function public.request_job(text, text, jsonb) is 'Asks for a job of a kind by hand; gives the reference of the one that does it, or why there is none: invalid_reference, unknown_agent, unknown_escrow, already_registered, escrow_not_open, invalid_order, reference_taken, unknown_kind.';
-revoke all on function public.request_job(text, text, jsonb) from public, anon, authenticated;
-grant execute on function public.request_job(text, text, jsonb) to service_role, purple_flea_worker;
-
-create or replace function purple_flea.record_trade(reference text, order_id text, filled numeric, entry_price numeric default null, position_id text default null) returns void
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  job   purple_flea.jobs := purple_flea.unknown_job(record_trade.reference);
-  -- Of an order by hand what was asked for; of a deposit its policy.
-  asked jsonb := case when job.kind = 'deposit' then job.policy else job.request end;
-begin
-  if asked ->> 'market' is null then
-    raise exception 'job % is no trade', job.reference;
-  end if;
-  perform purple_flea.apply(job, 'executed', jsonb_strip_nulls(jsonb_build_object(
-    'status', 'executed', 'reference', job.reference, 'agent_id', job.agent_id, 'market', asked ->> 'market',
-    'direction', asked ->> 'direction', 'size', job.stake, 'wager', filled, 'entry_price', entry_price,
-    'position_id', position_id, 'order_id', order_id
-  )), 'operator');
-end;
-$$;
-comment on function purple_flea.record_trade(text, text, numeric, numeric, text) is 'Records the position that an unknown job turned out to have opened, and makes its row of trade_results.';
-revoke all on function purple_flea.record_trade(text, text, numeric, numeric, text) from public, anon, authenticated, service_role, purple_flea_worker;
-
-create or replace function purple_flea.record_escrow(reference text, pf_escrow_id text, fee numeric default null) returns void
-  language plpgsql
-  volatile
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  job purple_flea.jobs := purple_flea.unknown_job(record_escrow.reference);
-begin
-  if job.kind <> 'escrow' then
-    raise exception 'job % makes no escrow', job.reference;
-  end if;
-  perform purple_flea.apply(job, 'executed', jsonb_strip_nulls(jsonb_build_object(
-    'status', 'executed', 'reference', job.reference, 'agent_id', job.agent_id, 'pf_escrow_id', pf_escrow_id, 'fee', fee
-  )), 'operator');
-end;
-$$;
-comment on function purple_flea.record_escrow(text, text, numeric) is 'Records the escrow that an unknown job turned out to have made: it stands at Purple Flea with the job''s bet key in its description.';
-revoke all on function purple_flea.record_escrow(text, text, numeric) from public, anon, authenticated, service_role, purple_flea_worker;
+comment on function public.request_job(text, text, jsonb) is
+  'Asks for a job of a kind. Gives the reference of the job that answers the request, or the '
+  'reason why there is none: invalid_reference, unknown_agent, unknown_escrow, '
+  'already_registered, escrow_not_open, invalid_order, reference_taken, unknown_kind.';

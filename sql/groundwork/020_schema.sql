@@ -2,7 +2,8 @@
 create schema if not exists extensions;
 create extension if not exists pgcrypto with schema extensions;
 
--- The user whose token a request carries. On plain PostgreSQL the claims are where PostgREST puts them.
+-- The user whose token a request carries. On plain PostgreSQL the claims are where PostgREST puts
+-- them.
 do $$
 begin
   if to_regprocedure('auth.uid()') is null then
@@ -20,9 +21,10 @@ begin
 end;
 $$;
 
--- The private schema. The API exposes `public` only, and no role of the API may use this one.
+-- The private schema. The API exposes `public` only, and no role of the API may use this schema.
 create schema if not exists purple_flea;
-comment on schema purple_flea is 'Purple Flea Edge: what is not for the API.';
+comment on schema purple_flea is
+  'Purple Flea Edge: the ledger''s own tables and functions, which the API does not expose.';
 
 -- The record of what has been applied.
 create table if not exists purple_flea.schema_migrations (
@@ -31,9 +33,11 @@ create table if not exists purple_flea.schema_migrations (
   release    text        not null,
   applied_at timestamptz not null default clock_timestamp()
 );
-comment on table  purple_flea.schema_migrations          is 'The migrations that this database has, and the functions'' state. scripts/migrate writes it.';
-comment on column purple_flea.schema_migrations.name     is 'The migration''s file name without its ending; "functions" for all of sql/functions.';
-comment on column purple_flea.schema_migrations.checksum is 'SHA-256 of the file, or of the functions'' files one after the other.';
-comment on column purple_flea.schema_migrations.release  is 'The release that applied it.';
+comment on table purple_flea.schema_migrations is
+  'The migrations that this database has, and the functions'' state. scripts/migrate writes it.';
+comment on column purple_flea.schema_migrations.name is
+  'The migration''s file name without its ending; "functions" for all of sql/functions.';
+comment on column purple_flea.schema_migrations.checksum is
+  'SHA-256 of the file, or of the functions'' files one after the other.';
+comment on column purple_flea.schema_migrations.release is 'The release that applied it.';
 alter table purple_flea.schema_migrations enable row level security;
-revoke all on purple_flea.schema_migrations from public, anon, authenticated, service_role, purple_flea_worker;

@@ -1,32 +1,45 @@
--- The sweeper's clock. With pg_cron the database has its own; before version 1.5 pg_cron knows no seconds, and runs it each minute.
+-- The sweeper's timer. With pg_cron the database has its own. Before version 1.5 pg_cron knows no
+-- seconds, and runs the job each minute.
 do $$
 declare
   version text;
 begin
-  if not exists (select from pg_catalog.pg_extension where extname = 'pg_cron')
-    and exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron') then
+  if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron')
+    and exists (select from pg_catalog.pg_available_extensions e where e.name = 'pg_cron') then
     begin
       create extension pg_cron;
     exception when others then
       raise notice 'pg_cron could not be enabled (%)', sqlerrm;
     end;
   end if;
-  select extversion into version from pg_catalog.pg_extension where extname = 'pg_cron';
+  select e.extversion into version from pg_catalog.pg_extension e where e.extname = 'pg_cron';
   if version is null then
-    raise notice 'without pg_cron a timer of yours has to call purple_flea.ring() every 10 seconds: the README has one';
+    raise notice 'without pg_cron a timer of yours has to call purple_flea.sweep() '
+      'every 10 seconds: the README has one';
     return;
   end if;
   begin
-    perform cron.schedule('purple-flea-ring',
-      case when regexp_match(version, '^(\d+)\.(\d+)')::integer[] >= array[1, 5] then '10 seconds' else '* * * * *' end,
-      'select purple_flea.ring()');
+    -- Release 0.1.0 gave the job this name.
+    perform cron.unschedule(j.jobid) from cron.job j where j.jobname = 'purple-flea-ring';
+    perform cron.schedule(
+      'purple-flea-sweep',
+      case
+        when regexp_match(version, '^(\d+)\.(\d+)')::integer[] >= array[1, 5] then '10 seconds'
+        else '* * * * *'
+      end,
+      'select purple_flea.sweep()'
+    );
     -- pg_cron itself keeps a row for each run, for ever.
     perform cron.schedule('purple-flea-prune', '7 * * * *', $prune$
-    delete from cron.job_run_details d using cron.job j
-    where d.jobid = j.jobid and j.jobname like 'purple-flea-%' and d.end_time < now() - interval '1 hour'
-  $prune$);
+      delete from cron.job_run_details d
+      using cron.job j
+      where d.jobid = j.jobid
+        and j.jobname like 'purple-flea-%'
+        and d.end_time < now() - interval '1 hour'
+    $prune$);
   exception when others then
-    raise notice 'pg_cron takes no job from this role (%): a timer of yours has to call purple_flea.ring() every 10 seconds', sqlerrm;
+    raise notice 'pg_cron takes no job from this role (%): '
+      'a timer of yours has to call purple_flea.sweep() every 10 seconds', sqlerrm;
   end;
 end;
 $$;

@@ -82,7 +82,7 @@ select is_empty($$
   where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
     -- These are inlined into the functions that call them. No role but their owner may call them.
     and (pronamespace::regnamespace::text, proname) not in (select 'purple_flea', unnest(array[
-      'is_repeatable', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready', 'deposit_row', 'speaks']))
+      'is_retryable', 'is_staking', 'is_archivable', 'is_final', 'ended_without_effect', 'is_under_way', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready', 'deposit_row', 'speaks']))
 $$, 'every function has its search path set, and what anybody may make in pg_temp comes last');
 select is_empty($$
   select policyname from pg_policies where schemaname = 'public' and roles && array['public', 'anon']::name[]

@@ -22,7 +22,7 @@ select is_empty($$
     select from pg_constraint c where c.conrelid = format('%I.%I', p.schemaname, p.tablename)::regclass and contype = 'p'
   )
 $$, 'each with a primary key, or observers would get errors');
-select trigger_is('public', 'wallet_changes', 'purple_flea_doorbell', 'purple_flea', 'ring_doorbell', 'deposits ring');
+select trigger_is('public', 'wallet_changes', 'purple_flea_notify', 'purple_flea', 'notify_of_deposits', 'deposits ring');
 
 select * from finish();
 rollback;

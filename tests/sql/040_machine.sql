@@ -72,7 +72,7 @@ select throws_ok(format($$update purple_flea.jobs set previous_state = 'claimed'
 -- What must stay.
 select throws_ok(format($$update purple_flea.jobs set result = '{"other": 1}' where reference = %L$$, pg_temp.job_in('executed')),
   '23514', null, 'an outcome does not change');
-select throws_like(format($$update purple_flea.jobs set bet_key = 'other' where reference = %L$$, pg_temp.job_in('pending')),
+select throws_like(format($$update purple_flea.jobs set idempotency_key = 'other' where reference = %L$$, pg_temp.job_in('pending')),
   '%names cannot change%', 'a bet key does not change');
 select throws_like(format($$delete from purple_flea.jobs where reference = %L$$, pg_temp.job_in('executed')),
   '%cannot be deleted%', 'a job is not forgotten');
@@ -92,10 +92,10 @@ select results_eq(
 );
 
 -- Names.
-select matches(bet_key, '^' || reference || '-[0-9a-f]{16}$', 'a bet key is the reference and 16 hexadecimal digits') from purple_flea.jobs limit 1;
-select is(count(distinct bet_key), count(*), 'and no two are the same') from purple_flea.jobs;
+select matches(idempotency_key, '^' || reference || '-[0-9a-f]{16}$', 'a bet key is the reference and 16 hexadecimal digits') from purple_flea.jobs limit 1;
+select is(count(distinct idempotency_key), count(*), 'and no two are the same') from purple_flea.jobs;
 select throws_ok(
-  $$insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, expires_at)
+  $$insert into purple_flea.jobs (reference, idempotency_key, wallet_change_id, agent_id, expires_at)
     select reference, 'k', wallet_change_id + 1000000, agent_id, now() from purple_flea.jobs limit 1$$,
   '23505', null, 'a deposit has one job');
 insert into public.trade_results (agent_id, reference) values ('a', 'wallet-change-x');

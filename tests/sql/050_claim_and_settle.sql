@@ -198,7 +198,7 @@ alter table public.wallet_changes disable trigger purple_flea_jobs;
 create temporary table missing as select pg_temp.deposit('a') as one;
 alter table public.wallet_changes enable trigger purple_flea_jobs;
 select is(pg_temp.state_of(one), null, 'a deposit without a job') from missing;
-select matches(purple_flea.ring(), '^not rung|^rung', 'is made one by the sweeper');
+select matches(purple_flea.sweep(), '^not notified|^notified', 'is made one by the sweeper');
 select is(pg_temp.state_of(one), 'pending', 'and waits for its turn') from missing;
 update purple_flea.ledger set starts_after = (select max(id) from public.wallet_changes), checked_until = (select max(id) from public.wallet_changes);
 alter table public.wallet_changes disable trigger purple_flea_jobs;

@@ -30,7 +30,7 @@ select purple_flea.set_secret('purple_flea_function_url', 'https://function.test
 select purple_flea.set_secret('purple_flea_webhook_secret', 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=');
 -- (Once a transaction; each look at them begins another, as it were.)
 create function pg_temp.calls() returns bigint language sql as $$
-  select set_config('purple_flea.rang_in', '', true);
+  select set_config('purple_flea.notified_in', '', true);
   with gone as (delete from net.calls returning 1) select count(*) from gone
 $$;
 

@@ -81,7 +81,7 @@ select is(pg_temp.asked(reference) ->> 'reason', 'too_old', 'or the reason') fro
 create temporary table counted as select count(*) from purple_flea.jobs;
 select is(purple_flea.make_missing_jobs(), 0, 'the sweeper misses nothing that is archived');
 select is(purple_flea.make_missing_jobs(1), 0, 'from however far back it looks');
-select throws_ok(format($$insert into purple_flea.jobs (reference, bet_key, wallet_change_id, agent_id, expires_at)
+select throws_ok(format($$insert into purple_flea.jobs (reference, idempotency_key, wallet_change_id, agent_id, expires_at)
   select %s, 'other', wallet_change_id, agent_id, now() from purple_flea.jobs_archive where reference = %L$$, other, reference),
   '23505', null, 'a job of an archived deposit is not made again: as ' || other)
 from d, unnest(array['reference', '''other''']) as other where name = 'executed';
@@ -164,11 +164,11 @@ insert into d select name, pg_temp.deposit() from unnest(array['swept', 'stays']
 update d set token = pg_temp.claim(reference) where name in ('swept', 'stays');
 select pg_temp.settle(reference, token, 'skipped', '{"reason": "test"}'), pg_temp.age(reference, '3 days') from d where name in ('swept', 'stays');
 alter table purple_flea.jobs_archive add constraint broken check (reference is null) not valid;
-select lives_ok('select purple_flea.ring()', 'an archive that takes nothing does not keep the sweeper');
+select lives_ok('select purple_flea.sweep()', 'an archive that takes nothing does not keep the sweeper');
 select is(swept_at > now() - interval '1 minute', true, 'from sweeping') from purple_flea.ledger;
 select ok(pg_temp.is_hot(reference), 'and loses nothing') from d where name = 'swept';
 alter table purple_flea.jobs_archive drop constraint broken;
-select purple_flea.ring();
+select purple_flea.sweep();
 select ok(pg_temp.is_archived(reference) and not pg_temp.is_hot(reference), 'the sweeper archives') from d where name = 'swept';
 
 -- A restore that brings back jobs that have been archived since: as they are archived, and as they were before.

@@ -89,7 +89,7 @@ select is(public.operate('confirm_restore', '{"nothing_lost": true, "why": "x"}'
 select is(public.operate('declare_restore', '{"why": "a snapshot"}', 'ada'), '{"done": true}', 'a restore is declared');
 select is(public.operate('confirm_restore', '{"nothing_lost": false, "why": "a snapshot", "paused_too": "yes"}', 'ada') ->> 'refused', 'invalid_details', 'its arguments have types');
 select is((public.operate('confirm_restore', '{"nothing_lost": false, "why": "a snapshot"}', 'ada') #>> '{said,unknown}')::bigint, due, 'and confirmed: what was due is unknown')
-from (select count(*) as due from purple_flea.jobs j where j.state = 'pending' and j.due_at <= clock_timestamp() and not purple_flea.is_repeatable(j.kind)) as jobs;
+from (select count(*) as due from purple_flea.jobs j where j.state = 'pending' and j.due_at <= clock_timestamp() and not purple_flea.is_retryable(j.kind)) as jobs;
 select is(e.detail ->> 'operator', 'ada', 'by a name') from purple_flea.job_events e where e.reference = 'wallet-change-9001' and e.to_state = 'unknown';
 select is(public.operate('release_restored', '{"why": "none of it is there"}', 'ada'), '{"done": true, "said": {"released": 0}}', 'what no look-up has missed is not released');
 select is((select count(*)::int from purple_flea.job_events e where e.reference = 'wallet-change-9001' and e.kind = 'operated' and e.detail ->> 'operator' = 'ada'), 1,

@@ -154,9 +154,12 @@ async fn uninstalling_names_what_it_drops_and_leaves_the_four_tables_as_plain_on
     assert_eq!(done.json()?["uninstalled"], true);
     let left = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace or (prosrc like '%purple_flea%' and not starts_with(pronamespace::regnamespace::text, 'pg_temp'))";
     assert_eq!(owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);
-    let left = "select to_regnamespace('purple_flea') is null and not exists (select from pg_trigger where not tgisinternal) \
-                and not exists (select from pg_policies) and not exists (select from pg_roles where rolname like 'purple%')";
-    assert!(owner.query_one(left, &[]).await?.get::<_, bool>(0));
+    let left = "select 'schema ' || nspname from pg_namespace where nspname like 'purple%' \
+                union all select format('trigger %s on %s', tgname, tgrelid::regclass) from pg_trigger where not tgisinternal \
+                union all select format('policy %s on %s', policyname, tablename) from pg_policies \
+                union all select 'role ' || rolname from pg_roles where rolname like 'purple%'";
+    let left: Vec<String> = owner.query(left, &[]).await?.iter().map(|row| row.get(0)).collect();
+    assert!(left.is_empty(), "left behind: {left:?}; the script said {}", done.stderr);
     let now = database.rows().await?;
     assert_eq!(now.len(), 4);
     assert!(now.iter().all(|(table, kept)| rows.get(table) == Some(kept)), "{now:?}");

@@ -6,6 +6,7 @@ declare
   found record;
   tables_named text;
   number       bigint;
+  reason       text;
 begin
   if to_regnamespace('purple_flea') is null then
     perform pg_temp.purple_flea_tell('report ' || json_build_object('uninstalled', false));
@@ -100,9 +101,12 @@ begin
     perform pg_temp.purple_flea_tell(format('drop role %s', found.name));
     if yes then
       begin
+        -- sql/groundwork granted it. A role that holds a privilege cannot be dropped.
+        execute format('revoke usage on schema public from %I', found.name);
         execute format('drop role %I', found.name);
       exception when insufficient_privilege or dependent_objects_still_exist then
-        raise notice 'role % stays: %', found.name, sqlerrm;
+        get stacked diagnostics reason = pg_exception_detail;
+        raise notice 'role % stays: %', found.name, concat_ws('; ', sqlerrm, nullif(reason, ''));
       end;
     end if;
   end loop;

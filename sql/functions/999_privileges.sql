@@ -1,0 +1,44 @@
+-- The least privilege for each role, after every function and view is made. Postgres lets PUBLIC
+-- execute each new function, and Supabase's default privileges give everything in `public` to anon,
+-- authenticated and service_role. So all is revoked by name, and the few grants follow.
+--
+-- Default privileges would not do: those of a schema cannot take away what PUBLIC gets by default,
+-- and those of the role would change the other functions of the same database.
+
+-- The private schema. Only the owner may use it.
+revoke all
+  on schema purple_flea
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+revoke all
+  on all tables in schema purple_flea
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+revoke all
+  on all sequences in schema purple_flea
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+revoke execute
+  on all functions in schema purple_flea
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+-- Policies and views evaluate it as the role that reads.
+grant execute on function purple_flea.caller() to authenticated, service_role;
+
+-- The API. A function that is not granted below may be called by its owner alone.
+revoke execute
+  on function
+    public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
+    public.end_watch, public.ledger_health, public.may_act_for, public.operate,
+    public.request_job, public.settle_job, public.settle_jobs
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function
+    public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
+    public.end_watch, public.ledger_health, public.request_job, public.settle_job,
+    public.settle_jobs
+  to service_role, purple_flea_worker;
+grant execute on function public.may_act_for to authenticated;
+grant execute on function public.operate to service_role, purple_flea_operator;
+
+revoke all
+  on public.agent_jobs, public.referral_earnings
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant select on public.agent_jobs to authenticated;
+grant select on public.referral_earnings to authenticated, service_role;
