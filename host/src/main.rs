@@ -171,7 +171,7 @@ async fn serve(serve: Serve) -> Result<()> {
     if done {
         eprintln!("purple-flea-host: ended");
     } else {
-        eprintln!("purple-flea-host: ended before it was done; cut off: {}", metrics.under_way());
+        eprintln!("purple-flea-host: ended before it was done; cut off: {}", metrics.in_progress());
     }
     output::flush();
     Ok(())

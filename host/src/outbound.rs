@@ -2,7 +2,7 @@
 
 use crate::{
     dial::{Dial, Places},
-    metrics::{Metrics, UnderWay},
+    metrics::Metrics,
 };
 use http_body_util::BodyExt;
 use hyper_rustls::HttpsConnector;
@@ -74,9 +74,9 @@ impl WasiHttpHooks for Outbound {
         let connection = capture_connection(&mut request);
         let answer = self.pool.request(request);
         let metrics = self.metrics.clone();
-        let under_way = UnderWay::new(&self.metrics, &self.unanswered);
+        let unanswered = self.metrics.unanswered(&self.unanswered);
         Box::new(async move {
-            let _under_way = under_way;
+            let _unanswered = unanswered;
             let mut answer = pin!(answer);
             let answer = match tokio::time::timeout(connect, answer.as_mut()).await {
                 Ok(answer) => answer.map_err(|error| name(&error)),
@@ -93,7 +93,7 @@ impl WasiHttpHooks for Outbound {
                     Ok((answer.map(|body| body.map_err(Error::from).boxed_unsync()), done))
                 }
                 Err(error) => {
-                    metrics.failed();
+                    metrics.send_failed();
                     Err(error)
                 }
             }

@@ -121,7 +121,7 @@ impl Function {
             }
         };
         pace.replied();
-        self.metrics.answered(response.status(), came_in.elapsed());
+        self.metrics.replied(response.status(), came_in.elapsed());
         Ok(response)
     }
 
