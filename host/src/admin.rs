@@ -1,6 +1,6 @@
 //! `/metrics` and `/live`, for operators: at an address of their own.
 
-use crate::{gate::Gate, metrics, metrics::Metrics, patience::Patience};
+use crate::{listener::Listener, metrics, metrics::Metrics, timeouts::CallerTimeouts};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
@@ -9,16 +9,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, sync::Arc};
 
 /// Serves forever. An operator's programs are few, so an idle connection has no more time than a request's head.
-pub async fn serve(gate: Gate, metrics: Arc<Metrics>, patience: Patience) {
+pub async fn serve(listener: Listener, metrics: Arc<Metrics>, timeouts: CallerTimeouts) {
     loop {
-        let (stream, place) = gate.next().await;
+        let (stream, slot) = listener.next().await;
         let metrics = metrics.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| std::future::ready(answer(&request, &metrics)));
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(patience.head);
+            builder.timer(TokioTimer::new()).header_read_timeout(timeouts.head);
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            drop(place);
+            drop(slot);
         });
     }
 }
