@@ -46,7 +46,7 @@ async fn a_bet_for_which_no_descriptor_is_left_was_not_sent_and_is_made_later() 
     for _ in 0..8 {
         ids.push(deposit(&stack, "100").await?);
     }
-    host.allow_no_more_files()?;
+    host.process.allow_no_more_files()?;
     ring(&mut wire, "evt_exhausted").await?;
     for id in &ids {
         let job = job(&stack, *id).await?;
@@ -55,7 +55,7 @@ async fn a_bet_for_which_no_descriptor_is_left_was_not_sent_and_is_made_later() 
     assert!(stack.purple_flea.requests().is_empty());
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 0);
 
-    host.allow_open_files(1024)?;
+    host.process.limit_open_files(1024)?;
     sql(&stack, "update purple_flea.jobs set due_at = clock_timestamp() where state = 'pending'").await?;
     ring(&mut wire, "evt_again").await?;
     for id in &ids {
@@ -147,14 +147,14 @@ async fn a_host_that_cannot_accept_pauses_and_takes_its_callers_later() -> Resul
     let arguments = ["--admin", &admin, "--threads", "1"];
     let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?.program;
     for url in [format!("{}/health", host.url), format!("http://{admin}/live")] {
-        host.allow_no_more_files()?;
+        host.process.allow_no_more_files()?;
         let (before, started) = (host.said.lines().len(), Instant::now());
         let waiting = tokio::spawn(http1::send(Request::get(url).body(vec![])?));
         let last = soon(host.said.nth(before + REFUSALS - 1)).await?;
         assert!(last.contains("a connection was not accepted"), "{last}");
         // Its pause is 100 ms. Without one, six lines are there within a millisecond.
         assert!(started.elapsed() >= Duration::from_millis(100 * (REFUSALS as u64 - 1)), "no pause");
-        host.allow_open_files(1024)?;
+        host.process.limit_open_files(1024)?;
         assert_eq!(soon(waiting).await???.status(), 200);
         // Its connection's end gives the descriptor back.
         sleep(Duration::from_millis(1)).await;

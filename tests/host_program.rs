@@ -10,7 +10,7 @@ use stack::{
     http1,
     local::AGENT,
     log::Log,
-    process,
+    process::{self, Process, Signal},
     purple_flea::PurpleFlea,
     repository, webhook,
 };
@@ -18,11 +18,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
-    sync::OnceCell,
-};
+use tokio::{process::Command, sync::OnceCell};
 
 /// Where cargo puts the program.
 pub fn program() -> Result<PathBuf> {
@@ -58,7 +54,7 @@ pub struct Start<'a> {
 
 /// A running program. Ends when it is dropped.
 pub struct Program {
-    pub child: Child,
+    pub process: Process,
     /// Its URL, without a slash at the end.
     pub url: String,
     /// What the function printed.
@@ -75,48 +71,17 @@ impl Program {
         for (name, value) in settings {
             command.env(name.to_ascii_uppercase(), value);
         }
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command, Signal::KILL)?;
         let (log, said) = (Log::default(), Log::default());
-        let printed = tokio::spawn(copy(child.stdout.take().context("no stdout")?, log.clone()));
-        tokio::spawn(copy(child.stderr.take().context("no stderr")?, said.clone()));
+        process.read_lines(&log, &said)?;
         let listening = tokio::select! {
             line = soon(said.find(|line| line.contains("listening on"))) => line?,
-            _ = printed => bail!("it ended: {}", said.lines().join("\n")),
+            status = process.wait() => bail!("it ended with {}: {}", status?, said.lines().join("\n")),
         };
         let url = listening.split_whitespace().find(|word| word.starts_with("http://"));
         let url = url.with_context(|| listening.clone())?.to_owned();
-        Ok(Self { child, url, log, said })
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> Result<u32> {
-        self.child.id().context("it has ended")
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: &str) -> Result<()> {
-        let id = self.id()?.to_string();
-        ensure!(std::process::Command::new("kill").args(["-s", signal, &id]).status()?.success());
-        Ok(())
-    }
-
-    /// Sets how many files it may open from now on; what is open stays open.
-    pub fn allow_open_files(&self, count: usize) -> Result<()> {
-        let limit = format!("--nofile={count}:");
-        let mut command = std::process::Command::new("prlimit");
-        ensure!(command.args(["--pid", &self.id()?.to_string(), &limit]).status()?.success());
-        Ok(())
-    }
-
-    /// Leaves it no descriptor beyond those that are open.
-    pub fn allow_no_more_files(&self) -> Result<()> {
-        let mut open = Vec::new();
-        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.id()?))? {
-            open.push(entry?.file_name().to_string_lossy().parse::<usize>()?);
-        }
-        // The kernel gives out the lowest free number, and none from the limit on.
-        let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
-        self.allow_open_files(lowest_free)
+        Ok(Self { process, url, log, said })
     }
 }
 
@@ -166,11 +131,4 @@ pub fn command(open_files: &str, program: &Path) -> Command {
     let mut command = process::command(Path::new("/usr/bin/prlimit"), None, "KILL");
     command.arg(format!("--nofile={open_files}")).arg("--").arg(program);
     command
-}
-
-async fn copy(mut from: impl AsyncRead + Unpin, log: Log) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        log.write(&buffer[..count]);
-    }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use http::Request;
 use stack::{
     http1,
+    process::Signal,
     purple_flea::{Fault, How},
     webhook,
 };
@@ -31,7 +32,7 @@ async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_
     host.purple_flea.delay(Some(Duration::from_millis(500)));
     let ending = async {
         soon(host.purple_flea.reached(1)).await?;
-        host.program.signal("TERM")?;
+        host.program.process.signal(Signal::TERM)?;
         // The bet is out, and nobody listens any more.
         soon(async {
             while http1::connect(&host.program.url.parse()?).await.is_ok() {
@@ -45,7 +46,7 @@ async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_
     ended?;
     let (status, body) = reply?;
     assert!(status == 200 && body.contains("executed"), "{status} {body}");
-    assert!(soon(host.program.child.wait()).await??.success());
+    assert!(soon(host.program.process.wait()).await??.success());
     Ok(())
 }
 
@@ -55,14 +56,14 @@ async fn when_its_grace_is_over_it_says_what_it_cuts_off() -> Result<()> {
     host.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
     let ending = async {
         soon(host.purple_flea.reached(1)).await?;
-        host.program.signal("TERM")
+        host.program.process.signal(Signal::TERM)
     };
     let (reply, signalled) = tokio::join!(host.deposit(1), ending);
     signalled?;
     assert!(reply.is_err(), "{reply:?}");
     let line = soon(host.program.said.find(|line| line.contains("ended before it was done"))).await?;
     assert!(line.contains("requests without a reply: 1 from callers, 1 to others; instances: 1"), "{line}");
-    assert!(soon(host.program.child.wait()).await??.success());
+    assert!(soon(host.program.process.wait()).await??.success());
     Ok(())
 }
 

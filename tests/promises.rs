@@ -19,6 +19,7 @@ mod openapi;
 mod operators;
 mod pgtap;
 mod production_host;
+mod release;
 mod restores;
 mod scripts;
 mod services;

@@ -14,7 +14,7 @@ use tokio::{
     process::Command,
 };
 
-fn script(name: &str) -> Command {
+pub fn script(name: &str) -> Command {
     let mut command = Command::new(repository().join("scripts").join(name));
     // As a person would call it: with what cargo tells its tests about themselves, another cargo builds anew.
     for (name, _) in std::env::vars()
@@ -36,9 +36,19 @@ async fn output(command: &mut Command) -> Result<Output> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
-    for name in
-        ["bench", "build", "chaos", "dev", "invoke", "migrate", "ops", "test", "tour", "verify-fairness"]
-    {
+    for name in [
+        "bench",
+        "build",
+        "chaos",
+        "dev",
+        "invoke",
+        "migrate",
+        "ops",
+        "release",
+        "test",
+        "tour",
+        "verify-fairness",
+    ] {
         let help = output(script(name).arg("--help")).await?;
         assert!(help.status.success() && text(&help.stdout).starts_with("Usage: scripts/"), "{name}");
         let unknown = output(script(name).arg("--no-such-option")).await?;

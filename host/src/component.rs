@@ -5,10 +5,10 @@ use std::{fs::File, io::Read, path::Path};
 pub use wasmtime::component::Component;
 use wasmtime::{Config, Engine};
 
-/// How every WebAssembly file begins.
+/// The first bytes of every WebAssembly file.
 const WASM_MAGIC: &[u8; 4] = b"\0asm";
 
-/// The engine: the same for compiling and for running, or the one would not take the other's code.
+/// Makes the engine. Compiling and running need the same configuration: Wasmtime refuses code of another one.
 pub fn engine() -> Result<Engine> {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
@@ -21,23 +21,39 @@ pub fn compile(engine: &Engine, wasm: &Path) -> Result<Vec<u8>> {
     Ok(engine.precompile_component(&bytes)?)
 }
 
-/// Loads a component: compiles it, unless that was done ahead of time.
+/// Loads a component, and compiles it unless that was done ahead of time.
 pub fn load(engine: &Engine, path: &Path) -> Result<Component> {
     let mut magic = [0; WASM_MAGIC.len()];
     let mut file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     if file.read_exact(&mut magic).is_ok() && magic == *WASM_MAGIC {
         return Ok(Component::from_file(engine, path)?);
     }
-    // SAFETY: native code that somebody put there for us to run, as this program itself is. Wasmtime checks that it was
-    // compiled by the same version with the same options; that it was not forged nobody can check.
-    #[expect(unsafe_code, reason = "there is no other way to run what was compiled ahead of time")]
+    // SAFETY: the operator installed this native code, as the operator installed this program. Wasmtime checks that the same
+    // version compiled it with the same options. Wasmtime cannot check that the code was not forged.
+    #[expect(
+        unsafe_code,
+        reason = "there is no other way to run a component that was compiled ahead of time"
+    )]
     let component = unsafe { Component::deserialize_file(engine, path) };
     component
         .map_err(anyhow::Error::from)
         .with_context(|| format!("{} was compiled by another version; compile it anew", path.display()))
 }
 
-/// The interfaces that a component imports.
+/// Lists a component's imports and exports, as the JSON object that its description in a registry has.
+pub fn interfaces(component: &Component) -> String {
+    let (component_type, engine) = (component.component_type(), component.engine());
+    let exports: Vec<String> = component_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    format!(r#"{{"imports":{},"exports":{}}}"#, json(&imports(component)), json(&exports))
+}
+
+/// Writes names as a JSON array. No interface's name has a character that JSON escapes.
+fn json(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    format!("[{}]", quoted.join(","))
+}
+
+/// Lists the interfaces that a component imports.
 pub fn imports(component: &Component) -> Vec<String> {
     component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect()
 }

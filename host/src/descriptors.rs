@@ -1,59 +1,59 @@
-//! File descriptors: how many this process may have, and what they are for.
+//! Divides the file descriptors of this process among its parts.
 //!
-//! The parts below never need more than the process may have. So a flood of callers cannot keep the host from
-//! reaching the ledger, and a flood of bets cannot keep it from taking callers.
+//! The parts together never need more than the process may open. So a flood of callers cannot keep the host from
+//! reaching the ledger, and a flood of bets cannot keep the host from accepting callers.
 
 use anyhow::{Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Inbound connections by default. Callers are a few proxies and pg_net, which sends at most 200 requests at once.
+/// Inbound connections by default. The callers are a few proxies and pg_net, which sends at most 200 requests at once.
 const CONNECTIONS_DEFAULT: usize = 1024;
 
-/// Descriptors of the process itself: its standard streams, its listeners, its signals, and files that are read at times.
+/// Descriptors of the process itself: standard streams, listeners, signals, and files that are open for a moment.
 const FILES: usize = 32;
 
-/// Descriptors of one event loop: its selector, its waker and its signal pipe, and as many to spare.
+/// Descriptors of one event loop: a selector, a waker and a signal pipe, and as many to spare.
 const FILES_PER_THREAD: usize = 8;
 
-/// Connections to the administration's address: a Prometheus or two, and a person.
+/// Connections to the address of /metrics and /live: a Prometheus or two, and an operator.
 pub const ADMIN_CONNECTIONS: usize = 16;
 
-/// Connections that are accepted before there is a place for them: one for each of the two listeners.
+/// Accepted connections that wait for a slot: one for each of the two listeners.
 const WAITING_CONNECTIONS: usize = 2;
 
-/// Outbound connections that the ledger alone may take: claims, settlements, look-ups and the watch of a few
-/// notifications. What is known of a bet must reach the ledger, whatever else is under way.
+/// Outbound connections for the ledger alone: claims, settlements, look-ups and the watch of a few notifications. The
+/// outcome of a bet must reach the ledger, however many bets are in progress.
 pub const LEDGER_CONNECTIONS: usize = 32;
 
 /// Outbound connections for the bets of one claim: the most that `bets_at_once` allows.
 const CLAIM_CONNECTIONS: usize = 100;
 
-/// Descriptors of an inbound connection: its own, and that of the one request that it makes the function send at a time.
+/// Descriptors of an inbound connection: its own, and one for the request that the function sends because of it.
 const FILES_PER_CONNECTION: usize = 2;
 
-/// Most descriptors that are planned with. The kernel's own limit for a process is about as high.
+/// Most descriptors that the plan uses. The kernel's own limit for a process is about as high.
 const LIMIT: usize = 1024 * 1024;
 
-/// How many connections there may be.
+/// Most connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// Inbound.
+    /// Inbound connections.
     pub inbound: usize,
-    /// Outbound, [`LEDGER_CONNECTIONS`] among them.
+    /// Outbound connections, [`LEDGER_CONNECTIONS`] among them.
     pub outbound: usize,
 }
 
-/// Raises the limit of this process as far as it may, and gives it.
+/// Raises the limit of open files of this process as far as allowed, and gives the new limit.
 pub fn raise() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Where raising fails, what there is must do.
+    // If that fails, the present limit has to do.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = if raised.is_ok() { maximum } else { current };
     limit.and_then(|limit| usize::try_from(limit).ok()).map_or(LIMIT, |limit| limit.min(LIMIT))
 }
 
-/// Shares `limit` descriptors out among `threads` event loops and all connections. `asked` are the inbound connections that
-/// the operator asks for; more than fit are refused.
+/// Divides `limit` descriptors among `threads` event loops and all connections. `asked` is the number of inbound connections
+/// that the operator asks for. Fails if the limit is too small for it.
 pub fn plan(limit: usize, threads: usize, asked: Option<usize>) -> Result<Plan> {
     let files = FILES + threads.saturating_mul(FILES_PER_THREAD) + ADMIN_CONNECTIONS + WAITING_CONNECTIONS;
     let reserve = files.saturating_add(LEDGER_CONNECTIONS + CLAIM_CONNECTIONS);

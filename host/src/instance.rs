@@ -1,4 +1,4 @@
-//! One instance of the component: what it is made from, what its imports see, how many requests it serves.
+//! Makes instances of the component, provides their imports, and limits their memory, requests and time.
 
 use crate::{
     Options, Settings, component,
@@ -33,27 +33,27 @@ use wasmtime_wasi_http::{
     p3::bindings::ServicePre,
 };
 
-/// Requests that one instance serves before it is replaced. A new one costs less than a millisecond; what is forgotten
-/// with the old one is whatever it may have leaked.
+/// Requests that one instance serves before it is replaced. A new instance costs less than a millisecond, and frees any
+/// memory that the old one may have leaked.
 const REUSE_LIMIT: usize = 10_000;
 
-/// Requests that one instance serves at once, as Wasmtime and Spin have it: a trap ends them all.
+/// Requests that one instance serves at once, as on Wasmtime and Spin. A trap ends them all.
 const CONCURRENT_LIMIT: usize = 16;
 
-/// How long an instance without work is kept.
+/// How long an idle instance is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long one request may take; far longer than the function's own limits.
+/// Longest time of one request: far longer than the function's own limits.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much later an instance is ended whose every request took too long. The requests' own limit comes first, and
-/// leaves the work after earlier replies its time.
+/// How much later the host ends an instance whose every request took too long. The limit of the requests comes first, so
+/// that work after earlier replies keeps its time.
 const REQUEST_GRACE: Duration = Duration::from_secs(5);
 
-/// Most memory of an instance, in bytes. It needs one or two MiB; whatever has sixty-four leaks.
+/// Most memory of an instance, in bytes. It needs one or two MiB; one that reaches this limit leaks.
 const MEMORY_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The interface through which Spin hands out settings.
+/// The interface through which Spin provides settings.
 const VARIABLES: &str = "spin:variables/variables@3.0.0";
 
 #[derive(ComponentType, Lift, Lower)]
@@ -69,11 +69,11 @@ enum VariableError {
     Other(String),
 }
 
-/// What the component may import: clocks, chance, its lines, HTTP and its settings. No files, and no sockets of its own.
+/// Provides the imports: clocks, random numbers, standard output, HTTP and settings. No files, and no sockets.
 fn linker(engine: &Engine) -> Result<Linker<Data>> {
     let mut linker: Linker<Data> = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker)?;
-    // Rust's standard library asks for these, too.
+    // Rust's standard library imports these.
     cli::environment::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
     cli::exit::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
     cli::terminal_input::add_to_linker::<Data, WasiCli>(&mut linker, Data::cli)?;
@@ -93,9 +93,9 @@ fn linker(engine: &Engine) -> Result<Linker<Data>> {
     Ok(linker)
 }
 
-/// What every instance is made from. Cheap to clone; each thread has its own pool of connections.
+/// Everything that instances share, on all threads. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Origin {
+pub(crate) struct InstanceTemplate {
     pre: ServicePre<Data>,
     engine: Engine,
     from_variables: bool,
@@ -106,7 +106,7 @@ pub(crate) struct Origin {
     metrics: Arc<Metrics>,
 }
 
-impl Origin {
+impl InstanceTemplate {
     pub(crate) fn new(component: &Component, options: &Options, metrics: Arc<Metrics>) -> Result<Self> {
         let engine = component.engine();
         Ok(Self {
@@ -122,22 +122,22 @@ impl Origin {
     }
 }
 
-/// What makes the instances of one thread.
-pub(crate) struct Maker {
-    pub(crate) origin: Origin,
+/// Makes the instances of one thread, which share a pool of connections.
+pub(crate) struct InstanceFactory {
+    pub(crate) template: InstanceTemplate,
     pub(crate) pool: Pool,
 }
 
-impl HandlerState for Maker {
+impl HandlerState for InstanceFactory {
     type StoreData = Data;
     type WorkerExpiration = Expiration;
     type WorkerState = Limits;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<Data, Expiration, Limits>> {
-        let Origin { pre, engine, settings, metrics, .. } = &self.origin;
+        let InstanceTemplate { pre, engine, settings, metrics, .. } = &self.template;
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(self.origin.output.clone()).inherit_stderr();
-        if !self.origin.from_variables {
+        wasi.stdout(self.template.output.clone()).inherit_stderr();
+        if !self.template.from_variables {
             for (name, value) in settings.iter() {
                 wasi.env(name.to_ascii_uppercase(), value);
             }
@@ -145,7 +145,7 @@ impl HandlerState for Maker {
         let unanswered = Arc::new(AtomicUsize::new(0));
         let hooks = Outbound {
             pool: self.pool.clone(),
-            allowed_origins: self.origin.allowed_origins.clone(),
+            allowed_origins: self.template.allowed_origins.clone(),
             metrics: metrics.clone(),
             unanswered: unanswered.clone(),
         };
@@ -167,7 +167,7 @@ impl HandlerState for Maker {
             view: WasiHttpView::http,
             expiration: Expiration {
                 sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-                after_reply: self.origin.after_reply,
+                after_reply: self.template.after_reply,
                 number,
                 unanswered,
                 metrics: metrics.clone(),
@@ -177,7 +177,7 @@ impl HandlerState for Maker {
     }
 }
 
-/// Ends an instance that idles, or whose requests take too long.
+/// Ends an instance that idles, or that takes too long.
 pub(crate) struct Expiration {
     sleep: Pin<Box<Sleep>>,
     after_reply: Duration,
@@ -187,7 +187,7 @@ pub(crate) struct Expiration {
 }
 
 impl Expiration {
-    /// Says that the instance is ended now, and what is lost with it.
+    /// Logs and counts that the host ends the instance now, and how many requests it loses.
     fn note(&self, status: WorkerStatus) {
         let why = match status {
             WorkerStatus::Idle => return,
@@ -219,7 +219,7 @@ impl WorkerExpiration for Expiration {
             WorkerStatus::PostReturn => self.after_reply,
         };
         let deadline = (since + limit).into();
-        // An earlier time finds out about a later one when it comes: it is seldom set, and this is called often.
+        // This is called often, and setting the timer is expensive. A timer that fires too early is set again below.
         if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
             self.sleep.as_mut().reset(deadline);
         }
@@ -234,7 +234,7 @@ impl WorkerExpiration for Expiration {
     }
 }
 
-/// Shares an instance between requests.
+/// Limits the requests of one instance, and counts its end.
 pub(crate) struct Limits {
     metrics: Arc<Metrics>,
 }
@@ -261,7 +261,7 @@ impl WorkerState for Limits {
     }
 
     fn drop(&self, _: Store<Data>, result: wasmtime::Result<()>) {
-        // An instance that is dropped with its host ends with an error too, but not with a trap.
+        // An instance that is dropped with its host ends with an error, too, which is no trap.
         let trap = result.as_ref().err().filter(|error| error.is::<Trap>());
         self.metrics.instance_ended(trap.is_some());
         if let Some(error) = trap {
@@ -270,7 +270,7 @@ impl WorkerState for Limits {
     }
 }
 
-/// What an instance's imports see.
+/// The state of an instance's imports.
 pub(crate) struct Data {
     wasi: WasiCtx,
     http: WasiHttpCtx,

@@ -1,14 +1,20 @@
 //! `purple-flea-host`: runs the component in production.
 
+mod cli;
+mod event_loops;
+
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use cli::{Cli, Command, Serve};
+use event_loops::EventLoops;
 use purple_flea_host::{
-    KEEP, Options, Settings, admin, component, descriptors,
-    gate::{Gate, Place, Places},
+    Options, Settings, admin, component,
+    descriptors::{self, Plan},
+    listener::{Listener, Slots},
     metrics::Metrics,
     output::{self, Output},
-    patience::Patience,
-    server::Blueprint,
+    server::FunctionTemplate,
+    timeouts::CallerTimeouts,
 };
 use std::{
     net::SocketAddr,
@@ -17,79 +23,13 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpStream,
     runtime::Builder,
-    signal::unix::{SignalKind, signal},
-    sync::{
-        mpsc::{UnboundedSender, unbounded_channel},
-        watch,
-    },
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
 };
 
-/// Runs the component behind HTTP/1.1, one event loop for each processor.
-///
-/// The function's settings come from the environment, by their names in upper case (PURPLE_FLEA_URL …). SIGTERM and
-/// SIGINT let what is under way come to its end first; the second one does not.
-#[derive(Parser)]
-#[command(name = "purple-flea-host", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Serve,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Compiles the component ahead of time, for this kind of machine and this version of the host.
-    Compile {
-        /// The component.
-        wasm: PathBuf,
-        /// Where the compiled one goes; whoever can write there decides what the host runs.
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct Serve {
-    /// The component, compiled ahead of time or not.
-    component: Option<PathBuf>,
-    /// Where to listen.
-    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS:PORT")]
-    listen: SocketAddr,
-    /// Where /metrics (for Prometheus) and /live are; nowhere if it is left out. Not for the public.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    admin: Option<SocketAddr>,
-    /// Event loops; as many as there are processors if it is left out.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Most inbound connections at once; others wait. If it is left out: 1024, or as many as there are open files for. (The
-    /// host raises its limit of open files to the hard limit.)
-    #[arg(long, value_name = "N")]
-    connections: Option<usize>,
-    /// How long a caller may take for a request's head, in milliseconds. While a newcomer waits for a place, an idle
-    /// connection has no longer either.
-    #[arg(long, default_value_t = Patience::default().head.as_millis() as u64, value_name = "MS")]
-    head_ms: u64,
-    /// How long a connection may idle while no newcomer waits, in milliseconds: longer than a proxy keeps its own.
-    #[arg(long, default_value_t = Patience::default().idle.as_millis() as u64, value_name = "MS")]
-    idle_ms: u64,
-    /// An origin that the component may send to (https://api.purpleflea.com); again for each. Any, if it is left out.
-    #[arg(long = "allow", value_name = "ORIGIN")]
-    allow: Vec<String>,
-    /// How long the component may go on after its last reply, in seconds. Work that takes longer is cut off; a line says so,
-    /// and purple_flea_cut_off_total counts it.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
-    after_reply_s: u64,
-    /// How long an outbound connection is kept after its last request, in milliseconds: less than the servers keep theirs,
-    /// or a request on one that is closed at that moment has an unknown end. 0: a new one for each request.
-    #[arg(long, default_value_t = KEEP.as_millis() as u64, value_name = "MS")]
-    keep_ms: u64,
-    /// How long the end waits for what is under way, in seconds.
-    #[arg(long, default_value_t = 75, value_name = "SECONDS")]
-    grace_s: u64,
-}
+/// How often the host looks whether the work in progress is done when it ends.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -104,84 +44,79 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Some(Command::Compile { wasm, output }) => compile(&wasm, &output),
+        Some(Command::Interfaces { wasm }) => {
+            println!("{}", component::interfaces(&component::load(&component::engine()?, &wasm)?));
+            Ok(())
+        }
         None => Builder::new_current_thread().enable_all().build()?.block_on(serve(cli.serve)),
     }
 }
 
-/// Writes beside the file and renames: a host that starts meanwhile sees the old one or the new one.
+/// Compiles to a file beside the output and renames it: a host that starts meanwhile reads the old file or the new one.
 fn compile(wasm: &Path, output: &Path) -> Result<()> {
     let compiled = component::compile(&component::engine()?, wasm)?;
-    let beside = output.with_extension("part");
-    std::fs::write(&beside, &compiled).with_context(|| format!("{} cannot be written", beside.display()))?;
-    std::fs::rename(&beside, output).with_context(|| format!("{} cannot be written", output.display()))?;
+    let part = output.with_extension("part");
+    std::fs::write(&part, &compiled).with_context(|| format!("{} cannot be written", part.display()))?;
+    std::fs::rename(&part, output).with_context(|| format!("{} cannot be written", output.display()))?;
     eprintln!("{}: {} bytes", output.display(), compiled.len());
     Ok(())
 }
 
 async fn serve(serve: Serve) -> Result<()> {
-    let Some(path) = serve.component else { bail!("which component? (see --help)") };
+    let Some(path) = &serve.component else { bail!("which component? (see --help)") };
     let threads = serve.threads.map_or_else(std::thread::available_parallelism, |threads| {
         threads.try_into().context("--threads").map_err(std::io::Error::other)
     })?;
     let plan = descriptors::plan(descriptors::raise(), threads.get(), serve.connections)?;
-    let component = component::load(&component::engine()?, &path)?;
-    let options = Options {
-        component: path,
-        settings: settings(),
-        allowed_origins: Some(serve.allow).filter(|origins| !origins.is_empty()),
-        after_reply: Duration::from_secs(serve.after_reply_s),
-        keep: Duration::from_millis(serve.keep_ms),
-        outbound: plan.outbound,
-        patience: Patience {
-            head: Duration::from_millis(serve.head_ms),
-            idle: Duration::from_millis(serve.idle_ms),
-        },
-        output: Output::stdout()?,
-    };
-    let blueprint = Blueprint::new(&component, &options)?;
-    let places = Places::new(plan.inbound);
-    let gate = listen(serve.listen, places.clone()).await?;
-    let (closing, closed) = watch::channel(false);
-    let lanes = lanes(threads.get(), &blueprint, &closed)?;
+    let component = component::load(&component::engine()?, path)?;
+    let options = options(&serve, path.clone(), plan)?;
+    let template = FunctionTemplate::new(&component, &options)?;
+    let slots = Slots::new(plan.inbound);
+    let listener = listen(serve.listen, slots.clone()).await?;
+    let (close, closing) = watch::channel(false);
+    let loops = EventLoops::start(threads.get(), &template, &closing)?;
     if let Some(address) = serve.admin {
-        let gate = listen(address, Places::new(descriptors::ADMIN_CONNECTIONS)).await?;
-        tokio::spawn(admin::serve(gate, blueprint.metrics().clone(), options.patience));
+        let listener = listen(address, Slots::new(descriptors::ADMIN_CONNECTIONS)).await?;
+        tokio::spawn(admin::serve(listener, template.metrics().clone(), options.timeouts));
     }
     eprintln!(
         "purple-flea-host: listening on http://{} with {} event loops, for {} connections",
-        gate.address()?,
-        lanes.len(),
+        listener.address()?,
+        loops.count(),
         plan.inbound
     );
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::new()?;
     tokio::select! {
-        error = accept(gate, &lanes) => return error,
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+        error = loops.accept(listener) => return error,
+        () = signals.next() => {}
     }
-    eprintln!("purple-flea-host: ending; what is under way has {} s", serve.grace_s);
-    let _ = closing.send(true);
-    let metrics = blueprint.metrics();
-    let done = tokio::select! {
-        () = ended(&places, metrics) => true,
-        () = tokio::time::sleep(Duration::from_secs(serve.grace_s)) => false,
-        _ = term.recv() => false,
-        _ = int.recv() => false,
-    };
-    if done {
-        eprintln!("purple-flea-host: ended");
-    } else {
-        eprintln!("purple-flea-host: ended before it was done; cut off: {}", metrics.under_way());
-    }
+    let _ = close.send(true);
+    end(&slots, template.metrics(), serve.grace_s, &mut signals).await;
     output::flush();
     Ok(())
 }
 
-async fn listen(address: SocketAddr, places: Places) -> Result<Gate> {
-    Gate::listen(address, places).await.with_context(|| format!("cannot listen on {address}"))
+fn options(serve: &Serve, component: PathBuf, plan: Plan) -> Result<Options> {
+    Ok(Options {
+        component,
+        settings: settings(),
+        allowed_origins: Some(serve.allow.clone()).filter(|origins| !origins.is_empty()),
+        after_reply: Duration::from_secs(serve.after_reply_s),
+        keep_alive: Duration::from_millis(serve.keep_ms),
+        outbound_connections: plan.outbound,
+        timeouts: CallerTimeouts {
+            head: Duration::from_millis(serve.head_ms),
+            idle: Duration::from_millis(serve.idle_ms),
+        },
+        output: Output::stdout()?,
+    })
 }
 
-/// What the component may ask for by name; the environment has other things in it, which it does not.
+async fn listen(address: SocketAddr, slots: Slots) -> Result<Listener> {
+    Listener::listen(address, slots).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Collects the environment as the function's settings. The component asks for the names that it knows, and sees no other.
 fn settings() -> Settings {
     let known = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
@@ -189,51 +124,39 @@ fn settings() -> Settings {
     std::env::vars_os().filter_map(known).collect()
 }
 
-/// A connection, and its place among those that there may be.
-type Connection = (std::net::TcpStream, Place);
+/// The signals that tell the host to end.
+struct Signals(Signal, Signal);
 
-/// The way of connections to an event loop.
-type Lane = UnboundedSender<Connection>;
-
-/// An event loop on a thread of its own, for each lane: a request never changes its thread.
-fn lanes(threads: usize, blueprint: &Blueprint, closed: &watch::Receiver<bool>) -> Result<Vec<Lane>> {
-    let mut lanes = Vec::new();
-    for number in 0..threads {
-        let (lane, mut accepted) = unbounded_channel::<Connection>();
-        let (blueprint, closed) = (blueprint.clone(), closed.clone());
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
-            runtime.block_on(async move {
-                let function = blueprint.function();
-                while let Some((stream, place)) = accepted.recv().await {
-                    let (function, closed) = (function.clone(), closed.clone());
-                    tokio::spawn(async move {
-                        if let Ok(stream) = TcpStream::from_std(stream) {
-                            function.serve(stream, place, closed).await;
-                        }
-                    });
-                }
-                // The work after the replies goes on until the process ends.
-                std::future::pending::<()>().await;
-            });
-        })?;
-        lanes.push(lane);
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
     }
-    Ok(lanes)
+
+    /// Waits for one of them.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
-/// Gives each connection to the next lane.
-async fn accept(gate: Gate, lanes: &[Lane]) -> Result<()> {
-    for lane in lanes.iter().cycle() {
-        let (stream, place) = gate.next().await;
-        lane.send((stream.into_std()?, place)).ok().context("an event loop ended")?;
-    }
-    bail!("no event loops")
-}
-
-/// Waits until no connection is open and no instance works any more.
-async fn ended(places: &Places, metrics: &Metrics) {
-    while places.taken() > 0 || metrics.instances() > 0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits until no connection is open and no instance works, at most `grace_s` seconds or until another signal.
+async fn end(slots: &Slots, metrics: &Metrics, grace_s: u64, signals: &mut Signals) {
+    eprintln!("purple-flea-host: ending; the work in progress has {grace_s} s");
+    let idle = async {
+        while slots.taken() > 0 || metrics.instances() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let done = tokio::select! {
+        () = idle => true,
+        () = tokio::time::sleep(Duration::from_secs(grace_s)) => false,
+        () = signals.next() => false,
+    };
+    if done {
+        eprintln!("purple-flea-host: ended");
+    } else {
+        eprintln!("purple-flea-host: ended before it was done; cut off: {}", metrics.in_progress());
     }
 }

@@ -1,232 +1,288 @@
-//! What happened, counted: for `/metrics`, in the text form that Prometheus reads.
+//! The host's metrics, for `/metrics` in Prometheus' text format.
 
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Metric, Registry},
+};
 use std::{
-    fmt::Write,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-/// The upper bounds of the classes that replies are counted in, in milliseconds: from a skip to Purple Flea's timeout.
-const CLASSES_MS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 500, 2_000, 10_000];
+/// The type of the text that [`Metrics::text`] gives.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// The counters.
-#[derive(Default)]
+/// Upper bounds of the histogram of reply times, in seconds: from a skipped row to Purple Flea's timeout.
+const REPLY_BUCKETS_S: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// The values of the label `status`, by the first digit of the status.
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Counts what the host does, for all threads together.
 pub struct Metrics {
-    connections: AtomicI64,
-    timed_out: AtomicU64,
-    refused: AtomicU64,
-    in_flight: AtomicI64,
-    statuses: [AtomicU64; 6],
-    classes: [AtomicU64; CLASSES_MS.len()],
-    time_us: AtomicU64,
-    sent: AtomicU64,
-    unanswered: AtomicI64,
-    failed: AtomicU64,
-    instances: AtomicI64,
-    made: AtomicU64,
-    traps: AtomicU64,
-    cut_off: AtomicU64,
+    registry: Registry,
+    connections: Gauge,
+    timed_out: Counter,
+    refused: Counter,
+    in_flight: Gauge,
+    instances: Gauge,
+    instances_made: Counter,
+    traps: Counter,
+    cut_off: Counter,
+    sent_in_flight: Gauge,
+    sent: Counter,
+    sent_failed: Counter,
+    /// One counter for each of `STATUS_CLASSES`.
+    replies: [Counter; STATUS_CLASSES.len()],
+    reply_seconds: Histogram,
 }
 
-/// Counts a connection or a request for as long as it is there.
-pub(crate) struct Counted<'a>(&'a AtomicI64);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicI64) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count)
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("purple_flea");
+        // The encoder adds `_total` to the name of a counter, and a full stop to a description.
+        Self {
+            connections: register(&mut registry, "connections", "Open inbound connections"),
+            timed_out: register(
+                &mut registry,
+                "connections_timed_out",
+                "Inbound connections whose caller sent no whole request head in time, or idled",
+            ),
+            refused: register(
+                &mut registry,
+                "requests_refused",
+                "Requests that were not passed on to the component: no Host header, or a target that is no path",
+            ),
+            in_flight: register(&mut registry, "requests_in_flight", "Requests without a reply yet"),
+            instances: register(&mut registry, "instances", "Instances of the component"),
+            instances_made: register(&mut registry, "instances", "Instances that were made"),
+            traps: register(&mut registry, "traps", "Instances that trapped, with all their requests"),
+            cut_off: register(
+                &mut registry,
+                "cut_off",
+                "Instances that the host ended in the middle of their work, because their time was over",
+            ),
+            sent_in_flight: register(
+                &mut registry,
+                "sent_in_flight",
+                "Outbound requests without a reply yet",
+            ),
+            sent: register(&mut registry, "sent", "Outbound requests"),
+            sent_failed: register(&mut registry, "sent_failed", "Outbound requests without a reply"),
+            replies: register_replies(&mut registry),
+            reply_seconds: register_reply_seconds(&mut registry),
+            registry,
+        }
     }
 }
 
-impl Drop for Counted<'_> {
+/// Registers a metric that begins at zero.
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, description: &str) -> M {
+    let metric = M::default();
+    registry.register(name, description, metric.clone());
+    metric
+}
+
+/// Registers the counters of replies. Every class is there from the start, so that a rate can be computed from its first
+/// reply.
+fn register_replies(registry: &mut Registry) -> [Counter; STATUS_CLASSES.len()] {
+    let replies: Family<[(&str, &str); 1], Counter> =
+        register(registry, "replies", "Replies by the first digit of their status");
+    STATUS_CLASSES.map(|class| replies.get_or_create_owned(&[("status", class)]))
+}
+
+fn register_reply_seconds(registry: &mut Registry) -> Histogram {
+    let histogram = Histogram::new(REPLY_BUCKETS_S);
+    registry.register("reply_seconds", "Time from a request's head to its reply's", histogram.clone());
+    histogram
+}
+
+/// Counts a connection or a request for as long as it exists.
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.dec();
     }
 }
 
-/// Counts an outbound request until it has a reply, for all instances and for its own.
-pub(crate) struct UnderWay {
-    metrics: Arc<Metrics>,
+/// Counts an outbound request until it has a reply: for the whole host, and for the instance that sends it.
+pub(crate) struct Unanswered {
+    _host: Counted,
     instance: Arc<AtomicUsize>,
 }
 
-impl UnderWay {
-    pub(crate) fn new(metrics: &Arc<Metrics>, instance: &Arc<AtomicUsize>) -> Self {
-        metrics.unanswered.fetch_add(1, Relaxed);
-        instance.fetch_add(1, Relaxed);
-        Self { metrics: metrics.clone(), instance: instance.clone() }
-    }
-}
-
-impl Drop for UnderWay {
+impl Drop for Unanswered {
     fn drop(&mut self) {
-        self.metrics.unanswered.fetch_sub(1, Relaxed);
         self.instance.fetch_sub(1, Relaxed);
     }
 }
 
 impl Metrics {
-    pub(crate) fn connection(&self) -> Counted<'_> {
+    /// Counts an open inbound connection until the value is dropped.
+    pub(crate) fn connection(&self) -> Counted {
         Counted::new(&self.connections)
     }
 
+    /// Counts a connection that the host closed because its caller took too long.
     pub(crate) fn timed_out(&self) {
-        self.timed_out.fetch_add(1, Relaxed);
+        self.timed_out.inc();
     }
 
+    /// Counts a request that the host refused.
     pub(crate) fn refused(&self) {
-        self.refused.fetch_add(1, Relaxed);
+        self.refused.inc();
     }
 
-    pub(crate) fn request(&self) -> Counted<'_> {
+    /// Counts a request without a reply until the value is dropped.
+    pub(crate) fn request(&self) -> Counted {
         Counted::new(&self.in_flight)
     }
 
-    pub(crate) fn answered(&self, status: http::StatusCode, time: Duration) {
-        if let Some(count) = self.statuses.get(usize::from(status.as_u16() / 100)) {
-            count.fetch_add(1, Relaxed);
+    /// Counts a reply, and the time that it took.
+    pub(crate) fn replied(&self, status: http::StatusCode, time: Duration) {
+        let class = usize::from(status.as_u16() / 100).checked_sub(1);
+        if let Some(count) = class.and_then(|class| self.replies.get(class)) {
+            count.inc();
         }
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.time_us.fetch_add(us, Relaxed);
-        let class = CLASSES_MS.iter().position(|class| us <= class.saturating_mul(1000));
-        if let Some(count) = class.and_then(|class| self.classes.get(class)) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.reply_seconds.observe(time.as_secs_f64());
     }
 
+    /// Counts an outbound request.
     pub(crate) fn sent(&self) {
-        self.sent.fetch_add(1, Relaxed);
+        self.sent.inc();
     }
 
-    pub(crate) fn failed(&self) {
-        self.failed.fetch_add(1, Relaxed);
+    /// Counts an outbound request without a reply until the value is dropped. `instance` counts those of one instance.
+    pub(crate) fn unanswered(&self, instance: &Arc<AtomicUsize>) -> Unanswered {
+        instance.fetch_add(1, Relaxed);
+        Unanswered { _host: Counted::new(&self.sent_in_flight), instance: instance.clone() }
     }
 
-    /// Counts a new instance, and gives its number.
+    /// Counts an outbound request that ended without a reply.
+    pub(crate) fn send_failed(&self) {
+        self.sent_failed.inc();
+    }
+
+    /// Counts a new instance, and gives its number, from one.
     pub(crate) fn instance_made(&self) -> u64 {
-        self.instances.fetch_add(1, Relaxed);
-        self.made.fetch_add(1, Relaxed).saturating_add(1)
+        self.instances.inc();
+        self.instances_made.inc().saturating_add(1)
     }
 
+    /// Counts an instance that the host ended in the middle of its work.
     pub(crate) fn cut_off(&self) {
-        self.cut_off.fetch_add(1, Relaxed);
+        self.cut_off.inc();
     }
 
+    /// Counts the end of an instance.
     pub(crate) fn instance_ended(&self, trapped: bool) {
-        self.instances.fetch_sub(1, Relaxed);
-        self.traps.fetch_add(u64::from(trapped), Relaxed);
+        self.instances.dec();
+        self.traps.inc_by(u64::from(trapped));
     }
 
-    /// How many instances there are; those that idle end after a second.
+    /// Counts the instances that exist. An idle instance ends after a second.
     pub fn instances(&self) -> i64 {
-        self.instances.load(Relaxed)
+        self.instances.get()
     }
 
-    /// What is under way, in words.
-    pub fn under_way(&self) -> String {
+    /// Describes the work in progress in one line, for a log.
+    pub fn in_progress(&self) -> String {
         format!(
             "requests without a reply: {} from callers, {} to others; instances: {}",
-            self.in_flight.load(Relaxed),
-            self.unanswered.load(Relaxed),
+            self.in_flight.get(),
+            self.sent_in_flight.get(),
             self.instances()
         )
     }
 
-    /// All of it as text.
+    /// Writes all metrics in the text format that Prometheus reads (version 0.0.4).
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let mut one = |name: &str, kind: &str, help: &str, value: String| {
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-        };
-        one(
-            "purple_flea_connections",
-            "gauge",
-            "Open inbound connections.",
-            self.connections.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_connections_timed_out_total",
-            "counter",
-            "Inbound connections whose caller sent no whole request head in time, or idled.",
-            self.timed_out.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_requests_refused_total",
-            "counter",
-            "Requests that were not passed on to the component: no Host header, or a target that is no path.",
-            self.refused.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_requests_in_flight",
-            "gauge",
-            "Requests without a reply yet.",
-            self.in_flight.load(Relaxed).to_string(),
-        );
-        one("purple_flea_instances", "gauge", "Instances of the component.", self.instances().to_string());
-        one(
-            "purple_flea_instances_total",
-            "counter",
-            "Instances that were made.",
-            self.made.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_traps_total",
-            "counter",
-            "Instances that trapped, with all their requests.",
-            self.traps.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_cut_off_total",
-            "counter",
-            "Instances that were ended in the middle of their work, because their time was over.",
-            self.cut_off.load(Relaxed).to_string(),
-        );
-        one(
-            "purple_flea_sent_in_flight",
-            "gauge",
-            "Outbound requests without a reply yet.",
-            self.unanswered.load(Relaxed).to_string(),
-        );
-        one("purple_flea_sent_total", "counter", "Outbound requests.", self.sent.load(Relaxed).to_string());
-        one(
-            "purple_flea_sent_failed_total",
-            "counter",
-            "Outbound requests without a reply.",
-            self.failed.load(Relaxed).to_string(),
-        );
-        self.replies(&mut text);
+        // Writing to a string does not fail.
+        let _ = prometheus_text::encode(&mut text, &self.registry);
         text
     }
+}
 
-    fn replies(&self, text: &mut String) {
-        let _ = writeln!(
-            text,
-            "# HELP purple_flea_replies_total Replies by the first digit of their status.\n# TYPE purple_flea_replies_total counter"
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[test]
+    fn every_metric_has_the_name_that_dashboards_and_alerts_use() {
+        let text = Metrics::default().text();
+        let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect::<Vec<_>>();
+        assert_eq!(
+            declared,
+            [
+                "purple_flea_connections gauge",
+                "purple_flea_connections_timed_out_total counter",
+                "purple_flea_requests_refused_total counter",
+                "purple_flea_requests_in_flight gauge",
+                "purple_flea_instances gauge",
+                "purple_flea_instances_total counter",
+                "purple_flea_traps_total counter",
+                "purple_flea_cut_off_total counter",
+                "purple_flea_sent_in_flight gauge",
+                "purple_flea_sent_total counter",
+                "purple_flea_sent_failed_total counter",
+                "purple_flea_replies_total counter",
+                "purple_flea_reply_seconds histogram",
+            ]
         );
-        let mut all = 0_u64;
-        for (digit, count) in self.statuses.iter().enumerate().skip(1) {
-            let count = count.load(Relaxed);
-            all = all.saturating_add(count);
-            let _ = writeln!(text, "purple_flea_replies_total{{status=\"{digit}xx\"}} {count}");
+    }
+
+    #[test]
+    fn a_reply_counts_in_its_class_and_in_every_bucket_that_holds_its_time() {
+        let metrics = Metrics::default();
+        metrics.replied(StatusCode::OK, Duration::from_millis(2));
+        metrics.replied(StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(2001));
+        let text = metrics.text();
+        for line in [
+            "purple_flea_replies_total{status=\"1xx\"} 0",
+            "purple_flea_replies_total{status=\"2xx\"} 1",
+            "purple_flea_replies_total{status=\"3xx\"} 0",
+            "purple_flea_replies_total{status=\"4xx\"} 0",
+            "purple_flea_replies_total{status=\"5xx\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.001\"} 0",
+            "purple_flea_reply_seconds_bucket{le=\"0.002\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.005\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.01\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.025\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.05\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.1\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"0.5\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"2.0\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"10.0\"} 2",
+            "purple_flea_reply_seconds_bucket{le=\"+Inf\"} 2",
+            "purple_flea_reply_seconds_count 2",
+            "purple_flea_reply_seconds_sum 2.003",
+        ] {
+            assert!(text.lines().any(|had| had == line), "{line} is not in\n{text}");
         }
-        let _ = writeln!(
-            text,
-            "# HELP purple_flea_reply_seconds Time from a request's head to its reply's.\n# TYPE purple_flea_reply_seconds histogram"
-        );
-        let mut so_far = 0_u64;
-        for (class, count) in CLASSES_MS.iter().zip(&self.classes) {
-            so_far = so_far.saturating_add(count.load(Relaxed));
-            let (seconds, ms) = (class / 1000, class % 1000);
-            let _ = writeln!(text, "purple_flea_reply_seconds_bucket{{le=\"{seconds}.{ms:03}\"}} {so_far}");
-        }
-        let us = self.time_us.load(Relaxed);
-        let (seconds, us) = (us / 1_000_000, us % 1_000_000);
-        let _ = writeln!(
-            text,
-            "purple_flea_reply_seconds_bucket{{le=\"+Inf\"}} {all}\npurple_flea_reply_seconds_sum {seconds}.{us:06}\npurple_flea_reply_seconds_count {all}"
-        );
+    }
+
+    #[test]
+    fn a_gauge_falls_again_when_the_request_that_it_counts_has_ended() {
+        let (metrics, instance) = (Metrics::default(), Arc::new(AtomicUsize::new(0)));
+        let (request, sent) = (metrics.request(), metrics.unanswered(&instance));
+        assert!(metrics.in_progress().starts_with("requests without a reply: 1 from callers, 1 to others"));
+        assert_eq!(instance.load(Relaxed), 1);
+        drop((request, sent));
+        assert!(metrics.in_progress().starts_with("requests without a reply: 0 from callers, 0 to others"));
+        assert_eq!(instance.load(Relaxed), 0);
     }
 }

@@ -1,8 +1,8 @@
-//! What the component sends: over kept connections, and only to where it may.
+//! Sends the component's requests: over kept connections, and only to allowed origins.
 
 use crate::{
-    dial::{Dial, Places},
-    metrics::{Metrics, UnderWay},
+    connector::{Connector, OutboundSlots},
+    metrics::Metrics,
 };
 use http_body_util::BodyExt;
 use hyper_rustls::HttpsConnector;
@@ -19,36 +19,36 @@ use std::{
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-/// Longest wait for a connection where the function asks for none: for its place, its name, TCP and TLS together.
+/// Longest wait for a connection where the function sets no limit: for a slot, the name, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait for a reply's head where the function asks for none, as WASI's other hosts have it.
+/// Longest wait for a reply's head where the function sets no limit. Other WASI hosts wait as long.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Most connections that are kept for one host: the bets of a few claims at once.
+/// Most idle connections that are kept for one server: the bets of a few claims at once.
 const IDLE_LIMIT_CONNECTIONS: usize = 256;
 
-/// A client that keeps its connections. Cheap to clone; each thread has its own.
-pub(crate) type Pool = Client<HttpsConnector<Dial>, WasiBody>;
+/// An HTTP client that keeps its connections. Each thread has its own; clones share it.
+pub(crate) type Pool = Client<HttpsConnector<Connector>, WasiBody>;
 
-/// A new client without connections, which keeps each for so long after its last request.
-pub(crate) fn pool(keep: Duration, places: Places) -> Pool {
+/// Makes a client. Its connections close `keep_alive` after their last request.
+pub(crate) fn pool(keep_alive: Duration, slots: OutboundSlots) -> Pool {
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(keep)
-        .pool_max_idle_per_host(if keep.is_zero() { 0 } else { IDLE_LIMIT_CONNECTIONS })
-        // Only what was certainly not written is sent again, on another connection.
+        .pool_idle_timeout(keep_alive)
+        .pool_max_idle_per_host(if keep_alive.is_zero() { 0 } else { IDLE_LIMIT_CONNECTIONS })
+        // The client sends a request again, on another connection, only if it wrote no byte of it.
         .retry_canceled_requests(true)
-        .build(tls.wrap_connector(Dial::new(places)))
+        .build(tls.wrap_connector(Connector::new(slots)))
 }
 
-/// The host's side of outbound requests.
+/// Sends the requests of one instance.
 pub(crate) struct Outbound {
     pub(crate) pool: Pool,
     pub(crate) allowed_origins: Option<Arc<[String]>>,
     pub(crate) metrics: Arc<Metrics>,
-    /// How many requests of this instance have no reply yet.
+    /// Number of this instance's requests without a reply yet.
     pub(crate) unanswered: Arc<AtomicUsize>,
 }
 
@@ -74,16 +74,16 @@ impl WasiHttpHooks for Outbound {
         let connection = capture_connection(&mut request);
         let answer = self.pool.request(request);
         let metrics = self.metrics.clone();
-        let under_way = UnderWay::new(&self.metrics, &self.unanswered);
+        let unanswered = self.metrics.unanswered(&self.unanswered);
         Box::new(async move {
-            let _under_way = under_way;
+            let _unanswered = unanswered;
             let mut answer = pin!(answer);
             let answer = match tokio::time::timeout(connect, answer.as_mut()).await {
-                Ok(answer) => answer.map_err(|error| name(&error)),
-                // The request gets a connection before its first byte is written. It will get none any more.
+                Ok(answer) => answer.map_err(|error| code(&error)),
+                // A request gets its connection before its first byte is written, so nothing was sent.
                 Err(_) if connection.connection_metadata().is_none() => Err(Error::ConnectionTimeout),
                 Err(_) => match tokio::time::timeout(first_byte.saturating_sub(connect), answer).await {
-                    Ok(answer) => answer.map_err(|error| name(&error)),
+                    Ok(answer) => answer.map_err(|error| code(&error)),
                     Err(_) => Err(Error::ConnectionReadTimeout),
                 },
             };
@@ -93,7 +93,7 @@ impl WasiHttpHooks for Outbound {
                     Ok((answer.map(|body| body.map_err(Error::from).boxed_unsync()), done))
                 }
                 Err(error) => {
-                    metrics.failed();
+                    metrics.send_failed();
                     Err(error)
                 }
             }
@@ -112,9 +112,9 @@ impl Outbound {
     }
 }
 
-/// Names an error. An error of connecting proves that nothing was sent, and only such an error gets a name that the
-/// function takes for that proof. (Broken TLS handshakes have their own names, which other hosts use later on, too.)
-fn name(error: &hyper_util::client::legacy::Error) -> Error {
+/// Maps an error to a WASI error code. An error while connecting proves that nothing was sent. Only such an error gets a
+/// code that the function takes as that proof. (TLS errors have codes of their own: other hosts use them after sending, too.)
+fn code(error: &hyper_util::client::legacy::Error) -> Error {
     let mut cause = error.source();
     if !error.is_connect() {
         let broken = cause.and_then(|cause| cause.downcast_ref::<hyper::Error>());
@@ -125,37 +125,37 @@ fn name(error: &hyper_util::client::legacy::Error) -> Error {
     }
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return name_of_tls(error);
+            return tls_code(error);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            // An error of TLS is wrapped into one of input and output.
+            // rustls wraps a TLS error into an I/O error.
             if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return name_of_tls(tls);
+                return tls_code(tls);
             }
-            if let Some(name) = name_of_io(error) {
-                return name;
+            if let Some(code) = io_code(error) {
+                return code;
             }
         }
-        // The connector has no other name for it.
+        // The connector gives DNS errors no type of their own.
         if error.to_string().starts_with("dns error") {
             return Error::DnsError { rcode: None, info_code: None };
         }
         cause = error.source();
     }
-    // What Wasmtime calls every error of connecting that has no name of its own.
+    // Wasmtime, too, reports every other error of connecting as this one.
     Error::ConnectionRefused
 }
 
-fn name_of_tls(error: &rustls::Error) -> Error {
+fn tls_code(error: &rustls::Error) -> Error {
     match error {
         rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
         _ => Error::TlsProtocolError,
     }
 }
 
-fn name_of_io(error: &io::Error) -> Option<Error> {
+fn io_code(error: &io::Error) -> Option<Error> {
     use rustix::io::Errno;
-    // These have no kind of their own: this machine has no descriptor, no port or no memory left for a connection.
+    // `ErrorKind` does not tell these apart: the machine has no descriptor, port or memory left for a connection.
     let exhausted =
         [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::NOBUFS, Errno::NOMEM];
     if error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw_os_error(code))) {
@@ -176,12 +176,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_machine_has_no_more_of_is_named_so() {
+    fn an_exhausted_resource_of_the_machine_is_a_connection_limit() {
         for code in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::ADDRNOTAVAIL] {
             let error = io::Error::from_raw_os_error(code.raw_os_error());
-            assert!(matches!(name_of_io(&error), Some(Error::ConnectionLimitReached)), "{error}");
+            assert!(matches!(io_code(&error), Some(Error::ConnectionLimitReached)), "{error}");
         }
         let reset = io::Error::from_raw_os_error(rustix::io::Errno::CONNRESET.raw_os_error());
-        assert!(name_of_io(&reset).is_none());
+        assert!(io_code(&reset).is_none());
     }
 }

@@ -1,5 +1,4 @@
-//! Where the component's lines go. What it writes is passed on at once and never waits: a reader that stalls must not
-//! keep bets from being settled.
+//! Takes the component's log lines. The component never waits for them: a reader that stalls must not delay settlements.
 
 use bytes::Bytes;
 use std::{
@@ -15,28 +14,28 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// Most that may be written at once, in bytes. A line is under 1 KiB.
+/// Most bytes of one write. A line has less than 1 KiB.
 const PERMIT_BYTES: usize = 64 * 1024;
 
-/// Most that waits to be printed, in bytes. What comes beyond it is dropped, and counted.
+/// Most bytes that wait to be printed. Further writes are dropped and counted.
 const WAITING_LIMIT_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long lines wait for others, so that they are printed together: each waking of the printer costs more than a line.
-const TOGETHER: Duration = Duration::from_millis(20);
+/// How long the printer collects lines before it prints them: waking the printer costs more than a line.
+const COLLECT_TIME: Duration = Duration::from_millis(20);
 
-/// What takes the component's lines.
+/// A sink for the component's lines.
 #[derive(Clone)]
 pub struct Output(Arc<Take>);
 
 type Take = dyn Fn(&[u8]) + Send + Sync;
 
 impl Output {
-    /// One that calls a function with whatever is written.
+    /// Makes an output that calls a function with each write.
     pub fn to(take: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         Self(Arc::new(take))
     }
 
-    /// One that prints to our own standard output, some milliseconds later, from a thread of its own.
+    /// Makes an output that prints to our standard output, some milliseconds later, from a thread of its own.
     pub fn stdout() -> std::io::Result<Self> {
         let waiting = Arc::new((Mutex::new(Waiting::default()), Condvar::new()));
         let ours = waiting.clone();
@@ -68,10 +67,10 @@ fn print((lock, written): &(Mutex<Waiting>, Condvar)) {
         let waiting = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = written.wait_while(waiting, |waiting| waiting.bytes.is_empty());
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
-        std::thread::sleep(TOGETHER);
+        std::thread::sleep(COLLECT_TIME);
         let taken = std::mem::take(&mut *lock.lock().unwrap_or_else(PoisonError::into_inner));
         let mut stdout = std::io::stdout().lock();
-        // Whoever has closed our output does not want to read it.
+        // A closed output is no error: nothing reads the lines.
         let _ = stdout.write_all(&taken.bytes).and_then(|()| stdout.flush());
         if taken.dropped > 0 {
             eprintln!(
@@ -82,9 +81,9 @@ fn print((lock, written): &(Mutex<Waiting>, Condvar)) {
     }
 }
 
-/// Waits until what was written is printed.
+/// Waits until everything that was written is printed.
 pub fn flush() {
-    std::thread::sleep(TOGETHER.saturating_mul(3));
+    std::thread::sleep(COLLECT_TIME.saturating_mul(3));
 }
 
 impl IsTerminal for Output {

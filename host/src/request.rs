@@ -1,4 +1,4 @@
-//! What a request must be before the component sees it.
+//! Checks a request before the component sees it.
 
 use bytes::Bytes;
 use http::{
@@ -8,11 +8,11 @@ use http::{
 };
 use http_body_util::Full;
 
-/// What is wrong with a target.
+/// The detail of a refusal for a target that is no path.
 const NO_PATH: &str = "The target of a request is a path.";
 
-/// Checks a request's target and its `Host`, and brings the target into the form of a path. hyper has refused the rest:
-/// lengths that contradict each other, folded lines, an unknown transfer coding.
+/// Checks a request's target and its `Host`, and rewrites the target as a path. hyper has already refused contradicting
+/// lengths, folded lines and unknown transfer codings. The error is the detail of the refusal.
 pub(crate) fn checked<B>(mut request: Request<B>) -> Result<Request<B>, &'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -28,7 +28,7 @@ pub(crate) fn checked<B>(mut request: Request<B>) -> Result<Request<B>, &'static
     };
     match (uri.scheme(), uri.authority()) {
         (None, None) => return Ok(request),
-        // As a proxy is asked. The target's host counts, and not the header's.
+        // A request in the form that proxies get: its target names the host, and overrides the header.
         (Some(scheme), Some(target)) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {
             let target = authority(target.as_str().as_bytes()).ok_or(NO_PATH)?;
             let host = HeaderValue::from_str(target.as_str()).map_err(|_| NO_PATH)?;
@@ -40,12 +40,12 @@ pub(crate) fn checked<B>(mut request: Request<B>) -> Result<Request<B>, &'static
     Ok(request)
 }
 
-/// A host and its port; no user.
+/// Parses a host and its port. A user name is refused.
 fn authority(text: &[u8]) -> Option<Authority> {
     Authority::try_from(text).ok().filter(|authority| !authority.as_str().contains('@'))
 }
 
-/// The reply to a request that the component does not see, and the end of its connection.
+/// Makes the reply to a refused request. The connection ends with it.
 pub(crate) fn refusal(detail: &str) -> Response<Full<Bytes>> {
     let body = format!(r#"{{"type":"about:blank","title":"Bad Request","status":400,"detail":"{detail}"}}"#);
     let mut response = Response::new(Full::from(body));

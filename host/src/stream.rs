@@ -1,4 +1,4 @@
-//! A TCP connection with something that lives as long as it.
+//! A TCP connection with a value that lives as long as the connection.
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use std::{
@@ -12,22 +12,22 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-/// What lives as long as a connection.
-pub(crate) trait Companion: Unpin {
-    /// Learns that bytes came in.
-    fn came_in(&self) {}
+/// A value that lives as long as a connection.
+pub(crate) trait Tracker: Unpin {
+    /// Is called when bytes have arrived.
+    fn received(&self) {}
 }
 
-/// The place of an outbound connection, idle ones included.
-impl Companion for OwnedSemaphorePermit {}
+/// Holds the slot of an outbound connection, also while that idles.
+impl Tracker for OwnedSemaphorePermit {}
 
-/// A connection and its companion.
-pub(crate) struct Accompanied<C> {
+/// A connection and its tracker.
+pub(crate) struct TrackedStream<C> {
     pub(crate) stream: TcpStream,
-    pub(crate) companion: C,
+    pub(crate) tracker: C,
 }
 
-impl<C: Companion> AsyncRead for Accompanied<C> {
+impl<C: Tracker> AsyncRead for TrackedStream<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -36,13 +36,13 @@ impl<C: Companion> AsyncRead for Accompanied<C> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.companion.came_in();
+            self.tracker.received();
         }
         read
     }
 }
 
-impl<C: Companion> AsyncWrite for Accompanied<C> {
+impl<C: Tracker> AsyncWrite for TrackedStream<C> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -68,7 +68,7 @@ impl<C: Companion> AsyncWrite for Accompanied<C> {
     }
 }
 
-impl<C> Connection for Accompanied<C> {
+impl<C> Connection for TrackedStream<C> {
     fn connected(&self) -> Connected {
         self.stream.connected()
     }

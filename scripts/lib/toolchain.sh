@@ -1,28 +1,32 @@
 # shellcheck shell=bash
-# Finds or installs a Rust toolchain. Sourced by the other scripts, from the repository's root.
+# Finds the tools that the other scripts need, and installs missing ones. Sourced by them, from the repository's root.
 #
-# toolchain_for_host: sets CARGO, for what runs on this machine, and HOST_ENV, to run other things with the same.
+# On Debian and Ubuntu each function names the packages that it installs, and what for, before it installs them. On macOS it
+# names the Homebrew packages and ends; on other systems it names the Debian packages and ends.
+#
+# toolchain_for_host: sets CARGO, for programs of this machine, and HOST_ENV, which runs other tools with the same Rust.
 # toolchain_for_wasm: sets WASM_CARGO and WASM_OPTIONS, for the component.
-# shellcheck disable=SC2034 # they are used where this is sourced
+# shellcheck disable=SC2034 # the sourcing scripts use them
 
 RUST_MINOR_MIN=95 # rust-version in Cargo.toml
 
-# Everything is looked for, and put, below target, wherever else the person's own builds go.
+# Every script finds and puts its files below target, also if CARGO_TARGET_DIR or CARGO_BUILD_TARGET say otherwise.
 export CARGO_TARGET_DIR=$PWD/target
 unset CARGO_BUILD_TARGET
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
 
-# install PURPOSE PACKAGE...: installs Debian packages, and says what for.
+# install PURPOSE PACKAGE...: installs those of the Debian packages that are missing.
 install() {
   local purpose=$1 missing=() package root=()
   shift
+  [ "$(uname -s)" != Darwin ] || die "$purpose needs Homebrew packages: brew install$(homebrew "$@")"
   for package in "$@"; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  command -v apt-get > /dev/null || die "$purpose needs ${missing[*]}, and this is not a Debian: install them by hand"
+  command -v apt-get > /dev/null || die "$purpose needs what Debian calls ${missing[*]}; this system has no apt-get, so install them by its own means"
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo > /dev/null || die "$purpose needs ${missing[*]}; as root: apt-get install ${missing[*]}"
     root=(sudo)
@@ -39,6 +43,22 @@ install() {
   rm -f "$log"
 }
 
+# homebrew PACKAGE...: the Homebrew packages that stand for Debian packages, each after a space.
+homebrew() {
+  local package
+  for package in "$@"; do
+    case $package in
+      rustc-web | rustup) echo rustup ;;
+      postgresql | postgresql-client) echo postgresql@17 ;;
+      postgresql-*-cron) echo pg_cron ;;
+      libclang-dev) echo llvm ;;
+      npm) echo node ;;
+      curl | jq | perl) echo "$package" ;;
+      # The others belong to one of these, or to Xcode's command line tools.
+    esac
+  done | sort --unique | sed 's/^/ /' | tr -d '\n'
+}
+
 # recent RUSTC: whether a compiler is new enough.
 recent() {
   local minor
@@ -46,18 +66,35 @@ recent() {
   [ -n "$minor" ] && [ "$minor" -ge "$RUST_MINOR_MIN" ]
 }
 
-debian_rust() {
-  install "$1" rustc-web cargo-web rust-web-src rust-web-llvm lld-22 wasi-libc gcc libc6-dev ca-certificates
+# packaged_rust PURPOSE: installs Rust from packages: Debian 12 has a recent one, and later releases and Ubuntu have rustup.
+packaged_rust() {
+  if [ "$(uname -s)" = Darwin ] || ! command -v apt-get > /dev/null || packaged rustc-web; then
+    install "$1" rustc-web cargo-web rust-web-src rust-web-llvm lld-22 wasi-libc gcc libc6-dev ca-certificates
+    DEBIAN_RUST=1
+  elif packaged rustup; then
+    install "$1" rustup gcc libc6-dev ca-certificates
+    say "Installing for $1: Rust's stable toolchain, with rustup"
+    rustup toolchain install stable --profile minimal > /dev/null 2>&1 || die "rustup cannot install Rust"
+    rustup default stable > /dev/null 2>&1 || die "rustup cannot use the toolchain that it has installed"
+  else
+    die "$1 needs Rust 1.$RUST_MINOR_MIN or later, which this system has no package of: https://rustup.rs installs it"
+  fi
 }
+
+# packaged PACKAGE: whether the system has a package of this name to install.
+packaged() { apt-cache show "$1" > /dev/null 2>&1; }
 
 # has_wasm: whether the rustc in use has the target's library; rustup's need not be the first in PATH.
 has_wasm() { [ -d "$(rustc --print target-libdir --target wasm32-wasip2 2> /dev/null)" ]; }
 
+# Whether Debian's own Rust is in use, for the component or for everything.
+DEBIAN_RUST=''
+
 toolchain_for_host() {
   HOST_ENV=(env)
   if ! recent rustc || ! command -v cargo > /dev/null; then
-    debian_rust "the tests and the local stack (Rust 1.$RUST_MINOR_MIN or later)"
-    recent /usr/bin/rustc || die "Debian's rustc is older than 1.$RUST_MINOR_MIN"
+    packaged_rust "the tests and the local stack (Rust 1.$RUST_MINOR_MIN or later)"
+    recent /usr/bin/rustc || die "the packaged rustc is older than 1.$RUST_MINOR_MIN: https://rustup.rs installs a newer one"
     HOST_ENV=(env PATH="/usr/bin:$PATH")
   fi
   CARGO=("${HOST_ENV[@]}" cargo)
@@ -75,33 +112,43 @@ toolchain_for_wasm() {
       WASM_CARGO=(cargo)
       return
     fi
-    say "Debian's Rust has the target's library in its sources"
+    say "Debian's Rust has the target's library in its sources: trying that"
   fi
-  debian_rust "building the component (Rust's standard library for wasm32-wasip2)"
+  packaged_rust "building the component (Rust's standard library for wasm32-wasip2)"
+  [ -n "$DEBIAN_RUST" ] || die "rustup cannot install the target wasm32-wasip2: rustup target add wasm32-wasip2 says why"
   # rustc-web brings the library's sources; cargo builds it along, which needs the flag.
   WASM_CARGO=(env PATH="/usr/bin:$PATH" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-L native=/usr/lib/wasm32-wasi" cargo)
   WASM_OPTIONS=("-Zbuild-std=std,panic_abort")
 }
 
-# rustfmt and clippy, of the toolchains in use.
+# lints: rustfmt and clippy, of the toolchains in use.
 lints() {
-  if [ ${#HOST_ENV[@]} -gt 1 ] || [ ${#WASM_OPTIONS[@]} -gt 0 ]; then
-    install "format and lints" rustfmt-web rust-web-clippy
-  fi
-  if [ ${#HOST_ENV[@]} -eq 1 ] && command -v rustup > /dev/null && ! cargo clippy --version > /dev/null 2>&1; then
-    rustup component add rustfmt clippy || die "rustup cannot add rustfmt and clippy"
+  [ -z "$DEBIAN_RUST" ] || install "format and lints" rustfmt-web rust-web-clippy
+  if command -v rustup > /dev/null && ! "${CARGO[@]}" clippy --version > /dev/null 2>&1; then
+    say "Installing for format and lints: rustfmt and clippy, with rustup"
+    rustup component add rustfmt clippy > /dev/null 2>&1 || die "rustup cannot add rustfmt and clippy"
   fi
 }
 
 CARGO_DENY_VERSION=0.20.2
 
+# cargo_deny: the tool that checks dependencies.
 cargo_deny() {
   [ "$(target/tools/bin/cargo-deny --version 2> /dev/null)" = "cargo-deny $CARGO_DENY_VERSION" ] && return
   say "Installing for the check of the dependencies: cargo-deny $CARGO_DENY_VERSION, into target/tools (some minutes)"
   "${CARGO[@]}" install cargo-deny --quiet --locked --version "$CARGO_DENY_VERSION" --root target/tools --target-dir target/tools/build
 }
 
-# The versions of Debian's PostgreSQL servers; a folder may hold a client alone.
+CARGO_CYCLONEDX_VERSION=0.5.9
+
+# cargo_cyclonedx: the tool that writes bills of materials.
+cargo_cyclonedx() {
+  [ "$(target/tools/bin/cargo-cyclonedx cyclonedx --version 2> /dev/null)" = "cargo-cyclonedx-cyclonedx $CARGO_CYCLONEDX_VERSION" ] && return
+  say "Installing for the bills of materials: cargo-cyclonedx $CARGO_CYCLONEDX_VERSION, into target/tools (some minutes)"
+  "${CARGO[@]}" install cargo-cyclonedx --quiet --locked --version "$CARGO_CYCLONEDX_VERSION" --root target/tools --target-dir target/tools/build
+}
+
+# server_versions: the major versions of Debian's PostgreSQL servers. A folder may hold a client alone.
 server_versions() {
   local folder
   for folder in /usr/lib/postgresql/*/bin; do
@@ -109,18 +156,17 @@ server_versions() {
   done | sort --numeric-sort
 }
 
-# A server to run locally; nothing is done to one that is there.
+# local_postgres: a PostgreSQL server for throw-away clusters. An installed server is left as it is.
 local_postgres() {
   if [ -z "$(server_versions)" ]; then
     command -v initdb > /dev/null && command -v postgres > /dev/null && return
-    # Debian would also make and start a cluster of its own; ours are throw-away ones.
     install "the local database" postgresql
   fi
   postgres_headers
 }
 
-# The headers of the server that is used, for the stand-in for safeupdate; nothing is done where the server has the real
-# one. The package would bring a compiler of 500 MB and upgrade the server: it is unpacked, and not installed.
+# postgres_headers: the server's headers, to compile the stand-in for safeupdate; not needed where the server has safeupdate.
+# Installing the package would also install a compiler of 500 MB and upgrade the server, so it is only unpacked.
 postgres_headers() {
   local version headers config package
   version=$(server_versions | tail -n 1)
@@ -140,7 +186,7 @@ postgres_headers() {
   rm -rf "$work"
 }
 
-# download FOLDER PACKAGE: downloads a Debian package into a folder; with fresh lists, where the ones that are there are old.
+# download FOLDER PACKAGE: downloads a Debian package into a folder. If the package lists are too old for that, updates them.
 download() {
   local root=()
   (cd "$1" && apt-get download "$2") > /dev/null 2>&1 && return
@@ -149,27 +195,28 @@ download() {
   (cd "$1" && apt-get download "$2") > /dev/null 2>&1
 }
 
-# pgTAP and pg_cron for the server that is used (the newest), and pg_prove; what the scripts under test call.
+# test_tools: pgTAP and pg_cron for the newest server, pg_prove, and the programs that the tested scripts call.
 test_tools() {
   local version
   version=$(server_versions | tail -n 1)
   [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
-  command -v pg_prove > /dev/null || die "pg_prove is missing; it comes with pgTAP"
-  # PostgreSQL's own parser is a library in C, whose declarations are read with libclang.
-  ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev
+  command -v pg_prove > /dev/null || die "pg_prove is missing: https://pgtap.org has it, and pgTAP"
+  # PostgreSQL's own parser is a library in C, whose declarations are read with libclang. (macOS has it in Xcode's tools.)
+  ! command -v ldconfig > /dev/null || ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev
   command -v npm > /dev/null || install "the tests with PostgreSQL of other versions" npm
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
+  command -v jq > /dev/null || install "the test of scripts/release" jq
 }
 
-# stack: what runs the local stack: the component, and target/debug/stack. Progress goes to standard error.
+# stack: builds the component and target/debug/stack, which runs the local stack. Progress goes to standard error.
 stack() {
   toolchain_for_host
   local_postgres
   {
     say "==> The component (scripts/build)"
     scripts/build
-    say "==> The local stack (the first time Wasmtime is compiled along: several minutes)"
+    say "==> The local stack (the first build compiles Wasmtime: several minutes)"
     "${CARGO[@]}" build --package stack
   } >&2
 }

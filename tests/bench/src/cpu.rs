@@ -1,6 +1,6 @@
 //! Who uses the CPU: Postgres' processes by whom they work for, the function's host, and the threads of the stand-ins.
 
-use crate::{process, rig::Rig};
+use crate::{rig::Rig, server};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fs, time::Duration};
@@ -39,9 +39,9 @@ impl Cpu {
             rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
         let postmaster = stat(&format!("/proc/{us}/stat")).context("Postgres is gone")?.number(PARENT);
         let mut all = BTreeMap::<String, Duration>::new();
-        for pid in process::family(u32::try_from(postmaster)?) {
+        for pid in server::family(u32::try_from(postmaster)?) {
             let whose = works_for.get(&pid).copied().unwrap_or(OTHERS);
-            *all.entry(whose.to_owned()).or_default() += process::cpu(pid).unwrap_or_default();
+            *all.entry(whose.to_owned()).or_default() += server::cpu(pid).unwrap_or_default();
         }
         // Of workers that have ended nobody knows whose they were: vacuum's, most of all.
         let ended = stat(&format!("/proc/{postmaster}/stat")).map(|stat| stat.time(CHILDREN));

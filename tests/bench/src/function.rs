@@ -4,9 +4,9 @@ use crate::{
     figures::{BUSY, CROWD, Figures},
     load::Run,
     peers::{Form, Guest, Machine, Mode, Peer, Platform},
-    process::Process,
     progress::Progress,
     requests::Load,
+    server::Server,
     table::{Table, mib, number},
     upstream::Upstream,
 };
@@ -148,7 +148,7 @@ impl Bench<'_> {
         form: Form,
         mode: Mode,
         tied: bool,
-    ) -> Result<(Process, String, Duration)> {
+    ) -> Result<(Server, String, Duration)> {
         self.machine.start(peer, form, mode, &self.upstream.url, tied).await
     }
 
@@ -158,7 +158,7 @@ impl Bench<'_> {
         load: Load,
         connections: usize,
         authority: &str,
-        server: &mut Process,
+        server: &mut Server,
     ) -> Result<()> {
         let (warm_up, time) = if self.plan.quick { QUICK } else { FULL };
         let before = self.upstream.bets();

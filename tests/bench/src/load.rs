@@ -1,7 +1,7 @@
 //! A closed loop: so many connections that are kept, each with one request under way. Whatever the client's own CPU
 //! costs is not counted; its latencies are what a caller sees.
 
-use crate::{process::Process, requests::Load};
+use crate::{requests::Load, server::Server};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -86,7 +86,7 @@ fn next_id() -> u64 {
 
 impl Run {
     /// Puts it on a server that has started. Needs a `LocalSet`.
-    pub async fn on(self, authority: &str, server: &mut Process) -> Result<Sample> {
+    pub async fn on(self, authority: &str, server: &mut Server) -> Result<Sample> {
         let shared = Rc::new(Shared {
             authority: authority.to_owned(),
             load: self.load,
@@ -179,7 +179,7 @@ async fn ask(connection: &mut SendRequest<Full<Bytes>>, authority: &str, load: L
 }
 
 /// Waits for the first answer of a server: how long it took from its start.
-pub async fn first_answer(authority: &str, load: Load, server: &mut Process) -> Result<Duration> {
+pub async fn first_answer(authority: &str, load: Load, server: &mut Server) -> Result<Duration> {
     let mut connection = loop {
         if let Ok(connection) = connect(authority).await {
             break connection;

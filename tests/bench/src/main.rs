@@ -10,10 +10,10 @@ mod growth;
 mod latency;
 mod load;
 mod peers;
-mod process;
 mod progress;
 mod requests;
 mod rig;
+mod server;
 mod table;
 mod upstream;
 

@@ -3,13 +3,12 @@
 
 use crate::{
     load::first_answer,
-    process::{Process, Recipe},
     requests,
     requests::Load,
+    server::{Recipe, Server, Stop},
     upstream,
 };
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use std::{
     env, fs,
     net::TcpListener,
@@ -256,7 +255,7 @@ impl Machine {
             environment.extend(env::var(name).ok().map(|value| (name.to_owned(), value)));
         }
         // `spin` ends the server that it has started only when it is interrupted; the others have nothing to lose.
-        let stop = if peer.platform == Platform::Spin { Signal::SIGINT } else { Signal::SIGKILL };
+        let stop = if peer.platform == Platform::Spin { Stop::Interrupt } else { Stop::Kill };
         Ok(Recipe { program: self.program(peer.platform)?.clone(), arguments, environment, stop })
     }
 
@@ -268,12 +267,12 @@ impl Machine {
         mode: Mode,
         upstream: &str,
         tied: bool,
-    ) -> Result<(Process, String, Duration)> {
+    ) -> Result<(Server, String, Duration)> {
         let port = free_port()?;
         let authority = format!("127.0.0.1:{port}");
         let recipe = self.recipe(peer, form, mode, upstream, port)?;
-        let complaints = self.scratch.join(format!("{}.log", peer.name().replace('/', "-")));
-        let mut server = Process::start(&recipe, &complaints, tied)?;
+        let errors = self.scratch.join(format!("{}.log", peer.name().replace('/', "-")));
+        let mut server = Server::start(&recipe, &errors, tied)?;
         let load = match (peer.guest, mode) {
             (Guest::Bare, _) => Load::Bet,
             (_, Mode::Standalone) => Load::Skip,

@@ -1,13 +1,10 @@
 //! What is asked, signed as the trigger signs it, and what the answer must be.
 
-use anyhow::{Context, Result, bail};
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use anyhow::{Result, bail};
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
-use sha2::Sha256;
-use std::time::{SystemTime, UNIX_EPOCH};
+use stack::webhook;
 
 /// What callers sign with. It guards nothing.
 pub const SECRET: &str = "whsec_YmVuY2htYXJrLCBwbGF5IG1vbmV5IG9ubHkh";
@@ -24,7 +21,7 @@ pub enum Load {
     Bet,
     /// The same with a wrong signature.
     Refused,
-    /// The ledger's doorbell for a deposit that was executed before.
+    /// The ledger's notification of a deposit that was executed before.
     Duplicate,
 }
 
@@ -53,15 +50,8 @@ impl Load {
             Self::Duplicate => format!(r#"{{"ledger":true,"reference":"{name}"}}"#),
         };
         let secret = if self == Self::Refused { WRONG_SECRET } else { SECRET };
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let signature = signature(secret, &name, now_s, body.as_bytes())?;
-        Ok(Request::post("/execute-trade")
-            .header("host", authority)
-            .header("content-type", "application/json")
-            .header("webhook-id", name)
-            .header("webhook-timestamp", now_s)
-            .header("webhook-signature", signature)
-            .body(Full::from(body))?)
+        let request = webhook::signed_with(secret, "/execute-trade", &name, body.as_bytes())?;
+        Ok(request.header("host", authority).body(Full::from(body))?)
     }
 
     /// Whether this is the answer.
@@ -81,29 +71,9 @@ impl Load {
     }
 }
 
-/// The `webhook-signature` of a message.
-fn signature(secret: &str, id: &str, timestamp_s: u64, body: &[u8]) -> Result<String> {
-    let key = BASE64.decode(secret.strip_prefix("whsec_").context("a secret starts with whsec_")?)?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key)?;
-    mac.update(format!("{id}.{timestamp_s}.").as_bytes());
-    mac.update(body);
-    Ok(format!("v1,{}", BASE64.encode(mac.finalize().into_bytes())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn it_signs_as_standard_webhooks_does() {
-        let signed = signature(
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            1_614_265_330,
-            br#"{"test": 2432232314}"#,
-        );
-        assert_eq!(signed.unwrap_or_default(), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
 
     #[test]
     fn a_wrong_reply_is_seen() {

@@ -5,7 +5,7 @@
 use crate::{
     aside::Threads,
     peers::{EMBEDDED, Form, Machine, Mode, free_port},
-    process::Process,
+    server::Server,
 };
 use anyhow::{Result, bail};
 use stack::{
@@ -46,7 +46,7 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 /// Everything that runs. Ends when it is dropped.
 pub struct Rig {
     /// The function's host.
-    pub host: Process,
+    pub host: Server,
     /// Purple Flea.
     pub purple_flea: PurpleFlea,
     /// PostgREST.
@@ -132,7 +132,7 @@ async fn start_host(
     purple_flea: &PurpleFlea,
     postgrest: &PostgRest,
     changes: &[(&str, &str)],
-) -> Result<(Process, String)> {
+) -> Result<(Server, String)> {
     machine.compile(EMBEDDED)?;
     let port = free_port()?;
     let mut recipe = machine.recipe(EMBEDDED, Form::Warm, Mode::Standalone, &purple_flea.url, port)?;
@@ -141,7 +141,7 @@ async fn start_host(
     settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     // The later ones count.
     recipe.environment.extend(settings.into_iter().map(|(name, value)| (name.to_ascii_uppercase(), value)));
-    let mut host = Process::start(&recipe, &machine.scratch.join("stack-host.log"), true)?;
+    let mut host = Server::start(&recipe, &machine.scratch.join("stack-host.log"), true)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     while TcpStream::connect(address).await.is_err() {
         host.must_live()?;

@@ -20,9 +20,10 @@ pub mod pg_net;
 pub mod postgres;
 pub mod postgrest;
 pub mod process;
-pub mod purple_flea;
 pub mod sweeper;
 pub mod webhook;
+
+pub use simulator as purple_flea;
 
 use std::path::Path;
 

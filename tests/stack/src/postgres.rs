@@ -126,7 +126,7 @@ impl Cluster {
         ]);
         // It cleans up when it is interrupted, and would leave its own children behind if it were killed.
         let mut initdb = Process::spawn(initdb.stdout(Stdio::null()), Signal::INT)?;
-        if !initdb.child.wait().await?.success() {
+        if !initdb.wait().await?.success() {
             bail!("initdb failed");
         }
         let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
@@ -167,9 +167,7 @@ impl Cluster {
         self.server = Some(Process::spawn(&mut server, Signal::INT)?);
         let accepting = async {
             while let Err(error) = self.connect(SUPERUSER).await {
-                if let Some(status) =
-                    self.server.as_mut().and_then(|server| server.child.try_wait().ok().flatten())
-                {
+                if let Some(status) = self.server.as_mut().and_then(|server| server.ended().ok().flatten()) {
                     let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
                     bail!("postgres ended with {status} ({error:#}):\n{log}");
                 }
@@ -198,9 +196,8 @@ impl Cluster {
     /// Stops the server as an operator does, at once: transactions are undone, and connections break.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
-        let pid = server.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        kill_process(pid.context("the server has ended")?, Signal::INT)?;
-        server.child.wait().await?;
+        server.signal(Signal::INT)?;
+        server.wait().await?;
         Ok(())
     }
 
@@ -227,9 +224,8 @@ impl Cluster {
     /// committed since the copy was made.
     pub async fn fail_over(&mut self, copy: PathBuf) -> Result<()> {
         let mut server = self.server.take().context("no server runs")?;
-        let pid = server.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        kill_process(pid.context("the server has ended")?, Signal::QUIT)?;
-        server.child.wait().await?;
+        server.signal(Signal::QUIT)?;
+        server.wait().await?;
         // Recovery up to the end of what the copy has, and then a timeline of its own.
         std::fs::write(copy.join("recovery.signal"), "")?;
         let lost = std::mem::replace(&mut self.data, copy);

@@ -1,66 +1,136 @@
 //! Child processes that never outlive us.
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::log::Log;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, kill_process};
 use std::{
     path::Path,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+};
 
-/// Debian's tool for running a program with another user, and for ending it with its parent.
+pub use rustix::process::Signal;
+
+/// Debian's tool for running a program as another user, and for ending it with its parent.
 const SETPRIV: &str = "/usr/bin/setpriv";
 
-/// How long a child gets to end by itself.
+/// How long a child gets to end by itself. PostgreSQL's fast shutdown takes the longest: it writes a checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it is looked at meanwhile.
+/// How often we look whether a child has ended: seldom enough to cost nothing, often enough not to be noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A command that, where the machine can, gets `signal` when we die, however we die; and, with a `user`, runs as
-/// that user.
+/// Makes a command that, where the machine has setpriv, gets `signal` when we die, however we die. With a `user` it runs
+/// as that user.
 pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
-    let mut command = if Path::new(SETPRIV).exists() {
-        let mut command = Command::new(SETPRIV);
-        command.args(["--pdeathsig", signal]);
-        if let Some(user) = user {
-            command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
-        }
-        command.arg("--").arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
+    if !Path::new(SETPRIV).exists() {
+        return plain_command(program);
+    }
+    let mut command = plain_command(Path::new(SETPRIV));
+    command.args(["--pdeathsig", signal]);
+    if let Some(user) = user {
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+    }
+    command.arg("--").arg(program);
+    command
+}
+
+/// Makes a command without a program in between, for a start that is measured. Its child may outlive us when we are killed.
+pub fn plain_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.kill_on_drop(true);
     command
 }
 
-/// A child that is asked to end when it is dropped, by its own process id, and waited for. One that does not end in
-/// time is killed. (What is killed at once leaves its own children, files and shared memory behind.)
+/// A child that is asked to end when it is dropped, by its own process id, and waited for. A child that does not end in
+/// time is killed. (A program that is killed at once leaves its own children, files and shared memory behind.)
 pub struct Process {
-    /// The child.
-    pub child: Child,
-    signal: Signal,
+    child: Child,
+    stop: Signal,
 }
 
 impl Process {
-    /// Starts a child that ends by this signal.
-    pub fn spawn(command: &mut Command, signal: Signal) -> Result<Self> {
+    /// Starts a child that ends by the signal `stop`.
+    pub fn spawn(command: &mut Command, stop: Signal) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("{:?} does not start", command.as_std()))?;
-        Ok(Self { child, signal })
+        Ok(Self { child, stop })
+    }
+
+    /// Gives the child's process id. Fails when it has ended and was waited for.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().context("the process has ended")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.id()?)?).context("no process has the id 0")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits for the child's end, without a limit: bound it from outside.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait().await?)
+    }
+
+    /// Gives the child's status if it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Kills the child and waits for its end.
+    pub async fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Copies the lines of the child's standard output and error to logs. Each must be a pipe that nothing else reads.
+    pub fn read_lines(&mut self, stdout: &Log, stderr: &Log) -> Result<()> {
+        tokio::spawn(copy(self.child.stdout.take().context("no stdout")?, stdout.clone()));
+        tokio::spawn(copy(self.child.stderr.take().context("no stderr")?, stderr.clone()));
+        Ok(())
+    }
+
+    /// Sets how many files the child may open from now on; open files stay open. Its hard limit stays as it is.
+    pub fn limit_open_files(&self, count: u64) -> Result<()> {
+        let (pid, limit) = (self.id()?.to_string(), format!("--nofile={count}:"));
+        let mut prlimit = std::process::Command::new("prlimit");
+        ensure!(prlimit.args(["--pid", &pid, &limit]).status()?.success(), "prlimit failed");
+        Ok(())
+    }
+
+    /// Leaves the child no file descriptor beyond those that are open.
+    pub fn allow_no_more_files(&self) -> Result<()> {
+        let mut open = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.id()?))? {
+            open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
+        }
+        // The kernel gives out the lowest free number, and none from the limit on.
+        let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
+        self.limit_open_files(lowest_free)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if pid.is_none_or(|pid| kill_process(pid, self.signal).is_err()) {
+        // Only while the child is ours: once it was waited for, its id may belong to another process.
+        if !matches!(self.child.try_wait(), Ok(None)) || self.signal(self.stop).is_err() {
             return;
         }
         let asked = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
             std::thread::sleep(LOOK_EVERY);
         }
+        // A child that has not ended by now is killed by `kill_on_drop`.
+    }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, log: Log) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        log.write(&buffer[..count]);
     }
 }
 

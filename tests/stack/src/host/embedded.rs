@@ -5,11 +5,11 @@ use crate::{http1, log::Log};
 use anyhow::Result;
 use purple_flea_host::{
     component::{self, Component},
-    gate::{Gate, Places},
+    listener::{Listener, Slots},
     metrics::Metrics,
     output::Output,
-    patience::Patience,
-    server::Blueprint,
+    server::FunctionTemplate,
+    timeouts::CallerTimeouts,
 };
 use std::{
     collections::BTreeMap,
@@ -37,17 +37,17 @@ impl Server {
             settings: options.settings.clone(),
             allowed_origins: options.allowed_origins.clone(),
             after_reply: options.after_reply,
-            keep: purple_flea_host::KEEP,
-            outbound: CONNECTIONS,
-            patience: Patience::default(),
+            keep_alive: purple_flea_host::KEEP_ALIVE,
+            outbound_connections: CONNECTIONS,
+            timeouts: CallerTimeouts::default(),
             output: Output::to(move |bytes| log.write(bytes)),
         };
         let component = tokio::task::spawn_blocking(move || compiled(&path)).await??;
-        let blueprint = Blueprint::new(&component, &options)?;
-        let metrics = blueprint.metrics().clone();
+        let template = FunctionTemplate::new(&component, &options)?;
+        let metrics = template.metrics().clone();
         let (listener, url) = http1::listen_on(listen.as_deref().unwrap_or("127.0.0.1:0")).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(Gate::new(listener, Places::new(CONNECTIONS)), blueprint));
+        tasks.spawn(accept(Listener::new(listener, Slots::new(CONNECTIONS)), template));
         Ok(Self { url, metrics, _tasks: tasks })
     }
 }
@@ -69,14 +69,14 @@ fn compiled(path: &Path) -> Result<Component> {
     Ok(component)
 }
 
-async fn accept(gate: Gate, blueprint: Blueprint) {
-    let function = blueprint.function();
+async fn accept(listener: Listener, template: FunctionTemplate) {
+    let function = template.function();
     let (_open, closing) = watch::channel(false);
     let mut connections = JoinSet::new();
     loop {
-        let (stream, place) = gate.next().await;
+        let (stream, slot) = listener.next().await;
         let (function, closing) = (function.clone(), closing.clone());
-        connections.spawn(async move { function.serve(stream, place, closing).await });
+        connections.spawn(async move { function.serve(stream, slot, closing).await });
         while connections.try_join_next().is_some() {}
     }
 }

@@ -7,17 +7,13 @@ use crate::{
     repository,
 };
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Resource, Signal, getrlimit, prlimit};
+use rustix::process::{Resource, Signal, getrlimit};
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 
 /// How long a host may take to listen: compiling the component is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -87,12 +83,10 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // `spin` ends the server that it has started only when it is interrupted.
         let mut process = Process::spawn(&mut command, Signal::INT)?;
-        let child = &mut process.child;
-        tokio::spawn(copy(child.stdout.take().context("no stdout")?, log.clone()));
-        tokio::spawn(copy(child.stderr.take().context("no stderr")?, log.clone()));
+        process.read_lines(&log, &log)?;
         let listening = async {
             while TcpStream::connect(&address).await.is_err() {
-                if let Some(status) = child.try_wait()? {
+                if let Some(status) = process.ended()? {
                     bail!("it ended with {status}:\n{}", log.lines().join("\n"));
                 }
                 tokio::time::sleep(TRY_EVERY).await;
@@ -104,24 +98,14 @@ impl Running {
     }
 
     pub(super) async fn kill(&mut self) -> Result<()> {
-        self.process.child.kill().await?;
-        Ok(())
+        self.process.kill().await
     }
 
     pub(super) fn limit_open_files(&self, limited: bool) -> Result<()> {
-        let pid = self.process.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let pid = pid.context("the host has ended")?;
-        let mut limit = getrlimit(Resource::Nofile);
         if limited {
-            // The kernel gives out the lowest free number, and none from the limit on.
-            let mut open = BTreeSet::new();
-            for entry in std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))? {
-                open.insert(entry?.file_name().to_string_lossy().parse::<u64>()?);
-            }
-            limit.current = (0..).find(|number| !open.contains(number));
+            return self.process.allow_no_more_files();
         }
-        prlimit(Some(pid), Resource::Nofile, limit)?;
-        Ok(())
+        self.process.limit_open_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
 }
 
@@ -141,11 +125,4 @@ fn this_program() -> Result<PathBuf> {
 /// A port that was free a moment ago: these hosts do not tell which one they took.
 async fn free_address() -> Result<String> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.to_string())
-}
-
-async fn copy(mut from: impl AsyncRead + Unpin, log: Log) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        log.write(&buffer[..count]);
-    }
 }

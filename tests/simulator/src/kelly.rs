@@ -116,7 +116,7 @@ pub(super) fn limits(state: &mut State, call: &Call<'_>) -> Said {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::{
+    use crate::{
         LIVE_AGENT,
         accounts::Why,
         testing::{as_agent, funded, post},

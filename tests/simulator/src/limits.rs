@@ -220,7 +220,7 @@ impl PurpleFlea {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::testing::{as_agent, funded, get, post, send};
+    use crate::testing::{as_agent, funded, get, post, send};
     use http::Method;
 
     const COIN_FLIP: &str = "/api/v1/games/coin-flip";

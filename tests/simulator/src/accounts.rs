@@ -299,7 +299,7 @@ impl PurpleFlea {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::testing::{as_agent, ask, funded, get, post};
+    use crate::testing::{as_agent, ask, funded, get, post};
     use http::Method;
 
     const REGISTER: &str = "/api/v1/auth/register";

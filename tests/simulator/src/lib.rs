@@ -37,7 +37,6 @@ pub use escrow::Escrow;
 pub use limits::Limits;
 pub use trading::{Position, Standing, TRADING_KEY};
 
-use crate::http1;
 use anyhow::Result;
 use http::StatusCode;
 use rust_decimal::Decimal;
@@ -46,7 +45,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 /// The key that works everywhere but at trading: in `live` it is [`LIVE_AGENT`]'s, in `gateway` an orchestrator's, which
 /// acts for every agent that it names.
@@ -198,7 +197,8 @@ struct State {
 impl PurpleFlea {
     /// Starts a simulator with one account, [`LIVE_AGENT`]'s, and nothing on it.
     pub async fn start() -> Result<Self> {
-        let (listener, url) = http1::listen().await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
         let shared = Shared { state: Arc::default(), requests: watch::channel(0).0 };
         let mut tasks = JoinSet::new();
         tasks.spawn(server::accept(listener, shared.clone()));

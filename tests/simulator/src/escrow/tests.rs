@@ -1,5 +1,5 @@
 use super::*;
-use crate::purple_flea::{
+use crate::{
     LIVE_AGENT,
     testing::{as_agent, funded, get, post},
 };
@@ -195,7 +195,7 @@ fn refusals_are_the_documented_ones_and_take_nothing() {
         (Method::POST, "/escrow/dispute/esc_0"),
         (Method::GET, "/escrow/1"),
     ] {
-        assert_eq!(refusal(as_agent(&mut state, crate::purple_flea::KEY, method, path, "")).1, "not_found");
+        assert_eq!(refusal(as_agent(&mut state, crate::KEY, method, path, "")).1, "not_found");
     }
     let (_, nobody) = as_agent(&mut state, "", Method::POST, CREATE, "{}");
     let (_, terse) = as_agent(&mut state, "", Method::POST, "/escrow/release/esc_1", "{}");
@@ -262,12 +262,6 @@ fn a_cancelled_escrow_gives_all_of_it_back_once() {
 fn an_escrow_remembers_what_its_maker_called_it() {
     let mut state = funded();
     let body = r#"{"amount_usd":1,"description":"abc","counterparty_agent_id":"agent-001"}"#;
-    crate::purple_flea::testing::send(
-        &mut state,
-        Method::POST,
-        CREATE,
-        body,
-        &[("idempotency-key", "escrow-7")],
-    );
+    crate::testing::send(&mut state, Method::POST, CREATE, body, &[("idempotency-key", "escrow-7")]);
     assert_eq!(state.escrows.all[0].idempotency_key.as_deref(), Some("escrow-7"));
 }

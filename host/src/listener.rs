@@ -1,4 +1,4 @@
-//! Where connections come in: a listener, and a limited number of places.
+//! Accepts connections, at most as many at once as there are slots.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -6,34 +6,34 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 
-/// How long the host waits after an error of accepting. Without a descriptor the error comes at once, again and again.
+/// Pause after an error of accepting. Without a free descriptor every attempt fails at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Most places that a semaphore can count.
-const PLACES_LIMIT: usize = Semaphore::MAX_PERMITS;
+/// Most slots that a semaphore can count.
+const SLOTS_LIMIT: usize = Semaphore::MAX_PERMITS;
 
-/// The places of a listener's connections.
+/// Limits a listener's connections.
 #[derive(Clone)]
-pub struct Places {
+pub struct Slots {
     free: Arc<Semaphore>,
     all: usize,
     crowded: Arc<watch::Sender<bool>>,
 }
 
-impl Places {
-    /// So many places.
+impl Slots {
+    /// Makes a number of free slots.
     pub fn new(all: usize) -> Self {
-        let all = all.min(PLACES_LIMIT);
+        let all = all.min(SLOTS_LIMIT);
         Self { free: Arc::new(Semaphore::new(all)), all, crowded: Arc::new(watch::channel(false).0) }
     }
 
-    /// How many are taken.
+    /// Counts the taken slots.
     pub fn taken(&self) -> usize {
         self.all.saturating_sub(self.free.available_permits())
     }
 
-    /// Takes a place, as soon as there is one. While it waits, connections that idle have less time.
-    async fn take(&self) -> Place {
+    /// Takes a slot, as soon as one is free. Until then `crowded` is true, and idle connections get less time.
+    async fn take(&self) -> Slot {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => {
@@ -44,42 +44,42 @@ impl Places {
                 permit.ok()
             }
         };
-        Place { crowded: self.crowded.subscribe(), _permit: permit }
+        Slot { crowded: self.crowded.subscribe(), _permit: permit }
     }
 }
 
-/// The place of one connection. It is free again when this is dropped.
-pub struct Place {
-    /// Whether a newcomer waits for a place.
+/// The slot of one connection. Dropping it frees the slot.
+pub struct Slot {
+    /// Whether a new connection waits for a slot.
     pub(crate) crowded: watch::Receiver<bool>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A listener with places.
-pub struct Gate {
+/// A listener whose connections each take a slot.
+pub struct Listener {
     listener: TcpListener,
-    places: Places,
+    slots: Slots,
 }
 
-impl Gate {
-    /// Puts a listener before places.
-    pub fn new(listener: TcpListener, places: Places) -> Self {
-        Self { listener, places }
+impl Listener {
+    /// Combines a TCP listener with slots.
+    pub fn new(listener: TcpListener, slots: Slots) -> Self {
+        Self { listener, slots }
     }
 
-    /// Listens at an address.
-    pub async fn listen(address: SocketAddr, places: Places) -> io::Result<Self> {
-        Ok(Self::new(TcpListener::bind(address).await?, places))
+    /// Listens on an address.
+    pub async fn listen(address: SocketAddr, slots: Slots) -> io::Result<Self> {
+        Ok(Self::new(TcpListener::bind(address).await?, slots))
     }
 
-    /// Where it listens.
+    /// Gives the address that it listens on.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// The next connection, and its place. An error of accepting is said, and ends nothing: the connection may be gone
-    /// already, or there may be no descriptor for now.
-    pub async fn next(&self) -> (TcpStream, Place) {
+    /// Waits for the next connection and its slot. An error of accepting is logged and does not end the listener: the caller
+    /// may have gone already, or the process may have no free descriptor for now.
+    pub async fn next(&self) -> (TcpStream, Slot) {
         let stream = loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => break stream,
@@ -89,6 +89,6 @@ impl Gate {
                 }
             }
         };
-        (stream, self.places.take().await)
+        (stream, self.slots.take().await)
     }
 }

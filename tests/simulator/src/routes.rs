@@ -218,7 +218,7 @@ fn by_the_rules(state: &mut State, route: &Route, id: &str, request: &Request, h
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::testing::{as_agent, funded, post};
+    use crate::testing::{as_agent, funded, post};
     use http::Method;
 
     fn route(method: Method, path: &str, body: &str) -> Option<(Api, Kind, String)> {

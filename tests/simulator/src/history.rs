@@ -81,7 +81,7 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::testing::{ask, funded, last, post};
+    use crate::testing::{ask, funded, last, post};
     use http::Method;
 
     const COIN_FLIP: &str = "/api/v1/games/coin-flip";

@@ -164,7 +164,7 @@ impl PurpleFlea {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::{
+    use crate::{
         LIVE_AGENT, Limits,
         testing::{as_agent, funded, get, post, send},
     };

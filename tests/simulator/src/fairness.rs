@@ -79,7 +79,7 @@ fn own_bet<'a>(state: &'a State, call: &Call<'_>, bet_id: &str) -> Result<&'a En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::purple_flea::testing::{as_agent, funded, get, last, post};
+    use crate::testing::{as_agent, funded, get, last, post};
     use http::Method;
     use sha2::{Digest, Sha256};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::purple_flea::{
+use crate::{
     KEY, Request, routes,
     testing::{funded, last, post},
 };
