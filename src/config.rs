@@ -22,133 +22,109 @@ use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
-/// A setting: its name and, where it has one, its default. An empty value counts as none.
+/// Describes a setting. An empty value counts as none.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its name as a Spin variable; in capitals it is the environment's.
+    /// Names it as a Spin variable; in capitals it is the environment's.
     pub name: &'static str,
-    /// What it is when nobody sets it.
+    /// Holds its value where none is set; empty: it has no default.
     pub default: &'static str,
-    /// Whether it must never be shown.
+    /// Completes the sentence "it must be …".
+    pub limits: &'static str,
+    /// Says whether its value must never be shown.
     pub secret: bool,
 }
 
-const fn setting(name: &'static str, default: &'static str) -> Setting {
-    Setting { name, default, secret: false }
+/// Defines a constant for each setting, and the lists of all of them. The meanings are in a list of their own, so that they
+/// take no room in the component: docs/configuration.md is written from them.
+macro_rules! settings {
+    ($($(#[doc = $meaning:literal])+ $constant:ident = $kind:ident($name:literal, $default:literal, $limits:expr);)+) => {
+        $($(#[doc = $meaning])+ const $constant: Setting =
+            Setting { name: $name, default: $default, limits: $limits, secret: settings!(@$kind) };)+
+
+        /// Lists all settings, in the order of the manifest.
+        pub const SETTINGS: [Setting; [$($name),+].len()] = [$($constant),+];
+
+        /// Holds the meaning of each setting, in the same order.
+        pub const MEANINGS: [&str; SETTINGS.len()] = [$(concat!($($meaning),+)),+];
+    };
+    (@setting) => { false };
+    (@secret) => { true };
 }
 
-const fn secret(name: &'static str) -> Setting {
-    Setting { name, default: "", secret: true }
+const A_URL: &str = "https://host[:port][/prefix], or http:// to a loopback host";
+
+const A_KEY: &str = "set, to visible ASCII characters only";
+
+settings! {
+    /// Purple Flea's origin and, outside Spin, a path prefix.
+    PURPLE_FLEA_URL = setting("purple_flea_url", "https://api.purpleflea.com", A_URL);
+    /// The shared key at Purple Flea, sent as a bearer token: for the games, balances, escrows and the faucet. Required, unless
+    /// every agent of the ledger has a key of its own.
+    PURPLE_FLEA_KEY = secret("purple_flea_key", "", A_KEY);
+    /// The dialect: `gateway` is the documented API, `live` is what the released servers answer. Unknown bets can be looked up
+    /// in `live` only.
+    PURPLE_FLEA_API = setting("purple_flea_api", "gateway", "gateway or live");
+    /// The longest time for one exchange with Purple Flea, in milliseconds. It is less than the 15 s that the trigger waits, so
+    /// that the reply comes while the trigger listens.
+    PURPLE_FLEA_TIMEOUT_MS = setting("purple_flea_timeout_ms", "8000", "within 100 and 13000");
+    /// The origin of escrows, if it is not `purple_flea_url`. In the `live` dialect each service has a host of its own.
+    PURPLE_FLEA_ESCROW_URL = setting("purple_flea_escrow_url", "", A_URL);
+    /// The origin of the faucet, if it is not `purple_flea_url`.
+    PURPLE_FLEA_FAUCET_URL = setting("purple_flea_faucet_url", "", A_URL);
+    /// The origin of trading (in the `gateway` dialect: of orders), if it is not `purple_flea_url`.
+    PURPLE_FLEA_TRADING_URL = setting("purple_flea_trading_url", "", A_URL);
+    /// The shared key for trading. In the `live` dialect it is another key. Empty: `purple_flea_key`.
+    PURPLE_FLEA_TRADING_KEY = secret("purple_flea_trading_key", "", A_KEY);
+    /// The secrets that callers sign with, separated by spaces or commas. This setting or `webhook_token` is required.
+    WEBHOOK_SECRETS = secret("webhook_secrets", "", "one to 8 secrets of the form whsec_ and the base64 of 24 to 64 bytes");
+    /// A bearer token for requests. It differs from every operator's token. Empty: only signed calls are accepted.
+    WEBHOOK_TOKEN = secret("webhook_token", "", "empty or at least 16 visible ASCII characters");
+    /// The operators' tokens, separated by spaces or commas. A name has 1 to 32 of `a-z 0-9 . _ -`. A token has at least 128
+    /// random bits: `openssl rand -hex 32`. Only these tokens open the operator's paths.
+    OPERATOR_TOKENS = secret("operator_tokens", "", "one to 8 name:token pairs with different names and tokens; a token is at least 32 hexadecimal digits or 22 base64url characters, at random");
+    /// The game that a deposit leads to.
+    GAME = setting("game", "crash", "crash, coin-flip or trade");
+    /// The multiplier at which a crash bet cashes out.
+    CASHOUT_AT = setting("cashout_at", "1.5", "within 1.01 and 100, with at most 2 digits after the point");
+    /// The side of a coin-flip.
+    SIDE = setting("side", "heads", "heads or tails");
+    /// The market of a trade, such as `BTC`, `ETH-USD` or `TSLA`. Required where `game` is `trade`.
+    MARKET = setting("market", "", "1 to 20 characters of A-Z a-z 0-9 . _ : / -");
+    /// The direction of a trade.
+    DIRECTION = setting("direction", "long", "long or short");
+    /// The size of a trade, in US dollars. Empty: as much as a wager would be.
+    SIZE = setting("size", "", "empty or an amount, 0.01 or more");
+    /// Whether the function asks Purple Flea for the balance before it stakes, and skips a stake that the balance does not cover.
+    CHECK_BALANCE = setting("check_balance", "false", "true or false");
+    /// The smallest balance that is bet from, in US dollars.
+    MIN_BALANCE = setting("min_balance", "5", "an amount, 0 or more");
+    /// The smallest deposit that leads to a bet, in US dollars.
+    MIN_CHANGE = setting("min_change", "0", "an amount, 0 or more");
+    /// The part of the balance that is bet.
+    WAGER_FRACTION = setting("wager_fraction", "0.10", "above 0, at most 1, with at most 6 digits after the point");
+    /// The most that one bet may be, in US dollars. Empty: no limit.
+    MAX_WAGER = setting("max_wager", "", "empty or an amount, 0.01 or more");
+    /// Whether every bet is held back.
+    PAUSED = setting("paused", "false", "true or false");
+    /// Supabase's URL. Together with `supabase_key` it switches ledger mode on; one without the other is an error.
+    SUPABASE_URL = setting("supabase_url", "", A_URL);
+    /// The token of `service_role` or, narrower, of `purple_flea_worker`.
+    SUPABASE_KEY = secret("supabase_key", "", A_KEY);
+    /// The key for Supabase's gateway, if it is not `supabase_key`: the `anon` key, beside a worker's token.
+    SUPABASE_APIKEY = secret("supabase_apikey", "", A_KEY);
+    /// The key for operators' calls: the token of `service_role` or, narrower, of `purple_flea_operator`. Empty: `supabase_key`,
+    /// which must then be the token of `service_role`.
+    SUPABASE_OPERATOR_KEY = secret("supabase_operator_key", "", A_KEY);
+    /// The most bets that are under way for one notification, and the most jobs of one claim.
+    BETS_AT_ONCE = setting("bets_at_once", "64", "within 1 and 100");
+    /// Whether the function answers a notification that prefers it (`Prefer: respond-async`) at once with 202, and works
+    /// afterwards. Only for hosts that let work go on after the reply: ours, Spin and Wasmtime do.
+    AFTER_REPLY = setting("after_reply", "false", "true or false");
+    /// How long the worker then long-polls for the next job after the last one, in milliseconds. The default is a little more
+    /// than the second that pg_net sleeps after each batch. 0: never.
+    LINGER_MS = setting("linger_ms", "1200", "within 0 and 3000");
 }
-
-/// Purple Flea's base URL: an origin and, where a gateway needs one, a path prefix. `https`, or `http` to a
-/// loopback host: the key travels in a header.
-pub const PURPLE_FLEA_URL: Setting = setting("purple_flea_url", "https://api.purpleflea.com");
-/// Everybody's key at Purple Flea, sent as a bearer: for the games, balances, escrows and the faucet. Required, but for a
-/// ledger whose agents all have keys of their own.
-pub const PURPLE_FLEA_KEY: Setting = secret("purple_flea_key");
-/// Which of Purple Flea's two dialects is spoken: `gateway`, the documented paths and fields, or `live`, what its
-/// released servers answer.
-pub const PURPLE_FLEA_API: Setting = setting("purple_flea_api", "gateway");
-/// How long a whole exchange with Purple Flea may take, in milliseconds: 100 to 13,000. Less than the 15 s that
-/// the trigger waits for us, so that our reply says what happened before nobody listens any more.
-pub const PURPLE_FLEA_TIMEOUT_MS: Setting = setting("purple_flea_timeout_ms", "8000");
-/// Secrets that callers sign with: one or more `whsec_<base64>` (24 to 64 bytes each), separated by spaces or
-/// commas; at most 8. This one or `webhook_token` is required.
-pub const WEBHOOK_SECRETS: Setting = secret("webhook_secrets");
-/// A bearer token for calls made by hand: at least 16 visible ASCII characters. Leave it empty where only signed
-/// calls are to be let in.
-pub const WEBHOOK_TOKEN: Setting = secret("webhook_token");
-/// The operators: one to 8 `name:token` pairs, separated by spaces or commas. A name has 1 to 32 of `a-z 0-9 . _ -`; a
-/// token has at least 128 random bits, as 32 hexadecimal digits or 22 base64url characters. Only these tokens open the
-/// operator's routes. Empty: nothing opens them.
-pub const OPERATOR_TOKENS: Setting = secret("operator_tokens");
-/// Where escrows are, if not at `purple_flea_url`. In the `live` dialect every service has a host of its own.
-pub const PURPLE_FLEA_ESCROW_URL: Setting = setting("purple_flea_escrow_url", "");
-/// Where the faucet is, if not at `purple_flea_url`.
-pub const PURPLE_FLEA_FAUCET_URL: Setting = setting("purple_flea_faucet_url", "");
-/// Where trading is (in the `gateway` dialect: orders), if not at `purple_flea_url`.
-pub const PURPLE_FLEA_TRADING_URL: Setting = setting("purple_flea_trading_url", "");
-/// Our key for trading, where it is another: in the `live` dialect it is. Empty: `purple_flea_key`.
-pub const PURPLE_FLEA_TRADING_KEY: Setting = secret("purple_flea_trading_key");
-/// What deposits are bet on: `crash`, `coin-flip` or `trade`.
-pub const GAME: Setting = setting("game", "crash");
-/// The multiplier at which a crash bet cashes out: 1.01 to 100, at most 2 digits after the point.
-pub const CASHOUT_AT: Setting = setting("cashout_at", "1.5");
-/// The side of a coin-flip: `heads` or `tails`.
-pub const SIDE: Setting = setting("side", "heads");
-/// The market of a trade: `BTC`, `ETH-USD`, `TSLA`. Required where `game` is `trade`.
-pub const MARKET: Setting = setting("market", "");
-/// Which way a trade goes: `long` or `short`.
-pub const DIRECTION: Setting = setting("direction", "long");
-/// How much, in dollars, a trade opens: at least 0.01. Empty: as much as a wager would be.
-pub const SIZE: Setting = setting("size", "");
-/// `true` asks Purple Flea for the balance before anything is staked, so that nothing is sent that it would refuse.
-pub const CHECK_BALANCE: Setting = setting("check_balance", "false");
-/// The smallest balance, in dollars, that is bet from.
-pub const MIN_BALANCE: Setting = setting("min_balance", "5");
-/// The smallest deposit, in dollars, that leads to a bet.
-pub const MIN_CHANGE: Setting = setting("min_change", "0");
-/// The part of the balance that is bet: above 0, at most 1, at most 6 digits after the point.
-pub const WAGER_FRACTION: Setting = setting("wager_fraction", "0.10");
-/// The most, in dollars, that one bet may be: at least 0.01. Empty: no cap.
-pub const MAX_WAGER: Setting = setting("max_wager", "");
-/// `true` holds back every bet.
-pub const PAUSED: Setting = setting("paused", "false");
-/// Supabase's URL. With `supabase_key` it makes the function work by the ledger in that database, whose policies
-/// then count instead of the settings from `game` to `max_wager`. `https`, or `http` to a loopback host.
-pub const SUPABASE_URL: Setting = setting("supabase_url", "");
-/// Who we are there: the token of `service_role` or, narrower, of `purple_flea_worker`.
-pub const SUPABASE_KEY: Setting = secret("supabase_key");
-/// What lets us through Supabase's gateway, where that is not `supabase_key` itself: with a token for
-/// `purple_flea_worker` the project's `anon` key.
-pub const SUPABASE_APIKEY: Setting = secret("supabase_apikey");
-/// The key that the function shows Supabase when an operator calls: the token of `service_role` or, narrower, of
-/// `purple_flea_operator`. Empty: `supabase_key`.
-pub const SUPABASE_OPERATOR_KEY: Setting = secret("supabase_operator_key");
-/// Most bets that are under way at once for one doorbell, and so the most that one claim takes: 1 to 100.
-pub const BETS_AT_ONCE: Setting = setting("bets_at_once", "64");
-/// `true` answers a doorbell that prefers it (`Prefer: respond-async`, as ours do) at once with 202, and goes on
-/// afterwards. Only for hosts that do not cut work off after the reply: Spin and Wasmtime do not.
-pub const AFTER_REPLY: Setting = setting("after_reply", "false");
-/// How long, after the last job, a drain that goes on after the reply waits for the next one, in milliseconds: 0 to 3,000.
-/// Meanwhile nobody has to ring. A little more than the second that pg_net sleeps after each batch, so that a steady
-/// stream never waits for it; 0 never waits.
-pub const LINGER_MS: Setting = setting("linger_ms", "1200");
-
-/// All of them, in the order of the manifest.
-pub const SETTINGS: [Setting; 30] = [
-    PURPLE_FLEA_URL,
-    PURPLE_FLEA_KEY,
-    PURPLE_FLEA_API,
-    PURPLE_FLEA_TIMEOUT_MS,
-    PURPLE_FLEA_ESCROW_URL,
-    PURPLE_FLEA_FAUCET_URL,
-    PURPLE_FLEA_TRADING_URL,
-    PURPLE_FLEA_TRADING_KEY,
-    WEBHOOK_SECRETS,
-    WEBHOOK_TOKEN,
-    OPERATOR_TOKENS,
-    GAME,
-    CASHOUT_AT,
-    SIDE,
-    MARKET,
-    DIRECTION,
-    SIZE,
-    CHECK_BALANCE,
-    MIN_BALANCE,
-    MIN_CHANGE,
-    WAGER_FRACTION,
-    MAX_WAGER,
-    PAUSED,
-    SUPABASE_URL,
-    SUPABASE_KEY,
-    SUPABASE_APIKEY,
-    SUPABASE_OPERATOR_KEY,
-    BETS_AT_ONCE,
-    AFTER_REPLY,
-    LINGER_MS,
-];
 
 /// Most secrets that are kept at once: each costs an HMAC for every refused call.
 const SECRETS_LIMIT: usize = 8;
@@ -164,10 +140,6 @@ const BETS_AT_ONCE_MAX: u32 = 100;
 
 /// Longest wait for the next job: each holds one of PostgREST's connections.
 const LINGER_MAX_MS: u64 = 3_000;
-
-const A_URL: &str = "https://host[:port][/prefix], or http:// to a loopback host";
-
-const A_KEY: &str = "set, to visible ASCII characters only";
 
 /// The settings, validated.
 #[derive(Debug, Clone)]
@@ -222,8 +194,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let policy = self.policy();
         let ledger = self.ledger();
         let purple_flea = self.purple_flea(matches!(ledger, Some(Some(_))));
-        let after_reply = self.required(AFTER_REPLY, "true or false", |text| bool::from_str(text).ok());
-        let linger = self.required(LINGER_MS, "within 0 and 3000", |text| {
+        let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
+        let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
         });
         let mut ledger = ledger?;
@@ -241,18 +213,9 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     }
 
     fn credentials(&mut self) -> Option<Credentials> {
-        let secrets = self.optional(
-            WEBHOOK_SECRETS,
-            "one to 8 secrets of the form whsec_<base64 of 24 to 64 bytes>",
-            secrets,
-        );
-        let token =
-            self.optional(WEBHOOK_TOKEN, "empty or at least 16 visible ASCII characters", Token::parse);
-        let operators = self.optional(
-            OPERATOR_TOKENS,
-            "one to 8 name:token pairs with different names and tokens; a token is at least 32 hexadecimal digits or 22 base64url characters, at random",
-            Operators::parse,
-        );
+        let secrets = self.optional(WEBHOOK_SECRETS, secrets);
+        let token = self.optional(WEBHOOK_TOKEN, Token::parse);
+        let operators = self.optional(OPERATOR_TOKENS, Operators::parse);
         let (token, operators) = (token?, operators?.unwrap_or_default());
         if token.as_ref().is_some_and(|token| operators.name_of(token).is_some()) {
             self.wrong(OPERATOR_TOKENS, "other than `webhook_token`, which opens other routes");
@@ -268,30 +231,23 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
 
     fn policy(&mut self) -> Option<Policy> {
         let not_negative = |text: &str| text.parse().ok().filter(|a: &Amount| !a.is_negative());
-        let game = self.required(GAME, "crash, coin-flip or trade", word::<GameName>);
-        let cashout_at =
-            self.required(CASHOUT_AT, "within 1.01 and 100, with at most 2 digits after the point", |text| {
-                CashoutAt::new(text.parse().ok()?)
-            });
-        let side = self.required(SIDE, "heads or tails", word::<Side>);
-        let market = self.optional(MARKET, "1 to 20 characters of A-Z a-z 0-9 . _ : / -", Market::parse);
+        let game = self.required(GAME, word::<GameName>);
+        let cashout_at = self.required(CASHOUT_AT, |text| CashoutAt::new(text.parse().ok()?));
+        let side = self.required(SIDE, word::<Side>);
+        let market = self.optional(MARKET, Market::parse);
         if game == Some(GameName::Trade) && market == Some(None) {
             self.wrong(MARKET, "set, as `game` is trade");
             return None;
         }
-        let direction = self.required(DIRECTION, "long or short", word::<Direction>);
+        let direction = self.required(DIRECTION, word::<Direction>);
         let a_cent = |text: &str| text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2));
-        let size = self.optional(SIZE, "empty or an amount, 0.01 or more", a_cent);
-        let check_balance = self.required(CHECK_BALANCE, "true or false", |text| bool::from_str(text).ok());
-        let min_balance = self.required(MIN_BALANCE, "an amount, 0 or more", not_negative);
-        let min_change = self.required(MIN_CHANGE, "an amount, 0 or more", not_negative);
-        let wager_fraction = self.required(
-            WAGER_FRACTION,
-            "above 0, at most 1, with at most 6 digits after the point",
-            fraction,
-        );
-        let max_wager = self.optional(MAX_WAGER, "empty or an amount, 0.01 or more", a_cent);
-        let paused = self.required(PAUSED, "true or false", |text| bool::from_str(text).ok());
+        let size = self.optional(SIZE, a_cent);
+        let check_balance = self.required(CHECK_BALANCE, |text| bool::from_str(text).ok());
+        let min_balance = self.required(MIN_BALANCE, not_negative);
+        let min_change = self.required(MIN_CHANGE, not_negative);
+        let wager_fraction = self.required(WAGER_FRACTION, fraction);
+        let max_wager = self.optional(MAX_WAGER, a_cent);
+        let paused = self.required(PAUSED, |text| bool::from_str(text).ok());
         Some(Policy {
             game: game?,
             cashout_at: cashout_at?,
@@ -312,18 +268,18 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     }
 
     fn purple_flea(&mut self, with_ledger: bool) -> Option<PurpleFlea> {
-        let url = self.required(PURPLE_FLEA_URL, A_URL, BaseUrl::parse);
+        let url = self.required(PURPLE_FLEA_URL, BaseUrl::parse);
         let key = if with_ledger {
-            self.optional(PURPLE_FLEA_KEY, A_KEY, Key::parse)
+            self.optional(PURPLE_FLEA_KEY, Key::parse)
         } else {
-            self.required(PURPLE_FLEA_KEY, A_KEY, Key::parse).map(Some)
+            self.required(PURPLE_FLEA_KEY, Key::parse).map(Some)
         };
-        let trading_key = self.optional(PURPLE_FLEA_TRADING_KEY, A_KEY, Key::parse);
+        let trading_key = self.optional(PURPLE_FLEA_TRADING_KEY, Key::parse);
         let [escrow, faucet, trading] =
             [PURPLE_FLEA_ESCROW_URL, PURPLE_FLEA_FAUCET_URL, PURPLE_FLEA_TRADING_URL]
-                .map(|setting| self.optional(setting, A_URL, BaseUrl::parse));
-        let api = self.required(PURPLE_FLEA_API, "gateway or live", word::<Api>);
-        let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, "within 100 and 13000", |text| {
+                .map(|setting| self.optional(setting, BaseUrl::parse));
+        let api = self.required(PURPLE_FLEA_API, word::<Api>);
+        let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, |text| {
             let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
@@ -344,11 +300,11 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
 
     /// Both or neither: with half of it a deposit that is safe in the ledger could be bet on without it.
     fn ledger(&mut self) -> Option<Option<Ledger>> {
-        let url = self.optional(SUPABASE_URL, A_URL, BaseUrl::parse);
-        let key = self.optional(SUPABASE_KEY, A_KEY, Key::parse);
-        let apikey = self.optional(SUPABASE_APIKEY, A_KEY, Key::parse);
-        let operator_key = self.optional(SUPABASE_OPERATOR_KEY, A_KEY, Key::parse);
-        let bets_at_once = self.required(BETS_AT_ONCE, "within 1 and 100", |text| {
+        let url = self.optional(SUPABASE_URL, BaseUrl::parse);
+        let key = self.optional(SUPABASE_KEY, Key::parse);
+        let apikey = self.optional(SUPABASE_APIKEY, Key::parse);
+        let operator_key = self.optional(SUPABASE_OPERATOR_KEY, Key::parse);
+        let bets_at_once = self.required(BETS_AT_ONCE, |text| {
             text.parse().ok().filter(|bets| (1..=BETS_AT_ONCE_MAX).contains(bets))
         });
         let (url, key, apikey, operator_key) = (url?, key?, apikey?, operator_key?);
@@ -371,29 +327,19 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         }
     }
 
-    fn required<T>(
-        &mut self,
-        setting: Setting,
-        must: &'static str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    fn required<T>(&mut self, setting: Setting, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = self.text(setting).as_deref().and_then(parse);
         if value.is_none() {
-            self.wrong(setting, must);
+            self.wrong(setting, setting.limits);
         }
         value
     }
 
     /// The outer `None` is an error, the inner one a setting that is not set.
-    fn optional<T>(
-        &mut self,
-        setting: Setting,
-        must: &'static str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Option<T>> {
+    fn optional<T>(&mut self, setting: Setting, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
         match self.text(setting) {
             None => Some(None),
-            Some(_) => self.required(setting, must, parse).map(Some),
+            Some(_) => self.required(setting, parse).map(Some),
         }
     }
 

@@ -7,6 +7,7 @@ mod by_hand;
 mod contract;
 mod deposits;
 mod descriptors;
+mod documents;
 mod doorbell;
 mod front_door;
 mod hang_up;

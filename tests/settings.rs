@@ -1,13 +1,28 @@
 //! A function that is not configured says so, and never bets.
 
 use crate::front_door::{FrontDoor, assert_problem, reply};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use http::Request;
+use purple_flea_edge::config::{MEANINGS, SETTINGS, Setting};
 use serde_json::json;
 use stack::{
     host::{Build, Kind},
-    purple_flea, webhook,
+    purple_flea, repository, webhook,
 };
+use std::{env, fs};
+
+/// The head of the table that docs/configuration.md has of the settings.
+const HEAD: &str = "| setting | default | limits | secret | meaning |\n| --- | --- | --- | --- | --- |\n";
+
+/// The table of the settings, as the document has it.
+fn settings_table() -> String {
+    let row = |(Setting { name, default, limits, secret }, meaning): (Setting, &str)| {
+        let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
+        let secret = if secret { "yes" } else { "no" };
+        format!("| `{name}` | {default} | {limits} | {secret} | {} |\n", meaning.trim())
+    };
+    HEAD.to_owned() + &SETTINGS.into_iter().zip(MEANINGS).map(row).collect::<String>()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_good_when_the_settings_are_complete_and_shows_none_of_them() -> Result<()> {
@@ -59,5 +74,23 @@ async fn the_settings_rule_the_bet() -> Result<()> {
     assert_eq!((&reply.body["game"], &reply.body["side"]), (&json!("coin-flip"), &json!("tails")));
     assert_eq!(reply.body["wager"].to_string(), "20.00");
     assert!(reply.body.get("cashout_at").is_none());
+    Ok(())
+}
+
+/// `UPDATE_DOCS=1` writes the table anew.
+#[test]
+fn the_page_about_the_configuration_has_every_setting_with_its_default_limits_and_meaning() -> Result<()> {
+    let path = repository().join("docs/configuration.md");
+    let page = fs::read_to_string(&path)?;
+    let begin = page.find(HEAD).context("the table is missing")?;
+    let (before, rest) = page.split_at(begin);
+    let end = rest.find("\n\n").context("the table has no end")? + 1;
+    let (written, after) = rest.split_at(end);
+    let table = settings_table();
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{table}{after}"))?;
+    } else {
+        assert_eq!(written, table, "UPDATE_DOCS=1 cargo test --test promises settings writes the table anew");
+    }
     Ok(())
 }

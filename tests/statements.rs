@@ -4,6 +4,7 @@
 //! It reads the SQL files, the SQL of the documents, the bodies of functions in SQL and in PL/pgSQL, and each string that
 //! is itself a statement: what `execute` and `cron.schedule` are given.
 
+use crate::documents::Document;
 use anyhow::{Context, Result, bail};
 use pg_query::{
     DeparseOptions, NodeEnum, ParserOptions,
@@ -230,27 +231,24 @@ fn sql_files() -> Result<Vec<Source>> {
 }
 
 /// The blocks of a document that are marked as SQL.
-fn blocks(path: &Path) -> Result<Vec<Source>> {
-    let document = fs::read_to_string(path)?;
+fn blocks(document: &Document) -> Vec<Source> {
     let mut blocks = Vec::new();
     let mut block: Option<Source> = None;
-    for (n, line) in document.lines().enumerate() {
+    for (n, line) in document.text.lines().enumerate() {
         match &mut block {
             None if line.trim() == "```sql" => {
-                block = Some(Source { place: name(path), first_line: n + 2, text: String::new() });
+                block = Some(Source { place: document.name.clone(), first_line: n + 2, text: String::new() });
             }
             None => {}
             Some(_) if line.trim() == "```" => blocks.extend(block.take()),
             Some(source) => source.text.extend([line, "\n"]),
         }
     }
-    Ok(blocks)
+    blocks
 }
 
 fn documents() -> Result<Vec<Source>> {
-    let mut paths = files(&repository().join("docs"), "md")?;
-    paths.extend(["README.md", "ARCHITECTURE.md"].map(|name| repository().join(name)));
-    Ok(paths.iter().map(|path| blocks(path)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    Ok(crate::documents::documents()?.iter().flat_map(blocks).collect())
 }
 
 fn assert_conditional(sources: &[Source]) -> Result<()> {
