@@ -338,12 +338,12 @@ mod tests {
 
     #[test]
     fn a_job_that_cannot_be_read_keeps_no_other_from_being_done() {
-        let good = r#"{"reference": "a-1", "bet_key": "a-1-k", "attempt": 1, "kind": "balance", "row": {"agent_id": "a"}, "policy": null}"#;
+        let good = r#"{"reference": "a-1", "idempotency_key": "a-1-k", "attempt": 1, "kind": "balance", "row": {"agent_id": "a"}, "policy": null}"#;
         for bad in [
-            r#"{"reference": "a-2", "bet_key": "", "attempt": 1, "kind": "balance", "row": {}, "policy": null}"#,
-            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": -1, "kind": "balance", "row": {}, "policy": null}"#,
-            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": 1, "kind": "of_tomorrow", "row": {}, "policy": null}"#,
-            r#"{"reference": "a-2", "bet_key": "a-2-k", "attempt": 1, "kind": "balance", "account": 7, "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "idempotency_key": "", "attempt": 1, "kind": "balance", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "idempotency_key": "a-2-k", "attempt": -1, "kind": "balance", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "idempotency_key": "a-2-k", "attempt": 1, "kind": "of_tomorrow", "row": {}, "policy": null}"#,
+            r#"{"reference": "a-2", "idempotency_key": "a-2-k", "attempt": 1, "kind": "balance", "account": 7, "row": {}, "policy": null}"#,
         ] {
             let claim = Claim::read(&answer(&format!("{bad}, {good}")), Duration::ZERO).unwrap();
             assert_eq!((claim.jobs.len(), claim.unreadable.len()), (1, 1), "{bad}");

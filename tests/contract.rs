@@ -110,7 +110,7 @@ fn whole(given: Value) -> Value {
     let kind = given["kind"].as_str().unwrap();
     let reference = if kind == "deposit" { "wallet-change-42".to_owned() } else { format!("{kind}-7") };
     let mut job = json!({
-        "reference": reference, "bet_key": format!("{reference}-0123456789abcdef"), "attempt": 1,
+        "reference": reference, "idempotency_key": format!("{reference}-0123456789abcdef"), "attempt": 1,
         "row": {"id": 42, "agent_id": "agent-001", "change_type": "deposit", "change_amount": 100, "new_balance": 100},
         "policy": {
             "game": "crash", "cashout_at": 1.5, "side": "heads", "market": null, "direction": "long", "size": null,

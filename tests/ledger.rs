@@ -22,7 +22,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     let job = job(&stack, id).await?;
     let bets = stack.purple_flea.bets();
     let [bet] = &bets[..] else { panic!("{bets:?}") };
-    assert_eq!(job["bet_key"], bet.idempotency_key.as_deref().unwrap_or_default());
+    assert_eq!(job["idempotency_key"], bet.idempotency_key.as_deref().unwrap_or_default());
     assert_eq!((&job["state"], &job["result"]["bet_id"]), (&json!("executed"), &json!(bet.bet_id)));
 
     // Asked again, in any way, the same outcome comes back, and says that it is an earlier one.

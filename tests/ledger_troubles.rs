@@ -323,7 +323,7 @@ async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() ->
 
     let bet = stack.purple_flea.bets().remove(0);
     let job = job_in(&stack, there, "executed").await?;
-    assert_eq!(bet.client_seed.as_deref(), job["bet_key"].as_str());
+    assert_eq!(bet.client_seed.as_deref(), job["idempotency_key"].as_str());
     assert_eq!((&job["result"]["bet_id"], &job["reason"]), (&json!(bet.bet_id), &json!("found_in_history")));
     let payout = "select payout::text from public.trade_results";
     assert_eq!(stack.owner.query_one(payout, &[]).await?.get::<_, &str>(0), format!("{:.4}", bet.payout));

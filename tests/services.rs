@@ -119,7 +119,8 @@ async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() 
     .await?;
     let made = stack.purple_flea.escrows().remove(0);
     let key =
-        seen(&stack, "select to_jsonb(bet_key)::text from purple_flea.jobs where kind = 'escrow'").await?;
+        seen(&stack, "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'")
+            .await?;
     assert!(made.description.contains(key.as_str().context("no key")?), "{made:?}");
     sql(
         &stack,

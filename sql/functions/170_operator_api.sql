@@ -173,7 +173,6 @@ begin
         'attempts', j.attempts,
         'due_at', j.due_at,
         'idempotency_key', j.idempotency_key,
-        'bet_key', j.idempotency_key,
         'stake', j.stake
       )
       from purple_flea.all_jobs j

@@ -160,7 +160,7 @@ fn reply_from_ledger(answer: Answer, line: &mut Line) -> Result<Response<Vec<u8>
         // The outcomes of this worker's own claims are told above, so another claim has this one.
         Standing::Claimed | Standing::InFlight => Err(Problem::InFlight(wait_s)),
         Standing::Unknown => Err(Problem::Unresolved(answer.reason.unwrap_or_default())),
-        Standing::Expired => Err(Problem::TooOld),
+        Standing::Dead => Err(Problem::TooOld),
         Standing::NotFound => Err(Problem::UnknownDeposit),
     }
 }

@@ -81,7 +81,8 @@ impl Job {
     /// If not even the job's names can be read. A job whose row this version cannot read is one without work.
     pub fn read(job: &Object) -> Result<Self, Unreadable> {
         let reference = Reference::parse(&job.text("reference")?).ok_or(Unreadable)?;
-        let idempotency_key = Reference::parse(&job.text("bet_key")?).ok_or(Unreadable)?.as_str().to_owned();
+        let idempotency_key =
+            Reference::parse(&job.text("idempotency_key")?).ok_or(Unreadable)?.as_str().to_owned();
         let attempt = u32::try_from(job.whole("attempt")?).map_err(|_| Unreadable)?;
         Ok(Self { reference, idempotency_key, attempt, work: Work::read(job)? })
     }
@@ -220,9 +221,8 @@ pub enum Standing {
     Rejected,
     /// Purple Flea may have done it.
     Unknown,
-    /// The job was too old when its turn came. A ledger of release 0.1.0 says `dead`.
-    #[serde(alias = "dead")]
-    Expired,
+    /// The job expired: it was too old when its turn came.
+    Dead,
     /// A worker takes it later.
     Waiting,
     /// There is no such job.
@@ -277,7 +277,7 @@ impl Lookup {
         Ok(Self {
             reference: row.text("reference")?,
             token: row.text("token")?,
-            idempotency_key: row.text("bet_key")?,
+            idempotency_key: row.text("idempotency_key")?,
             agent_id: row.text("agent_id")?,
             account: row.maybe_text("account")?,
             key_name: Some(row.text("key_name")?).filter(|name| !name.is_empty()),

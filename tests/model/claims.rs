@@ -51,7 +51,7 @@ impl Claims {
         let lease = Duration::from_millis(reply["lease_ms"].as_u64().unwrap_or(0));
         let mut wrong = Vec::new();
         for job in reply["jobs"].as_array().unwrap() {
-            let bet_key = job["bet_key"].as_str().unwrap().to_owned();
+            let bet_key = job["idempotency_key"].as_str().unwrap().to_owned();
             if self.unconfirmed.get() && STAKES.contains(&job["kind"].as_str().unwrap()) {
                 wrong.push(format!("{bet_key}: handed out though no operator has confirmed the restore"));
             }

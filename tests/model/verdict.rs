@@ -39,7 +39,7 @@ struct Job {
     escrow_status: Option<String>,
 }
 
-const JOBS: &str = "select j.reference, j.kind, j.bet_key, j.state, coalesce(j.reason, ''), j.wager::text, j.payout::text, \
+const JOBS: &str = "select j.reference, j.kind, j.idempotency_key, j.state, coalesce(j.reason, ''), j.wager::text, j.payout::text, \
     (select count(*) from public.trade_results t where t.reference = j.reference and t.wager = j.wager \
      and t.payout is not distinct from j.payout), \
     j.key_name, purple_flea.secret(j.key_name), coalesce(j.account, j.agent_id), purple_flea.is_repeatable(j.kind), \

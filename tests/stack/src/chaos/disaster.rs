@@ -70,7 +70,7 @@ impl Monkey {
 
     /// Keeps the names of all bets in mind: a bet that was made on a deposit that gets lost has no job any more.
     async fn remember(&mut self, stack: &Local) -> Result<()> {
-        let rows = ask(stack, OWNER, "select j.bet_key from purple_flea.all_jobs j").await?;
+        let rows = ask(stack, OWNER, "select j.idempotency_key from purple_flea.all_jobs j").await?;
         self.report.seen.extend(rows.iter().map(|row| row.get::<_, String>(0)));
         Ok(())
     }

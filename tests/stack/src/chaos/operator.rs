@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
 /// Jobs that a restore made unknown and that were not found so far.
-const RESTORED: &str = "select reference, bet_key, kind from purple_flea.jobs \
+const RESTORED: &str = "select reference, idempotency_key, kind from purple_flea.jobs \
                         where state = 'unknown' and changed_by = 'restore'";
 
 /// Unknown jobs that others wait for: bets of the agent with a daily limit may have used it up, and no history has escrows.
-const WAITED_FOR: &str = "select reference, bet_key, kind from purple_flea.jobs \
+const WAITED_FOR: &str = "select reference, idempotency_key, kind from purple_flea.jobs \
                           where state = 'unknown' and (agent_id = $1 or kind = 'escrow')";
 
 /// Purple Flea's books, by the names of the callers.

@@ -32,13 +32,12 @@ pub(super) struct Verdict {
     pub(super) violations: Vec<String>,
 }
 
-const JOBS: &str = "select j.reference, j.bet_key, j.state, j.reason, j.wager::text, j.payout::text, j.result ->> 'outcome', \
+const JOBS: &str = "select j.reference, j.idempotency_key, j.state, j.reason, j.wager::text, j.payout::text, j.result ->> 'outcome', \
     (select count(*) from public.trade_results t where t.reference = j.reference), \
     (select concat_ws(' ', t.wager, t.payout, t.outcome, t.bet_id) from public.trade_results t where t.reference = j.reference), \
     j.attempts::int8, j.agent_id from purple_flea.jobs j where j.kind = 'deposit'";
 
-const ESCROWS: &str =
-    "select j.reference, j.bet_key, j.state, j.reason from purple_flea.jobs j where j.kind = 'escrow'";
+const ESCROWS: &str = "select j.reference, j.idempotency_key, j.state, j.reason from purple_flea.jobs j where j.kind = 'escrow'";
 
 /// Looks at everything.
 pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Report) -> Result<Verdict> {
