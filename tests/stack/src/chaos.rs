@@ -52,7 +52,7 @@ const MISBEHAVED_PER_MILLE: u32 = 150;
 /// Calls of the ledger of a thousand that get lost, before or after they were done.
 const LOST_PER_MILLE: u32 = 30;
 
-/// The ledger's waits, shortened, so that a run is over before anybody loses patience. The rules between them hold:
+/// The ledger's waits, shortened, so that a run takes a minute or two. The rules between them hold:
 /// a lease is longer than an exchange (1 s here) and its margin, a look-up comes later than any exchange can end.
 const SHORT_TIMING: &str = "create or replace function purple_flea.timing(out lease interval, out lookup_wait interval, \
     out lookup_hold interval, out max_age interval, out backoff interval, out backoff_max interval) language sql immutable \

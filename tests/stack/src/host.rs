@@ -185,7 +185,7 @@ impl Host {
         Ok(Self { url, log, running })
     }
 
-    /// How many instances of the component there are. Of one that runs outside of us nobody tells.
+    /// Counts the instances of the component; 0 for a host that is another process, which does not tell.
     pub fn instances(&self) -> i64 {
         match &self.running {
             Running::Embedded { server } => server.metrics.instances(),
@@ -193,7 +193,7 @@ impl Host {
         }
     }
 
-    /// Kills it as `kill -9` does: nothing it was doing is brought to an end. Not for one that runs inside of us.
+    /// Kills the host as `kill -9` does: its work in progress is lost. Fails for a host that runs inside of us.
     pub async fn kill(&mut self) -> Result<()> {
         match &mut self.running {
             Running::Embedded { .. } => anyhow::bail!("a host that runs inside of us cannot be killed"),
@@ -201,7 +201,7 @@ impl Host {
         }
     }
 
-    /// Lets its process open no more files than it has open, or as many as it likes. Not for one that runs inside of us.
+    /// Lets the host open no more files than it has open, or as many as before. Fails for a host that runs inside of us.
     pub fn limit_open_files(&self, limited: bool) -> Result<()> {
         match &self.running {
             Running::Embedded { .. } => bail!("a host that runs inside of us shares our open files"),

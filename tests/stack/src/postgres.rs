@@ -1,5 +1,5 @@
-//! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
-//! privileges that a hosted Supabase project has; or a server of another version.
+//! Runs PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
+//! privileges of a hosted Supabase project; or a server of another version.
 
 mod safeupdate;
 mod versions;
@@ -21,16 +21,16 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_postgres::{Client, NoTls};
 
-/// The superuser, whom hosted projects keep to themselves.
+/// The superuser. Hosted projects do not give it to their owners.
 pub const SUPERUSER: &str = "supabase_admin";
 
-/// The role that a project's owner has: no superuser.
+/// The role of a project's owner, which is no superuser.
 pub const OWNER: &str = "postgres";
 
 /// How long the server may take to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often that is tried.
+/// How often we try to connect.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Supabase's roles, schemas and default privileges.
@@ -151,7 +151,7 @@ impl Cluster {
             "fsync=off".to_owned(),
             "wal_level=logical".to_owned(),
             "max_connections=200".to_owned(),
-            // From the commit of a deposit to the commit of its trade is what people wait for, and nobody else can tell.
+            // An agent waits from the commit of its deposit to the commit of its trade. Only PostgreSQL knows both times.
             "track_commit_timestamp=on".to_owned(),
         ] {
             server.arg("-c").arg(option);
@@ -180,8 +180,8 @@ impl Cluster {
             .context("postgres did not accept connections in time")?
     }
 
-    /// Kills one of the server's processes as `kill -9` does: all connections break, and the server recovers as after
-    /// a crash. What is unlogged is empty then.
+    /// Kills one of the server's processes as `kill -9` does. All connections break, and the server recovers as after a crash:
+    /// unlogged tables are empty then.
     pub async fn crash(&self) -> Result<()> {
         let client = self.connect(SUPERUSER).await?;
         let bystander = self.connect(SUPERUSER).await?;
@@ -193,7 +193,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops the server as an operator does, at once: transactions are undone, and connections break.
+    /// Stops the server as an operator does, at once: open transactions are rolled back, and connections break.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
         server.signal(Signal::INT)?;
@@ -206,7 +206,7 @@ impl Cluster {
         self.launch(&[]).await
     }
 
-    /// Copies the running server, as an asynchronous standby that will receive nothing more.
+    /// Copies the running server, as an asynchronous standby that has lost its connection.
     pub async fn copy(&self, name: &str) -> Result<PathBuf> {
         let copy = self.folder.path().join(name);
         let mut backup = process::command(&self.bin.join("pg_basebackup"), self.user.as_deref(), "KILL");

@@ -209,7 +209,7 @@ impl Tour<'_> {
     }
 
     async fn referral(&mut self, orchestrator: &str) -> Result<()> {
-        // The database's owner may do what service_role may, and so sees everybody's.
+        // The database's owner may do what service_role may, and so sees every agent's rows.
         let earned = format!(
             "select to_jsonb(r)::text from public.referral_earnings r where orchestrator_id = '{orchestrator}' and earned > 0"
         );
@@ -222,7 +222,7 @@ impl Tour<'_> {
     /// By hand, over HTTP, as curl does it.
     async fn trade(&mut self, agent: &str) -> Result<()> {
         if self.options.api == "live" {
-            // There trading has accounts and keys of its own, which nobody can register for by the function.
+            // There trading has accounts and keys of its own, for which the function cannot register.
             let account = "select pf_agent_id from public.agents where id = $1";
             let account: String = self.stack.owner.query_one(account, &[&agent]).await?.get(0);
             let key = self.stack.purple_flea.trading_key(&account);

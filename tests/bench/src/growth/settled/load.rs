@@ -99,7 +99,7 @@ pub(super) async fn copies(cluster: &Cluster, place: Place, before: u64, until: 
             events.make(other, before, until).await
         },
     )?;
-    // What is written to disk later would be written while somebody measures.
+    // What is written to disk later would be written during a measurement.
     one.batch_execute("checkpoint").await?;
     Ok(())
 }
