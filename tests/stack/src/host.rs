@@ -61,10 +61,11 @@ impl Build {
         };
         let path = repository().join(folder).join("purple_flea_edge.wasm");
         let built = std::fs::metadata(&path).and_then(|data| data.modified());
-        match (built, newest(&repository().join("src"))?) {
+        let changed = newest(&repository().join("src"))?.max(newest(&repository().join("component/src"))?);
+        match (built, changed) {
             (Err(_), _) => bail!("{} is not there; scripts/build makes it", path.display()),
             (Ok(built), changed) if built < changed => {
-                bail!("{} is older than src; scripts/build makes it anew", path.display())
+                bail!("{} is older than its sources; scripts/build makes it anew", path.display())
             }
             (Ok(_), _) => Ok(path),
         }
