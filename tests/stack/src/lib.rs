@@ -6,7 +6,7 @@
 //! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster; safeupdate is a stand-in where the server has none |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
-//! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.ring()` |
+//! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
 //! | Purple Flea | [`purple_flea`] | always the crate `simulator` |
 //!

@@ -1,4 +1,4 @@
-//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.ring()` every few seconds, also after the database
+//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.sweep()` every few seconds, also after the database
 //! was away.
 
 use crate::postgres::{Cluster, OWNER};
@@ -24,7 +24,7 @@ impl Sweeper {
                 // A new connection for each call, as a timer's psql makes it.
                 if let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await {
                     let connection = tokio::spawn(connection);
-                    let _ = client.batch_execute("select purple_flea.ring()").await;
+                    let _ = client.batch_execute("select purple_flea.sweep()").await;
                     drop(client);
                     let _ = connection.await;
                 }

@@ -100,7 +100,7 @@ async fn hold(rig: &Rig, held: bool) -> Result<()> {
     let pause = "update purple_flea.trade_policies set paused = $1 where agent_id is null";
     rig.owner.execute(pause, &[&held]).await?;
     if !held {
-        rig.owner.batch_execute("select purple_flea.ring()").await?;
+        rig.owner.batch_execute("select purple_flea.sweep()").await?;
     }
     Ok(())
 }
