@@ -222,7 +222,7 @@ async fn the_image_has_all_that_the_host_needs_to_read_its_component() -> Result
             unshare
         }
     };
-    chroot.arg(&rootfs).args([host, "interfaces", component]).env_clear().stdin(Stdio::null());
+    chroot.arg(&rootfs).args([host, "interfaces", component]).stdin(Stdio::null());
     match process::run(&mut chroot).await {
         Ok(printed) => {
             let interfaces: Value = serde_json::from_str(&printed)?;

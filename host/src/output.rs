@@ -74,7 +74,7 @@ fn print((lock, written): &(Mutex<Waiting>, Condvar)) {
         let _ = stdout.write_all(&taken.bytes).and_then(|()| stdout.flush());
         if taken.dropped > 0 {
             eprintln!(
-                "purple-flea-host: {} writes of the component were dropped: nobody reads them",
+                "purple-flea-host: {} writes of the component were dropped: standard output is not read fast enough",
                 taken.dropped
             );
         }

@@ -1,4 +1,4 @@
-//! Work on threads of its own. The load generator's one thread has nobody beside it; the whole stack wants several.
+//! Runs work on threads of its own, beside the load generator's one thread.
 
 use anyhow::{Context, Result};
 use std::thread::JoinHandle;
@@ -30,7 +30,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // It may be dropped where nobody may wait.
+        // It may be dropped where blocking is not allowed.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }

@@ -34,7 +34,7 @@ impl Cpu {
                    when 'postgres' then 'postgres_depositors' else 'postgres_others' end, pg_backend_pid() \
                    from pg_stat_activity";
         let rows = rig.owner.query(who, &[]).await?;
-        let us: i32 = rows.first().context("nobody is connected")?.get(2);
+        let us: i32 = rows.first().context("no session is connected")?.get(2);
         let works_for: BTreeMap<u32, &str> =
             rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
         let postmaster = stat(&format!("/proc/{us}/stat")).context("Postgres is gone")?.number(PARENT);
@@ -43,7 +43,7 @@ impl Cpu {
             let whose = works_for.get(&pid).copied().unwrap_or(OTHERS);
             *all.entry(whose.to_owned()).or_default() += server::cpu(pid).unwrap_or_default();
         }
-        // Of workers that have ended nobody knows whose they were: vacuum's, most of all.
+        // The kernel does not tell which workers have ended: most were vacuum's.
         let ended = stat(&format!("/proc/{postmaster}/stat")).map(|stat| stat.time(CHILDREN));
         *all.entry(OTHERS.to_owned()).or_default() += ended.unwrap_or_default();
         all.insert(HOST.to_owned(), rig.host.cpu()?);

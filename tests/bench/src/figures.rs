@@ -83,7 +83,7 @@ impl Figures {
         ratios
     }
 
-    /// The slowest of a hundred where nobody else asks, for each platform.
+    /// The slowest of a hundred where no other request runs, for each platform.
     fn alone(&self) -> Map<String, Value> {
         let mut all = Map::new();
         for ((peer, load, connections), samples) in &self.samples {

@@ -37,7 +37,7 @@ pub struct Plan<'a> {
     pub quick: bool,
     /// How many rounds, if not the usual number.
     pub rounds: Option<u32>,
-    /// Who alone, if not everybody.
+    /// The peers to measure; empty for all.
     pub peers: &'a [String],
 }
 
@@ -63,7 +63,7 @@ pub async fn run(plan: &Plan<'_>, report: &mut Map<String, Value>) -> Result<()>
         upstream,
         figures: Figures::default(),
     };
-    // Round by round, so that whatever disturbs the machine for a while disturbs everybody.
+    // Round by round: a disturbance of the machine then affects all peers alike.
     for round in 1..=rounds {
         for peer in &peers {
             let name = peer.name();

@@ -31,7 +31,7 @@ const QUICK: Duration = Duration::from_secs(8);
 const QUICK_SLOWEST: Duration = Duration::from_secs(15);
 const FULL: Duration = Duration::from_secs(30);
 
-/// How long nobody deposits before a lone one: longer than any watch lasts (1.2 s), and than pg_net sleeps.
+/// Pause before a lone deposit: longer than any watch lasts (1.2 s), and than pg_net sleeps.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// For how long after a lone trade the CPU is looked at: as long as the watch waits for another job.
@@ -49,7 +49,7 @@ struct Point {
     awaits: f64,
     settles: f64,
     /// Requests of pg_net, for each deposit.
-    rings: f64,
+    notifications: f64,
     postgres_ms: f64,
     host_ms: f64,
 }
@@ -105,7 +105,7 @@ async fn measure(quick: bool) -> Result<Figures> {
     }
     let parts = [rig.pg_net.name(), rig.postgrest.name()];
     drop(rig);
-    progress.step("the whole stack starts, where nobody waits for the next job");
+    progress.step("the whole stack starts, without a watch for the next job");
     let (rig, mut depositors) = start(&machine, &[("linger_ms", "0")]).await?;
     progress.step(&format!("{WATCHED_RATE} deposits a second, without a watch"));
     let unwatched = at_rate(&rig, &mut depositors, WATCHED_RATE, time(WATCHED_RATE)).await?;
@@ -128,12 +128,12 @@ async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<(Rig, Depo
 async fn at_rate(rig: &Rig, depositors: &mut Depositors, per_s: u32, time: Duration) -> Result<Point> {
     let (last, bets, calls) =
         (rig.last_id().await?, rig.purple_flea.bets().len(), rig.postgrest.calls().len());
-    let (rings, cpu) = (rig.rings().await?, Cpu::of(rig).await?);
+    let (notifications, cpu) = (rig.notifications().await?, Cpu::of(rig).await?);
     depositors.arrive(per_s.into(), time).await?;
     rig.quiet().await?;
     let cpu = Cpu::of(rig).await?.since(&cpu);
     let traded = Traded::after(rig, last, bets).await?;
-    let rings = rig.rings().await? - rings;
+    let notifications = rig.notifications().await? - notifications;
     let calls = rig.postgrest.calls().split_off(calls);
     let each = |count: f64| count / traded.deposits as f64;
     let called = |name: &str| each(calls.iter().filter(|call| *call == name).count() as f64);
@@ -142,7 +142,7 @@ async fn at_rate(rig: &Rig, depositors: &mut Depositors, per_s: u32, time: Durat
         claims: called("claim_jobs"),
         awaits: called("await_jobs"),
         settles: called("settle_jobs"),
-        rings: each(rings as f64),
+        notifications: each(notifications as f64),
         postgres_ms: each(cpu.postgres_ms()),
         host_ms: each(cpu.ms(&[HOST])),
         traded,
@@ -215,16 +215,16 @@ impl Figures {
             "claims",
             "waits",
             "settles",
-            "rings",
+            "notifications",
             "Postgres ms",
             "host ms",
             "idle ms",
         ];
         let mut watch = Table::new(1, &head);
         for (name, point, alone) in self.watched() {
-            let Point { traded, claims, awaits, settles, rings, postgres_ms, host_ms, .. } = point;
-            let cells =
-                [*claims, *awaits, *settles, *rings, *postgres_ms, *host_ms].map(|n| number(Some(n), 2));
+            let Point { traded, claims, awaits, settles, notifications, postgres_ms, host_ms, .. } = point;
+            let cells = [*claims, *awaits, *settles, *notifications, *postgres_ms, *host_ms]
+                .map(|n| number(Some(n), 2));
             let ms = [traded.p50_ms, traded.p99_ms].map(|ms| number(Some(ms), 1));
             let idle = number(Some(alone.idle_postgres_ms), 1);
             watch.row([vec![name.to_owned()], ms.to_vec(), cells.to_vec(), vec![idle]].concat());
@@ -233,14 +233,14 @@ impl Figures {
     }
 }
 
-/// Calls, rings and CPU are for each deposit; idle CPU is that of the 1.2 s after a lone trade.
+/// Calls, notifications and CPU are for each deposit; idle CPU is that of the 1.2 s after a lone trade.
 fn cost(point: &Point, alone: &Alone) -> Value {
     let told = |value: f64| rounded(Some(value));
     json!({
         "per_s": point.per_s,
         "p50_ms": told(point.traded.p50_ms), "p99_ms": told(point.traded.p99_ms), "alone_ms": told(alone.ms),
         "claims": told(point.claims), "awaits": told(point.awaits), "settles": told(point.settles),
-        "rings": told(point.rings),
+        "notifications": told(point.notifications),
         "postgres_cpu_ms": told(point.postgres_ms), "host_cpu_ms": told(point.host_ms),
         "idle_postgres_cpu_ms": told(alone.idle_postgres_ms),
     })

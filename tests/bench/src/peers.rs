@@ -205,25 +205,8 @@ impl Machine {
         let artifact = artifact.display().to_string();
         let arguments = match peer.platform {
             Platform::Embedded => words(&["--listen", &address, &artifact]),
-            Platform::Wasmtime => {
-                let mut words = words(&[
-                    "serve",
-                    "-Scli,p3,inherit-network",
-                    "-Wcomponent-model-async",
-                    // What it compiled before must not help a cold start.
-                    "-Ccache=n",
-                    "--allow-precompiled",
-                    "--no-logging-prefix",
-                    "--addr",
-                    &address,
-                ]);
-                for (name, _) in &environment {
-                    words.extend(["--env".to_owned(), name.clone()]);
-                }
-                words.push(artifact);
-                words
-            }
-            // Not tried yet: no Spin could be had where this was written.
+            Platform::Wasmtime => wasmtime_arguments(&address, &environment, artifact),
+            // Spin has not been measured yet.
             Platform::Spin => {
                 let manifest = self.root.join("spin.toml").display().to_string();
                 for (name, _) in &mut environment {
@@ -233,15 +216,8 @@ impl Machine {
             }
             Platform::Deno => {
                 let script = self.root.join("tests/bench/peers/deno/execute-trade.ts").display().to_string();
-                words(&[
-                    "run",
-                    "--no-check",
-                    "--no-config",
-                    "--no-lock",
-                    "--allow-net",
-                    "--allow-env",
-                    &script,
-                ])
+                let options = ["run", "--no-check", "--no-config", "--no-lock", "--allow-net", "--allow-env"];
+                [words(&options), vec![script]].concat()
             }
             Platform::Native => Vec::new(),
         };
@@ -290,6 +266,18 @@ impl Machine {
         let found = self.programs.iter().find(|(known, _)| *known == platform);
         found.map(|(_, program)| program).with_context(|| format!("{platform:?} is not there"))
     }
+}
+
+/// The arguments of `wasmtime serve`. Its component gets the variables of the environment by name.
+fn wasmtime_arguments(address: &str, environment: &[(String, String)], artifact: String) -> Vec<String> {
+    let mut arguments = words(&["serve", "-Scli,p3,inherit-network", "-Wcomponent-model-async"]);
+    // A cold start compiles: a cache of earlier compilations must not help it.
+    arguments.extend(words(&["-Ccache=n", "--allow-precompiled", "--no-logging-prefix", "--addr", address]));
+    for (name, _) in environment {
+        arguments.extend(["--env".to_owned(), name.clone()]);
+    }
+    arguments.push(artifact);
+    arguments
 }
 
 /// A port that was free a moment ago: these servers do not tell which one they took.

@@ -40,7 +40,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often something is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long what has been deposited may take to be traded once nobody deposits any more.
+/// Longest time from the last deposit until every deposit has been traded.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Everything that runs. Ends when it is dropped.
@@ -121,8 +121,8 @@ impl Rig {
         Ok(self.owner.query_one(last, &[]).await?.get(0))
     }
 
-    /// How often pg_net has rung.
-    pub async fn rings(&self) -> Result<i64> {
+    /// Counts the notifications that pg_net has sent.
+    pub async fn notifications(&self) -> Result<i64> {
         Ok(self.owner.query_one("select count(*) from net._http_response", &[]).await?.get(0))
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Caller {
     /// None, where none is needed.
     Nobody,
     /// [`KEY`](super::KEY): one account's in `live`, and an orchestrator's in `gateway`.
-    Everybody,
+    SharedKey,
     /// An agent's own.
     Agent(String),
 }
@@ -26,7 +26,7 @@ impl Caller {
     pub(super) fn acts_for(&self, agent_id: &str, api: Api) -> bool {
         match self {
             Self::Nobody => false,
-            Self::Everybody => api == Api::Gateway || agent_id == LIVE_AGENT,
+            Self::SharedKey => api == Api::Gateway || agent_id == LIVE_AGENT,
             Self::Agent(own) => own == agent_id,
         }
     }
@@ -34,7 +34,7 @@ impl Caller {
     /// On whose account it acts, if it says a name; `None` where it may not.
     pub(super) fn account(&self, api: Api, named: Option<&str>) -> Option<String> {
         let account = match (self, api, named) {
-            (Self::Everybody, Api::Live, _) => LIVE_AGENT,
+            (Self::SharedKey, Api::Live, _) => LIVE_AGENT,
             (Self::Agent(own), Api::Live, _) | (Self::Agent(own), Api::Gateway, None) => own,
             (Self::Agent(own), Api::Gateway, Some(named)) if own != named => return None,
             (_, _, named) => named.unwrap_or_default(),
@@ -51,7 +51,7 @@ pub(super) struct Call<'a> {
     /// What stands in the path where its pattern says `:id`.
     pub(super) id: &'a str,
     pub(super) caller: Caller,
-    /// On whose account. Empty where nobody is named.
+    /// On whose account. Empty where the request names none.
     pub(super) agent_id: String,
     /// Whether what is done leaves no row in the history.
     pub(super) hidden: bool,
@@ -117,15 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_acts_for_its_own_agent_and_everybodys_for_whom_it_names_in_the_gateway() {
+    fn a_key_acts_for_its_own_agent_and_the_shared_key_for_every_named_agent_in_the_gateway() {
         let own = Caller::Agent("a".to_owned());
         let (a, b, nobody) = (Some("a".to_owned()), Some("b".to_owned()), Some(String::new()));
         assert_eq!(own.account(Api::Gateway, Some("b")), None);
         assert_eq!([own.account(Api::Gateway, None), own.account(Api::Live, Some("b"))], [a.clone(), a]);
-        assert_eq!(Caller::Everybody.account(Api::Gateway, Some("b")), b);
-        assert_eq!(Caller::Everybody.account(Api::Gateway, None), nobody);
-        assert_eq!(Caller::Everybody.account(Api::Live, Some("b")).as_deref(), Some(LIVE_AGENT));
+        assert_eq!(Caller::SharedKey.account(Api::Gateway, Some("b")), b);
+        assert_eq!(Caller::SharedKey.account(Api::Gateway, None), nobody);
+        assert_eq!(Caller::SharedKey.account(Api::Live, Some("b")).as_deref(), Some(LIVE_AGENT));
         assert!(own.acts_for("a", Api::Live) && !own.acts_for("b", Api::Gateway));
-        assert!(!Caller::Nobody.acts_for("", Api::Gateway) && !Caller::Everybody.acts_for("a", Api::Live));
+        assert!(!Caller::Nobody.acts_for("", Api::Gateway) && !Caller::SharedKey.acts_for("a", Api::Live));
     }
 }

@@ -18,7 +18,7 @@ use std::{
 /// The least that can be held ready.
 const MINIMUM: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
-/// What is kept of each, whoever gets the rest.
+/// The fee that Purple Flea keeps of each escrow, whichever party gets the rest.
 const COMMISSION: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
 /// What the referral earns of that when the counterparty is paid.
@@ -222,7 +222,7 @@ fn step<'a>(
     let place = state.escrows.place(call.id);
     let found = place.and_then(|place| Some((place, state.escrows.all.get_mut(place)?)));
     let (place, escrow) = found.ok_or_else(not_found)?;
-    // An orchestrator that names nobody acts for whoever may.
+    // An orchestrator that names no agent acts for either party.
     let is = |agent: &str| {
         if call.agent_id.is_empty() { call.caller.acts_for(agent, call.api) } else { call.agent_id == agent }
     };
@@ -306,7 +306,7 @@ pub(super) fn dispute(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `GET /escrow/:id`: for everybody; its history for those who take part.
+/// `GET /escrow/:id`: for every caller; its history for the two parties alone.
 pub(super) fn show(state: &mut State, call: &Call<'_>) -> Said {
     let place = state.escrows.place(call.id);
     let escrow = place.and_then(|place| state.escrows.all.get(place)).ok_or_else(not_found)?;

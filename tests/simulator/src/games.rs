@@ -69,7 +69,7 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     let given = &call.body["client_seed"];
     let client_seed = if live { client_seed(given, state.now()) } else { json!("gateway") };
     let unwritable = is_unwritable(&client_seed);
-    // Nothing is promised of the gateway's rolls: they are everybody's key's.
+    // Nothing is promised of the gateway's rolls: they belong to the shared key.
     let roller = if live { &call.agent_id } else { LIVE_AGENT };
     let (roll, proof) = state.house.roll(roller, client_seed);
     let played = choice.play(roll);

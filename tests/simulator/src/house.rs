@@ -17,7 +17,7 @@ const CRASH_CAP: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 /// From this roll on it does.
 const CAPPED_FROM: Decimal = Decimal::from_parts(9_999, 0, 0, false, 2);
 
-/// What decides [`LIVE_AGENT`]'s first bets: a simulator's first roll is everybody's first roll.
+/// What decides [`LIVE_AGENT`]'s first bets: every simulator's first roll is the same.
 const FIRST_SEED: &str = "simulator";
 
 /// What all further seeds are drawn from: the same run gets the same ones.

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn everybodys_key_stakes_what_it_likes_until_it_wants_a_ceiling() {
+    fn the_shared_key_stakes_what_it_likes_until_it_wants_a_ceiling() {
         let mut state = funded();
         let all = r#"{"side":"heads","amount":600,"client_seed":"x"}"#;
         assert_eq!(post(&mut state, COIN_FLIP, all).0, 200);

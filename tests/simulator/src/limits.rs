@@ -30,7 +30,7 @@ pub struct Limits {
     pub registrations: u32,
     /// Claims of the faucet, by address; most of them are refused by the next one.
     pub faucet_claims: u32,
-    /// How long an address waits after a claim of the faucet for the next one, whoever claims.
+    /// How long an address waits after a claim of the faucet for the next one, for whichever agent.
     pub faucet_every: Duration,
     /// Positions opened, and positions closed, by address.
     pub trades: u32,

@@ -135,7 +135,7 @@ impl Route {
         let accounts = &state.accounts;
         let known = |key: &str| accounts.owner_of(key).map(|agent| Caller::Agent(agent.to_owned()));
         match (self.door, key) {
-            (Door::Casino | Door::Open, Some(KEY)) => Ok(Caller::Everybody),
+            (Door::Casino | Door::Open, Some(KEY)) => Ok(Caller::SharedKey),
             (Door::Open, key) => Ok(key.and_then(known).unwrap_or(Caller::Nobody)),
             (Door::Casino, key) => key.and_then(known).ok_or_else(|| self.unauthorized(key)),
             (Door::Trading, None) => Err(refuse(401, "unauthorized", "Missing Authorization header")),

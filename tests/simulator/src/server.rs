@@ -8,7 +8,7 @@ use super::{
 };
 use anyhow::{Error, Result, anyhow};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -23,9 +23,12 @@ use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 /// How long a dripping server takes over each byte.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// How long a connection on which nothing will ever come is kept: longer than anybody waits, and not for
-/// ever, as nobody notices here when its caller goes.
+/// How long a connection is kept on which no answer will ever come: longer than any caller waits. It needs a limit, because
+/// the simulator does not notice that its caller goes.
 const SILENCE: Duration = Duration::from_secs(120);
+
+/// How long a broken-off answer stays before its connection closes: enough for its first half to leave.
+const BREAK_OFF_DELAY: Duration = Duration::from_millis(20);
 
 type Body = UnsyncBoxBody<Bytes, Error>;
 
@@ -66,37 +69,48 @@ async fn serve(
         headers: head.headers,
         body: String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned(),
     };
-    let kind = kind(&head.method, &request);
-    let (planned, answer, delay) = {
-        let mut state = shared.state();
-        if state.requests.len() >= REQUESTS_LIMIT {
-            state.requests.pop_front();
-        }
-        state.requests.push_back(request.clone());
-        shared.requests.send_modify(|seen| *seen += 1);
-        let planned = next_fault(&mut state, kind);
-        let by_the_rules = planned.as_ref().is_none_or(|planned| planned.fault.after_the_bet);
-        let answer = if by_the_rules {
-            let hidden = planned.as_ref().is_some_and(|planned| planned.hidden);
-            routes::answer(&mut state, &head.method, &request, hidden)
-        } else {
-            let body = serde_json::json!({"outcome": "win", "payout": 1_000_000, "fault": true});
-            json_answer(StatusCode::OK, body)
-        };
-        (planned, answer, state.delay.filter(|_| kind.moves_money()))
-    };
+    let (fault, answer, delay) = execute(shared, &head.method, request);
     if let Some(delay) = delay {
         sleep(delay).await;
     }
+    match fault {
+        None => right(answer),
+        Some(fault) => misbehave(fault.how, answer, handle).await,
+    }
+}
+
+/// Does what a request asks for, unless a fault comes before. Gives the fault, if there is one, the right answer, and how long
+/// it waits.
+fn execute(
+    shared: &Shared,
+    method: &http::Method,
+    request: Request,
+) -> (Option<Fault>, Answer, Option<Duration>) {
+    let kind = kind(method, &request);
+    let mut state = shared.state();
+    if state.requests.len() >= REQUESTS_LIMIT {
+        state.requests.pop_front();
+    }
+    state.requests.push_back(request.clone());
+    shared.requests.send_modify(|seen| *seen += 1);
+    let planned = next_fault(&mut state, kind);
+    let answer = if planned.as_ref().is_none_or(|planned| planned.fault.after_the_bet) {
+        let hidden = planned.as_ref().is_some_and(|planned| planned.hidden);
+        routes::answer(&mut state, method, &request, hidden)
+    } else {
+        json_answer(StatusCode::OK, serde_json::json!({"outcome": "win", "payout": 1_000_000, "fault": true}))
+    };
+    (planned.map(|planned| planned.fault), answer, state.delay.filter(|_| kind.moves_money()))
+}
+
+/// Sends the right answer.
+fn right(answer: Answer) -> Result<Response<Body>> {
     let Answer { status, content_type, body } = answer;
-    let body = Bytes::from(body);
-    let Some(Planned { fault: Fault { how, .. }, .. }) = planned else {
-        return whole(status, &[("content-type", content_type.to_owned())], body);
-    };
-    let in_pieces = |body: Body, length: usize| {
-        let head = Response::builder().status(status).header("content-type", content_type);
-        Ok(head.header("content-length", length).body(body)?)
-    };
+    whole(status, &[("content-type", content_type.to_owned())], body.into())
+}
+
+/// Sends what a fault makes of the right answer.
+async fn misbehave(how: How, mut answer: Answer, handle: &TcpStream) -> Result<Response<Body>> {
     match how {
         How::Answer { status, headers, body } => whole(status, &headers, body.into()),
         How::Hang => {
@@ -107,38 +121,45 @@ async fn serve(
             socket2::SockRef::from(handle).set_linger(Some(Duration::ZERO))?;
             Err(anyhow!("reset"))
         }
+        How::OddNumber => {
+            answer.body = with_an_odd_number(answer.body);
+            right(answer)
+        }
         How::Drip => {
-            let bytes = body.to_vec();
-            let length = bytes.len();
-            let drops = stream::iter(bytes).then(|byte| async move {
+            let drops = stream::iter(answer.body.clone().into_bytes()).then(|byte| async move {
                 sleep(DRIP).await;
                 Ok(Frame::data(Bytes::from(vec![byte])))
             });
-            in_pieces(StreamBody::new(drops).boxed_unsync(), length)
+            in_pieces(&answer, StreamBody::new(drops).boxed_unsync())
         }
         How::BreakOff => {
-            let half = stream::iter([Ok(Frame::data(half(&body))), Err(anyhow!("broken off"))]);
-            // The half leaves before the break does.
-            let half = half.then(|frame| async move {
-                if frame.is_err() {
-                    sleep(Duration::from_millis(20)).await;
-                }
-                frame
+            // The half leaves before the connection breaks.
+            let end = stream::once(async {
+                sleep(BREAK_OFF_DELAY).await;
+                Err(anyhow!("broken off"))
             });
-            in_pieces(StreamBody::new(half).boxed_unsync(), body.len())
-        }
-        How::OddNumber => {
-            whole(status, &[("content-type", content_type.to_owned())], with_an_odd_number(&body))
+            in_pieces(&answer, StreamBody::new(half(&answer).chain(end)).boxed_unsync())
         }
         How::Stall => {
             let end = stream::once(async {
                 sleep(SILENCE).await;
                 Err(anyhow!("stalled"))
             });
-            let half = stream::iter([Ok(Frame::data(half(&body)))]).chain(end);
-            in_pieces(StreamBody::new(half).boxed_unsync(), body.len())
+            in_pieces(&answer, StreamBody::new(half(&answer).chain(end)).boxed_unsync())
         }
     }
+}
+
+/// Sends the head of an answer, and a body that should be the answer's.
+fn in_pieces(answer: &Answer, body: Body) -> Result<Response<Body>> {
+    let head = Response::builder().status(answer.status).header("content-type", answer.content_type);
+    Ok(head.header("content-length", answer.body.len()).body(body)?)
+}
+
+/// The first half of an answer's body.
+fn half(answer: &Answer) -> impl Stream<Item = Result<Frame<Bytes>>> + Send + 'static {
+    let half = Bytes::from(answer.body.clone()).slice(..answer.body.len() / 2);
+    stream::iter([Ok(Frame::data(half))])
 }
 
 fn kind(method: &http::Method, request: &Request) -> Kind {
@@ -157,12 +178,12 @@ fn next_fault(state: &mut State, kind: Kind) -> Option<Planned> {
     }
 }
 
-/// An answer of JSON with a nonce of a million digits in its proof; any other as it is.
-fn with_an_odd_number(body: &Bytes) -> Bytes {
+/// Puts a nonce of a million digits into the proof of a JSON body; leaves another body as it is.
+fn with_an_odd_number(body: String) -> String {
     let (Ok(mut answer), Ok(nonce)) =
-        (serde_json::from_slice::<serde_json::Value>(body), "1e999999".parse::<serde_json::Number>())
+        (serde_json::from_str::<serde_json::Value>(&body), "1e999999".parse::<serde_json::Number>())
     else {
-        return body.clone();
+        return body;
     };
     if let Some(fields) = answer.as_object_mut() {
         let proof = fields.entry("proof").or_insert_with(|| serde_json::json!({}));
@@ -170,13 +191,10 @@ fn with_an_odd_number(body: &Bytes) -> Bytes {
             proof.insert("nonce".to_owned(), nonce.into());
         }
     }
-    answer.to_string().into()
+    answer.to_string()
 }
 
-fn half(body: &Bytes) -> Bytes {
-    body.slice(..body.len() / 2)
-}
-
+/// Sends an answer as it is.
 fn whole(status: StatusCode, headers: &[(&'static str, String)], body: Bytes) -> Result<Response<Body>> {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {

@@ -33,7 +33,7 @@ fn bearer(key: &str) -> HeaderMap {
     value.into_iter().map(|value| (AUTHORIZATION, value)).collect()
 }
 
-/// Asks with everybody's key.
+/// Asks with the shared key.
 pub(super) fn ask(state: &mut State, method: Method, path_and_query: &str, body: &str) -> Answer {
     answer(state, method, path_and_query, bearer(KEY), body)
 }
@@ -49,7 +49,7 @@ pub(super) fn as_agent(
     read(&answer(state, method, path_and_query, bearer(key), body))
 }
 
-/// Asks with everybody's key and some headers.
+/// Asks with the shared key and some headers.
 pub(super) fn send(
     state: &mut State,
     method: Method,

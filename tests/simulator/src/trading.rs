@@ -33,7 +33,7 @@ const SMALLEST: Decimal = Decimal::ONE;
 /// The most that a free account opens, in dollars.
 const LARGEST: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 
-/// The leverage where nobody says one, and the most that a free account gets.
+/// The leverage where a caller names none, and the most that a free account gets.
 const LEVERAGE: (Decimal, Decimal) = (Decimal::from_parts(5, 0, 0, false, 0), Decimal::TEN);
 
 /// What the exchange and Purple Flea take of a position, and at which part of its value it is liquidated before its
@@ -49,7 +49,7 @@ pub struct Position {
     pub position_id: String,
     /// Its order's name.
     pub order_id: String,
-    /// Whose it is. An order in the gateway that names nobody is [`LIVE_AGENT`]'s, with everybody's key.
+    /// Whose it is. An order in the gateway that names no agent, with the shared key, is [`LIVE_AGENT`]'s.
     pub agent_id: String,
     /// The market, without its quote: `BTC`.
     pub market: &'static str,
@@ -316,7 +316,7 @@ impl PurpleFlea {
         key
     }
 
-    /// How everybody stands with the exchange, in the `live` dialect.
+    /// How every agent stands with the exchange, in the `live` dialect.
     pub fn trading_standing(&self, standing: Standing) {
         self.shared.state().trading.standing = standing;
     }

@@ -1,4 +1,4 @@
-//! Makes deposits while everything goes wrong that can, and says whether any was forgotten or bet on twice.
+//! Makes deposits while faults are injected, and reports deposits that were forgotten or bet on twice.
 
 mod disaster;
 mod monkey;
@@ -23,36 +23,35 @@ use std::{
 use tokio::time::sleep;
 use tokio_postgres::{Client, Row};
 
-/// How long the specification's own design needs to merely deliver 5,000 deposits through pg_net, in seconds: 25
-/// batches of 200, a second apart. Measured on the real extension.
+/// Time in which the specification's own design delivers 5,000 deposits through pg_net, in seconds: 25 batches of 200, a
+/// second apart. Measured on the real extension.
 const SPECIFICATION_S: f64 = 24.8;
 
-/// How many of those.
+/// Number of those deposits.
 const SPECIFICATION_DEPOSITS: u32 = 5_000;
 
-/// How many agents deposit. The first has a daily limit.
+/// Number of agents that deposit. The first has a daily limit.
 const AGENTS: u32 = 25;
 
-/// What the agent with a limit may stake in a day, in dollars: some tens of bets.
+/// Daily wager limit of that agent, in dollars: some tens of bets.
 const DAILY_WAGER_LIMIT: i64 = 100;
 
-/// How long a run may take after the last deposit, faults over.
+/// Longest time from the last deposit to the end of a run, when no more faults are injected.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// How long the database may be away, or a statement may fail, while things go wrong: a lock holder's longest time, and a
-/// recovery's.
+/// Longest time that the database may be away or a statement may fail during faults: the longest lock, and a recovery.
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_secs(2);
 
-/// Requests of a thousand that Purple Flea does something wrong with.
+/// Share of requests, per mille, that Purple Flea answers with a fault.
 const MISBEHAVED_PER_MILLE: u32 = 150;
 
-/// Calls of the ledger of a thousand that get lost, before or after they were done.
+/// Share of ledger calls, per mille, that get lost, before or after the ledger executed them.
 const LOST_PER_MILLE: u32 = 30;
 
-/// The ledger's waits, shortened, so that a run is over before anybody loses patience. The rules between them hold:
+/// The ledger's waits, shortened, so that a run takes a minute or two. The rules between them hold:
 /// a lease is longer than an exchange (1 s here) and its margin, a look-up comes later than any exchange can end.
 const SHORT_TIMING: &str = "create or replace function purple_flea.timing(out lease interval, out lookup_wait interval, \
     out lookup_hold interval, out max_age interval, out backoff interval, out backoff_max interval) language sql immutable \
@@ -62,16 +61,16 @@ const SHORT_TIMING: &str = "create or replace function purple_flea.timing(out le
 /// Options of `stack chaos`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How many deposits.
+    /// The number of deposits.
     #[arg(long, default_value_t = 2_000)]
     deposits: u32,
-    /// The seed of everything that happens by chance; a new one each time if it is left out.
+    /// The seed of everything random; without it each run has a new one.
     #[arg(long)]
     seed: Option<u64>,
     /// Purple Flea's dialect: gateway or live.
     #[arg(long, default_value = "gateway", value_parser = ["gateway", "live"])]
     api: String,
-    /// Let nothing go wrong, make all deposits in one statement, and say how long they take.
+    /// Inject no fault, make all deposits in one statement, and show how long they take.
     #[arg(long)]
     calm: bool,
     /// Print the verdict as a line of JSON.
@@ -79,12 +78,12 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs it. Fails only where it could not be run; violations are an exit code.
+/// Runs it. Violations are an exit code; an error means that it could not run.
 pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(fresh_seed);
     eprintln!("==> {} deposits, dialect {}, seed {seed}", options.deposits, options.api);
     let kind = match Kind::from_env()? {
-        // It has to be killed without us.
+        // The host must be a process that can be killed.
         Kind::Embedded => Kind::Child,
         kind => kind,
     };
@@ -113,7 +112,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     Ok(if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes the deposits while everything goes wrong.
+/// Makes the deposits while faults are injected.
 async fn go_wrong(stack: &mut Local, seed: u64, deposits: u32) -> Result<Report> {
     stack.purple_flea.misbehave_at_random(Some(Chaos::new(seed, MISBEHAVED_PER_MILLE)));
     stack.postgrest.misbehave_at_random(Some((seed, LOST_PER_MILLE)));
@@ -127,10 +126,10 @@ async fn go_wrong(stack: &mut Local, seed: u64, deposits: u32) -> Result<Report>
     Ok(report)
 }
 
-/// Does what an operator has to do, each when everything else is settled: so a job that waits for an operator has kept no
-/// other job waiting.
+/// Does the operator's part, each task when everything else is settled. So the run shows that a job that waits for the
+/// operator keeps no other job waiting.
 async fn operate(stack: &Local, owner: &Client, options: &Options, started: Instant) -> Result<()> {
-    // Purple Flea takes our key again, and the operator does not wait for the next try.
+    // Purple Flea accepts our key again, and the operator does not wait for the next retry.
     let refused = "select reference from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us'";
     operator::retry_jobs(owner, &owner.query(refused, &[]).await?).await;
     let keyless = format!("and agent_id <> '{}'", neighbours::UNREADABLE);
@@ -185,7 +184,7 @@ async fn deposit_at_once(owner: &Client, deposits: u32) -> Result<()> {
     owner.batch_execute(&all).await.context("the deposits could not be made")
 }
 
-/// A connection that works, after whatever happened to the last one.
+/// Connects, until a connection works.
 async fn reconnect(stack: &Local) -> Result<Client> {
     let started = Instant::now();
     loop {
@@ -197,12 +196,12 @@ async fn reconnect(stack: &Local) -> Result<Client> {
     }
 }
 
-/// Runs a statement as a role and gives its rows, as soon as the database lets it.
+/// Runs a statement as a role and gives its rows; retries while the database refuses.
 async fn ask(stack: &Local, role: &str, sql: &str) -> Result<Vec<Row>> {
     persist(stack, role, sql, async |client: Client| client.query(sql, &[]).await).await
 }
 
-/// Runs statements as a role, as soon as the database lets them.
+/// Runs statements as a role; retries while the database refuses.
 async fn retry(stack: &Local, role: &str, sql: &str) -> Result<()> {
     persist(stack, role, sql, async |client: Client| client.batch_execute(sql).await).await
 }
@@ -216,7 +215,7 @@ async fn persist<T>(
     let started = Instant::now();
     let attempt = async || {
         let client = stack.cluster.connect(role).await?;
-        // What an operator was told is done survives a crash.
+        // A change that was confirmed to the operator survives a crash.
         client.batch_execute("set synchronous_commit = on").await?;
         Ok(run(client).await?)
     };

@@ -12,13 +12,13 @@ use std::{collections::HashSet, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
-/// What the agent holds at the simulator. The wallet in Postgres starts empty: deposits fill it.
+/// The agent's balance at the simulator. The wallet in Postgres starts empty, and deposits fill it.
 const AT_PURPLE_FLEA: i64 = 1_000_000;
 
-/// How often the database is looked at for something new.
+/// How often we look for new rows.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long the one deposit of `--once` may take.
+/// Longest time for the one deposit of `--once`.
 const ONCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Options of `stack dev`.
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Runs the stack: until the one deposit is settled, or for ever.
+/// Runs the stack: forever, or with `--once` until the deposit is settled.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let kind = Kind::from_env()?;
     let stack = Local::start(kind, &[], Some(sweeper::EVERY), |what| eprintln!("==> {what}")).await?;
@@ -115,7 +115,7 @@ async fn once(stack: &Local, watch: &mut Watch, options: &Options) -> Result<()>
     }
 }
 
-/// How many rows are looked at again each time: one that was made earlier can become visible later.
+/// Number of rows that each look reads again: a row with a lower id can become visible later.
 const LOOK_BACK_ROWS: i64 = 500;
 
 /// What has been shown so far.
@@ -127,7 +127,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Shows what is new in the database.
+    /// Shows new rows of the database.
     async fn look(&mut self, client: &Client, options: &Options) -> Result<()> {
         let changes = "select id, to_jsonb(w)::text from \
                        (select * from public.wallet_changes order by id desc limit $1) as w order by id";
@@ -147,7 +147,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Shows what is new in the function's own log.
+    /// Shows new lines of the function's log.
     fn read(&mut self, lines: &[String], options: &Options) {
         for line in lines.iter().skip(self.lines).filter(|_| !options.json) {
             eprintln!("log       {line}");

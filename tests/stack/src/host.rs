@@ -1,4 +1,4 @@
-//! Where the component runs: Wasmtime embedded by its crates, or the `wasmtime` or `spin` of this machine.
+//! Runs the component: on the embedded host, or on the `wasmtime` or `spin` of this machine.
 
 mod embedded;
 mod external;
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Which host.
+/// A kind of host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Wasmtime, embedded.
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What `WASI_HOST` asks for; embedded where it asks for nothing.
+    /// Reads the kind from `WASI_HOST`; embedded if that is not set.
     pub fn from_env() -> Result<Self> {
         match std::env::var("WASI_HOST").unwrap_or_default().as_str() {
             "" | "embedded" => Ok(Self::Embedded),
@@ -35,24 +35,24 @@ impl Kind {
     }
 }
 
-/// Which build of the component.
+/// A build of the component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// The default build, which reads Spin variables.
     Spin,
     /// The build without the `spin` feature, which reads the environment.
     Wasi,
-    /// The component of release 0.1.0, as it was built: what an upgrade of the database meets until the function follows.
+    /// The component of release 0.1.0, as it was built: after an upgrade of the database it runs until it is replaced.
     Release010,
 }
 
 impl Build {
-    /// The build that a kind of host runs by default.
+    /// Gives the build that a kind of host runs by default.
     pub fn on(kind: Kind) -> Self {
         if kind == Kind::Wasmtime { Self::Wasi } else { Self::Spin }
     }
 
-    /// Where `scripts/build` puts it.
+    /// Gives the path of the artifact. Fails if it is missing or older than its sources.
     pub fn artifact(self) -> Result<PathBuf> {
         let folder = match self {
             Self::Spin => "target/wasm32-wasip2/release",
@@ -61,22 +61,23 @@ impl Build {
         };
         let path = repository().join(folder).join("purple_flea_edge.wasm");
         let built = std::fs::metadata(&path).and_then(|data| data.modified());
-        match (built, newest(&repository().join("src"))?) {
+        let changed = newest(&repository().join("src"))?.max(newest(&repository().join("component/src"))?);
+        match (built, changed) {
             (Err(_), _) => bail!("{} is not there; scripts/build makes it", path.display()),
             (Ok(built), changed) if built < changed => {
-                bail!("{} is older than src; scripts/build makes it anew", path.display())
+                bail!("{} is older than its sources; scripts/build makes it anew", path.display())
             }
             (Ok(_), _) => Ok(path),
         }
     }
 
-    /// The interfaces that it imports.
+    /// Lists the interfaces that the build imports.
     pub fn imports(self) -> Result<Vec<String>> {
         embedded::imports(&self.artifact()?)
     }
 }
 
-/// When the newest Rust source of a folder was changed; what an editor leaves beside them does not count.
+/// Gives the time of the newest change of a folder's Rust sources. An editor's other files do not count.
 fn newest(folder: &Path) -> Result<SystemTime> {
     let mut latest = SystemTime::UNIX_EPOCH;
     for entry in std::fs::read_dir(folder)? {
@@ -98,7 +99,7 @@ fn newest(folder: &Path) -> Result<SystemTime> {
 
 pub use purple_flea_host::Settings;
 
-/// The settings of a local function that plays at a simulator.
+/// Makes the settings of a local function that bets at a simulator.
 pub fn local_settings(purple_flea_url: &str) -> Settings {
     [
         ("purple_flea_url", purple_flea_url),
@@ -109,7 +110,7 @@ pub fn local_settings(purple_flea_url: &str) -> Settings {
     .into()
 }
 
-/// The settings that put such a function into ledger mode.
+/// Makes the settings that put such a function into ledger mode.
 pub fn ledger_settings(supabase_url: &str) -> Result<Settings> {
     Ok([
         ("supabase_url", supabase_url.to_owned()),
@@ -124,7 +125,7 @@ pub fn ledger_settings(supabase_url: &str) -> Result<Settings> {
 pub struct Host {
     /// Its URL, without a slash at the end.
     pub url: String,
-    /// What the component printed.
+    /// The lines that the component printed.
     pub log: Log,
     running: Running,
 }
@@ -149,21 +150,21 @@ pub async fn serve(listen: String) -> Result<()> {
     std::future::pending().await
 }
 
-/// What a host needs to know.
+/// How a host is started.
 pub struct Options {
     /// Which build of the component.
     pub build: Build,
-    /// Its settings.
+    /// The function's settings.
     pub settings: Settings,
-    /// The origins that it may send to; `None` allows all. The embedded host only: the others have their own ways.
+    /// The origins that it may send to; `None` allows all. Only the embedded host obeys it.
     pub allowed_origins: Option<Vec<String>>,
-    /// Where it listens, `127.0.0.1:<port>`; `None`: on a free port. Who was killed comes back at the same place.
+    /// Its address, `127.0.0.1:<port>`; `None` takes a free port. A host that replaces another one takes that one's address.
     pub listen: Option<String>,
     /// How long the component may go on after a reply; the embedded host and its child only.
     pub after_reply: Duration,
 }
 
-/// How long that is where nothing else is asked for.
+/// The default of [`Options::after_reply`].
 pub const AFTER_REPLY: Duration = Duration::from_secs(60);
 
 impl Host {
@@ -185,7 +186,7 @@ impl Host {
         Ok(Self { url, log, running })
     }
 
-    /// How many instances of the component there are. Of one that runs outside of us nobody tells.
+    /// Counts the instances of the component; 0 for a host that is another process, which does not tell.
     pub fn instances(&self) -> i64 {
         match &self.running {
             Running::Embedded { server } => server.metrics.instances(),
@@ -193,7 +194,7 @@ impl Host {
         }
     }
 
-    /// Kills it as `kill -9` does: nothing it was doing is brought to an end. Not for one that runs inside of us.
+    /// Kills the host as `kill -9` does: its work in progress is lost. Fails for a host that runs inside of us.
     pub async fn kill(&mut self) -> Result<()> {
         match &mut self.running {
             Running::Embedded { .. } => anyhow::bail!("a host that runs inside of us cannot be killed"),
@@ -201,7 +202,7 @@ impl Host {
         }
     }
 
-    /// Lets its process open no more files than it has open, or as many as it likes. Not for one that runs inside of us.
+    /// Lets the host open no more files than it has open, or as many as before. Fails for a host that runs inside of us.
     pub fn limit_open_files(&self, limited: bool) -> Result<()> {
         match &self.running {
             Running::Embedded { .. } => bail!("a host that runs inside of us shares our open files"),

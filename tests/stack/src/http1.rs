@@ -1,4 +1,4 @@
-//! The plainest HTTP client there is: one request on one new connection. And a listener on a free port.
+//! A minimal HTTP client, which sends one request on one new connection; and a listener on a free port.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -8,32 +8,32 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-/// A listener on a free port of the loopback interface, and its `http://` URL.
+/// Listens on a free port of the loopback interface. Gives the listener and its `http://` URL.
 pub async fn listen() -> Result<(TcpListener, String)> {
     listen_on("127.0.0.1:0").await
 }
 
-/// A listener at an address, and its `http://` URL.
+/// Listens on an address. Gives the listener and its `http://` URL.
 pub async fn listen_on(address: &str) -> Result<(TcpListener, String)> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("{address} is taken"))?;
     let url = format!("http://{}", listener.local_addr()?);
     Ok((listener, url))
 }
 
-/// A new connection to where a request goes.
+/// Connects to the host of a URL.
 pub async fn connect(uri: &http::Uri) -> Result<SendRequest<Full<Bytes>>> {
     let host = uri.host().context("the URL has no host")?;
     let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
-        // Its end, good or bad, shows at the sender.
+        // An error of the connection shows at the sender.
         let _ = connection.await;
     });
     Ok(sender)
 }
 
-/// Puts a request with a whole URL into the form that goes over a connection: a path, and a `host` header.
+/// Rewrites a request with a whole URL into the form that goes over a connection: a path, and a `host` header.
 pub fn in_origin_form<B>(mut request: Request<B>) -> Result<Request<B>> {
     let authority = request.uri().authority().context("the URL has no host")?.clone();
     request.headers_mut().insert(HOST, HeaderValue::from_str(authority.as_str())?);

@@ -1,14 +1,14 @@
-//! The local stack, which the tests and `scripts/dev` share: real parts where a machine has them, stand-ins that
-//! say so where it has not.
+//! Runs the local stack, which the tests and `scripts/dev` share. Parts that the machine does not have are stand-ins, and
+//! say so.
 //!
 //! | part | module | real, or a stand-in? |
 //! | --- | --- | --- |
 //! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster; safeupdate is a stand-in where the server has none |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
-//! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.ring()` |
+//! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
-//! | Purple Flea | [`purple_flea`] | always a simulator |
+//! | Purple Flea | [`purple_flea`] | always the crate `simulator` |
 //!
 //! [`local`] puts them together. Everything listens on free ports of the loopback interface and ends with the value that started it.
 

@@ -1,4 +1,4 @@
-//! The whole stack, put together: a deposit that goes into its Postgres becomes a row of `trade_results`.
+//! Runs the whole stack: a deposit in its Postgres becomes a row of `trade_results`.
 
 use crate::{
     host::{
@@ -14,7 +14,7 @@ use anyhow::Result;
 use std::time::Duration;
 use tokio_postgres::Client;
 
-/// The agent that is there from the start.
+/// The agent that exists from the start.
 pub const AGENT: &str = "agent-001";
 
 /// Everything that runs. Ends when it is dropped.
@@ -23,7 +23,7 @@ pub struct Local {
     pub host: Host,
     /// How the host was started.
     pub options: HostOptions,
-    /// Which host it is.
+    /// The kind of host.
     pub kind: Kind,
     /// What hosts that are gone have printed of traps.
     earlier_traps: usize,
@@ -33,7 +33,7 @@ pub struct Local {
     pub postgrest: PostgRest,
     /// pg_net.
     pub pg_net: PgNet,
-    /// Who sweeps.
+    /// The stand-in for the cron job.
     pub sweeper: Option<Sweeper>,
     /// A connection of the database's owner.
     pub owner: Client,
@@ -42,7 +42,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Starts everything, with some of the function's settings changed, and says what it does.
+    /// Starts everything, with some of the function's settings changed, and logs each step.
     pub async fn start(
         kind: Kind,
         changes: &[(&str, &str)],
@@ -85,14 +85,14 @@ impl Local {
         })
     }
 
-    /// Kills the host, waits, and starts another in its place.
+    /// Kills the host, waits, and starts another host at its address.
     pub async fn restart_host(&mut self, pause: Duration) -> Result<()> {
         self.host.kill().await?;
         tokio::time::sleep(pause).await;
         self.start_host().await
     }
 
-    /// Starts a host in the place of one that was killed.
+    /// Starts a host at the address of one that was killed.
     pub async fn start_host(&mut self) -> Result<()> {
         let host = Host::start(self.kind, &self.options).await?;
         self.earlier_traps = self.traps();
@@ -100,7 +100,7 @@ impl Local {
         Ok(())
     }
 
-    /// How many times the component trapped or failed, by what its hosts printed.
+    /// Counts how often the component trapped or failed, from the lines of its hosts.
     pub fn traps(&self) -> usize {
         let failed =
             |line: &&String| line.contains("the component trapped") || line.contains("the component failed");

@@ -1,4 +1,4 @@
-//! The lines that something prints, kept for whoever wants to see or wait for them.
+//! Keeps the lines that a program prints, so that tests can read them and wait for them.
 
 use std::{
     collections::VecDeque,
@@ -6,7 +6,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Most lines that are kept; older ones are dropped.
+/// Most lines that are kept. Older ones are dropped.
 const LINES_LIMIT: usize = 100_000;
 
 /// A shared list of lines.
@@ -31,22 +31,22 @@ impl Default for Log {
 }
 
 impl Log {
-    /// One that prints its lines, too.
+    /// Makes a log that also prints its lines.
     pub fn printing() -> Self {
         Self { print: true, ..Self::default() }
     }
 
-    /// All lines so far.
+    /// Gives all lines so far.
     pub fn lines(&self) -> Vec<String> {
         self.state().lines.iter().cloned().collect()
     }
 
-    /// The first line that `wanted` accepts, as soon as there is one. Waits for ever: bound it from outside.
+    /// Waits for the first line that `wanted` accepts, without a limit: bound it from outside.
     pub async fn find(&self, wanted: impl Fn(&str) -> bool) -> String {
         self.wait(|lines| lines.iter().find(|line| wanted(line)).cloned()).await
     }
 
-    /// A line by its number from 0, as soon as it is there. Waits for ever, too.
+    /// Waits for a line by its number, from 0, without a limit: bound it from outside.
     pub async fn nth(&self, number: usize) -> String {
         self.wait(|lines| lines.get(number).cloned()).await
     }

@@ -1,6 +1,5 @@
-//! `stack dev`: the whole stack on this machine, for a person to play with. `stack chaos`: the same, while everything
-//! goes wrong that can. `stack tour`: the same, for all that the function does. `scripts/dev`, `scripts/chaos` and
-//! `scripts/tour` build and start them.
+//! Runs the whole stack on this machine: `stack dev` for a person to try, `stack chaos` with faults, `stack tour` for
+//! everything that the function does. `scripts/dev`, `scripts/chaos` and `scripts/tour` build and start it.
 
 mod chaos;
 mod dev;
@@ -20,11 +19,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts everything, and stays up until it is interrupted.
+    /// Starts everything, and runs until it is interrupted.
     Dev(dev::Options),
-    /// Makes deposits while everything goes wrong that can, and says whether any was lost or bet on twice.
+    /// Makes deposits while faults are injected, and reports deposits that were lost or bet on twice.
     Chaos(chaos::Options),
-    /// Walks two agents through everything that the function does.
+    /// Takes two agents through everything that the function does.
     Tour(tour::Options),
     /// Runs the component alone, until it is killed.
     #[command(hide = true)]
@@ -44,7 +43,7 @@ async fn main() -> ExitCode {
         Command::Tour(_) => ("tour", false),
         Command::Host { .. } => ("host", true),
     };
-    // Whichever ends first: what the other branch holds is dropped, and with it everything that was started.
+    // The branch that ends first drops the other one, and with it every process that was started.
     tokio::select! {
         result = run(command) => match result {
             Ok(code) => code,

@@ -1,7 +1,7 @@
 //! pg_net: the extension where the server has it; otherwise a stand-in with the same SQL interface and a worker
 //! that behaves as the real one was measured to, unpleasant sides included:
 //!
-//! - the queue and the responses are unlogged, and everybody may read them
+//! - the queue and the responses are unlogged, and every role may read them
 //! - batches of 200; within a batch in parallel, and no response is visible before the slowest of its batch is in
 //! - a second of sleep after each batch, whatever waits
 //! - no retry, whatever the status; a redirect is followed, by 301 to 303 as a GET without a body
@@ -73,7 +73,7 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(100);
 
 struct Worker {
     client: Client,
-    rung: Arc<Notify>,
+    woken: Arc<Notify>,
     connections: Arc<Connections>,
     _connection: JoinSet<()>,
 }
@@ -96,28 +96,28 @@ async fn work(url: String, mut first: Option<Worker>) {
 impl Worker {
     async fn start(url: &str) -> Result<Self> {
         let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
-        let rung = Arc::new(Notify::new());
-        let ring = rung.clone();
+        let woken = Arc::new(Notify::new());
+        let wake = woken.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut messages = stream::poll_fn(move |cx| connection.poll_message(cx));
             while let Some(Ok(message)) = messages.next().await {
                 if let AsyncMessage::Notification(_) = message {
-                    ring.notify_one();
+                    wake.notify_one();
                 }
             }
             // The end of the connection: the worker finds out when it looks.
-            ring.notify_one();
+            wake.notify_one();
         });
         client.batch_execute("listen pg_net_stand_in").await?;
-        Ok(Self { client, rung, connections: Arc::default(), _connection: tasks })
+        Ok(Self { client, woken, connections: Arc::default(), _connection: tasks })
     }
 
     /// Works until the database is gone.
     async fn run(self) {
         loop {
             match self.batch().await {
-                Ok(0) => self.rung.notified().await,
+                Ok(0) => self.woken.notified().await,
                 Ok(_) => sleep(SLEEP_AFTER_BATCH).await,
                 Err(_) => return,
             }

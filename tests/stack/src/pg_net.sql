@@ -1,6 +1,6 @@
 -- A stand-in for the extension pg_net, for servers that do not have it. The same tables and function, and the same
--- unpleasant sides: nothing survives a crash, everybody may read the queue, and a bad call raises inside the
--- transaction of whoever made it. The worker is a task of the stack (pg_net.rs). Run by the superuser.
+-- unpleasant sides: nothing survives a crash, every role may read the queue, and a bad call raises inside the
+-- transaction of its caller. The worker is a task of the stack (pg_net.rs). Run by the superuser.
 
 create schema net;
 comment on schema net is 'A stand-in for pg_net, not the extension.';

@@ -1,5 +1,5 @@
-//! PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
-//! privileges that a hosted Supabase project has; or a server of another version.
+//! Runs PostgreSQL: the machine's own server, in a throw-away cluster on a free port, with the roles and the default
+//! privileges of a hosted Supabase project; or a server of another version.
 
 mod safeupdate;
 mod versions;
@@ -21,16 +21,16 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_postgres::{Client, NoTls};
 
-/// The superuser, whom hosted projects keep to themselves.
+/// The superuser. Hosted projects do not give it to their owners.
 pub const SUPERUSER: &str = "supabase_admin";
 
-/// The role that a project's owner has: no superuser.
+/// The role of a project's owner, which is no superuser.
 pub const OWNER: &str = "postgres";
 
 /// How long the server may take to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often that is tried.
+/// How often we try to connect.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Supabase's roles, schemas and default privileges.
@@ -42,10 +42,10 @@ const WITHOUT_SAFEUPDATE: &str = "alter role authenticator reset session_preload
 
 /// A running cluster. Ends when it is dropped.
 pub struct Cluster {
-    // Before the folder, because they are dropped in this order.
+    // Fields are dropped in this order: the server must end before its folder goes.
     server: Option<Process>,
     folder: TempDir,
-    /// The data of the server that runs, in the folder.
+    /// The running server's data folder, in `folder`.
     data: PathBuf,
     port: u16,
     bin: PathBuf,
@@ -60,7 +60,7 @@ impl Cluster {
         Self::make(bin()?, &[]).await?.hosted().await
     }
 
-    /// The same, with pg_cron at work in it, as a project has it that has switched it on.
+    /// Makes the same cluster with pg_cron, as in a project that has enabled it.
     pub async fn start_with_cron() -> Result<Self> {
         let cluster = Self::make(bin()?, &["pg_cron"]).await?.hosted().await?;
         let enable = format!("create extension pg_cron; grant usage on schema cron to {OWNER}");
@@ -72,8 +72,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same as [`Cluster::start`], with the server of a version: 16, 17 or 18. It is fetched the first time. It comes
-    /// without headers, so that without a real safeupdate it has none.
+    /// Makes the same cluster as [`Cluster::start`] with a server of version 16, 17 or 18, which is fetched the first time. It
+    /// has no safeupdate: it comes without headers to compile the stand-in with.
     pub async fn start_version(major: u32) -> Result<Self> {
         let cluster = Self::make(versions::bin(major).await?, &[]).await?;
         cluster.supabase().await?;
@@ -84,7 +84,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Whether the server of a version can be had. It is fetched the first time.
+    /// Tells whether the server of a version is available. It is fetched the first time.
     pub async fn has_version(major: u32) -> bool {
         versions::bin(major).await.is_ok()
     }
@@ -106,7 +106,7 @@ impl Cluster {
     }
 
     async fn make(bin: PathBuf, preload: &[&str]) -> Result<Self> {
-        // As root: where the server's own user can get to, whatever TMPDIR says.
+        // As root the server runs as another user, which can reach /tmp, but perhaps not TMPDIR.
         let base = if geteuid().is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("purple-flea-postgres-").tempdir_in(base)?;
         let user = unprivileged(folder.path()).await?;
@@ -124,7 +124,7 @@ impl Cluster {
             "C.UTF-8",
             "--no-sync",
         ]);
-        // It cleans up when it is interrupted, and would leave its own children behind if it were killed.
+        // An interrupted initdb cleans up; a killed one leaves its children behind.
         let mut initdb = Process::spawn(initdb.stdout(Stdio::null()), Signal::INT)?;
         if !initdb.wait().await?.success() {
             bail!("initdb failed");
@@ -151,7 +151,7 @@ impl Cluster {
             "fsync=off".to_owned(),
             "wal_level=logical".to_owned(),
             "max_connections=200".to_owned(),
-            // From the commit of a deposit to the commit of its trade is what people wait for, and nobody else can tell.
+            // An agent waits from the commit of its deposit to the commit of its trade. Only PostgreSQL knows both times.
             "track_commit_timestamp=on".to_owned(),
         ] {
             server.arg("-c").arg(option);
@@ -180,8 +180,8 @@ impl Cluster {
             .context("postgres did not accept connections in time")?
     }
 
-    /// Kills one of the server's processes as `kill -9` does: all connections break, and the server recovers as after
-    /// a crash. What is unlogged is empty then.
+    /// Kills one of the server's processes as `kill -9` does. All connections break, and the server recovers as after a crash:
+    /// unlogged tables are empty then.
     pub async fn crash(&self) -> Result<()> {
         let client = self.connect(SUPERUSER).await?;
         let bystander = self.connect(SUPERUSER).await?;
@@ -193,7 +193,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops the server as an operator does, at once: transactions are undone, and connections break.
+    /// Stops the server as an operator does, at once: open transactions are rolled back, and connections break.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
         server.signal(Signal::INT)?;
@@ -201,12 +201,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the server again, on the same port, with what was committed.
+    /// Starts the server again, on the same port, with all committed data.
     pub async fn start_again(&mut self) -> Result<()> {
         self.launch(&[]).await
     }
 
-    /// Copies the running server, as an asynchronous standby that will receive nothing more.
+    /// Copies the running server, as an asynchronous standby that has lost its connection.
     pub async fn copy(&self, name: &str) -> Result<PathBuf> {
         let copy = self.folder.path().join(name);
         let mut backup = process::command(&self.bin.join("pg_basebackup"), self.user.as_deref(), "KILL");
@@ -220,13 +220,13 @@ impl Cluster {
         Ok(copy)
     }
 
-    /// Stops the server at once, and promotes a copy to be the primary in its place: on a new timeline, and without what was
-    /// committed since the copy was made.
+    /// Stops the server at once, and promotes a copy to primary: on a new timeline, without the transactions that were
+    /// committed after the copy was made.
     pub async fn fail_over(&mut self, copy: PathBuf) -> Result<()> {
         let mut server = self.server.take().context("no server runs")?;
         server.signal(Signal::QUIT)?;
         server.wait().await?;
-        // Recovery up to the end of what the copy has, and then a timeline of its own.
+        // The copy recovers all of its own log, then begins a new timeline.
         std::fs::write(copy.join("recovery.signal"), "")?;
         let lost = std::mem::replace(&mut self.data, copy);
         self.launch(&["restore_command=/bin/false"]).await?;
@@ -269,26 +269,26 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the server has logged lies here.
+    /// Gives the path of the server's log.
     pub fn log_path(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 
-    /// Its URL for a role.
+    /// Gives the database's URL for a role.
     pub fn url(&self, role: &str) -> String {
         format!("postgresql://{role}@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The folder of the server's own programs, `psql` among them.
+    /// Gives the folder of the server's programs, `psql` among them.
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// A connection as a role.
+    /// Connects as a role.
     pub async fn connect(&self, role: &str) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.url(role), NoTls).await?;
         tokio::spawn(async move {
-            // Its end shows at the client.
+            // An error of the connection shows at the client.
             let _ = connection.await;
         });
         Ok(client)
@@ -301,8 +301,8 @@ impl Cluster {
         process::run(&mut migrate).await
     }
 
-    /// Applies the project's SQL as the owner, tells the trigger where the function is, and adds an agent. Its deposits
-    /// are what most are here for, so it claims no faucet; and the simulator keeps no limits unless it is told to.
+    /// Applies the project's SQL as the owner, gives the trigger the function's URL, and adds an agent. The agent claims no
+    /// faucet, because most tests need its deposits alone. The ledger keeps none of Purple Flea's rate limits.
     pub async fn install(&self, function_url: &str, agent_id: &str) -> Result<Client> {
         self.migrate(OWNER).await?;
         let owner = self.connect(OWNER).await?;
@@ -316,14 +316,14 @@ impl Cluster {
     }
 }
 
-/// `PATH` with a folder in front.
+/// Gives `PATH` with a folder in front.
 pub fn path_with(folder: &Path) -> Result<std::ffi::OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
     Ok(std::env::join_paths(folders)?)
 }
 
-/// The folder of the newest server's programs.
+/// Finds the folder of the newest server's programs.
 fn bin() -> Result<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()

@@ -1,5 +1,5 @@
--- What a hosted Supabase project has before anybody adds to it, as far as this project depends on it: the roles,
--- their memberships and settings, the default privileges that make everything in `public` reachable for everybody,
+-- What a new hosted Supabase project has, as far as this project depends on it: the roles,
+-- their memberships and settings, the default privileges that make everything in `public` reachable for every role,
 -- auth.uid(), and the trigger that makes PostgREST look at the schema again. Run by the superuser.
 
 create role anon          nologin noinherit;

@@ -1,5 +1,5 @@
-//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.ring()` again and again, whatever happens to
-//! the database in between.
+//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.sweep()` every few seconds, also after the database
+//! was away.
 
 use crate::postgres::{Cluster, OWNER};
 use std::time::Duration;
@@ -15,16 +15,16 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Starts one for a cluster with the project's SQL.
+    /// Starts a sweeper for a cluster with the project's SQL.
     pub fn start(cluster: &Cluster, every: Duration) -> Self {
         let url = cluster.url(OWNER);
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
-                // A connection for each time, as the timer's psql has it.
+                // A new connection for each call, as a timer's psql makes it.
                 if let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await {
                     let connection = tokio::spawn(connection);
-                    let _ = client.batch_execute("select purple_flea.ring()").await;
+                    let _ = client.batch_execute("select purple_flea.sweep()").await;
                     drop(client);
                     let _ = connection.await;
                 }

@@ -1,5 +1,5 @@
-//! Walks through the whole life of two agents, a step at a time, each seen in the tables: registration, the faucet, the
-//! first deposit's bet, an escrow with its fee and referral, a trade.
+//! Shows the whole life of two agents, step by step, by the rows in the tables: registration, the faucet, the first
+//! deposit's bet, an escrow with its fee and referral, a trade.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -17,13 +17,13 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
-/// How long one step may take: what fails is tried again after seconds.
+/// Longest time of one step: a failed call is retried after seconds.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whose agents they are.
+/// The user that owns the agents.
 const OWNER_ID: &str = "00000000-0000-0000-0000-000000000001";
 
 /// Options of `stack tour`.
@@ -45,18 +45,18 @@ struct Tour<'a> {
     started: Instant,
 }
 
-/// A value as people read it: a string without its quotes.
+/// Writes a value for people: a string without its quotes.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Runs it. Fails where a step does not come to its end.
+/// Runs it. Fails if a step does not succeed.
 pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let settings = [("purple_flea_api", options.api.as_str()), ("purple_flea_trading_key", TRADING_KEY)];
     let changes = if options.api == "live" { &settings[..] } else { &settings[..1] };
     let kind = Kind::from_env()?;
     let stack = Local::start(kind, changes, None, |what| eprintln!("==> {what}")).await?;
-    // As it is out of the box: new agents claim the faucet, and Purple Flea's limits are kept on both sides.
+    // As after an installation: new agents claim the faucet, and both sides keep Purple Flea's limits.
     stack.cluster.migrate(OWNER).await?;
     stack.purple_flea.limit(Some(Limits::default()));
     stack.purple_flea.each_agent_has_its_own_ip(true);
@@ -94,7 +94,7 @@ impl Tour<'_> {
         }
     }
 
-    /// A row as JSON, as soon as there is one; or what has become of the jobs, if it does not come.
+    /// Waits for a row and gives it as JSON. Fails with the state of the jobs if no row comes.
     async fn seen(&self, sql: &str) -> Result<Value> {
         let look = async {
             loop {
@@ -188,7 +188,7 @@ impl Tour<'_> {
         Ok(id)
     }
 
-    /// The sender's owner asks for it, as a signed-in user.
+    /// Asks for the escrow as the sender's owner, a signed-in user.
     async fn release(&mut self, id: i64) -> Result<()> {
         let ask = format!(
             "begin; set local role authenticated; set local request.jwt.claims = '{{\"sub\": \"{OWNER_ID}\"}}'; \
@@ -209,7 +209,7 @@ impl Tour<'_> {
     }
 
     async fn referral(&mut self, orchestrator: &str) -> Result<()> {
-        // The database's owner may do what service_role may, and so sees everybody's.
+        // The database's owner may do what service_role may, and so sees every agent's rows.
         let earned = format!(
             "select to_jsonb(r)::text from public.referral_earnings r where orchestrator_id = '{orchestrator}' and earned > 0"
         );
@@ -219,10 +219,10 @@ impl Tour<'_> {
         Ok(())
     }
 
-    /// By hand, over HTTP, as curl does it.
+    /// Sends a signed request over HTTP, as curl does.
     async fn trade(&mut self, agent: &str) -> Result<()> {
         if self.options.api == "live" {
-            // There trading has accounts and keys of its own, which nobody can register for by the function.
+            // There trading has accounts and keys of its own, for which the function cannot register.
             let account = "select pf_agent_id from public.agents where id = $1";
             let account: String = self.stack.owner.query_one(account, &[&agent]).await?.get(0);
             let key = self.stack.purple_flea.trading_key(&account);

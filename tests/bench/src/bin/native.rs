@@ -48,7 +48,7 @@ struct Function {
     /// Where Purple Flea is: `host:port`.
     purple_flea: String,
     bearer: String,
-    /// Connections that nobody uses now.
+    /// Idle connections.
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -92,7 +92,7 @@ async fn serve(function: Rc<Function>, address: String) -> Result<()> {
         let function = function.clone();
         spawn_local(async move {
             let service = service_fn(|request| function.handle(request));
-            // A caller who goes away is no concern of anybody's.
+            // A caller that goes away is no error.
             let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -35,7 +35,7 @@ pub struct Point {
     per_s: f64,
     /// How long making the jobs took, in seconds, for each million.
     made_s_per_million: f64,
-    /// CPU that everybody has used meanwhile, in milliseconds.
+    /// CPU that all processes have used meanwhile, in milliseconds.
     cpu: Cpu,
     trades: i64,
     time: Duration,
@@ -95,12 +95,12 @@ async fn work_off(rig: &Rig, jobs: u64, most: Duration) -> Result<Point> {
     Ok(Point { jobs, per_s: trades as f64 / last_s, made_s_per_million: 0.0, cpu, trades, time })
 }
 
-/// Holds everything back, or lets it go and rings, as an operator does.
+/// Pauses all agents, or resumes them and notifies the function, as an operator does.
 async fn hold(rig: &Rig, held: bool) -> Result<()> {
     let pause = "update purple_flea.trade_policies set paused = $1 where agent_id is null";
     rig.owner.execute(pause, &[&held]).await?;
     if !held {
-        rig.owner.batch_execute("select purple_flea.ring()").await?;
+        rig.owner.batch_execute("select purple_flea.sweep()").await?;
     }
     Ok(())
 }

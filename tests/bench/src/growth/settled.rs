@@ -24,7 +24,7 @@ const QUICK: [u64; 3] = [0, 10_000, 100_000];
 const FULL: [u64; 5] = [0, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// Most settled jobs that are loaded among those that wait. Ten million would be some 15 GB with eleven indexes, and
-/// a quarter of an hour to load; the retention job exists so that nobody has them.
+/// a quarter of an hour to load; the retention job exists so that no deployment has them.
 const HOT_MOST: u64 = 1_000_000;
 
 /// What a settled job takes on disk with its deposit, its three events and its trade, while it is loaded, in bytes; and
@@ -82,7 +82,7 @@ pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Vec<Point>>
     let mut points = Vec::new();
     for place in [Place::Archived, Place::Hot] {
         let cluster = Cluster::start().await?;
-        // The doorbell wants to be rung; nobody is at home.
+        // The trigger sends notifications, and no function receives them.
         let _pg_net = PgNet::start(&cluster).await?;
         cluster.install("http://127.0.0.1:9/execute-trade", AGENT).await?;
         let superuser = cluster.connect(SUPERUSER).await?;

@@ -7,7 +7,7 @@ use http::Method;
 
 const CREATE: &str = "/escrow/create";
 
-/// A new `live` escrow of ten dollars, from everybody's key to agent-001, and its name.
+/// A new `live` escrow of ten dollars, from the shared key to agent-001, and its name.
 fn made(state: &mut State, more: &str) -> String {
     let body =
         format!(r#"{{"amount_usd":10,"description":"A logo","counterparty_agent_id":"agent-001"{more}}}"#);

@@ -85,7 +85,7 @@ impl Monkey {
         sleep(UNDER_WAY).await;
         let before = stakes(stack);
         self.insert(stack, MEANWHILE).await?;
-        retry(stack, OWNER, "select purple_flea.ring()").await?;
+        retry(stack, OWNER, "select purple_flea.sweep()").await?;
         self.double(stack);
         sleep(UNCONFIRMED).await;
         let staked = stakes(stack) - before;

@@ -1,4 +1,4 @@
-//! Bad neighbours: what an application, an agent and Purple Flea may do that must touch nobody else.
+//! Bad neighbours: faults of one application, one agent or Purple Flea, which must not touch other agents.
 
 use super::{plan::between, retry};
 use anyhow::Result;

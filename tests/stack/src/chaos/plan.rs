@@ -28,7 +28,7 @@ pub(super) enum Act {
     FailOver,
     /// Everything that waits in pg_net's queue is lost.
     EmptyQueue,
-    /// Doorbells are rung again, several times at once, for old deposits and for new ones.
+    /// Notifications are sent again, several times at once, for old deposits and for new ones.
     Double,
     /// All bets are held back until the next round.
     Pause,

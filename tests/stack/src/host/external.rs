@@ -13,7 +13,10 @@ use std::{
     process::Stdio,
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
 
 /// How long a host may take to listen: compiling the component is part of it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,47 +42,7 @@ impl Running {
             Some(address) => address.clone(),
             None => free_address().await?,
         };
-        let mut command = match kind {
-            Kind::Wasmtime => {
-                if options.build != Build::Wasi {
-                    bail!(
-                        "`wasmtime serve` has no spin:variables; it runs the build without the `spin` feature"
-                    );
-                }
-                let mut command = process::command(Path::new("wasmtime"), None, "KILL");
-                command.args([
-                    "serve",
-                    "-Scli,p3,inherit-network",
-                    "-Wcomponent-model-async",
-                    "--no-logging-prefix",
-                ]);
-                command.args(["--addr", &address]);
-                for (name, value) in &options.settings {
-                    // By name alone: everybody on the machine may read a process's arguments.
-                    let name = name.to_ascii_uppercase();
-                    command.env(&name, value).arg("--env").arg(name);
-                }
-                command.arg(options.build.artifact()?);
-                command
-            }
-            Kind::Spin => {
-                let mut command = process::command(Path::new("spin"), None, "INT");
-                command.args(["up", "--listen", &address, "--from"]).arg(repository().join("spin.toml"));
-                for (name, value) in &options.settings {
-                    command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
-                }
-                command
-            }
-            Kind::Child => {
-                let mut command = process::command(&this_program()?, None, "KILL");
-                command.args(["host", "--listen", &address]);
-                // By the environment: everybody on the machine may read a process's arguments.
-                command.env(SETTINGS, serde_json::to_string(&options.settings)?);
-                command.env(AFTER_REPLY_MS, options.after_reply.as_millis().to_string());
-                command
-            }
-            Kind::Embedded => bail!("the embedded host is not a process"),
-        };
+        let mut command = command(kind, options, &address)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // `spin` ends the server that it has started only when it is interrupted.
         let mut process = Process::spawn(&mut command, Signal::INT)?;
@@ -107,6 +70,49 @@ impl Running {
         }
         self.process.limit_open_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
+}
+
+/// Makes the command that starts a host on an address.
+fn command(kind: Kind, options: &Options, address: &str) -> Result<Command> {
+    Ok(match kind {
+        Kind::Wasmtime => {
+            if options.build != Build::Wasi {
+                bail!("`wasmtime serve` has no spin:variables; it runs the build without the `spin` feature");
+            }
+            let mut command = process::command(Path::new("wasmtime"), None, "KILL");
+            command.args([
+                "serve",
+                "-Scli,p3,inherit-network",
+                "-Wcomponent-model-async",
+                "--no-logging-prefix",
+            ]);
+            command.args(["--addr", address]);
+            for (name, value) in &options.settings {
+                // By name alone: every user of the machine may read a process's arguments.
+                let name = name.to_ascii_uppercase();
+                command.env(&name, value).arg("--env").arg(name);
+            }
+            command.arg(options.build.artifact()?);
+            command
+        }
+        Kind::Spin => {
+            let mut command = process::command(Path::new("spin"), None, "INT");
+            command.args(["up", "--listen", address, "--from"]).arg(repository().join("spin.toml"));
+            for (name, value) in &options.settings {
+                command.env(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase()), value);
+            }
+            command
+        }
+        Kind::Child => {
+            let mut command = process::command(&this_program()?, None, "KILL");
+            command.args(["host", "--listen", address]);
+            // By the environment: every user of the machine may read a process's arguments.
+            command.env(SETTINGS, serde_json::to_string(&options.settings)?);
+            command.env(AFTER_REPLY_MS, options.after_reply.as_millis().to_string());
+            command
+        }
+        Kind::Embedded => bail!("the embedded host is not a process"),
+    })
 }
 
 /// `stack` itself; the tests, which are another program, find it where cargo puts it.

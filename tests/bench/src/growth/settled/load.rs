@@ -42,7 +42,7 @@ const JOBS: Copies = Copies {
     of: "reference = 'MODEL'",
     different: &[
         ("reference", "REFERENCE"),
-        ("bet_key", "REFERENCE || '-' || left(md5(n::text), 16)"),
+        ("idempotency_key", "REFERENCE || '-' || left(md5(n::text), 16)"),
         ("wallet_change_id", "ID"),
         ("changed_at", "AT"),
         ("created_at", "AT"),
@@ -99,7 +99,7 @@ pub(super) async fn copies(cluster: &Cluster, place: Place, before: u64, until: 
             events.make(other, before, until).await
         },
     )?;
-    // What is written to disk later would be written while somebody measures.
+    // What is written to disk later would be written during a measurement.
     one.batch_execute("checkpoint").await?;
     Ok(())
 }
@@ -107,7 +107,7 @@ pub(super) async fn copies(cluster: &Cluster, place: Place, before: u64, until: 
 impl Copies {
     async fn make(&self, client: &Client, before: u64, until: u64) -> Result<()> {
         let columns = "select array_agg(attname::text order by attnum) from pg_attribute \
-                       where attrelid = $1::text::regclass and attnum > 0 and not attisdropped";
+                       where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attgenerated = ''";
         let columns: Vec<String> = client.query_one(columns, &[&self.from]).await?.get(0);
         let value = |column: &String| {
             let different = self.different.iter().find(|(name, _)| name == column);
