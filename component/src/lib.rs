@@ -18,19 +18,11 @@
 mod message;
 
 use futures::future::{Either, select};
-use futures::future::{Either, select};
-use http::{HeaderMap, Request};
 use http::{HeaderMap, Request};
 use purple_flea_edge::{
     config::{self, Checked},
     http::router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
     log::Line,
-    runtime::{Answer, Limits, Runtime, SendError},
-};
-use purple_flea_edge::{
-    config::{self, Checked},
-    log::Line,
-    router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
     runtime::{Answer, Limits, Runtime, SendError},
 };
 use spin_sdk::{
