@@ -1,5 +1,7 @@
-//! The settings: what each means, its default, its limits. Read from Spin variables or, in a build without the
-//! `spin` feature, from the environment (the same names in capitals), and validated once, here.
+//! The settings: their meanings, defaults and limits.
+//!
+//! The function reads them from Spin variables or, without the feature `spin`, from environment variables
+//! (the same names in capitals). This module validates them.
 
 use crate::{
     domain::{
@@ -22,30 +24,30 @@ use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
-/// Describes a setting. An empty value counts as none.
+/// A setting. An empty value counts as not set.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Names it as a Spin variable; in capitals it is the environment's.
+    /// The name of the Spin variable. The environment variable has the same name in capitals.
     pub name: &'static str,
-    /// Holds its value where none is set; empty: it has no default.
+    /// The default; empty: the setting has no default.
     pub default: &'static str,
-    /// Completes the sentence "it must be …".
+    /// The end of the sentence "It must be …".
     pub limits: &'static str,
-    /// Says whether its value must never be shown.
+    /// Whether the value must never be shown.
     pub secret: bool,
 }
 
-/// Defines a constant for each setting, and the lists of all of them. The meanings are in a list of their own, so that they
-/// take no room in the component: docs/configuration.md is written from them.
+/// Defines a constant for each setting, and the lists of all of them. The meanings have a list of their own,
+/// so the component does not contain them. A test writes docs/configuration.md from them.
 macro_rules! settings {
     ($($(#[doc = $meaning:literal])+ $constant:ident = $kind:ident($name:literal, $default:literal, $limits:expr);)+) => {
         $($(#[doc = $meaning])+ const $constant: Setting =
             Setting { name: $name, default: $default, limits: $limits, secret: settings!(@$kind) };)+
 
-        /// Lists all settings, in the order of the manifest.
+        /// All settings, in the order of the manifest.
         pub const SETTINGS: [Setting; [$($name),+].len()] = [$($constant),+];
 
-        /// Holds the meaning of each setting, in the same order.
+        /// The meaning of each setting, in the same order.
         pub const MEANINGS: [&str; SETTINGS.len()] = [$(concat!($($meaning),+)),+];
     };
     (@setting) => { false };
@@ -126,53 +128,53 @@ settings! {
     LINGER_MS = setting("linger_ms", "1200", "within 0 and 3000");
 }
 
-/// Most secrets that are kept at once: each costs an HMAC for every refused call.
+/// Most secrets. Each costs an HMAC for every refused call.
 const SECRETS_LIMIT: usize = 8;
 
-/// Most digits after the point of `wager_fraction`, so that its product with a balance is exact.
+/// Most digits after the point of `wager_fraction`. With six digits its product with a balance is exact.
 const FRACTION_SCALE: u32 = 6;
 
-/// Shortest time for an exchange: below it no reply from another continent can arrive.
+/// Shortest time for an exchange, in milliseconds. In less time no reply from another continent can arrive.
 const TIMEOUT_MIN_MS: u64 = 100;
 
-/// Most bets at once: what the database hands out in one claim.
+/// Most bets at once: the database's limit for one claim.
 const BETS_AT_ONCE_MAX: u32 = 100;
 
-/// Longest wait for the next job: each holds one of PostgREST's connections.
+/// Longest long poll, in milliseconds. Each one occupies one of PostgREST's connections.
 const LINGER_MAX_MS: u64 = 3_000;
 
-/// The settings, validated.
+/// The validated settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whose calls are accepted.
+    /// The accepted credentials.
     pub credentials: Credentials,
-    /// The rules for bets.
+    /// The policy of standalone mode. Its pause counts in both modes.
     pub policy: Policy,
-    /// Where and how bets are made.
+    /// Purple Flea's services.
     pub purple_flea: PurpleFlea,
     /// The ledger, in ledger mode.
     pub ledger: Option<Ledger>,
-    /// Whether the host lets work go on after the reply.
+    /// Whether the function answers at once and works after the reply.
     pub after_reply: bool,
-    /// How long such work waits for the next job.
+    /// The time for which the worker then long-polls after its last job.
     pub linger: Duration,
 }
 
-/// A setting that is missing or wrong. Says which and what it must be, never what it was.
+/// A setting that is missing or wrong. The error names the setting and its limits, never its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` must be {must}")]
+#[error("`{name}` must be {limits}")]
 pub struct SettingError {
     /// The setting's name.
     pub name: &'static str,
-    /// What it must be.
-    pub must: &'static str,
+    /// The setting's limits.
+    pub limits: &'static str,
 }
 
-/// The settings, or everything that is wrong with them.
+/// The settings, or all errors in them.
 pub type Checked = Result<Settings, Vec<SettingError>>;
 
-/// Validates the settings. `value` gives a setting's text by its name, `None` or empty where it is not set.
-/// Every error is found, not only the first.
+/// Validates the settings. `value` returns a setting's text by its name, `None` or empty if it is not set.
+/// Returns all errors, not only the first.
 pub fn check(value: impl Fn(&'static str) -> Option<String>) -> Checked {
     let mut reader = Reader { value, errors: Vec::new() };
     let settings = reader.settings();
@@ -189,7 +191,7 @@ struct Reader<F> {
 
 impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     fn settings(&mut self) -> Option<Settings> {
-        // Each part is read before any is given up on, so that the caller learns all errors at once.
+        // Each part is read before the first `?`, so the caller gets all errors at once.
         let credentials = self.credentials();
         let policy = self.policy();
         let ledger = self.ledger();
@@ -218,12 +220,15 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let operators = self.optional(OPERATOR_TOKENS, Operators::parse);
         let (token, operators) = (token?, operators?.unwrap_or_default());
         if token.as_ref().is_some_and(|token| operators.name_of(token).is_some()) {
-            self.wrong(OPERATOR_TOKENS, "other than `webhook_token`, which opens other routes");
+            self.refuse(OPERATOR_TOKENS, "other than `webhook_token`, which opens other routes");
             return None;
         }
         let credentials = Credentials { secrets: secrets?.unwrap_or_default(), token, operators };
         if credentials.secrets.is_empty() && credentials.token.is_none() {
-            self.wrong(WEBHOOK_SECRETS, "set (or `webhook_token`): without either nobody may call");
+            self.refuse(
+                WEBHOOK_SECRETS,
+                "set, or `webhook_token` must be set: otherwise no caller is accepted",
+            );
             return None;
         }
         Some(credentials)
@@ -231,22 +236,23 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
 
     fn policy(&mut self) -> Option<Policy> {
         let not_negative = |text: &str| text.parse().ok().filter(|a: &Amount| !a.is_negative());
-        let game = self.required(GAME, word::<GameName>);
+        let game = self.required(GAME, variant::<GameName>);
         let cashout_at = self.required(CASHOUT_AT, |text| CashoutAt::new(text.parse().ok()?));
-        let side = self.required(SIDE, word::<Side>);
+        let side = self.required(SIDE, variant::<Side>);
         let market = self.optional(MARKET, Market::parse);
         if game == Some(GameName::Trade) && market == Some(None) {
-            self.wrong(MARKET, "set, as `game` is trade");
+            self.refuse(MARKET, "set, because `game` is trade");
             return None;
         }
-        let direction = self.required(DIRECTION, word::<Direction>);
-        let a_cent = |text: &str| text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2));
-        let size = self.optional(SIZE, a_cent);
+        let direction = self.required(DIRECTION, variant::<Direction>);
+        let at_least_a_cent =
+            |text: &str| text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2));
+        let size = self.optional(SIZE, at_least_a_cent);
         let check_balance = self.required(CHECK_BALANCE, |text| bool::from_str(text).ok());
         let min_balance = self.required(MIN_BALANCE, not_negative);
         let min_change = self.required(MIN_CHANGE, not_negative);
         let wager_fraction = self.required(WAGER_FRACTION, fraction);
-        let max_wager = self.optional(MAX_WAGER, a_cent);
+        let max_wager = self.optional(MAX_WAGER, at_least_a_cent);
         let paused = self.required(PAUSED, |text| bool::from_str(text).ok());
         Some(Policy {
             game: game?,
@@ -260,7 +266,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             min_change: min_change?,
             wager_fraction: wager_fraction?,
             max_wager: max_wager?,
-            // Nothing here remembers a day.
+            // Standalone mode keeps no record of a day.
             daily_wager_limit: None,
             daily_loss_limit: None,
             paused: paused?,
@@ -278,7 +284,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let [escrow, faucet, trading] =
             [PURPLE_FLEA_ESCROW_URL, PURPLE_FLEA_FAUCET_URL, PURPLE_FLEA_TRADING_URL]
                 .map(|setting| self.optional(setting, BaseUrl::parse));
-        let api = self.required(PURPLE_FLEA_API, word::<Api>);
+        let api = self.required(PURPLE_FLEA_API, variant::<Api>);
         let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, |text| {
             let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
@@ -298,7 +304,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         })
     }
 
-    /// Both or neither: with half of it a deposit that is safe in the ledger could be bet on without it.
+    /// Reads the ledger's settings: all or none. With half of them the function could bet on a ledger's
+    /// deposit in standalone mode.
     fn ledger(&mut self) -> Option<Option<Ledger>> {
         let url = self.optional(SUPABASE_URL, BaseUrl::parse);
         let key = self.optional(SUPABASE_KEY, Key::parse);
@@ -320,7 +327,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             (url, key) => {
                 let missing = [(SUPABASE_URL, url.is_none()), (SUPABASE_KEY, key.is_none())];
                 for (setting, _) in missing.into_iter().filter(|(_, missing)| *missing) {
-                    self.wrong(setting, "set, as the rest of the ledger's settings is (or none of them)");
+                    self.refuse(setting, "set, because another setting of the ledger is set");
                 }
                 None
             }
@@ -330,12 +337,12 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     fn required<T>(&mut self, setting: Setting, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = self.text(setting).as_deref().and_then(parse);
         if value.is_none() {
-            self.wrong(setting, setting.limits);
+            self.refuse(setting, setting.limits);
         }
         value
     }
 
-    /// The outer `None` is an error, the inner one a setting that is not set.
+    /// Reads an optional setting. The outer `None` is an error, the inner one a setting that is not set.
     fn optional<T>(&mut self, setting: Setting, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
         match self.text(setting) {
             None => Some(None),
@@ -350,8 +357,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             .map(|value| value.trim().to_owned())
     }
 
-    fn wrong(&mut self, setting: Setting, must: &'static str) {
-        self.errors.push(SettingError { name: setting.name, must });
+    fn refuse(&mut self, setting: Setting, limits: &'static str) {
+        self.errors.push(SettingError { name: setting.name, limits });
     }
 }
 
@@ -367,8 +374,8 @@ fn fraction(text: &str) -> Option<Decimal> {
         .then_some(value)
 }
 
-/// Reads one of an enum's words by the names that its JSON has.
-fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
+/// Reads a variant of an enum by its JSON name.
+fn variant<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
 }
 

@@ -1,5 +1,5 @@
-//! The terms of the trade, as plain types: what a deposit, a bet, an order, an escrow, a job and an outcome are, and
-//! the policy that decides. Nothing here knows a client, a database or a host.
+//! The domain: plain types for deposits, bets, orders, escrows, jobs and outcomes, and the policy that
+//! decides. No module here knows a client, a database or a host.
 
 pub mod account;
 pub mod amount;

@@ -1,15 +1,15 @@
-//! Where a service is that we call, and how we show it who we are.
+//! Endpoints: the base URL of a service, and the key that the function shows it.
 
 use http::{HeaderValue, Uri};
 use std::{fmt, net::Ipv4Addr};
 
-/// An origin and a path prefix without a slash at its end.
+/// An origin and a path prefix without a trailing slash.
 #[derive(Debug, Clone)]
 pub struct BaseUrl(String);
 
 impl BaseUrl {
-    /// Reads `https://host[:port][/prefix]`. `http` is taken for a loopback host only, as a key travels in a
-    /// header. No user, no query, no fragment.
+    /// Reads `https://host[:port][/prefix]`, without user, query or fragment. Accepts `http` for a loopback
+    /// host only, because a key travels in a header.
     pub fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
         let authority = uri.authority()?;
@@ -23,7 +23,7 @@ impl BaseUrl {
             .then(|| Self(text.trim_end_matches('/').to_owned()))
     }
 
-    /// The URL of a route; `None` never happens for a route of our own.
+    /// Returns the URL of a route. Our own routes never lead to `None`.
     pub fn join(&self, route: &str) -> Option<String> {
         let url = format!("{}{route}", self.0);
         url.parse::<Uri>().ok().map(|_| url)
@@ -34,7 +34,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host == "[::1]" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A secret that we show a service. Its `Debug` shows nothing of it.
+/// A secret that the function shows a service. Its `Debug` text does not contain the secret.
 #[derive(Clone)]
 pub struct Key {
     bare: HeaderValue,
@@ -42,7 +42,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Takes visible ASCII characters; `None` for anything else.
+    /// Makes a key of visible ASCII characters. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return None;
@@ -55,17 +55,17 @@ impl Key {
         Some(Self { bare: sensitive(text)?, bearer: sensitive(&format!("Bearer {text}"))? })
     }
 
-    /// As the value of an `authorization` header.
+    /// Returns the value of an `authorization` header.
     pub fn bearer(&self) -> HeaderValue {
         self.bearer.clone()
     }
 
-    /// The secret itself, for the one place that keeps it.
+    /// Returns the secret itself, for the settlement that stores it.
     pub fn expose(&self) -> &str {
         self.bare.to_str().unwrap_or_default()
     }
 
-    /// As the value of a header of its own.
+    /// Returns the key as the value of a header of its own.
     pub fn bare(&self) -> HeaderValue {
         self.bare.clone()
     }

@@ -1,4 +1,4 @@
-//! The way in and out: a request from its bytes to its reply.
+//! HTTP: routes, admission, and replies.
 
 pub mod admission;
 pub mod dispatch;

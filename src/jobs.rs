@@ -1,5 +1,5 @@
-//! How each kind of job is done, one file a kind: what it reads, what it decides, what it calls, and how it may end. Both
-//! modes execute a task in the same way. The claim before and the settlement after it are the worker's.
+//! The execution of each kind of job, one file a kind: its input, its decisions, its calls and its outcomes.
+//! Both modes execute a task in the same way. The worker claims the job before, and settles it after.
 
 pub mod agent;
 mod context;
@@ -17,7 +17,7 @@ use crate::{
         outcome::Outcome,
     },
     json::ReadError,
-    ledger::job::Work,
+    ledger::job::Columns,
     runtime::Runtime,
 };
 use agent::{AgentAction, AgentTask};
@@ -26,23 +26,23 @@ use escrow::EscrowTask;
 use order::OrderTask;
 use serde_json::Value;
 
-/// A job with everything that an attempt needs.
+/// A decoded job with all data that an attempt needs.
 #[derive(Debug)]
 pub enum Task {
-    /// Bets on a deposit, or trades with it.
+    /// Bet on a deposit, or trade with it.
     Deposit(Box<DepositTask>),
-    /// Opens a position that a caller requested.
+    /// Open a position that a caller requested.
     Order(Box<OrderTask>),
-    /// Keeps an agent's account.
+    /// Manage an agent's account.
     Agent(AgentTask),
-    /// Makes or ends an escrow.
+    /// Make or end an escrow.
     Escrow(EscrowTask),
 }
 
 /// A caller's request for a job.
 #[derive(Debug)]
 pub struct Request {
-    /// The agent that the request is about.
+    /// The agent of the request.
     pub subject: Subject,
     /// The request as the ledger keeps it.
     pub details: Value,
@@ -50,23 +50,23 @@ pub struct Request {
     pub task: Option<Task>,
 }
 
-/// Makes the task of a claimed job; `None` if this version cannot read the job's row or policy.
-pub fn decode(work: &Work) -> Option<Task> {
-    let agent = |action| Some(Task::Agent(AgentTask { agent_id: work.agent_id.clone(), action }));
-    let referral_code = work.referral_code.clone();
-    match work.kind {
-        Kind::Deposit => deposit::decode(work),
-        Kind::Requested(RequestKind::Trade) => order::decode(work, Form::Trade),
-        Kind::Requested(RequestKind::Order) => order::decode(work, Form::Order),
+/// Makes the task of a claimed job. Returns `None` if this version cannot read the job's row or policy.
+pub fn decode(columns: &Columns) -> Option<Task> {
+    let agent = |action| Some(Task::Agent(AgentTask { agent_id: columns.agent_id.clone(), action }));
+    let referral_code = columns.referral_code.clone();
+    match columns.kind {
+        Kind::Deposit => deposit::decode(columns),
+        Kind::Requested(RequestKind::Trade) => order::decode(columns, Form::Trade),
+        Kind::Requested(RequestKind::Order) => order::decode(columns, Form::Order),
         Kind::Requested(RequestKind::Registration) => agent(AgentAction::Register { referral_code }),
         Kind::Requested(RequestKind::Faucet) => {
-            agent(AgentAction::ClaimFaucet { referral_code, fresh: work.fresh })
+            agent(AgentAction::ClaimFaucet { referral_code, fresh: columns.fresh })
         }
         Kind::Requested(RequestKind::DailyClaim) => agent(AgentAction::ClaimDaily),
         Kind::Requested(RequestKind::Balance) => agent(AgentAction::ReadBalance),
-        Kind::Requested(RequestKind::Escrow) => escrow::decode(work),
-        Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_end(work, End::Release),
-        Kind::Requested(RequestKind::EscrowCancel) => escrow::decode_end(work, End::Cancel),
+        Kind::Requested(RequestKind::Escrow) => escrow::decode(columns),
+        Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_end(columns, End::Release),
+        Kind::Requested(RequestKind::EscrowCancel) => escrow::decode_end(columns, End::Cancel),
     }
 }
 
@@ -77,7 +77,7 @@ pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request
         RequestKind::Trade => order::read(body, Form::Trade),
         RequestKind::Order => order::read(body, Form::Order),
         RequestKind::Registration => {
-            // Without a ledger the function has no place to keep the new key.
+            // In standalone mode the function cannot store the new key.
             let request = agent::read(body, AgentAction::Register { referral_code })?;
             Ok(Request { task: None, ..request })
         }
@@ -90,7 +90,7 @@ pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request
     }
 }
 
-/// Decides and executes a task.
+/// Decides about a task, and executes it.
 pub async fn execute(task: &Task, context: &Context<'_, impl Runtime>) -> Outcome {
     match task {
         Task::Deposit(task) => deposit::execute(task, context).await,

@@ -1,4 +1,4 @@
-//! Reads a JSON object from bytes, within limits. The modules that call this say what the object holds.
+//! Reads JSON objects from bytes, within limits. The calling modules define the objects' members.
 
 use serde::{
     Deserialize, Deserializer,
@@ -7,26 +7,28 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
-/// Why bytes could not be read.
+/// The reason why bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadError {
-    /// Not JSON in UTF-8.
+    /// The bytes are not JSON in UTF-8.
     NotJson(String),
-    /// JSON, but not what is read. The text says which part is wrong.
+    /// The bytes are JSON of another shape. The text names the wrong part.
     NotAnEvent(String),
 }
 
 /// The member of a body that names its operation.
 const OPERATION: &str = "operation";
 
-/// Deepest nesting of arrays and objects, anywhere in a body. A webhook nests three deep; the rest is room for
-/// columns of JSON.
+/// Deepest nesting of arrays and objects in a body. A webhook nests three deep; the rest is room for columns
+/// of JSON.
 pub const NESTING_LIMIT: usize = 64;
 
-/// Longest part of a parser's message that is passed on, in characters: it can quote the caller's own bytes.
+/// Longest part of a parser's message that a reply holds, in characters. The message can quote the caller's
+/// bytes.
 pub const DETAIL_LIMIT_CHARS: usize = 200;
 
-/// A value that only a JSON object gives. Serde alone would also read an array, by the order of the fields.
+/// A value that was read from a JSON object. Serde alone would also read an array, by the order of the
+/// fields.
 pub struct Whole<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Whole<T> {
@@ -49,18 +51,19 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Whole<T> {
     }
 }
 
-/// Checks that bytes are text that nests no deeper than [`NESTING_LIMIT`].
+/// Returns the bytes as text. Refuses text that nests deeper than [`NESTING_LIMIT`].
 fn check(body: &[u8]) -> Result<&str, ReadError> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|_| ReadError::NotJson("the body is not UTF-8".to_owned()))?;
-    // The parser passes over columns that are not ours, however deep: so they are looked at first.
+    // The parser would skip deep nesting in unknown columns, so this check comes first.
     if nesting(body) > NESTING_LIMIT {
         return refuse("the body nests deeper than 64 levels");
     }
     Ok(text)
 }
 
-/// How deep the brackets outside of strings nest. Of what is not JSON it gives some number.
+/// Returns how deep the brackets outside of strings nest. For text that is not JSON the number has no
+/// meaning.
 fn nesting(body: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -80,7 +83,7 @@ fn nesting(body: &[u8]) -> usize {
     deepest
 }
 
-/// Reads an object from text whose depth has been checked.
+/// Reads an object from text. The caller has checked its depth.
 pub fn read_text<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
     serde_json::from_str(text).map(|Whole(value)| value).map_err(|error| {
         let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
@@ -88,28 +91,28 @@ pub fn read_text<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> 
     })
 }
 
-/// Reads a body: a JSON object, within the limits of depth.
+/// Reads a body: a JSON object within the limit of depth.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
     read_text(check(body)?)
 }
 
-/// Reads the columns that matter of a row.
+/// Reads columns of a row.
 pub fn read_columns<'a, T: Deserialize<'a>>(row: &'a RawValue) -> Result<T, ReadError> {
     read_text(row.get())
 }
 
-/// Refuses a body, with the reason.
+/// Returns the error for a body of another shape, with the reason.
 pub fn refuse<T>(detail: &str) -> Result<T, ReadError> {
     Err(ReadError::NotAnEvent(detail.to_owned()))
 }
 
-/// Reads the arguments of an operation: all of a body but the operation's name.
+/// Reads the arguments of an operation: the body without the operation's name.
 pub fn arguments<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ReadError> {
     let Arguments(arguments) = read(body)?;
     Ok(arguments)
 }
 
-/// An object without the member that names an operation.
+/// The members of an object, without the operation's name.
 struct Arguments<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
@@ -132,7 +135,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Arguments<T> {
     }
 }
 
-/// A map that passes over the operation's name.
+/// A map access that skips the operation's name.
 struct Without<A>(A);
 
 impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Without<A> {

@@ -1,7 +1,7 @@
-//! The ledger: durable memory in Postgres, reached through PostgREST. A job is claimed before its bet is sent and
-//! settled after; what happens in between is at most one bet, whatever gets lost or doubled on the way.
+//! The ledger: a client for the database functions that claim and settle jobs, reached through PostgREST.
 //!
-//! The rules stand in the database (`sql/070_claim.sql` to `sql/090_lookups.sql`); here is only the way there.
+//! A worker claims a job before it sends the bet, and settles the job after. The database holds the rules, in
+//! `claim_jobs`, `settle_jobs`, `claim_lookups` and the functions that they call.
 
 pub mod callers;
 pub mod health;
@@ -22,102 +22,104 @@ use rpc::{Connection, LedgerError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The version of the agreement between function and ledger that this function speaks. The ledger hands nothing out to a
-/// version that it does not speak.
+/// The protocol version of this function. The ledger hands out no job to a version that it does not support.
 const PROTOCOL: u32 = 2;
 
-/// How often a claim is asked for, all in all. It carries its own token, so that asking again gives what the first
-/// one took, if its answer got lost.
-const CLAIM_TRIES: u32 = 3;
+/// Most attempts of one claim. The claim carries its token, so a repeated claim returns the jobs that the
+/// first one took.
+const CLAIM_ATTEMPTS: u32 = 3;
 
-/// How often a claim is given up, all in all, where the ledger does not answer. What it took is unknown otherwise, when its
-/// lease ends.
-const ABANDON_TRIES: u32 = 3;
+/// Most attempts to abandon a claim while the ledger does not answer. A claim that is not abandoned leaves
+/// its jobs unknown when the lease ends.
+const ABANDON_ATTEMPTS: u32 = 3;
 
-/// The first wait before the ledger is asked again; it doubles, up to [`RETRY_MAX_MS`].
+/// The first wait before another attempt, in milliseconds. Each wait doubles it, up to [`RETRY_MAX_MS`].
 const RETRY_FIRST_MS: u64 = 100;
 
-/// The longest wait before the ledger is asked again.
+/// The longest wait before another attempt, in milliseconds.
 const RETRY_MAX_MS: u64 = 2_000;
 
-/// Most jobs that are looked up at once: one page of Purple Flea's history serves many.
+/// Most jobs of one look-up. One page of Purple Flea's history serves many jobs.
 const LOOKUPS_LIMIT: u32 = 50;
 
 /// The ledger, as the settings describe it.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    /// Where PostgREST is, and the function's keys.
+    /// The URL of PostgREST, and the function's keys.
     pub connection: Connection,
-    /// What we show as a bearer token when an operator calls.
+    /// The bearer token of operators' calls.
     pub operator_key: Key,
-    /// Most bets that are under way at once, and so the most that one claim takes: 1 to 100.
+    /// Most jobs that are under way at once, and the most jobs of one claim: 1 to 100.
     pub bets_at_once: u32,
-    /// Whether the function answers notifications at once. Its claims say so, and the database then waits less for it.
+    /// Whether the function answers notifications at once. Its claims report this, so the trigger waits less
+    /// for a reply.
     pub answers_at_once: bool,
 }
 
-/// Who waits for the next job, of all that call the ledger: one at a time.
+/// A worker that requests the watch. The ledger grants the watch to one worker at a time.
 #[derive(Debug, Clone)]
 pub struct Watcher {
     token: String,
-    /// How long after the last job.
+    /// The time for which the worker long-polls after its last job.
     pub linger: Duration,
 }
 
 impl Watcher {
-    /// A new one.
+    /// Makes a watcher with a new token.
     pub fn new(linger: Duration, runtime: &impl Runtime) -> Self {
         Self { token: uuid(runtime.random()), linger }
     }
 }
 
-/// What a claim took.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claim {
-    /// What its outcomes are settled with.
+    /// The claim's token, for its settlements.
     pub token: String,
-    /// When its lease ends, on the monotonic clock; on the safe side of the database's own.
+    /// The end of the lease, on the monotonic clock. It is never later than by the database's clock.
     pub deadline: Duration,
-    /// The jobs that are now ours.
+    /// The claimed jobs.
     pub jobs: Vec<Job>,
-    /// Those of them that cannot be read, but for their names. They are given back.
+    /// The claimed jobs of which the function can read only the reference. The worker settles them as
+    /// pending.
     pub unreadable: Vec<Reference>,
-    /// An answer for every reference that was asked about.
+    /// An answer for every requested reference.
     pub answers: Vec<Answer>,
     /// Whether more jobs are due.
     pub more: bool,
-    /// Whether unknown jobs wait to be looked up.
+    /// Whether unknown jobs are due for a look-up.
     pub lookups: bool,
-    /// Whether it is the caller's to wait for the next one.
+    /// Whether the worker has the watch.
     pub watching: bool,
 }
 
-/// What became of a request by hand.
+/// The ledger's answer to a request for a job.
 #[derive(Debug)]
-pub struct Requested {
-    /// The job that does it.
+pub struct RequestReply {
+    /// The reference of the job that executes the request.
     pub reference: Option<String>,
-    /// Why there is none.
+    /// The code of the refusal, if there is no job.
     pub refused: Option<String>,
 }
 
-/// What became of a report.
+/// The ledger's answer to one settlement.
 #[derive(Debug)]
-pub struct Settled {
-    /// Of which job; `None` where not even that could be read.
+pub struct SettlementReply {
+    /// The job; `None` if the ledger could not read its reference.
     pub reference: Option<String>,
-    /// `settled`, `settled_before`, `not_now`, or why nothing changed.
-    pub did: String,
+    /// The result: `settled`, `settled_before`, `not_now`, or the reason why nothing changed.
+    pub result: String,
 }
 
 impl Claim {
-    /// Reads what a claim took that was `asked` for at that time. A row that cannot be read keeps none of the others.
-    fn read(reply: &str, asked: Duration) -> Result<Self, LedgerError> {
+    /// Reads the reply to a claim that was sent at `sent_at`. An unreadable row does not affect the other
+    /// rows.
+    fn read(reply: &str, sent_at: Duration) -> Result<Self, LedgerError> {
         let reply = Object::read(reply)?;
-        if reply.flag_or_no("mismatch")? {
+        if reply.flag_or_false("mismatch")? {
             return Err(LedgerError::Mismatch);
         }
-        let lease = Duration::from_millis(reply.maybe_whole("lease_ms")?.unwrap_or(0));
+        let lease = Duration::from_millis(reply.maybe_integer("lease_ms")?.unwrap_or(0));
         let all = |name| Object::read_all(reply.raw(name)?.ok_or(Unreadable)?.get());
         let (mut jobs, mut unreadable) = (Vec::new(), Vec::new());
         for row in all("jobs")? {
@@ -130,8 +132,8 @@ impl Claim {
         }
         Ok(Self {
             token: reply.text("token")?,
-            // The database said what was left of the lease after it was asked: this is early, never late.
-            deadline: asked.saturating_add(lease),
+            // The lease began after the claim was sent, so this time is never too late.
+            deadline: sent_at.saturating_add(lease),
             jobs,
             unreadable,
             answers: all("answers")?.iter().filter_map(|row| Answer::read(row).ok()).collect(),
@@ -142,22 +144,24 @@ impl Claim {
     }
 }
 
-impl Requested {
+impl RequestReply {
     fn read(reply: &str) -> Result<Self, Unreadable> {
         let reply = Object::read(reply)?;
         Ok(Self { reference: reply.maybe_text("reference")?, refused: reply.maybe_text("refused")? })
     }
 }
 
-impl Settled {
+impl SettlementReply {
     fn read_all(reply: &str) -> Result<Vec<Self>, Unreadable> {
-        let read = |row: &Object| Ok(Self { reference: row.maybe_text("reference")?, did: row.text("did")? });
+        let read =
+            |row: &Object| Ok(Self { reference: row.maybe_text("reference")?, result: row.text("did")? });
         Object::read_all(reply)?.iter().map(read).collect()
     }
 }
 
 impl Ledger {
-    /// Claims at most `limit` due jobs, those that are asked for first. With none it only answers: bets are held back.
+    /// Claims at most `limit` due jobs, the requested ones first. With a limit of zero the ledger only
+    /// answers.
     pub async fn claim(
         &self,
         references: &[Reference],
@@ -179,66 +183,68 @@ impl Ledger {
             "after_reply": self.answers_at_once,
         });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
-        let mut tries = 1_u32;
-        let mut reached = false;
+        let mut attempts = 1_u32;
+        let mut may_have_claimed = false;
         let error = loop {
-            let asked = runtime.monotonic();
+            let sent_at = runtime.monotonic();
             let claim = match self.call("claim_jobs", &body, runtime).await {
-                Ok(reply) => rpc::text(&reply).map_err(Into::into).and_then(|text| Claim::read(text, asked)),
+                Ok(reply) => {
+                    rpc::text(&reply).map_err(Into::into).and_then(|text| Claim::read(text, sent_at))
+                }
                 Err(error) => Err(error),
             };
             match claim {
                 Ok(claim) => return Ok(claim),
-                Err(LedgerError::Missing) if self.has_other_version(runtime).await => {
+                Err(LedgerError::Missing) if self.is_of_another_version(runtime).await => {
                     return Err(LedgerError::Mismatch);
                 }
                 Err(error) => {
-                    reached |= !matches!(
+                    may_have_claimed |= !matches!(
                         error,
                         LedgerError::NotReached(_)
                             | LedgerError::RefusedUs(_)
                             | LedgerError::Missing
                             | LedgerError::Mismatch
                     );
-                    if !error.may_pass() || tries >= CLAIM_TRIES {
+                    if !error.may_pass() || attempts >= CLAIM_ATTEMPTS {
                         break error;
                     }
                 }
             }
             runtime.sleep(wait).await;
-            wait = longer(wait);
-            tries = tries.saturating_add(1);
+            wait = next_wait(wait);
+            attempts = attempts.saturating_add(1);
         };
-        if reached {
-            // It may have taken jobs, or may yet. Nothing is sent for it.
+        if may_have_claimed {
+            // The claim may have taken jobs, or may still take some. The worker does not execute them.
             self.abandon(&token, runtime).await;
         }
         Err(error)
     }
 
-    /// Gives up all that a claim took. Nothing of it was begun, and nothing will be.
+    /// Abandons the jobs of a claim. The worker has started none of them.
     async fn abandon(&self, token: &str, runtime: &impl Runtime) {
         let body = json!({ "claim": token });
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
-        for _ in 0..ABANDON_TRIES {
+        for _ in 0..ABANDON_ATTEMPTS {
             match self.call("abandon_claim", &body, runtime).await {
                 Err(error) if error.may_pass() => {
                     runtime.sleep(wait).await;
-                    wait = longer(wait);
+                    wait = next_wait(wait);
                 }
-                // (A refusal is what the claim met, too: then it took nothing.)
+                // The ledger refuses the claim for the same reason, so the claim took no job.
                 _ => return,
             }
         }
     }
 
-    /// Whether the database has a ledger, though not the functions that this version calls.
-    async fn has_other_version(&self, runtime: &impl Runtime) -> bool {
+    /// Returns whether the database has a ledger of another version.
+    async fn is_of_another_version(&self, runtime: &impl Runtime) -> bool {
         self.call("ledger_health", &json!({}), runtime).await.is_ok()
     }
 
-    /// Waits until a job is due, for at most so long. If there is none then the watch is over.
-    pub async fn wait(
+    /// Long-polls until a job is due, for at most `time`. Without a due job the watch ends.
+    pub async fn await_jobs(
         &self,
         watcher: &Watcher,
         time: Duration,
@@ -249,8 +255,8 @@ impl Ledger {
         object::value(rpc::text(&due)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 
-    /// Ends the watch, and rings if somebody else is to go on with what is due.
-    pub async fn leave(
+    /// Ends the watch. With `hand_over` the ledger notifies another worker of due jobs.
+    pub async fn end_watch(
         &self,
         watcher: &Watcher,
         hand_over: bool,
@@ -260,40 +266,42 @@ impl Ledger {
         self.call("end_watch", &body, runtime).await.map(drop)
     }
 
-    /// Reports outcomes once. What is given back is the database's word on each.
+    /// Reports outcomes once. Returns the ledger's answer for each.
     pub async fn settle(
         &self,
         settlements: &[Settlement],
         runtime: &impl Runtime,
-    ) -> Result<Vec<Settled>, LedgerError> {
+    ) -> Result<Vec<SettlementReply>, LedgerError> {
         let body = json!({ "outcomes": settlements, "protocol": PROTOCOL });
         let reply = self.call("settle_jobs", &body, runtime).await?;
-        Ok(Settled::read_all(rpc::text(&reply)?)?)
+        Ok(SettlementReply::read_all(rpc::text(&reply)?)?)
     }
 
-    /// Asks for a job by hand: the reference of the one that does it, or why there is none. Asked twice it is one.
+    /// Requests a job. Returns its reference, or the reason of a refusal. A repeated request makes no second
+    /// job.
     pub async fn request(
         &self,
         kind: RequestKind,
         reference: &Reference,
         details: &Value,
         runtime: &impl Runtime,
-    ) -> Result<Requested, LedgerError> {
+    ) -> Result<RequestReply, LedgerError> {
         let body = json!({ "kind": kind.name(), "reference": reference.as_str(), "details": details });
         let reply = self.call("request_job", &body, runtime).await?;
-        Ok(Requested::read(rpc::text(&reply)?)?)
+        Ok(RequestReply::read(rpc::text(&reply)?)?)
     }
 
-    /// Takes unknown jobs that are to be looked up.
-    pub async fn lookups(&self, runtime: &impl Runtime) -> Result<Vec<Lookup>, LedgerError> {
+    /// Claims unknown jobs that are due for a look-up.
+    pub async fn claim_lookups(&self, runtime: &impl Runtime) -> Result<Vec<Lookup>, LedgerError> {
         let body = json!({ "limit": LOOKUPS_LIMIT, "protocol": PROTOCOL });
         let reply = self.call("claim_lookups", &body, runtime).await?;
         let rows = Object::read_all(rpc::text(&reply)?)?;
-        // One that cannot be read keeps none of the others: it comes up again.
+        // An unreadable row does not affect the others. A later look-up takes it again.
         Ok(rows.iter().filter_map(|row| Lookup::read(row).ok()).collect())
     }
 
-    /// How the ledger is; an error where it does not speak our version, because then it hands nothing out.
+    /// Returns the ledger's health. Fails if the ledger does not support this protocol version, because it
+    /// then hands out no job.
     pub async fn health(&self, runtime: &impl Runtime) -> Result<Health, LedgerError> {
         let reply = self.call("ledger_health", &json!({}), runtime).await?;
         let health = Health::read(&Object::read(rpc::text(&reply)?)?)?;
@@ -310,7 +318,7 @@ impl Ledger {
     }
 }
 
-fn longer(wait: Duration) -> Duration {
+fn next_wait(wait: Duration) -> Duration {
     wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS))
 }
 
@@ -324,12 +332,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_a_uuid_of_version_4_whatever_chance_gives() {
+    fn a_token_is_a_uuid_of_version_4_for_any_random_number() {
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     }
 
-    /// A claim's answer with these jobs.
+    /// Returns the reply to a claim with these jobs.
     fn answer(jobs: &str) -> String {
         format!(
             r#"{{"token": "t", "lease_ms": 30000, "jobs": [{jobs}], "answers": [], "more": false, "lookups": false, "watching": false}}"#
@@ -337,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_cannot_be_read_keeps_no_other_from_being_done() {
+    fn an_unreadable_job_does_not_affect_the_others_of_a_claim() {
         let good = r#"{"reference": "a-1", "idempotency_key": "a-1-k", "attempt": 1, "kind": "balance", "row": {"agent_id": "a"}, "policy": null}"#;
         for bad in [
             r#"{"reference": "a-2", "idempotency_key": "", "attempt": 1, "kind": "balance", "row": {}, "policy": null}"#,
@@ -355,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_that_does_not_speak_our_version_is_known() {
+    fn a_ledger_of_another_protocol_version_is_recognised() {
         assert_eq!(Claim::read(r#"{"mismatch": true}"#, Duration::ZERO).err(), Some(LedgerError::Mismatch));
     }
 }

@@ -1,21 +1,20 @@
-//! A deposit's row comes in, one bet goes to Purple Flea, one JSON reply goes out.
+//! The function: a deposit's row leads to one bet at Purple Flea and one JSON reply.
 //!
-//! The crate is a functional core. It has five floors, and every import points down:
+//! The crate is a functional core. It has layers, and every import points down:
 //!
-//! | floor | modules |
+//! | layer | modules |
 //! | --- | --- |
-//! | the way in and out: routes, credentials, replies | [`mod@http`] |
-//! | the loop of a ledger's worker: claim, execute, settle, look up | [`worker`] |
-//! | how each kind of job is executed; the settings | [`jobs`], [`config`] |
-//! | the three outside parties, side by side | [`purple_flea`], [`ledger`], [`webhook`] |
-//! | the terms of the trade, as plain types and decisions | [`domain`] |
-//! | what a host provides, and small tools | [`runtime`], [`endpoint`], [`json`], [`log`], [`time_budget`] |
+//! | HTTP: routes, credentials, replies | [`mod@http`] |
+//! | the worker: claim, execute, settle, look up | [`worker`] |
+//! | the execution of each kind of job; the settings | [`jobs`], [`config`] |
+//! | the clients of the three other parties, side by side | [`purple_flea`], [`ledger`], [`webhook`] |
+//! | plain types and decisions | [`domain`] |
+//! | the interface to a host, and small tools | [`runtime`], [`endpoint`], [`json`], [`log`], [`time_budget`] |
 //!
-//! No module knows a host: a host comes in through [`runtime::Runtime`]. The crate in `component/` is the one place that
-//! knows the SDK.
+//! No module knows a host. A host implements [`runtime::Runtime`]. Only the crate in `component/` uses the SDK.
 //!
-//! An instance serves many requests at once, and a trap kills all of them. So no code here panics: the lints below refuse
-//! every call that could.
+//! An instance serves many requests at once, and a trap ends all of them. So the lints below refuse every call that could
+//! panic.
 
 #![cfg_attr(
     not(test),

@@ -1,6 +1,7 @@
-//! Lines of JSON on standard output, one for each request and one for each job. It holds names, codes and times, and nothing of a body
-//! or a header beyond the reference and the agent of a caller who was let in.
-//! (And an outcome, in full, if it can be recorded nowhere else.)
+//! The log: lines of JSON on standard output, one for each request and one for each job.
+//!
+//! A line holds names, codes and times. Of a body or header it holds only the reference, and the agent of an
+//! admitted caller. It holds an outcome in full only if no other place can record the outcome.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -9,76 +10,76 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How much somebody should care.
+/// The severity of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Business as usual, a refused bet included.
+    /// Normal operation, including a refused bet.
     Info,
-    /// A caller did something wrong, or Purple Flea was not there.
+    /// A caller's mistake, or a service that was not reached.
     Warn,
-    /// Somebody has to look: our settings, or a bet whose fate nobody knows.
+    /// A fault that an operator has to look at: a wrong setting, or a bet of unknown outcome.
     Error,
 }
 
-/// What is logged about one request.
+/// A log line about a request, a job or a report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// When the request came in: RFC 3339, UTC.
+    /// The time of the event: RFC 3339, UTC.
     pub time: String,
-    /// How much somebody should care; follows from the status.
+    /// The severity. For a request it follows from the status.
     pub level: Level,
-    /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or what else happened: `job`, `drain`,
-    /// `settle`.
+    /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or another event:
+    /// `job`, `worker`, `settle`.
     pub event: &'static str,
-    /// The deposit's reference.
+    /// The job's reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The agent whose deposit it is.
+    /// The agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// The operator whose token the caller showed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operator: Option<String>,
-    /// `bet`, `paused`, the reason of a skip, or what an operator asked for.
+    /// The decision: `bet`, `paused`, a skip reason, or an operator's operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<&'static str>,
     /// `win` or `loss`, for a bet that was executed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<&'static str>,
-    /// How many jobs it was about.
+    /// The number of jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<usize>,
-    /// How many times the job was claimed.
+    /// The number of claims of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// The reply's status, where there was one.
+    /// The reply's status, if there was a reply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The problem's code, where the reply is one.
+    /// The code, if the reply is a problem or the event a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'static str>,
-    /// What the caller is not told about the problem.
+    /// The detail of a failure that no reply holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The claim that an outcome belongs to, where it could not be recorded.
+    /// The claim token of an outcome that could not be recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// The state that such an outcome leads its job to.
+    /// The state that such an outcome leads to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
-    /// An outcome that could not be recorded anywhere else, in full.
+    /// The complete outcome, if no other place could record it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
-    /// How long it took, in milliseconds; for a request from its arrival in the core to its reply.
+    /// The duration in milliseconds. For a request it lasts from its arrival in the core to its reply.
     pub ms: serde_json::Number,
-    /// The part of it spent waiting for Purple Flea.
+    /// The part of the duration that Purple Flea took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purple_flea_ms: Option<serde_json::Number>,
 }
 
 impl Line {
-    /// A line for a request that came in at `now`.
+    /// Makes a line for an event at the time `now`.
     pub fn new(now: SystemTime, event: &'static str) -> Self {
         Self {
             time: humantime::format_rfc3339_millis(now).to_string(),
@@ -102,8 +103,8 @@ impl Line {
         }
     }
 
-    /// Sets the status, and the level with it: 502 to 504 are for somebody to look at unless it is only a matter
-    /// of waiting.
+    /// Sets the status, and the level that follows from it. 500 and above is an error, unless waiting alone
+    /// helps.
     pub fn set_status(&mut self, status: http::StatusCode) {
         self.status = Some(status.as_u16());
         self.level = match (status.as_u16(), self.code) {
@@ -115,13 +116,13 @@ impl Line {
         };
     }
 
-    /// The line as JSON, without a line end.
+    /// Returns the line as JSON, without a line break.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// A time in milliseconds, with three digits after the point.
+/// Returns a duration in milliseconds, with three digits after the point.
 pub fn milliseconds(time: Duration) -> serde_json::Number {
     let text = format!("{}.{:03}", time.as_millis(), time.subsec_micros().checked_rem(1_000).unwrap_or(0));
     serde_json::Number::from_str(&text).unwrap_or_else(|_| 0.into())

@@ -1,8 +1,8 @@
-//! What goes out: Purple Flea's services, a module each, in either of its two dialects. [`reply`] says what comes back,
-//! [`history`] what was bet before.
+//! Purple Flea's services, one module each, in both dialects. [`reply`] interprets the replies, and
+//! [`history`] reads earlier bets.
 //!
-//! Purple Flea has no idempotency: the same request twice moves money twice. So a request is sent once, and
-//! whatever its classify_send_error, the result says one of three things: done, certainly not done, or unknown.
+//! Purple Flea has no idempotency: the same request twice moves money twice. So the function sends a request
+//! once. The result is one of three: executed, certainly not executed, or unknown.
 
 pub mod accounts;
 pub mod escrow;
@@ -27,35 +27,36 @@ use http::{
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// The header that carries our bet key. Purple Flea ignores it today; an operator can find a bet by it.
+/// The header that carries the idempotency key. Purple Flea ignores it today; an operator can find a bet by
+/// it.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Most that is read of a reply, in bytes. Game replies are under 1 KiB, the others about as short.
+/// Longest reply that is read, in bytes. Game replies are under 1 KiB, the others about as short.
 const REPLY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Purple Flea, as the settings describe it.
 #[derive(Debug, Clone)]
 pub struct PurpleFlea {
-    /// Which dialect it speaks.
+    /// The dialect.
     pub api: Api,
-    /// How long one exchange may take.
+    /// The longest time of one exchange.
     pub timeout: Duration,
-    /// Games, accounts and balances; in the `gateway` dialect everything that has no place of its own.
+    /// Games, accounts and balances. In the `gateway` dialect also every call without a service of its own.
     pub casino: Service,
-    /// Escrows: the casino's key.
+    /// Escrows. The service accepts the casino's key.
     pub escrow: Service,
     /// The faucet.
     pub faucet: Service,
-    /// Trading; in the `gateway` dialect orders.
+    /// Trading. In the `gateway` dialect it takes orders alone.
     pub trading: Service,
 }
 
 /// A service of Purple Flea's.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// Where it is.
+    /// The service's base URL.
     pub url: BaseUrl,
-    /// Everybody's key there, if there is one.
+    /// The service's shared key, if there is one.
     pub key: Option<Key>,
 }
 
@@ -64,14 +65,14 @@ struct Call<'a> {
     method: Method,
     route: String,
     body: Option<Value>,
-    /// What it can be found by, where it is to be done once.
+    /// The idempotency key, if the call must be executed once.
     idempotency_key: Option<&'a str>,
-    /// Whether a key is shown.
+    /// Whether the request shows a key.
     with_key: bool,
-    /// What it is to be answered with.
+    /// The accepted content type of the reply.
     accept: &'static str,
-    /// The words with which a 403 or 404 refuses this request alone.
-    finals: &'static [&'static str],
+    /// The codes with which a 403 or 404 refuses this request alone.
+    final_codes: &'static [&'static str],
 }
 
 impl<'a> Call<'a> {
@@ -82,11 +83,12 @@ impl<'a> Call<'a> {
 
     fn get(route: String) -> Self {
         let (method, accept) = (Method::GET, "application/json");
-        Self { method, route, body: None, idempotency_key: None, with_key: true, accept, finals: &[] }
+        Self { method, route, body: None, idempotency_key: None, with_key: true, accept, final_codes: &[] }
     }
 }
 
-/// A request's body. One function writes them all: `json!` is compiled in anew, field by field, wherever it stands.
+/// Makes a request's body. One function makes all bodies, because each use of `json!` adds its own code to
+/// the component.
 fn body<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Value {
     fn object(fields: Vec<(&str, Value)>) -> Value {
         let mut object = Map::new();
@@ -99,7 +101,7 @@ fn body<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Value {
 }
 
 impl PurpleFlea {
-    /// Asks once. What is given back is a success's body.
+    /// Sends the call once, and returns the body of a success.
     async fn call(
         &self,
         service: &Service,
@@ -107,13 +109,13 @@ impl PurpleFlea {
         call: Call<'_>,
         runtime: &impl Runtime,
     ) -> Result<Value, Failure> {
-        let finals = call.finals;
+        let final_codes = call.final_codes;
         let own_key = call.with_key && !matches!(account.key, AccountKey::Shared);
         let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, runtime).await?;
-        reply::judge(&answer, finals, own_key, runtime.now())
+        reply::interpret(&answer, final_codes, own_key, runtime.now())
     }
 
-    /// Asks once, and says nothing about the answer.
+    /// Sends the call once, and returns the answer without a judgement.
     async fn exchange(
         &self,
         service: &Service,
@@ -145,7 +147,7 @@ fn build(service: &Service, key: Option<&Key>, call: Call<'_>) -> Option<http::R
         None => Vec::new(),
         Some(body) => {
             let body = serde_json::to_vec(&body).ok()?;
-            // With its length known, head and body leave in one piece on every host.
+            // With a `content-length`, every host sends headers and body in one packet.
             request = request.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
             body
         }

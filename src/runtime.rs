@@ -1,64 +1,66 @@
-//! What the core needs from outside: to send one request, the time, chance, and a place for its log.
+//! The runtime: the interface through which the core reaches the network, the clocks, randomness and the log.
 //!
-//! The component implements it with WASI; tests implement it with whatever they want to see go wrong.
+//! The component implements it with WASI. Tests implement it with failures of their choice.
 
 use crate::log::Line;
 use std::time::{Duration, SystemTime};
 
-/// The world around the core.
+/// The environment of the core.
 pub trait Runtime {
-    /// Sends one request and reads the whole reply, within limits. Never sends it twice.
+    /// Sends one request and reads the complete reply, within limits. Never sends the request twice.
     fn send(
         &self,
         request: http::Request<Vec<u8>>,
         limits: Limits,
     ) -> impl Future<Output = Result<Answer, SendError>>;
 
-    /// The wall clock, for signatures and logs.
+    /// Returns the wall-clock time, for signatures and logs.
     fn now(&self) -> SystemTime;
 
-    /// A clock that only goes forward, from an arbitrary start: for measuring, and for deadlines.
+    /// Returns the time of a clock that never goes back, from an arbitrary start. It serves for measurements
+    /// and deadlines.
     fn monotonic(&self) -> Duration;
 
-    /// Lets time pass.
+    /// Waits for `time`.
     fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
 
-    /// A number that nobody can guess.
+    /// Returns a number that no attacker can guess.
     fn random(&self) -> u128;
 
-    /// Writes a line of the log.
+    /// Writes a log line.
     fn log(&self, line: &Line);
 }
 
-/// How long and how large an exchange may become.
+/// The limits of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For the whole exchange, from now.
+    /// The longest time of the whole exchange.
     pub timeout: Duration,
-    /// Most that is read of the reply's body, in bytes; the rest is cut off.
+    /// Most bytes of the reply's body that are read. The rest is cut off.
     pub reply_bytes: usize,
 }
 
-/// A reply that came in.
+/// A reply that arrived.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status and headers.
+    /// The status and headers.
     pub head: http::response::Parts,
-    /// Its body, or the first [`Limits::reply_bytes`] of it.
+    /// The body, or its first [`Limits::reply_bytes`].
     pub body: Vec<u8>,
-    /// Whether that is all of it.
+    /// Whether the body is complete.
     pub whole: bool,
 }
 
-/// Why no reply came in. The difference between the first variant and the others is money: a request that was
-/// certainly not sent may be made again, any other may have been executed.
+/// The reason why no reply arrived. A request that was certainly not sent may be sent again. After any other
+/// error, Purple Flea may have executed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// It is proven that not a byte of the request left: refused, not resolved, not allowed, not connected in
-    /// time, a bad certificate. The text says which, for the log.
+    /// Certainly no byte of the request was sent: the host refused it, did not resolve the name, did not
+    /// connect in time, or found a bad certificate. The text names the cause, for the log.
     NotSent(&'static str),
-    /// The time was over before the reply was complete.
+    /// The time was over before a complete reply arrived.
     TimedOut,
-    /// Anything else: a reset, a reply cut off in the middle, a broken protocol. The text is for the log.
+    /// Any other error: a reset, an incomplete reply, a broken protocol. The text names the cause, for the
+    /// log.
     Broken(&'static str),
 }

@@ -1,63 +1,66 @@
-//! Every time limit that depends on another one, added up in one place, for every host.
+//! The time limits that depend on each other, for every host.
 //!
 //! ```text
-//!  a notification's work, from its begin to the host's end (HOST_LIFE_S)
-//!  ├─ claims are begun ──────────────┤
+//!  a worker's run, from its start to the host's end (HOST_LIFE_S)
+//!  ├─ the worker starts claims ──────┤
 //!                   the last claim's jobs ───────┤    at most the lease: two exchanges and their margin
-//!                                                 ├─ their outcomes are reported ─┤ SETTLE_RESERVE_S at least
+//!                                                 ├─ it reports the outcomes ─────┤ SETTLE_RESERVE_S at least
 //! ```
 //!
-//! The lease (30 s) and the first look-up (73 s after it) stand in `purple_flea.timing()`; a test compares them with these.
+//! The database function `timing` holds the lease (30 s) and the first look-up (73 s after it). A test compares them with
+//! these limits.
 
 use std::time::Duration;
 
-/// How long hosts let work go on, in seconds, after a reply or instead of one: what `purple-flea-host` and the clouds give.
-/// A host that gives more costs nothing; one that gives less leaves outcomes to the log.
+/// The time for which hosts let the function run, in seconds, after a reply or instead of one.
+/// `purple-flea-host` and the clouds give this time. A host that gives less leaves outcomes to the log.
 pub const HOST_LIFE_S: u64 = 60;
 
-/// How long before the host's end the last report is given up, in seconds: outcomes that are not recorded go to the log
-/// then, and a line takes no time.
-const LAST_WORDS_S: u64 = 1;
+/// The time before the host's end at which the last report ends, in seconds. The function then logs outcomes
+/// that are not recorded, which takes no time.
+const FINAL_LOG_S: u64 = 1;
 
-/// How much of the host's time is kept free for reports, in seconds: a call of the ledger, and a restart of the database.
+/// The part of the host's time that is kept for reports, in seconds: a call of the ledger, and a restart of
+/// the database.
 const SETTLE_RESERVE_S: u64 = 10;
 
-/// Longest exchange with Purple Flea that the settings allow, in milliseconds: what the trigger waits
-/// ([`NOTIFICATION_PATIENCE_S`]), less two seconds for the way there and back.
+/// Longest exchange with Purple Flea that the settings allow, in milliseconds. It is the trigger's wait
+/// ([`NOTIFICATION_PATIENCE_S`]), less two seconds for the network.
 pub const EXCHANGE_MAX_MS: u64 = 13_000;
 
-/// How long the trigger waits for our reply, in seconds, where the function does not answer at once.
+/// The time for which the trigger waits for a reply, in seconds, if the function does not answer at once.
 pub const NOTIFICATION_PATIENCE_S: u64 = 15;
 
-/// How long one call of the ledger may take, in seconds. Calls take milliseconds, a restart of the database some seconds.
+/// Longest call of the ledger, in seconds. Calls take milliseconds, a restart of the database some seconds.
 pub const LEDGER_CALL_S: u64 = 5;
 
-/// How late a claim may be, in milliseconds, by the database's clock: less than its caller waits ([`LEDGER_CALL_S`]), so that a
-/// claim whose caller has given up takes nothing.
+/// Latest arrival of a claim, in milliseconds by the database's clock. It is less than the caller waits
+/// ([`LEDGER_CALL_S`]), so a claim whose caller has given up takes no job.
 pub const CLAIM_PATIENCE_MS: u64 = 4_000;
 
-/// How long a claim holds, in milliseconds: the database's `timing().lease`.
+/// The lease of a claim, in milliseconds: the database's `timing().lease`.
 pub const LEASE_MS: u64 = 30_000;
 
-/// What is left of a lease when the last byte of an exchange may come in, in milliseconds: room to settle, and for clocks
-/// that tick differently.
+/// The part of a lease that remains after the last byte of an exchange, in milliseconds. It is room to
+/// settle, and for clocks that tick differently.
 pub const LEASE_MARGIN_MS: u64 = 1_000;
 
 const _: () = {
-    // A job makes two exchanges at most: it asks for the balance, then bets.
+    // A job makes at most two exchanges: it reads the balance, then bets.
     assert!(2 * EXCHANGE_MAX_MS + LEASE_MARGIN_MS < LEASE_MS);
     assert!(EXCHANGE_MAX_MS + 2_000 <= NOTIFICATION_PATIENCE_S * 1_000);
     assert!(CLAIM_PATIENCE_MS < LEDGER_CALL_S * 1_000);
-    // Claims have some time even with the longest exchanges.
-    assert!(LEASE_MS / 1_000 + SETTLE_RESERVE_S + LAST_WORDS_S + 10 < HOST_LIFE_S);
+    // Some time for claims remains even with the longest exchanges.
+    assert!(LEASE_MS / 1_000 + SETTLE_RESERVE_S + FINAL_LOG_S + 10 < HOST_LIFE_S);
 };
 
-/// Until when work that began at `began` may report outcomes.
+/// Returns the time until which a run that began at `began` may report outcomes.
 pub fn reports_end(began: Duration) -> Duration {
-    began.saturating_add(Duration::from_secs(HOST_LIFE_S.saturating_sub(LAST_WORDS_S)))
+    began.saturating_add(Duration::from_secs(HOST_LIFE_S.saturating_sub(FINAL_LOG_S)))
 }
 
-/// Until when work that goes on after its reply may begin claims, with exchanges of at most `exchange`.
+/// Returns the time until which a run after the reply may start claims, if an exchange takes at most
+/// `exchange`.
 pub fn claims_end_after_reply(began: Duration, exchange: Duration) -> Duration {
     let jobs = exchange
         .saturating_mul(2)
@@ -66,8 +69,8 @@ pub fn claims_end_after_reply(began: Duration, exchange: Duration) -> Duration {
     reports_end(began).saturating_sub(jobs).saturating_sub(Duration::from_secs(SETTLE_RESERVE_S))
 }
 
-/// Until when work that is answered when it is over may begin claims. Half of what the trigger's patience leaves: the claim
-/// and the report take time, too.
+/// Returns the time until which a run before the reply may start claims. It is half of the time that the
+/// trigger's wait leaves, because the claim and the report take time, too.
 pub fn claims_end_before_reply(began: Duration, exchange: Duration) -> Duration {
     let left = Duration::from_secs(NOTIFICATION_PATIENCE_S).saturating_sub(exchange);
     began.saturating_add(left.checked_div(2).unwrap_or(left))
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_jobs_outcome_has_time_to_be_reported_whatever_the_exchange_takes() {
+    fn the_last_jobs_outcome_can_be_reported_for_every_allowed_exchange_time() {
         let began = Duration::from_secs(7);
         for exchange_ms in [100, 8_000, EXCHANGE_MAX_MS] {
             let exchange = Duration::from_millis(exchange_ms);
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trigger_hears_of_the_last_bet_while_it_listens() {
+    fn the_last_bet_before_the_reply_ends_within_the_triggers_wait() {
         let longest = Duration::from_millis(EXCHANGE_MAX_MS);
         let end = claims_end_before_reply(Duration::ZERO, longest);
         assert!(end + longest <= Duration::from_secs(NOTIFICATION_PATIENCE_S));

@@ -1,4 +1,4 @@
-//! The caller: the event that its body holds ([`event`]), and the credentials that it shows ([`signature`],
+//! Webhooks: the event in a request's body ([`event`]), and the caller's credentials ([`signature`],
 //! [`credentials`]).
 
 pub mod credentials;

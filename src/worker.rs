@@ -1,6 +1,8 @@
-//! The worker: claims due jobs, executes them, settles their outcomes. A notification starts it. The three steps go on side
-//! by side until nothing is due or the time is over. After the reply, the worker then waits for the next job, so that a
-//! steady stream of deposits needs no notifications.
+//! The worker: claims due jobs, executes them, and settles their outcomes.
+//!
+//! A notification starts the worker. The three steps run concurrently until no job is due or the time is
+//! over. After the reply the worker long-polls for the next job, so a steady stream of deposits needs no
+//! notifications.
 
 pub mod reconcile;
 pub mod report;
@@ -12,7 +14,7 @@ use crate::{
     jobs::{self, Context},
     ledger::{
         Claim, Ledger, Watcher,
-        job::{Answer, Job, Settlement, Work},
+        job::{Answer, Columns, Job, Settlement},
         rpc::LedgerError,
     },
     log::{Level, Line, milliseconds},
@@ -22,202 +24,206 @@ use futures::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
 use schedule::{Next, Scheduler};
 use std::time::Duration;
 
-/// How long to rest when jobs are due that nobody may claim yet, in milliseconds: somebody else is at them, or Purple
-/// Flea's limits are reached. To ask again at once would only be work.
-const REST_MS: u64 = 50;
+/// The wait of a worker whose due jobs are not claimable yet, in milliseconds. Another worker has claimed
+/// the agents' other jobs, or a rate limit holds the jobs back.
+const DELAY_MS: u64 = 50;
 
-/// How long all places must be taken, in milliseconds, before the watch is given up so that other hosts are called. A claim's
-/// bets usually take less.
-const FULL_MS: u64 = 100;
+/// The time for which a worker must be at capacity before it gives up the watch, in milliseconds. The ledger
+/// then notifies other hosts. Most claims' bets take less time.
+const AT_CAPACITY_MS: u64 = 100;
 
-/// How long a worker goes on.
+/// The time limits of a worker.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
+pub struct TimeLimits {
     /// The worker begins no claim after this time, on the monotonic clock.
-    pub until: Duration,
-    /// The worker reports nothing after this time.
-    pub ends: Duration,
-    /// How long the worker waits for another job after the last one; zero: not at all.
+    pub claims_end: Duration,
+    /// The worker reports no outcome after this time.
+    pub reports_end: Duration,
+    /// The time for which the worker long-polls after its last job; zero: it does not.
     pub linger: Duration,
 }
 
-/// What a worker executed.
+/// The results of a worker's run.
 #[derive(Debug, Default)]
 pub struct Executed {
-    /// The ledger's answer about every job that was requested.
+    /// The ledger's answer about each requested job.
     pub answers: Vec<Answer>,
-    /// The outcomes of those of them that this worker executed.
+    /// The outcomes of the requested jobs that this worker executed.
     pub outcomes: Vec<(Reference, Outcome)>,
     /// The number of jobs that the worker claimed.
     pub claimed: usize,
 }
 
-/// Executes what is due, the `requested` jobs first.
+/// Executes due jobs, the `requested` ones first.
 ///
 /// # Errors
 ///
-/// If the first claim fails. If a later one fails, the worker logs the error, and the jobs wait.
+/// Fails if the first claim fails. If a later claim fails, the worker logs the error, and the jobs wait.
 pub async fn run(
     settings: &Settings,
     ledger: &Ledger,
     requested: &[Reference],
-    span: Span,
+    limits: TimeLimits,
     runtime: &impl Runtime,
 ) -> Result<Executed, LedgerError> {
-    // A paused worker has nothing to wait for.
-    let Span { until, ends, linger } =
-        if settings.policy.paused { Span { linger: Duration::ZERO, ..span } } else { span };
-    let slots = if settings.policy.paused { 0 } else { ledger.bets_at_once };
+    // A paused worker claims no job, so it does not long-poll.
+    let TimeLimits { claims_end, reports_end, linger } =
+        if settings.policy.paused { TimeLimits { linger: Duration::ZERO, ..limits } } else { limits };
+    let capacity = if settings.policy.paused { 0 } else { ledger.bets_at_once };
     let watcher = (!linger.is_zero()).then(|| Watcher::new(linger, runtime));
-    let claim = ledger.claim(requested, slots, settings.purple_flea.api, watcher.as_ref(), runtime).await?;
+    let claim =
+        ledger.claim(requested, capacity, settings.purple_flea.api, watcher.as_ref(), runtime).await?;
     let mut worker = Worker {
         settings,
         ledger,
         requested,
         watcher: watcher.as_ref(),
         runtime,
-        ends,
-        schedule: Scheduler::new(slots, until, linger),
+        reports_end,
+        schedule: Scheduler::new(capacity, claims_end, linger),
         steps: FuturesUnordered::new(),
-        timing_full: false,
+        timing_capacity: false,
         unsettled: Vec::new(),
         executed: Executed::default(),
     };
     if claim.lookups {
-        worker.steps.push(Box::pin(look_up(settings, ledger, until, ends, runtime)));
+        worker.steps.push(Box::pin(look_up(settings, ledger, claims_end, reports_end, runtime)));
     }
     worker.execute(claim);
-    worker.work().await;
-    worker.leave().await;
+    worker.run_steps().await;
+    worker.end_watch().await;
     Ok(worker.executed)
 }
 
-/// A step that goes on beside the others, once it is over.
-enum Step {
+/// The end of one of the worker's concurrent steps.
+enum Event {
     Claimed(Result<Claim, LedgerError>),
     Watched(Result<bool, LedgerError>),
-    Rested,
+    Delayed,
     Executed {
         reference: Reference,
         token: String,
         outcome: Box<Outcome>,
     },
-    /// A report is over; these outcomes are left, because another transaction holds their rows.
+    /// A report is over. Other transactions hold the rows of these outcomes.
     Settled(Vec<Settlement>),
     LookedUp,
-    SettledAlone,
-    BeenFull,
+    SettledLocked,
+    CapacityTimed,
     HandedOver,
 }
 
-struct Worker<'a, O> {
+struct Worker<'a, R> {
     settings: &'a Settings,
     ledger: &'a Ledger,
     requested: &'a [Reference],
     watcher: Option<&'a Watcher>,
-    runtime: &'a O,
-    ends: Duration,
+    runtime: &'a R,
+    reports_end: Duration,
     schedule: Scheduler,
-    steps: FuturesUnordered<LocalBoxFuture<'a, Step>>,
-    /// Whether a step waits to see if all places stay taken.
-    timing_full: bool,
+    steps: FuturesUnordered<LocalBoxFuture<'a, Event>>,
+    /// Whether a step waits to see if the worker stays at capacity.
+    timing_capacity: bool,
     unsettled: Vec<Settlement>,
     executed: Executed,
 }
 
-impl<'a, O: Runtime> Worker<'a, O> {
-    async fn work(&mut self) {
+impl<'a, R: Runtime> Worker<'a, R> {
+    async fn run_steps(&mut self) {
         loop {
-            self.begin();
+            self.start_steps();
             match self.steps.next().await {
-                Some(Step::Claimed(Ok(claim))) => self.execute(claim),
-                Some(Step::Claimed(Err(error))) => {
-                    complain("claim_failed", &error, self.runtime);
+                Some(Event::Claimed(Ok(claim))) => self.execute(claim),
+                Some(Event::Claimed(Err(error))) => {
+                    log_error("claim_failed", &error, self.runtime);
                     self.schedule.claim_failed();
                 }
-                Some(Step::Watched(due)) => {
+                Some(Event::Watched(due)) => {
                     if let Err(error) = &due {
-                        complain("watch_failed", error, self.runtime);
+                        log_error("watch_failed", error, self.runtime);
                     }
                     self.schedule.watched(due.ok());
                 }
-                Some(Step::Rested) => self.schedule.rested(),
-                Some(Step::Executed { reference, token, outcome }) => self.note(reference, token, *outcome),
-                Some(Step::Settled(locked)) => self.settled(locked),
-                Some(Step::LookedUp | Step::SettledAlone | Step::HandedOver) => {}
-                Some(Step::BeenFull) => self.hand_over_if_full(),
+                Some(Event::Delayed) => self.schedule.delayed(),
+                Some(Event::Executed { reference, token, outcome }) => {
+                    self.record(reference, token, *outcome)
+                }
+                Some(Event::Settled(locked)) => self.settled(locked),
+                Some(Event::LookedUp | Event::SettledLocked | Event::HandedOver) => {}
+                Some(Event::CapacityTimed) => self.hand_over_if_needed(),
                 None => return,
             }
         }
     }
 
-    /// Begins every step that is to begin now.
-    fn begin(&mut self) {
-        let Self { settings, ledger, runtime, ends, .. } = *self;
+    /// Starts the steps that the schedule allows now.
+    fn start_steps(&mut self) {
+        let Self { settings, ledger, runtime, reports_end, .. } = *self;
         if self.schedule.settles() {
-            // The next report takes the outcomes that come in meanwhile.
+            // The next report takes outcomes that arrive during this one.
             let settlements = std::mem::take(&mut self.unsettled);
             self.steps.push(Box::pin(async move {
-                Step::Settled(report::run(ledger, settlements, ends, runtime).await)
+                Event::Settled(report::run(ledger, settlements, reports_end, runtime).await)
             }));
         }
-        if self.schedule.is_full() && !self.timing_full {
-            self.timing_full = true;
+        if self.schedule.needs_other_hosts() && !self.timing_capacity {
+            self.timing_capacity = true;
             self.steps.push(Box::pin(async move {
-                runtime.sleep(Duration::from_millis(FULL_MS)).await;
-                Step::BeenFull
+                runtime.sleep(Duration::from_millis(AT_CAPACITY_MS)).await;
+                Event::CapacityTimed
             }));
         }
-        let step: LocalBoxFuture<'a, Step> = match (self.schedule.next(runtime.monotonic()), self.watcher) {
+        let step: LocalBoxFuture<'a, Event> = match (self.schedule.next(runtime.monotonic()), self.watcher) {
             (Next::Claim(limit), watcher) => Box::pin(async move {
-                Step::Claimed(ledger.claim(&[], limit, settings.purple_flea.api, watcher, runtime).await)
+                Event::Claimed(ledger.claim(&[], limit, settings.purple_flea.api, watcher, runtime).await)
             }),
             (Next::Watch(time), Some(watcher)) => {
-                Box::pin(async move { Step::Watched(ledger.wait(watcher, time, runtime).await) })
+                Box::pin(async move { Event::Watched(ledger.await_jobs(watcher, time, runtime).await) })
             }
-            (Next::Rest, _) => Box::pin(async move {
-                runtime.sleep(Duration::from_millis(REST_MS)).await;
-                Step::Rested
+            (Next::Delay, _) => Box::pin(async move {
+                runtime.sleep(Duration::from_millis(DELAY_MS)).await;
+                Event::Delayed
             }),
             (Next::Nothing, _) | (Next::Watch(_), None) => return,
         };
-        self.schedule.ask();
+        self.schedule.start();
         self.steps.push(step);
     }
 
-    /// Notes that a report is over. The worker reports locked outcomes again beside the next reports, so that these do not
-    /// wait.
+    /// Handles the end of a report. The worker reports locked outcomes again in a step of their own, so later
+    /// reports do not wait.
     fn settled(&mut self, locked: Vec<Settlement>) {
         self.schedule.settled();
-        let Self { ledger, runtime, ends, .. } = *self;
+        let Self { ledger, runtime, reports_end, .. } = *self;
         if !locked.is_empty() {
             self.steps.push(Box::pin(async move {
-                report::alone(ledger, locked, ends, runtime).await;
-                Step::SettledAlone
+                report::run_locked(ledger, locked, reports_end, runtime).await;
+                Event::SettledLocked
             }));
         }
     }
 
-    /// Gives the watch up if all places are still taken, so that the ledger notifies other hosts.
-    fn hand_over_if_full(&mut self) {
-        self.timing_full = false;
+    /// Gives up the watch if the worker is still at capacity, so the ledger notifies other hosts.
+    fn hand_over_if_needed(&mut self) {
+        self.timing_capacity = false;
         let Self { ledger, runtime, .. } = *self;
-        if let (true, Some(watcher)) = (self.schedule.is_full(), self.watcher) {
+        if let (true, Some(watcher)) = (self.schedule.needs_other_hosts(), self.watcher) {
             self.schedule.handed_over();
             self.steps.push(Box::pin(async move {
-                if let Err(error) = ledger.leave(watcher, true, runtime).await {
-                    complain("watch_failed", &error, runtime);
+                if let Err(error) = ledger.end_watch(watcher, true, runtime).await {
+                    log_error("watch_failed", &error, runtime);
                 }
-                Step::HandedOver
+                Event::HandedOver
             }));
         }
     }
 
-    /// Begins to execute the jobs of a claim.
+    /// Starts the execution of a claim's jobs.
     fn execute(&mut self, claim: Claim) {
         let Self { settings, runtime, .. } = *self;
         let Claim { token, deadline, jobs, unreadable, answers, more, watching, .. } = claim;
-        let one_at_a_time = jobs.iter().any(|job| job.work.as_ref().is_some_and(Work::is_one_at_a_time));
+        let one_at_a_time =
+            jobs.iter().any(|job| job.columns.as_ref().is_some_and(Columns::is_one_at_a_time));
         let count = u32::try_from(jobs.len().saturating_add(unreadable.len())).unwrap_or(u32::MAX);
         self.schedule.claimed(count, one_at_a_time, more, watching, runtime.monotonic());
         self.executed.claimed =
@@ -226,20 +232,20 @@ impl<'a, O: Runtime> Worker<'a, O> {
         for reference in unreadable {
             let outcome = Outcome::Waiting { agent_id: None, reason: RetryReason::Unreadable };
             log_job(&reference, None, Duration::ZERO, &outcome, runtime);
-            self.note(reference, token.clone(), outcome);
+            self.record(reference, token.clone(), outcome);
         }
         for job in jobs {
             let token = token.clone();
             self.steps.push(Box::pin(async move {
                 let outcome = Box::new(execute_one(settings, &job, deadline, runtime).await);
-                Step::Executed { reference: job.reference, token, outcome }
+                Event::Executed { reference: job.reference, token, outcome }
             }));
         }
     }
 
-    /// Notes the outcome of a job.
-    fn note(&mut self, reference: Reference, token: String, outcome: Outcome) {
-        self.schedule.executed(outcome.discourages(), outcome.encourages());
+    /// Records the outcome of a job until the next report.
+    fn record(&mut self, reference: Reference, token: String, outcome: Outcome) {
+        self.schedule.executed(outcome.stops_claims(), outcome.favours_claims());
         self.unsettled.push(Settlement {
             reference: reference.as_str().to_owned(),
             token,
@@ -252,12 +258,12 @@ impl<'a, O: Runtime> Worker<'a, O> {
         }
     }
 
-    /// Ends the watch, if this worker has it. The ledger notifies another host if more is due.
-    async fn leave(&mut self) {
+    /// Ends the watch, if this worker has it. The ledger notifies another host if more jobs are due.
+    async fn end_watch(&mut self) {
         let (Some(watcher), true) = (self.watcher, self.schedule.is_watching()) else { return };
         let hand_over = self.schedule.is_cut_short(self.runtime.monotonic());
-        if let Err(error) = self.ledger.leave(watcher, hand_over, self.runtime).await {
-            complain("watch_failed", &error, self.runtime);
+        if let Err(error) = self.ledger.end_watch(watcher, hand_over, self.runtime).await {
+            log_error("watch_failed", &error, self.runtime);
         }
     }
 }
@@ -265,23 +271,23 @@ impl<'a, O: Runtime> Worker<'a, O> {
 async fn look_up(
     settings: &Settings,
     ledger: &Ledger,
-    until: Duration,
-    ends: Duration,
+    claims_end: Duration,
+    reports_end: Duration,
     runtime: &impl Runtime,
-) -> Step {
-    if let Err(error) = reconcile::run(settings, ledger, 1, until, ends, runtime).await {
+) -> Event {
+    if let Err(error) = reconcile::run(settings, ledger, 1, claims_end, reports_end, runtime).await {
         let mut line = Line::new(runtime.now(), "reconcile");
         line.level = Level::Warn;
         (line.code, line.cause) = (Some(error.code()), error.cause());
         runtime.log(&line);
     }
-    Step::LookedUp
+    Event::LookedUp
 }
 
 async fn execute_one(settings: &Settings, job: &Job, deadline: Duration, runtime: &impl Runtime) -> Outcome {
     let started = runtime.monotonic();
-    let work = job.work.as_ref().and_then(|work| Some((&work.account, jobs::decode(work)?)));
-    let outcome = match work {
+    let decoded = job.columns.as_ref().and_then(|columns| Some((&columns.account, jobs::decode(columns)?)));
+    let outcome = match decoded {
         Some((account, task)) => {
             let (purple_flea, idempotency_key) = (&settings.purple_flea, job.idempotency_key.as_str());
             let deadline = Some(deadline);
@@ -320,7 +326,7 @@ fn log_job(
     runtime.log(&line);
 }
 
-fn complain(code: &'static str, error: &LedgerError, runtime: &impl Runtime) {
+fn log_error(code: &'static str, error: &LedgerError, runtime: &impl Runtime) {
     let mut line = Line::new(runtime.now(), "worker");
     line.level = Level::Error;
     (line.code, line.cause) = (Some(code), Some(error.cause()));

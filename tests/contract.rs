@@ -86,12 +86,12 @@ fn run(text: &str, live: bool) -> String {
     });
     let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
     let read = Job::read(&Object::read(job_as_handed_out.get()).unwrap()).unwrap();
-    let Job { reference, idempotency_key, work, .. } = &read;
-    let work = work.as_ref().unwrap();
-    let task = jobs::decode(work).unwrap();
+    let Job { reference, idempotency_key, columns, .. } = &read;
+    let columns = columns.as_ref().unwrap();
+    let task = jobs::decode(columns).unwrap();
     let context = Context {
         purple_flea: &settings.unwrap().purple_flea,
-        account: &work.account,
+        account: &columns.account,
         idempotency_key,
         deadline: Some(Duration::from_secs(30)),
         runtime: &purple_flea,

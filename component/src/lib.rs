@@ -1,5 +1,5 @@
-//! The shell: the only place that knows the SDK. It hands the core a request, the settings and the world, and
-//! passes on what comes out.
+//! The shell: the only crate that uses the SDK. It passes a request, the settings and the runtime to the
+//! core, and returns the reply.
 
 #![cfg(target_family = "wasm")]
 #![deny(
@@ -45,18 +45,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Longest wait for a connection, as a part of the time for the whole exchange. A connection that does not come
-/// about proves that nothing was sent, so it must be given up on before the whole exchange is.
+/// Divisor of the whole exchange's time that gives the longest wait for a connection. A failed connection
+/// proves that nothing was sent, so its time limit must pass before the exchange's.
 const CONNECT_TIMEOUT_DIVISOR: u32 = 2;
 
-/// Most of an oversized body that is read and dropped before it is refused, so that a caller who is still sending
-/// gets to read why. Beyond it the connection breaks.
+/// Most bytes of an oversized body that are read and dropped before the refusal, so that a caller which is still
+/// sending reads the reply. Beyond this limit the connection breaks.
 const DRAIN_LIMIT_BYTES: usize = 1024 * 1024;
 
-/// Good ones stay as long as the instance. Those that are not are read again: somebody may have put them right.
+/// The settings. Valid settings stay for the life of the instance. Each request reads invalid ones again.
 static SETTINGS: OnceLock<Checked> = OnceLock::new();
 
-/// What this instance remembers between its requests.
+/// The state that this instance keeps between requests.
 static MEMORY: Memory = Memory::empty();
 
 struct Component;
@@ -72,14 +72,14 @@ impl Guest for Component {
 async fn handle(request: types::Request) -> types::Response {
     let head = message::request_head(&request);
     let body = read_body(request, head.headers()).await;
-    let wrong;
+    let invalid;
     let settings = match SETTINGS.get() {
         Some(settings) => settings,
         None => match settings().await {
             Ok(settings) => SETTINGS.get_or_init(|| Ok(settings)),
             Err(errors) => {
-                wrong = Err(errors);
-                &wrong
+                invalid = Err(errors);
+                &invalid
             }
         },
     };
@@ -96,7 +96,7 @@ async fn handle(request: types::Request) -> types::Response {
 async fn settings() -> Checked {
     let mut values = Vec::new();
     for setting in config::SETTINGS {
-        // Undefined and unreadable are the same to us: not set. A required one is then named by /health.
+        // A variable that is undefined or unreadable counts as not set. `/health` names it if it is required.
         if let Ok(value) = spin_sdk::variables::get(setting.name).await {
             values.push((setting.name, value));
         }
@@ -118,7 +118,7 @@ async fn read_body(request: types::Request, headers: &HeaderMap) -> router::Body
     }
 }
 
-/// WASI, as the core sees it.
+/// The runtime of the core, made with WASI.
 struct Wasi;
 
 impl Runtime for Wasi {
@@ -143,7 +143,7 @@ impl Runtime for Wasi {
     }
 
     fn log(&self, line: &Line) {
-        // `println!` would panic where the host has closed our output.
+        // `println!` would panic if the host has closed the output.
         let _ = writeln!(std::io::stdout().lock(), "{}", line.to_json());
     }
 }
@@ -157,14 +157,15 @@ async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, S
         match message::read_response(response, &head.headers, limits.reply_bytes).await {
             Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
             Err(error) => Err(match classify_send_error(&error) {
-                // A head has come back: the request was sent, whatever the host calls the rest.
+                // The headers have arrived, so the request was sent, even if the host's error suggests
+                // otherwise.
                 SendError::NotSent(how) => SendError::Broken(how),
                 error => error,
             }),
         }
     };
-    // First the writing, so that a host that is handed the head finds the body, too, and sends both at once. A server may
-    // answer before it has taken all of a request, or without ever taking it.
+    // The body is written first, so a host finds it when it gets the headers, and sends both in one packet. A
+    // server may answer before it has read the whole request, or without reading it.
     match select(pin!(writing), pin!(answered)).await {
         Either::Left(((), answered)) => answered.await,
         Either::Right((answer, _)) => answer,
@@ -175,15 +176,15 @@ fn options(timeout: Duration) -> RequestOptions {
     let nanoseconds = |time: Duration| Some(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     let connect = timeout.checked_div(CONNECT_TIMEOUT_DIVISOR).unwrap_or(timeout);
     let options = RequestOptions::new();
-    // A host that does not know an option is held to the whole exchange's time all the same.
+    // A host may not support an option. The time of the whole exchange limits it anyway.
     let _ = options.set_connect_timeout(nanoseconds(connect));
     let _ = options.set_first_byte_timeout(nanoseconds(timeout));
     let _ = options.set_between_bytes_timeout(nanoseconds(timeout));
     options
 }
 
-/// What an error of the host proves. Only what comes before the first byte of a request proves that nothing was
-/// sent. A broken TLS handshake is not among it: hosts give it the same name as a break later on.
+/// Classifies an error of the host. Only an error before the first byte of a request proves that nothing was
+/// sent. A broken TLS handshake does not prove it, because hosts give a later break the same name.
 fn classify_send_error(error: &ErrorCode) -> SendError {
     match error {
         ErrorCode::ConnectionRefused => SendError::NotSent("connection_refused"),
@@ -210,7 +211,7 @@ fn classify_send_error(error: &ErrorCode) -> SendError {
     }
 }
 
-/// The result of `future`, or `None` if it is not there in time. What is not there is dropped.
+/// Returns the result of `future`, or `None` after `limit`. Then `future` is dropped.
 async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     match select(pin!(future), pin!(time::sleep(limit))).await {
         Either::Left((result, _)) => Some(result),

@@ -1,6 +1,6 @@
-//! Requests and replies as WASI has them. They are made and read with its own types rather than by the SDK's conversions:
-//! every stream and every future of a message costs a host some microseconds, and a body whose length is known can do
-//! without the last ones.
+//! Requests and replies in WASI's types. This module uses these types without the SDK's conversions, because
+//! every stream and every future of a message costs a host some microseconds. A body of known length needs
+//! fewer of them.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header::CONTENT_LENGTH, response,
@@ -11,21 +11,22 @@ use spin_sdk::wasip3::{
     wit_future, wit_stream,
 };
 
-/// Most that is read at a time, in bytes; less where less is announced.
+/// Most bytes of one read. A read takes less if the announced length is shorter.
 const READ_BYTES: usize = 16 * 1024;
 
-/// A body, as far as it was read.
+/// A body that was read up to a limit.
 pub struct Read {
-    /// Its beginning, up to the limit.
+    /// The first bytes, up to the limit.
     pub kept: Vec<u8>,
-    /// Whether that is all of it.
+    /// Whether the body is complete.
     pub whole: bool,
 }
 
-/// A request's method, target and headers.
+/// Reads a request's method, target and headers.
 pub fn request_head(request: &types::Request) -> Request<()> {
     let mut head = Request::new(());
-    // Hosts check what they hand on. What is no target all the same is no path of ours either.
+    // Hosts check the target. A target that is invalid all the same becomes `*`, which is not a path of the
+    // function.
     *head.uri_mut() = request
         .get_path_with_query()
         .and_then(|path| Uri::try_from(path).ok())
@@ -35,22 +36,22 @@ pub fn request_head(request: &types::Request) -> Request<()> {
     head
 }
 
-/// Reads a request's body to its end, or to `drain` bytes, and keeps the first `limit` of them.
+/// Reads a request's body to its end, or to `read_limit` bytes, and keeps the first `limit` of them.
 pub async fn read_request(
     request: types::Request,
     headers: &HeaderMap,
     limit: usize,
-    drain: usize,
+    read_limit: usize,
 ) -> Result<Read, ErrorCode> {
     let length = announced(headers);
-    let (done, result) = wit_future::new(|| Ok(()));
+    let (completion, result) = wit_future::new(|| Ok(()));
     let (contents, trailers) = types::Request::consume_body(request, result);
-    let read = read(contents, trailers, length, limit, drain).await;
-    drop(done);
+    let read = read(contents, trailers, length, limit, read_limit).await;
+    drop(completion);
     read
 }
 
-/// A reply's status and headers; `None` if they are not what they can be.
+/// Reads a reply's status and headers. Returns `None` if they are invalid.
 pub fn response_head(response: &types::Response) -> Option<response::Parts> {
     let (mut head, ()) = Response::builder().status(response.get_status_code()).body(()).ok()?.into_parts();
     head.headers = headers(&response.get_headers())?;
@@ -64,25 +65,26 @@ pub async fn read_response(
     limit: usize,
 ) -> Result<Read, ErrorCode> {
     let length = announced(headers);
-    let (done, result) = wit_future::new(|| Ok(()));
+    let (completion, result) = wit_future::new(|| Ok(()));
     let (contents, trailers) = types::Response::consume_body(response, result);
     let read = read(contents, trailers, length, limit, limit).await;
-    drop(done);
+    drop(completion);
     read
 }
 
-/// A reply for the host, and the writing of its body, which goes on beside it.
+/// Makes a reply for the host, and the future that writes its body.
 pub fn response(response: Response<Vec<u8>>) -> (types::Response, impl Future<Output = ()> + 'static) {
     let (head, body) = response.into_parts();
     let (contents, trailers, writing) = outgoing(body);
     let fields = fields(&head.headers).unwrap_or_else(Fields::new);
     let (response, _sent) = types::Response::new(fields, Some(contents), trailers);
-    // (What is an `http::StatusCode` is one for a host, too.)
+    // A host accepts every `http::StatusCode`.
     let _ = response.set_status_code(head.status.as_u16());
     (response, writing)
 }
 
-/// A request for the host, and the writing of its body; `None` if the host does not take it for one.
+/// Makes a request for the host, and the future that writes its body. Returns `None` if the host refuses a
+/// part of the request.
 pub fn request(
     request: Request<Vec<u8>>,
     options: RequestOptions,
@@ -101,12 +103,12 @@ pub fn request(
 type Contents = StreamReader<u8>;
 type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 
-/// A body to be sent, as what the host reads and as our writing of it.
+/// Makes the stream and the trailers that the host reads, and the future that writes a body to them.
 fn outgoing(body: Vec<u8>) -> (Contents, End, impl Future<Output = ()> + 'static) {
     let (mut contents, reader) = wit_stream::new();
     let (end, trailers) = wit_future::new(|| Ok(None));
     let writing = async move {
-        // What is left over when the host stops reading nobody wants.
+        // If the host stops reading, the rest of the body is dropped.
         let _ = contents.write_all(body).await;
         drop(contents);
         let _ = end.write(Ok(None)).await;
@@ -119,11 +121,11 @@ async fn read(
     end: End,
     length: Option<usize>,
     limit: usize,
-    drain: usize,
+    read_limit: usize,
 ) -> Result<Read, ErrorCode> {
     let mut read = Read { kept: Vec::new(), whole: true };
     let mut seen = 0_usize;
-    while length != Some(seen) && (read.whole || seen < drain) {
+    while length != Some(seen) && (read.whole || seen < read_limit) {
         let ahead = length.map_or(READ_BYTES, |length| length.saturating_sub(seen)).clamp(1, READ_BYTES);
         let (result, chunk) = contents.read(Vec::with_capacity(ahead)).await;
         seen = seen.saturating_add(chunk.len());
@@ -135,7 +137,7 @@ async fn read(
             read.kept.extend(chunk.into_iter().take(room));
         }
         if !matches!(result, StreamResult::Complete(_)) {
-            // Only here it shows whether that was the end or a break.
+            // The trailers show whether the stream ended or broke.
             end.await?;
             break;
         }
@@ -146,7 +148,8 @@ async fn read(
     }
 }
 
-/// How long a body is said to be. A host has checked it against the body's framing; of two that differ there is none.
+/// Returns the announced length of a body, if there is exactly one. The host has checked it against the
+/// body's framing.
 fn announced(headers: &HeaderMap) -> Option<usize> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

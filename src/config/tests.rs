@@ -17,7 +17,7 @@ fn names(checked: Checked) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_defaults_are_the_specifications() {
+fn the_defaults_are_those_of_the_specification() {
     let policy = with(&[]).unwrap().policy;
     assert_eq!(policy.game, GameName::Crash);
     assert_eq!(policy.min_balance, "5".parse().unwrap());
@@ -41,7 +41,7 @@ fn every_setting_that_is_missing_is_named_at_once() {
 }
 
 #[test]
-fn every_setting_refuses_what_it_cannot_be() {
+fn every_setting_refuses_values_outside_its_limits() {
     for (name, values) in [
         (
             "purple_flea_url",
@@ -102,13 +102,13 @@ fn secrets_may_be_separated_by_spaces_or_commas() {
 }
 
 #[test]
-fn a_token_alone_lets_callers_in() {
+fn a_token_alone_is_enough_for_callers() {
     let only = with(&[("webhook_secrets", ""), ("webhook_token", "0123456789abcdef")]);
     assert!(only.unwrap().credentials.secrets.is_empty());
 }
 
 #[test]
-fn operators_have_tokens_of_their_own() {
+fn an_operators_token_must_differ_from_the_webhook_token() {
     let token = "0123456789abcdef0123456789abcdef";
     let operators = format!("ada:{token},grace:{}", &token.replace('0', "9"));
     assert!(with(&[("operator_tokens", &operators)]).is_ok());
@@ -117,7 +117,7 @@ fn operators_have_tokens_of_their_own() {
 }
 
 #[test]
-fn a_base_url_keeps_its_prefix_and_http_reaches_loopback_only() {
+fn a_base_url_keeps_its_prefix_and_http_is_accepted_for_loopback_only() {
     for (url, joined) in [
         ("https://pf.example/v2/", "https://pf.example/v2/casino/crash"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080/casino/crash"),
@@ -143,22 +143,22 @@ fn no_debug_and_no_error_shows_a_secret() {
 }
 
 #[test]
-fn the_list_of_settings_is_whole() {
-    let mut asked = std::cell::RefCell::new(Vec::new());
+fn the_list_of_settings_is_complete() {
+    let mut requested = std::cell::RefCell::new(Vec::new());
     let _ = check(|name| {
-        asked.borrow_mut().push(name);
+        requested.borrow_mut().push(name);
         None
     });
-    let mut asked = std::mem::take(asked.get_mut());
-    asked.sort_unstable();
-    asked.dedup();
+    let mut requested = std::mem::take(requested.get_mut());
+    requested.sort_unstable();
+    requested.dedup();
     let mut listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
     listed.sort_unstable();
-    assert_eq!(asked, listed);
+    assert_eq!(requested, listed);
 }
 
 #[test]
-fn the_ledgers_settings_are_there_together_or_not_at_all() {
+fn the_ledgers_settings_are_set_together_or_not_at_all() {
     let (url, key) = (("supabase_url", "https://project.supabase.co"), ("supabase_key", "a.b.c"));
     assert!(with(&[]).unwrap().ledger.is_none());
     assert_eq!(with(&[url, key]).unwrap().ledger.unwrap().bets_at_once, 64);

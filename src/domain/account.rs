@@ -1,4 +1,4 @@
-//! Accounts at Purple Flea: the dialect that is spoken, the key that opens an account, and the faucet's credit.
+//! Accounts at Purple Flea: the dialect of the API, the key of an account, and the faucet's credit.
 
 use super::amount::Amount;
 use crate::endpoint::Key;
@@ -10,51 +10,51 @@ use serde::{Deserialize, Serialize};
 pub enum Api {
     /// The paths and fields of the public documentation: `/casino/crash`, `wager`, `cashout_at`.
     Gateway,
-    /// What the released servers answer: `/api/v1/games/crash`, `amount`, `cash_out_at`, and a bet history in which
-    /// a bet is found by its `client_seed`. The key decides who bets.
+    /// The paths and fields of the released servers: `/api/v1/games/crash`, `amount`, `cash_out_at`. The key
+    /// names the account that bets. A bet history lists each bet with its `client_seed`.
     Live,
 }
 
-/// On whose account something is done.
+/// An agent's account at Purple Flea.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// What Purple Flea calls the agent.
+    /// The agent's name at Purple Flea.
     pub name: String,
-    /// With what key.
+    /// The key of the account.
     pub key: AccountKey,
 }
 
-/// What key an account's calls are made with.
+/// The key that an account's calls show.
 #[derive(Debug, Clone)]
 pub enum AccountKey {
-    /// The service's: everybody's.
+    /// The shared key of the service.
     Shared,
-    /// The agent's own.
+    /// The agent's own key.
     Own(Key),
-    /// The agent's own, which is not there (yet). Nobody else's will do.
+    /// The agent's own key, which the vault does not have yet. No other key replaces it.
     Missing,
 }
 
 impl Account {
-    /// An account that is used with everybody's key.
+    /// Makes an account that uses the shared key.
     pub fn shared(name: &str) -> Self {
         Self { name: name.to_owned(), key: AccountKey::Shared }
     }
 }
 
-/// What the faucet gave, or had given before.
+/// A credit of the faucet, given now or before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Credit {
-    /// What it credited, in US dollars: as it says, or, of a fresh account, what is there.
+    /// The credit in US dollars, as the faucet reports it. A fresh account's balance equals its credit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credited: Option<Amount>,
-    /// What the account holds now, where that can be told.
+    /// The balance in US dollars, if Purple Flea reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance: Option<Amount>,
-    /// Purple Flea's name for the claim.
+    /// Purple Flea's id of the claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim_id: Option<String>,
-    /// Why it is not simply a claim that was made.
+    /// The reason, if the credit is not the reply to this claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }

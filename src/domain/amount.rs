@@ -11,55 +11,55 @@ const SCALE: u32 = 4;
 /// The largest value of `numeric(12,4)`: 99,999,999.9999.
 const LARGEST: Decimal = Decimal::from_parts(3_567_587_327, 232, 0, false, SCALE);
 
-/// Longest text that is looked at as a number. 28 significant digits is what a [`Decimal`] holds; the rest is
-/// room for a sign, a point, zeros and an exponent.
+/// Longest text that is parsed as a number. A [`Decimal`] holds 28 significant digits; the rest is room for a
+/// sign, a point, zeros and an exponent.
 const TEXT_LIMIT_BYTES: usize = 64;
 
-/// An amount in US dollars that fits the database's `numeric(12,4)`: at most 99,999,999.9999 either side of
-/// zero, at most four digits after the point.
+/// An amount in US dollars that fits the database's `numeric(12,4)`. It lies within ±99,999,999.9999 and has
+/// at most four digits after the point.
 ///
-/// Reads from a JSON number or a string, and is written as a JSON number with the digits it has.
+/// It reads from a JSON number or a string. It writes a JSON number with the digits that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(Decimal);
 
-/// Why a text is not an [`Amount`].
+/// The reason why a text is not an [`Amount`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    /// Not a decimal number: `NaN`, `Infinity`, words, nothing.
+    /// The text is not a decimal number: `NaN`, `Infinity`, words, or empty.
     #[error("must be a decimal number")]
     NotANumber,
-    /// A number, but outside `numeric(12,4)`.
+    /// The number lies outside `numeric(12,4)`.
     #[error("must lie within ±99999999.9999")]
     OutOfRange,
-    /// A number with more than four digits after the point.
+    /// The number has more than four digits after the point.
     #[error("must have at most 4 digits after the point")]
     TooPrecise,
 }
 
 impl Amount {
-    /// Nothing.
+    /// Zero dollars.
     pub const ZERO: Self = Self(Decimal::ZERO);
 
-    /// An amount from a decimal, refused where it does not fit.
+    /// Makes an amount from a decimal. Refuses a decimal that does not fit the column.
     pub fn new(value: Decimal) -> Result<Self, AmountError> {
         if value.abs() > LARGEST {
             return Err(AmountError::OutOfRange);
         }
-        let short = value.round_dp(SCALE);
-        if short != value {
+        let rounded = value.round_dp(SCALE);
+        if rounded != value {
             return Err(AmountError::TooPrecise);
         }
-        Ok(Self(if value.scale() > SCALE { short } else { value }))
+        Ok(Self(if value.scale() > SCALE { rounded } else { value }))
     }
 
-    /// An amount as another party wrote it, whose floats carry noise beyond the fourth digit: rounded half up
-    /// to four digits after the point.
+    /// Reads an amount of another party, and rounds it half up to four digits after the point. Other parties'
+    /// floats carry noise beyond the fourth digit.
     pub fn rounded(text: &str) -> Result<Self, AmountError> {
         let value = decimal(text)?;
         Self::new(value.round_dp_with_strategy(SCALE, RoundingStrategy::MidpointAwayFromZero))
     }
 
-    /// An amount as JSON has it: a number, or a text that is one.
+    /// Reads an amount from a JSON number, or from a JSON string that holds a number.
     pub fn from_json(value: &Value) -> Result<Self, AmountError> {
         match value {
             Value::Number(number) => number.as_str().parse(),
@@ -68,18 +68,18 @@ impl Amount {
         }
     }
 
-    /// The decimal inside.
+    /// Returns the amount as a decimal.
     pub fn decimal(self) -> Decimal {
         self.0
     }
 
-    /// Whether the amount has no fraction of a cent. Purple Flea's servers take fractions and round them in their replies, so
-    /// that the books would not agree.
+    /// Returns whether the amount has no fraction of a cent. Purple Flea's servers accept fractions and round
+    /// them in their replies, so the recorded sums would differ.
     pub fn is_whole_cents(self) -> bool {
         self.0.checked_mul(Decimal::ONE_HUNDRED).is_some_and(|cents| cents.fract().is_zero())
     }
 
-    /// Whether the amount is below zero.
+    /// Returns whether the amount is below zero.
     pub fn is_negative(self) -> bool {
         self.0.is_sign_negative() && !self.0.is_zero()
     }
@@ -93,13 +93,13 @@ impl FromStr for Amount {
     }
 }
 
-/// A decimal of any size from the text of a JSON number.
+/// Reads a decimal of any size from the text of a JSON number.
 pub fn decimal(text: &str) -> Result<Decimal, AmountError> {
     if text.len() > TEXT_LIMIT_BYTES {
         return Err(AmountError::OutOfRange);
     }
-    // JSON's own grammar first, because the decimal's parser is kinder than that (`1_000`, `+1`, ` 1`), and
-    // `NaN` is what Postgres writes for a numeric that is none.
+    // The decimal's parser accepts more than JSON does (`1_000`, `+1`, ` 1`), so JSON's grammar is checked
+    // first. Postgres writes `NaN` for a numeric without a value; JSON's grammar refuses that, too.
     let number = serde_json::Number::from_str(text).map_err(|_| AmountError::NotANumber)?;
     let text = number.as_str();
     let parsed = if text.contains(['e', 'E']) {
@@ -107,7 +107,7 @@ pub fn decimal(text: &str) -> Result<Decimal, AmountError> {
     } else {
         Decimal::from_str_exact(text)
     };
-    // What JSON takes for a number and a decimal does not hold is too large or too long.
+    // A JSON number that a decimal cannot hold is too large or too long.
     parsed.map_err(|_| AmountError::OutOfRange)
 }
 
@@ -127,7 +127,7 @@ impl Serialize for Amount {
 
 impl From<Amount> for Value {
     fn from(amount: Amount) -> Self {
-        // The text of a decimal is a number.
+        // A decimal's text is always a JSON number.
         serde_json::Number::from_str(&amount.to_string()).map_or(Value::Null, Value::Number)
     }
 }
@@ -154,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_the_column_is_refused_with_its_reason() {
+    fn an_amount_that_does_not_fit_the_column_is_refused_with_its_reason() {
         use AmountError::*;
-        for (text, why) in [
+        for (text, error) in [
             ("100000000", OutOfRange),
             ("-99999999.99991", OutOfRange),
             ("1e400", OutOfRange),
@@ -172,14 +172,14 @@ mod tests {
             ("0x10", NotANumber),
             ("1,5", NotANumber),
         ] {
-            assert_eq!(text.parse::<Amount>(), Err(why), "{text}");
+            assert_eq!(text.parse::<Amount>(), Err(error), "{text}");
         }
         assert_eq!("1.50000000".parse::<Amount>().unwrap().to_string(), "1.5000");
         assert_eq!("1e2".parse::<Amount>().unwrap(), "100".parse().unwrap());
     }
 
     #[test]
-    fn a_float_with_noise_from_another_party_is_rounded_to_the_column() {
+    fn another_partys_float_with_noise_is_rounded_to_the_column() {
         let noisy = Amount::rounded("987.3000000000002").unwrap();
         assert_eq!(noisy, "987.3".parse().unwrap());
         assert_eq!(Amount::rounded("1e400"), Err(AmountError::OutOfRange));
@@ -193,7 +193,7 @@ mod tests {
         }
 
         #[test]
-        fn any_number_however_long_or_large_is_read_or_refused_and_never_panics(
+        fn a_number_of_any_length_or_size_is_read_or_refused_and_never_panics(
             number in "-?[0-9]{1,40}(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,12})?",
         ) {
             let _ = number.parse::<Amount>();
@@ -201,7 +201,7 @@ mod tests {
         }
 
         #[test]
-        fn every_value_of_the_column_survives_the_way_through_json(units in -999_999_999_999_i64..=999_999_999_999) {
+        fn every_value_of_the_column_survives_a_round_trip_through_json(units in -999_999_999_999_i64..=999_999_999_999) {
             let amount = Amount::new(Decimal::new(units, 4)).unwrap();
             let json = serde_json::to_string(&amount).unwrap();
             prop_assert_eq!(serde_json::from_str::<Amount>(&json).unwrap(), amount);

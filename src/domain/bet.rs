@@ -1,4 +1,4 @@
-//! Bets: the games, the choice that a caller may make for one call, a bet and its outcome.
+//! Bets: the games, a caller's choice for one call, a bet and its outcome.
 
 use super::{
     amount::Amount,
@@ -8,21 +8,21 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
-/// Digits after the point of a cash-out: the crash point itself is a number of hundredths.
+/// Digits after the point of a cash-out. Purple Flea's crash point has two as well.
 const HUNDREDTHS: u32 = 2;
 
-/// The most that a won coin-flip pays per dollar. Purple Flea's pages say 1.95 to 1.99; two is the bound.
-const COIN_FLIP_PAYS_AT_MOST: Decimal = Decimal::TWO;
+/// Highest payout of a coin-flip per dollar. Purple Flea's pages say 1.95 to 1.99; two is a safe bound.
+const COIN_FLIP_HIGHEST_PAYOUT: Decimal = Decimal::TWO;
 
-/// What a deposit can be bet on.
+/// The game that a deposit can lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GameName {
-    /// A multiplier climbs until it crashes; won when it passes the cash-out first.
+    /// Crash: a multiplier climbs until it crashes. The bet wins if the multiplier passes the cash-out first.
     Crash,
-    /// Heads or tails.
+    /// Coin-flip: heads or tails.
     CoinFlip,
-    /// No game: a position on a market.
+    /// A position on a market, in place of a game.
     Trade,
 }
 
@@ -37,7 +37,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// Its name in JSON.
+    /// Returns the side's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Heads => "heads",
@@ -46,13 +46,13 @@ impl Side {
     }
 }
 
-/// The multiplier at which a crash bet cashes out: 1.01 to 100, at most two digits after the point (the crash
-/// point itself is a number of hundredths).
+/// The multiplier at which a crash bet cashes out: 1.01 to 100, with at most two digits after the point.
+/// Purple Flea's crash point has two digits as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CashoutAt(Amount);
 
 impl CashoutAt {
-    /// A cash-out; `None` outside 1.01 to 100, or with a fraction of a hundredth.
+    /// Makes a cash-out. Returns `None` outside 1.01 to 100, or for a fraction of a hundredth.
     pub fn new(amount: Amount) -> Option<Self> {
         let value = amount.decimal().normalize();
         let lowest = Decimal::from_parts(101, 0, 0, false, HUNDREDTHS);
@@ -77,17 +77,17 @@ impl<'de> Deserialize<'de> for CashoutAt {
     }
 }
 
-/// A game with what it needs to be played.
+/// A game with its parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Game {
-    /// Crash, cashing out at a multiplier.
+    /// Crash, with its cash-out.
     Crash(CashoutAt),
-    /// Coin-flip on a side.
+    /// Coin-flip, with its side.
     CoinFlip(Side),
 }
 
 impl Game {
-    /// Its name.
+    /// Returns the game's name.
     pub fn name(self) -> GameName {
         match self {
             Self::Crash(_) => GameName::Crash,
@@ -95,19 +95,19 @@ impl Game {
         }
     }
 
-    /// The most that a dollar on it can pay.
-    pub fn pays_at_most(self) -> Decimal {
+    /// Returns the highest payout of a one-dollar bet, in US dollars.
+    pub fn highest_payout_per_dollar(self) -> Decimal {
         match self {
             Self::Crash(CashoutAt(at)) => at.decimal(),
-            Self::CoinFlip(_) => COIN_FLIP_PAYS_AT_MOST,
+            Self::CoinFlip(_) => COIN_FLIP_HIGHEST_PAYOUT,
         }
     }
 }
 
-/// A bet that the function is to place.
+/// A bet for the function to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bet {
-    /// The agent whose deposit it is.
+    /// The agent whose deposit leads to the bet.
     pub agent_id: String,
     /// The game, with its parameters.
     pub game: Game,
@@ -115,28 +115,28 @@ pub struct Bet {
     pub wager: Amount,
 }
 
-/// The outcome of a bet that Purple Flea took.
+/// The outcome of a bet that Purple Flea accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BetOutcome {
     /// Whether the bet was won.
     pub won: bool,
-    /// The payout, stake included: 0 for a loss, `None` for a win whose reply names none.
+    /// The payout in US dollars, stake included: 0 for a loss. `None` for a win whose reply names no payout.
     pub payout: Option<Amount>,
     /// Purple Flea's id of the bet.
     pub bet_id: Option<String>,
     /// The multiplier at which the game crashed, for a crash bet whose reply names it.
     pub crash_point: Option<Amount>,
-    /// The data that a person can check the bet by later.
+    /// The data that verifies the bet later.
     pub proof: Option<Proof>,
 }
 
-/// The data that `scripts/verify-fairness` checks a bet of the `live` dialect by, once Purple Flea reveals the server
-/// seed. As Purple Flea wrote it.
+/// The data with which `scripts/verify-fairness` verifies a bet of the `live` dialect, once Purple Flea
+/// reveals the server seed. Each value is as Purple Flea wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proof {
-    /// The commitment to the seed that decided: SHA-256, in hexadecimal digits.
+    /// SHA-256 of the server seed, in hexadecimal digits.
     pub server_seed_hash: String,
-    /// Our part of the seed: the idempotency key.
+    /// The client seed, which is the job's idempotency key.
     pub client_seed: String,
     /// The number of the bet among the seed's bets.
     pub nonce: serde_json::Number,
@@ -144,7 +144,8 @@ pub struct Proof {
     pub result_hash: String,
 }
 
-/// What a caller may choose for one call, under its signature: never a limit, never the pause.
+/// A caller's choice of game for one call. A signature covers it. A choice never changes a limit or the
+/// pause.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
@@ -156,6 +157,6 @@ pub struct Choice {
     pub side: Option<Side>,
     /// The market of a trade.
     pub market: Option<Market>,
-    /// Which way a trade goes.
+    /// The direction of a trade.
     pub direction: Option<Direction>,
 }

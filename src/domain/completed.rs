@@ -1,4 +1,5 @@
-//! What Purple Flea did, as replies and the ledger have it; and what the function attempted, if Purple Flea did not do it.
+//! The record of an executed task, as replies and the ledger have it, and the record of an attempt that did
+//! not succeed.
 
 use super::{
     account::Credit,
@@ -11,7 +12,7 @@ use super::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// What Purple Flea did, as replies and the ledger have it.
+/// The record of an executed task, as replies and the ledger have it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Completed {
@@ -19,23 +20,23 @@ pub enum Completed {
     Bet(PlacedBet),
     /// A position.
     Trade(OpenedTrade),
-    /// An account.
+    /// A new account.
     Registration {
-        /// Purple Flea's name of the agent.
+        /// The agent's name at Purple Flea.
         #[serde(skip_serializing_if = "Option::is_none")]
         account: Option<String>,
         /// The agent's own referral code.
         #[serde(skip_serializing_if = "Option::is_none")]
         referral_code: Option<String>,
     },
-    /// A credit of the faucet.
+    /// A faucet claim.
     Faucet(Credit),
-    /// A balance.
+    /// A balance that Purple Flea reported.
     Balance {
         /// The balance, in US dollars.
         balance: Amount,
     },
-    /// An escrow that was made, or ended.
+    /// An escrow that Purple Flea made or ended.
     Escrow(Escrow),
 }
 
@@ -66,7 +67,7 @@ pub struct OpenedTrade {
     market: Market,
     direction: Direction,
     size: Amount,
-    /// The amount that counts against daily limits: what was filled.
+    /// The amount that counts against daily limits: the filled amount.
     wager: Amount,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry_price: Option<Amount>,
@@ -76,7 +77,7 @@ pub struct OpenedTrade {
     order_id: Option<String>,
 }
 
-/// What the function attempted.
+/// The task that the function attempted.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Attempted {
@@ -96,7 +97,7 @@ pub enum Attempted {
         /// The size, in US dollars.
         size: Amount,
     },
-    /// Anything else: the reference tells what.
+    /// Any other task. The job's reference names it.
     Other {},
 }
 
@@ -110,7 +111,7 @@ struct ExecutedBody<'a> {
 }
 
 impl Completed {
-    /// A bet and its outcome; with a `reason` if the function learned of the bet by a look-up.
+    /// Makes the record of a bet and its outcome. `reason` says that a look-up found the bet.
     pub fn bet(bet: &Bet, outcome: &BetOutcome, reason: Option<&'static str>) -> Self {
         let (cashout_at, side) = match bet.game {
             Game::Crash(cashout_at) => (Some(cashout_at), None),
@@ -130,7 +131,7 @@ impl Completed {
         })
     }
 
-    /// A position, as ordered and as filled.
+    /// Makes the record of a position, as ordered and as filled.
     pub fn trade(order: Order, fill: Fill) -> Self {
         Self::Trade(OpenedTrade {
             market: order.market,
@@ -143,14 +144,14 @@ impl Completed {
         })
     }
 
-    /// The whole result as JSON.
+    /// Returns the complete result as JSON.
     pub fn body(&self, agent_id: &str, reference: &str) -> Box<RawValue> {
         to_raw_value(&ExecutedBody { status: "executed", reference, agent_id, completed: self })
-            // A body has string keys and values of our own, so it always serialises.
+            // All keys are strings and all values are of known types, so this always serialises.
             .unwrap_or_default()
     }
 
-    /// The name in the log.
+    /// Returns the decision's name in the log.
     pub fn decision(&self) -> &'static str {
         match self {
             Self::Bet(_) => "bet",
@@ -162,8 +163,8 @@ impl Completed {
         }
     }
 
-    /// `win` or `loss`, for a bet.
-    pub fn won_or_lost(&self) -> Option<&'static str> {
+    /// Returns `win` or `loss` for a bet, `None` for any other task.
+    pub fn bet_result(&self) -> Option<&'static str> {
         match self {
             Self::Bet(bet) => Some(bet.outcome),
             _ => None,
@@ -172,7 +173,7 @@ impl Completed {
 }
 
 impl Attempted {
-    /// The name in the log, if there is one.
+    /// Returns the decision's name in the log, if the task has one.
     pub fn decision(&self) -> Option<&'static str> {
         match self {
             Self::Bet { .. } => Some("bet"),

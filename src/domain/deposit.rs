@@ -1,29 +1,29 @@
-//! Deposits: a row of `wallet_changes`, read and checked.
+//! Deposits: reads and checks rows of `wallet_changes`.
 
 use super::amount::Amount;
 use crate::json::{self, ReadError, refuse};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 
-/// Longest agent id, in bytes. The column is `text`; the limit keeps a log line and a reply small.
+/// Longest agent id, in bytes. The column is `text`; the limit keeps log lines and replies small.
 pub const AGENT_ID_LIMIT_BYTES: usize = 128;
 
-/// A row of `wallet_changes`, as far as it matters here. Unknown columns are allowed.
+/// The columns of a `wallet_changes` row that the function reads. A row may have others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletChange {
-    /// The row's primary key, where it came along.
+    /// The row's primary key, if the body holds it.
     pub id: Option<u64>,
-    /// Whose wallet.
+    /// The agent whose wallet changed.
     pub agent_id: String,
-    /// `deposit`, `withdrawal` or `payout`; anything else is not a deposit either.
+    /// `deposit`, `withdrawal`, `payout`, or any other text. Only `deposit` leads to a bet.
     pub change_type: String,
-    /// By how much the wallet changed; may be null in a row.
+    /// The amount of the change, in US dollars; may be null in a row.
     pub change_amount: Option<Amount>,
-    /// What the wallet held afterwards; may be null in a row.
+    /// The balance after the change, in US dollars; may be null in a row.
     pub new_balance: Option<Amount>,
 }
 
-/// The columns of a row of `wallet_changes` that matter here, before they are checked.
+/// The same columns before validation.
 #[derive(Deserialize)]
 pub struct Record {
     /// The row's primary key.
@@ -34,7 +34,7 @@ pub struct Record {
     pub change_type: Option<String>,
     /// The amount of the change.
     pub change_amount: Option<Amount>,
-    /// The balance afterwards.
+    /// The balance after the change.
     pub new_balance: Option<Amount>,
 }
 
@@ -67,12 +67,12 @@ pub fn check_agent_id(id: String) -> Result<String, ReadError> {
     Ok(id)
 }
 
-/// Reads a row of `wallet_changes` alone.
+/// Reads a row of `wallet_changes` from its JSON.
 pub fn read_row(row: &RawValue) -> Result<WalletChange, ReadError> {
     validate(json::read_columns(row)?)
 }
 
-/// Checks the columns of a row.
+/// Validates the columns of a row.
 pub fn validate(record: Record) -> Result<WalletChange, ReadError> {
     let Some(agent_id) = record.agent_id else {
         return refuse("`agent_id` is missing");
@@ -98,7 +98,7 @@ pub fn validate(record: Record) -> Result<WalletChange, ReadError> {
 }
 
 impl WalletChange {
-    /// Whether money came in from outside; a payout is Purple Flea's own.
+    /// Returns whether the agent received money from outside. A payout comes from Purple Flea.
     pub fn is_deposit(&self) -> bool {
         self.change_type == "deposit"
     }

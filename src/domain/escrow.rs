@@ -1,34 +1,35 @@
-//! Escrows: the row that asks for one, the terms, how an escrow ends, and what Purple Flea says of it.
+//! Escrows: the row that requests one, its terms, how it ends, and its state at Purple Flea.
 
 use super::amount::Amount;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-/// The smallest escrow that Purple Flea takes: $0.10.
+/// The smallest escrow that Purple Flea accepts: $0.10.
 pub const SMALLEST_ESCROW: Decimal = Decimal::from_parts(10, 0, 0, false, 2);
 
-/// Longest description, in characters: what is put behind it must fit a line, too.
+/// Longest description, in characters. The function appends the idempotency key to it.
 const DESCRIPTION_LIMIT_CHARS: usize = 200;
 
-/// A row of `escrow_requests` as far as it matters here; also what a caller asks for by hand.
+/// The columns of an `escrow_requests` row that the function reads. A caller requests an escrow with the same
+/// fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct EscrowRow {
-    /// Who pays.
+    /// The agent that pays.
     pub sender_id: String,
-    /// Who is to be paid.
+    /// The agent that receives the payment.
     pub receiver_id: String,
-    /// How much, in US dollars.
+    /// The amount, in US dollars.
     pub amount: Amount,
-    /// What for: 3 to 200 characters.
+    /// The purpose: 3 to 200 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// After how many hours it ends by itself: 1 to 720.
+    /// The hours after which Purple Flea ends the escrow: 1 to 720.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_hours: Option<u32>,
 }
 
 impl EscrowRow {
-    /// Whether it can be asked for at all; if not, why not.
+    /// Checks the request. Returns the first mistake as a sentence for the caller.
     pub fn check(&self) -> Result<(), &'static str> {
         let longest = DESCRIPTION_LIMIT_CHARS;
         if self.sender_id == self.receiver_id {
@@ -46,32 +47,32 @@ impl EscrowRow {
     }
 }
 
-/// What is to be agreed.
+/// The terms of an escrow, as Purple Flea gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// What Purple Flea calls who is to be paid.
+    /// The receiver's name at Purple Flea.
     pub counterparty: String,
-    /// How much, in US dollars and whole cents.
+    /// The amount, in US dollars and whole cents.
     pub amount: Amount,
-    /// What for.
+    /// The purpose.
     pub description: Option<String>,
-    /// After how many hours it ends by itself.
+    /// The hours after which Purple Flea ends the escrow.
     pub timeout_hours: Option<u32>,
-    /// The code of who earns the referral.
+    /// The referral code of the agent that earns the referral.
     pub referral_code: Option<String>,
 }
 
-/// How an escrow ends.
+/// The way in which an escrow ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The counterparty is paid.
+    /// Purple Flea pays the receiver.
     Release,
-    /// The creator gets it back. The `live` dialect has no such thing.
+    /// Purple Flea returns the money to the sender. The `live` dialect cannot do this.
     Cancel,
 }
 
 impl End {
-    /// The word for it in paths and names.
+    /// Returns the verb in paths and job names.
     pub fn verb(self) -> &'static str {
         match self {
             Self::Release => "release",
@@ -79,8 +80,8 @@ impl End {
         }
     }
 
-    /// The words for an escrow that ended so.
-    pub fn is(self, status: &str) -> bool {
+    /// Returns whether `status` is Purple Flea's word for an escrow that ended this way.
+    pub fn matches(self, status: &str) -> bool {
         match self {
             Self::Release => status == "released",
             Self::Cancel => matches!(status, "cancelled" | "canceled"),
@@ -88,18 +89,18 @@ impl End {
     }
 }
 
-/// What an escrow is.
+/// The state of an escrow at Purple Flea.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Escrow {
-    /// Purple Flea's name for it.
+    /// Purple Flea's id of the escrow.
     pub pf_escrow_id: String,
-    /// What it says it is: `funded`, `released`, …
+    /// Purple Flea's word for the state: `funded`, `released` or another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escrow_status: Option<String>,
-    /// What Purple Flea keeps of it: 1 %.
+    /// Purple Flea's fee, in US dollars: 1 % of the amount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fee: Option<Amount>,
-    /// What the referral earned: 15 % of the fee.
+    /// The referral's share, in US dollars: 15 % of the fee.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referral_earned: Option<Amount>,
 }

@@ -3,63 +3,64 @@
 use super::amount::Amount;
 use http::StatusCode;
 
-/// Why Purple Flea did not do something, or why its reply does not tell.
+/// The reason why Purple Flea did not execute a task, or why its reply does not prove the outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Purple Flea refused it for good. Nothing was executed.
+    /// Purple Flea refused the request for good. Nothing was executed.
     Rejected(Refusal),
-    /// Purple Flea refused our key or does not know our URL. Nothing was executed. With an agent's own key that is the
-    /// agent's trouble alone; with the shared key no other request would fare better.
+    /// Purple Flea refused our key, or does not know our URL. Nothing was executed. An agent's own key
+    /// affects that agent alone; the shared key affects all agents.
     NotAuthorized {
         /// The status of the reply.
         status: StatusCode,
         /// Whether the request showed the agent's own key.
         own_key: bool,
     },
-    /// There is no key to show: neither the agent's own nor the shared one.
+    /// The function has no key to show: neither the agent's own nor the shared one.
     NoKey,
-    /// Too many requests. Nothing was executed.
+    /// Purple Flea refused the request because of a rate limit. Nothing was executed.
     RateLimited {
-        /// After how many seconds another request makes sense.
+        /// Seconds until Purple Flea accepts another request.
         retry_after_s: u64,
         /// Purple Flea's own code for the limit.
         code: Option<String>,
     },
-    /// The request was certainly not sent. The text is for the log.
+    /// The request was certainly not sent. The text goes to the log.
     NotSent(&'static str),
     /// The request was sent, and no answer came in time. Purple Flea may have executed it.
     TimedOut,
-    /// The request was sent, and the answer does not tell whether Purple Flea executed it.
+    /// The request was sent, and the answer does not prove whether Purple Flea executed it.
     Unknown(Doubt),
-    /// Either of the last two, of an operation that Purple Flea does at most once, or that only reads.
+    /// Either of the last two, for a retryable operation: Purple Flea performs it at most once, or it only
+    /// reads.
     NoAnswer(Option<Doubt>),
 }
 
-/// What Purple Flea says about a refusal.
+/// The details of a refusal by Purple Flea.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusal {
     /// Purple Flea's own code for the reason.
     pub code: Option<String>,
-    /// The largest bet that Purple Flea would have taken, if its reply names it.
+    /// The largest bet that Purple Flea would accept, in US dollars, if its reply names one.
     pub max_bet: Option<Amount>,
-    /// The state that the escrow has instead.
+    /// The state of the escrow, if Purple Flea refused to end it.
     pub escrow_status: Option<String>,
 }
 
-/// What keeps us from knowing whether Purple Flea executed a request.
+/// The reason why the outcome of a sent request is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// The connection broke before a whole answer came. The text is for the log.
+    /// The connection broke before a complete answer arrived. The text goes to the log.
     Broken(&'static str),
     /// The answer has a status that does not prove that nothing was executed.
     Status(StatusCode),
-    /// The answer is a success without an outcome that we recognise.
+    /// The answer is a success whose outcome the function does not recognise.
     Unrecognised,
 }
 
 impl Failure {
-    /// Turns an unknown outcome into one that a worker retries: the operation is one that Purple Flea does at most once
-    /// however often it is asked, or one that only reads.
+    /// Turns an unknown outcome into one that a worker retries. Callers use it for operations that Purple
+    /// Flea performs at most once, and for reads.
     #[must_use]
     pub fn retryable(self) -> Self {
         match self {
@@ -69,22 +70,22 @@ impl Failure {
         }
     }
 
-    /// Makes a refusal for good, with a code of ours.
+    /// Makes a final refusal with one of the function's own codes.
     pub fn rejected(code: &str) -> Self {
         Self::Rejected(Refusal { code: Some(code.to_owned()), ..Refusal::default() })
     }
 
-    /// Whether Purple Flea refused, or limited, with this code.
-    pub fn says(&self, word: &str) -> bool {
+    /// Returns whether Purple Flea refused or limited the request with this code.
+    pub fn has_code(&self, expected: &str) -> bool {
         match self {
             Self::Rejected(Refusal { code, .. }) | Self::RateLimited { code, .. } => {
-                code.as_deref() == Some(word)
+                code.as_deref() == Some(expected)
             }
             _ => false,
         }
     }
 
-    /// The stable code that replies, the ledger and the log share.
+    /// Returns the stable code that replies, the ledger and the log share.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Rejected(_) => "rejected",
@@ -99,12 +100,12 @@ impl Failure {
         }
     }
 
-    /// What the log says beyond the code. A caller does not get it.
+    /// Returns the detail that the log adds to the code. No reply holds it.
     pub fn cause(&self) -> Option<String> {
         match self {
             Self::Rejected(refusal) => refusal.code.clone(),
             Self::NotAuthorized { status, .. } => Some(format!("status_{}", status.as_u16())),
-            Self::NotSent(why) => Some((*why).to_owned()),
+            Self::NotSent(cause) => Some((*cause).to_owned()),
             Self::Unknown(doubt) | Self::NoAnswer(Some(doubt)) => Some(doubt.cause()),
             Self::NoAnswer(None) => Some("timed_out".to_owned()),
             Self::NoKey | Self::RateLimited { .. } | Self::TimedOut => None,

@@ -1,17 +1,19 @@
-//! Jobs: their kinds, the agent that each is about, and the states that an outcome leads a job to.
+//! Jobs: their kinds, the subject of a request, and the states that an outcome leads to.
+//!
+//! A *kind* is the name that logs and the ledger share.
 
 use serde::Serialize;
 
 /// A kind of job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The function bets on a deposit, or trades with it. A row of `wallet_changes` makes such a job, and nothing else does.
+    /// The function bets on a deposit, or trades with it. Only a row of `wallet_changes` makes such a job.
     Deposit,
-    /// The function does what a caller or a row asks for.
+    /// The function executes a request of a caller or of a row.
     Requested(RequestKind),
 }
 
-/// A kind of job that a caller can ask for by a path of its own.
+/// A kind of job that a caller can request through a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestKind {
     /// The function opens a position, by the gateway's `/trade`.
@@ -22,7 +24,7 @@ pub enum RequestKind {
     Registration,
     /// The function claims the faucet's first credit for an agent.
     Faucet,
-    /// The function makes the faucet's claim of the day for an agent.
+    /// The function makes the faucet's daily claim for an agent.
     DailyClaim,
     /// The function reads an agent's balance.
     Balance,
@@ -35,7 +37,7 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
-    /// Every kind that a caller can ask for.
+    /// All kinds that a caller can request.
     pub const ALL: [Self; 9] = [
         Self::Trade,
         Self::Order,
@@ -48,7 +50,7 @@ impl RequestKind {
         Self::EscrowCancel,
     ];
 
-    /// The name in logs and in the ledger, and the operation that a body names.
+    /// Returns the name in logs and in the ledger. A body names it as its operation.
     pub fn name(self) -> &'static str {
         match self {
             Self::Trade => "trade",
@@ -63,7 +65,7 @@ impl RequestKind {
         }
     }
 
-    /// The path that takes requests of this kind.
+    /// Returns the path that accepts requests of this kind.
     pub fn path(self) -> &'static str {
         match self {
             Self::Trade => "/trade",
@@ -78,8 +80,9 @@ impl RequestKind {
         }
     }
 
-    /// Whether the same request, sent twice under two names, would move money twice. Its caller has to name it.
-    pub fn needs_a_name(self) -> bool {
+    /// Returns whether the caller must name the request. The same request under two names would move money
+    /// twice.
+    pub fn requires_reference(self) -> bool {
         matches!(self, Self::Trade | Self::Order | Self::Escrow)
     }
 }
@@ -88,7 +91,7 @@ impl Kind {
     /// The name of the deposits' kind.
     const DEPOSIT: &str = "deposit";
 
-    /// Reads a kind by its name.
+    /// Reads a kind from its name.
     pub fn parse(name: &str) -> Option<Self> {
         if name == Self::DEPOSIT {
             return Some(Self::Deposit);
@@ -96,7 +99,7 @@ impl Kind {
         RequestKind::ALL.into_iter().find(|kind| kind.name() == name).map(Self::Requested)
     }
 
-    /// The name in logs and in the ledger.
+    /// Returns the name in logs and in the ledger.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deposit => Self::DEPOSIT,
@@ -105,12 +108,12 @@ impl Kind {
     }
 }
 
-/// The agent that a request is about.
+/// The agent of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// An agent, by its id.
+    /// The agent with this id.
     Agent(String),
-    /// The sender of an escrow, by the escrow's row.
+    /// The sender of the escrow with this row id.
     SenderOf(u64),
 }
 
@@ -118,20 +121,20 @@ pub enum Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Nothing was executed; a worker tries again later.
+    /// Nothing was executed. A worker tries again later.
     Pending,
-    /// Purple Flea did it.
+    /// Purple Flea executed the task.
     Executed,
-    /// The function leaves it, for good.
+    /// The function skips the task for good.
     Skipped,
-    /// Purple Flea refused it, for good.
+    /// Purple Flea refused the task for good.
     Rejected,
-    /// Purple Flea may have done it.
+    /// Purple Flea may have executed the task.
     Unknown,
 }
 
 impl State {
-    /// The ledger's word for it.
+    /// Returns the state's name in the ledger.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -148,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_read_by_the_name_that_it_is_written_by() {
+    fn every_kind_can_be_read_from_its_own_name() {
         let kinds = RequestKind::ALL.into_iter().map(Kind::Requested).chain([Kind::Deposit]);
         for kind in kinds {
             assert_eq!(Kind::parse(kind.name()), Some(kind));

@@ -1,4 +1,4 @@
-//! Orders: positions on a market, and the row that asks for one.
+//! Orders: positions on a market, and the row that requests one.
 
 use super::amount::Amount;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 /// Longest name of a market, in bytes.
 const MARKET_LIMIT_BYTES: usize = 20;
 
-/// What a market's name may end in beside the coin: the `live` dialect has the coin alone.
+/// Suffixes that a market's name may have after the coin. The `live` dialect uses the coin alone.
 const QUOTES: [&str; 6] = ["-PERP", "-USD", "-USDC", "/USDC", "/USD", "-USDT"];
 
 /// A market: `BTC`, `ETH-USD`, `TSLA`. 1 to 20 of `A-Z a-z 0-9 . _ : / -`.
@@ -14,19 +14,19 @@ const QUOTES: [&str; 6] = ["-PERP", "-USD", "-USDC", "/USDC", "/USD", "-USDT"];
 pub struct Market(String);
 
 impl Market {
-    /// A market by its name; `None` where it cannot be one.
+    /// Makes a market from its name. Returns `None` if the name has another form.
     pub fn parse(name: &str) -> Option<Self> {
         let plain = (1..=MARKET_LIMIT_BYTES).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b));
         plain.then(|| Self(name.to_owned()))
     }
 
-    /// The name, as the caller wrote it.
+    /// Returns the name as the caller wrote it.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// The coin alone, as the `live` dialect names a market.
+    /// Returns the coin alone, as the `live` dialect names a market.
     pub fn coin(&self) -> &str {
         QUOTES
             .iter()
@@ -43,20 +43,20 @@ impl<'de> Deserialize<'de> for Market {
     }
 }
 
-/// Which way a position pays.
+/// The direction of a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// When the price rises.
+    /// The position gains if the price rises.
     #[serde(alias = "buy")]
     Long,
-    /// When it falls.
+    /// The position gains if the price falls.
     #[serde(alias = "sell")]
     Short,
 }
 
 impl Direction {
-    /// Its name in JSON.
+    /// Returns the direction's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Long => "long",
@@ -65,7 +65,7 @@ impl Direction {
     }
 }
 
-/// How the gateway is asked: its two pages have two routes. The `live` dialect has one.
+/// The gateway's route for a position: its two pages document two routes. The `live` dialect has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `POST /trade`.
@@ -74,34 +74,34 @@ pub enum Form {
     Order,
 }
 
-/// A position that is to be opened.
+/// A position to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// On what.
+    /// The market.
     pub market: Market,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// How much, in US dollars and whole cents.
+    /// The size, in US dollars and whole cents.
     pub size: Amount,
-    /// How it is asked for.
+    /// The route of the gateway.
     pub form: Form,
 }
 
 /// A position that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fill {
-    /// How much of it, in US dollars; the real exchange fills a little more or less than was asked for.
+    /// The filled amount, in US dollars. The real exchange fills a little more or less than the order's size.
     pub filled: Amount,
-    /// At what price, where that is told.
+    /// The price, if Purple Flea reports it.
     pub entry_price: Option<Amount>,
-    /// Purple Flea's name for the position.
+    /// Purple Flea's id of the position.
     pub position_id: Option<String>,
-    /// And for the order.
+    /// Purple Flea's id of the order.
     pub order_id: Option<String>,
 }
 
-/// A caller's request for a position. `asset`, `buy` and `sell`, and `size_usdc` are the names that the gateway's
-/// second page has for `market`, `long` and `short`, and `size`.
+/// A caller's request for a position. The gateway's second page calls `market` `asset`, `direction` `side`
+/// (`buy` or `sell`), and `size` `size_usdc`; all names are accepted.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderRow {
@@ -123,7 +123,7 @@ fn long() -> Direction {
 }
 
 impl OrderRow {
-    /// The order that the row asks for.
+    /// Returns the order that the row requests.
     pub fn order(self, form: Form) -> Order {
         let Self { market, direction, size, .. } = self;
         Order { market, direction, size, form }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_market_has_a_plain_short_name_and_the_live_dialect_its_coin_alone() {
+    fn a_markets_name_is_short_and_the_live_dialect_uses_its_coin_alone() {
         for (name, coin) in [
             ("BTC", "BTC"),
             ("BTC-USD", "BTC"),

@@ -1,5 +1,5 @@
-//! The outcome of a task: executed, skipped for good, waiting, or failed. The caller, the ledger and the log each get
-//! their view of it from here.
+//! The outcome of a task: executed, skipped for good, waiting, or failed. This module makes the caller's, the
+//! ledger's and the log's view of it.
 
 use super::{
     amount::Amount,
@@ -13,50 +13,50 @@ use crate::{endpoint::Key, log::Line};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// Retry delay, in seconds, for a job that our key or URL keeps from Purple Flea: asking within a minute changes no
-/// setting.
+/// Retry delay, in seconds, if Purple Flea refuses our key or URL. An operator does not change a setting
+/// within a minute.
 const NOT_AUTHORIZED_RETRY_S: u64 = 60;
 
 /// The outcome of a task.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Purple Flea did it.
+    /// Purple Flea executed the task.
     Executed {
         /// The agent.
         agent_id: String,
-        /// What Purple Flea did.
+        /// The record of the execution.
         completed: Completed,
-        /// A key that came with the reply, for the ledger alone.
+        /// A key from the reply. Only the ledger gets it.
         secret: Option<Key>,
     },
-    /// The function leaves it, for good.
+    /// The function skips the task for good.
     Skipped {
         /// The agent.
         agent_id: String,
         /// The reason.
         reason: SkipReason,
-        /// The balance, if that is the reason.
+        /// The balance, if it is the reason.
         balance: Option<Amount>,
     },
-    /// The function sent nothing, for now.
+    /// The function sends nothing for now.
     Waiting {
         /// The agent, if the job could be read.
         agent_id: Option<String>,
         /// The reason.
         reason: RetryReason,
     },
-    /// Purple Flea did not do it, or its reply does not tell.
+    /// Purple Flea did not execute the task, or its reply does not prove the outcome.
     Failed {
         /// The agent.
         agent_id: String,
-        /// What the function attempted.
+        /// The task that the function attempted.
         attempted: Attempted,
-        /// What Purple Flea's reply, or its silence, proves.
+        /// The conclusion from Purple Flea's reply, or from its silence.
         failure: Failure,
     },
 }
 
-/// An outcome other than an executed one, as replies and the ledger have it.
+/// Any outcome but an executed one, as replies and the ledger have it.
 #[derive(Serialize, Default)]
 struct NotExecutedBody<'a> {
     status: &'static str,
@@ -83,22 +83,22 @@ struct NotExecutedBody<'a> {
 }
 
 impl Outcome {
-    /// Executed, without a key in the reply.
+    /// Makes an executed outcome without a key from the reply.
     pub fn executed(agent_id: &str, completed: Completed) -> Self {
         Self::Executed { agent_id: agent_id.to_owned(), completed, secret: None }
     }
 
-    /// Skipped, for good.
+    /// Makes a skipped outcome.
     pub fn skipped(agent_id: &str, reason: SkipReason) -> Self {
         Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None }
     }
 
-    /// Waiting, for now.
+    /// Makes a waiting outcome.
     pub fn waiting(agent_id: &str, reason: RetryReason) -> Self {
         Self::Waiting { agent_id: Some(agent_id.to_owned()), reason }
     }
 
-    /// Held by the policy.
+    /// Makes the outcome of a deposit that the policy holds back.
     pub fn held(agent_id: &str, hold: Hold) -> Self {
         match hold {
             Hold::Skip(reason) => Self::skipped(agent_id, reason),
@@ -106,7 +106,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a call that succeeded or failed.
+    /// Makes the outcome of a call that succeeded or failed.
     pub fn of(agent_id: &str, result: Result<Completed, Failure>, attempted: Attempted) -> Self {
         match result {
             Ok(completed) => Self::executed(agent_id, completed),
@@ -114,18 +114,19 @@ impl Outcome {
         }
     }
 
-    /// Failed.
+    /// Makes a failed outcome.
     pub fn failed(agent_id: &str, attempted: Attempted, failure: Failure) -> Self {
         Self::Failed { agent_id: agent_id.to_owned(), attempted, failure }
     }
 
-    /// Whether Purple Flea executed or refused the task itself: then other jobs may fare as well.
-    pub fn encourages(&self) -> bool {
+    /// Returns whether Purple Flea judged the task itself. Other jobs may succeed, so the worker goes on
+    /// claiming.
+    pub fn favours_claims(&self) -> bool {
         matches!(self, Self::Executed { .. } | Self::Failed { failure: Failure::Rejected(_), .. })
     }
 
-    /// Whether other jobs would probably fare no better now.
-    pub fn discourages(&self) -> bool {
+    /// Returns whether other jobs would probably fail for the same reason, so the worker stops claiming.
+    pub fn stops_claims(&self) -> bool {
         use Failure::{NotAuthorized, NotSent, RateLimited};
         matches!(
             self,
@@ -136,7 +137,7 @@ impl Outcome {
         )
     }
 
-    /// The state that the outcome leads a claimed job to.
+    /// Returns the state that the outcome leads a claimed job to.
     pub fn state(&self) -> State {
         match self {
             Self::Executed { .. } => State::Executed,
@@ -154,7 +155,7 @@ impl Outcome {
         }
     }
 
-    /// A key that came with the reply.
+    /// Returns the key from the reply, if there is one.
     pub fn secret(&self) -> Option<&Key> {
         match self {
             Self::Executed { secret, .. } => secret.as_ref(),
@@ -162,7 +163,7 @@ impl Outcome {
         }
     }
 
-    /// The whole outcome as JSON: the ledger keeps it, and a caller gets it as the reply to a success.
+    /// Returns the complete outcome as JSON. The ledger keeps it, and a caller gets it as a reply.
     pub fn body(&self, reference: &Reference) -> Box<RawValue> {
         let reference = reference.as_str();
         match self {
@@ -191,13 +192,13 @@ impl Outcome {
         }
     }
 
-    /// Writes the outcome into a line of the log.
+    /// Writes the outcome to a log line.
     pub fn write_to(&self, line: &mut Line) {
         match self {
             Self::Executed { agent_id, completed, .. } => {
                 line.agent = Some(agent_id.clone());
                 line.decision = Some(completed.decision());
-                line.outcome = completed.won_or_lost();
+                line.outcome = completed.bet_result();
             }
             Self::Skipped { agent_id, reason, .. } => {
                 line.agent = Some(agent_id.clone());
@@ -250,6 +251,6 @@ fn failed_body(agent_id: &str, attempted: &Attempted, failure: &Failure, referen
 }
 
 fn raw(body: &impl Serialize) -> Box<RawValue> {
-    // Every body here has string keys and values of our own, so it always serialises.
+    // All keys are strings and all values are of known types, so this always serialises.
     to_raw_value(body).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! Decide: whether a deposit is bet on, on which game, and with how much. Pure.
+//! The policy: decides whether a deposit leads to a bet, on which game, and with which wager. These are pure
+//! functions.
 
 use super::{
     amount::Amount,
@@ -12,13 +13,13 @@ use rust_decimal::{Decimal, RoundingStrategy};
 /// Digits after the point of a wager: cents.
 const CENTS: u32 = 2;
 
-/// The smallest bet that Purple Flea takes: $0.01.
+/// The smallest bet that Purple Flea accepts: $0.01.
 const SMALLEST_WAGER: Decimal = Decimal::from_parts(1, 0, 0, false, CENTS);
 
-/// The rules that a deposit is judged by. [`crate::config`] says what each means and where it comes from.
+/// The rules that decide about a deposit. [`crate::config`] defines each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The game, where a caller does not choose another.
+    /// The game, unless a caller chooses another.
     pub game: GameName,
     /// The cash-out of a crash bet.
     pub cashout_at: CashoutAt,
@@ -26,40 +27,40 @@ pub struct Policy {
     pub side: Side,
     /// The market of a trade.
     pub market: Option<Market>,
-    /// Which way a trade goes.
+    /// The direction of a trade.
     pub direction: Direction,
-    /// How much a trade opens; `None`: as much as a wager would be.
+    /// The size of a trade, in US dollars; `None`: as much as a wager would be.
     pub size: Option<Amount>,
-    /// Whether Purple Flea is asked for the balance before anything is staked.
+    /// Whether the function reads the balance at Purple Flea before it stakes.
     pub check_balance: bool,
-    /// Below this balance nothing is bet.
+    /// The smallest balance that leads to a bet, in US dollars.
     pub min_balance: Amount,
-    /// Below this deposit nothing is bet.
+    /// The smallest deposit that leads to a bet, in US dollars.
     pub min_change: Amount,
-    /// The part of the balance that is bet: above 0, at most 1.
+    /// The fraction of the balance that a bet stakes: above 0, at most 1.
     pub wager_fraction: Decimal,
-    /// The most that is bet at once.
+    /// The largest stake of one bet, in US dollars.
     pub max_wager: Option<Amount>,
-    /// The most that is staked in a UTC day. Only a ledger can keep it.
+    /// The most that the agent may stake in a UTC day, in US dollars. Only ledger mode enforces it.
     pub daily_wager_limit: Option<Amount>,
-    /// The most that is lost in a UTC day, wins set off. Only a ledger can keep it.
+    /// The most that the agent may lose in a UTC day after wins, in US dollars. Only ledger mode enforces it.
     pub daily_loss_limit: Option<Amount>,
-    /// Nothing is bet while this is set.
+    /// Whether the policy holds back every bet.
     pub paused: bool,
 }
 
-/// What an agent has spent on a UTC day, in dollars.
+/// An agent's stakes and losses of one UTC day, in US dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spent {
-    /// Staked, in bets whose outcome is known.
+    /// The sum of stakes whose outcome is known.
     pub wagered: Decimal,
-    /// Lost in them, wins set off: below zero after a good day.
+    /// The loss on those stakes after wins. It is negative if the agent won more than it lost.
     pub lost: Decimal,
-    /// What bets of unknown outcome staked at most, and lost at worst.
+    /// The sum of stakes whose outcome is unknown. It is also their greatest loss.
     pub open: Decimal,
 }
 
-/// What the function is to stake on a deposit.
+/// The stake on a deposit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stake {
     /// A bet.
@@ -69,7 +70,7 @@ pub enum Stake {
 }
 
 impl Stake {
-    /// The amount that is staked, in US dollars.
+    /// Returns the staked amount, in US dollars.
     pub fn amount(&self) -> Amount {
         match self {
             Self::Bet(bet) => bet.wager,
@@ -79,8 +80,8 @@ impl Stake {
 }
 
 impl Policy {
-    /// The same rules with the caller's choice of game.
-    pub fn with(&self, choice: &Choice) -> Self {
+    /// Returns the same policy with the caller's choice of game.
+    pub fn with_choice(&self, choice: &Choice) -> Self {
         Self {
             game: choice.game.unwrap_or(self.game),
             cashout_at: choice.cashout_at.unwrap_or(self.cashout_at),
@@ -91,7 +92,7 @@ impl Policy {
         }
     }
 
-    /// The game that is played by it; `None` for a trade.
+    /// Returns the game with its parameters; `None` for a trade.
     pub fn game(&self) -> Option<Game> {
         match self.game {
             GameName::Crash => Some(Game::Crash(self.cashout_at)),
@@ -100,32 +101,32 @@ impl Policy {
         }
     }
 
-    /// Decides about one row: the stake, or the reason why there is none. `spent` is what the agent has spent on the day,
-    /// in ledger mode.
+    /// Decides about one row. Returns the stake, or the reason why there is none. `spent` holds the agent's
+    /// stakes of the day in ledger mode.
     pub fn decide(&self, row: &WalletChange, spent: Option<&Spent>) -> Result<Stake, Hold> {
         let stake = self.stake(row).map_err(Hold::Skip)?;
         if self.paused {
             return Err(Hold::Retry(RetryReason::Paused));
         }
-        self.within_the_day(stake.amount(), spent)?;
+        self.check_daily_limits(stake.amount(), spent)?;
         Ok(stake)
     }
 
-    /// Checks a stake against the daily limits. The policy skips a stake that certainly passes one, and holds back a stake
-    /// that passes one only if the bets of unknown outcome were made.
-    pub fn within_the_day(&self, stake: Amount, spent: Option<&Spent>) -> Result<(), Hold> {
+    /// Checks a stake against the daily limits. Skips a stake that certainly exceeds a limit. Holds back a
+    /// stake that exceeds a limit only if the bets of unknown outcome were made.
+    pub fn check_daily_limits(&self, stake: Amount, spent: Option<&Spent>) -> Result<(), Hold> {
         let spent = spent.copied().unwrap_or_default();
-        let passes = |limit: Option<Amount>, so_far: Decimal, open: Decimal| {
+        let exceeds = |limit: Option<Amount>, so_far: Decimal, open: Decimal| {
             let total = so_far.checked_add(stake.decimal()).and_then(|total| total.checked_add(open));
             limit.is_some_and(|limit| total.is_none_or(|total| total > limit.decimal()))
         };
         let none = Decimal::ZERO;
-        if passes(self.daily_wager_limit, spent.wagered, none) {
+        if exceeds(self.daily_wager_limit, spent.wagered, none) {
             Err(Hold::Skip(SkipReason::DailyWagerLimit))
-        } else if passes(self.daily_loss_limit, spent.lost, none) {
+        } else if exceeds(self.daily_loss_limit, spent.lost, none) {
             Err(Hold::Skip(SkipReason::DailyLossLimit))
-        } else if passes(self.daily_wager_limit, spent.wagered, spent.open)
-            || passes(self.daily_loss_limit, spent.lost, spent.open)
+        } else if exceeds(self.daily_wager_limit, spent.wagered, spent.open)
+            || exceeds(self.daily_loss_limit, spent.lost, spent.open)
         {
             Err(Hold::Retry(RetryReason::DailyLimitOpen))
         } else {
@@ -133,7 +134,7 @@ impl Policy {
         }
     }
 
-    /// The stake on a row, the day's limits aside.
+    /// Returns the stake on a row, without regard to the daily limits.
     fn stake(&self, row: &WalletChange) -> Result<Stake, SkipReason> {
         if !row.is_deposit() {
             return Err(SkipReason::NotADeposit);
@@ -147,7 +148,7 @@ impl Policy {
         }
         let game = self.game();
         let wager = match (game, self.size) {
-            (None, Some(size)) => self.at_most(size.decimal()),
+            (None, Some(size)) => self.cap(size.decimal()),
             _ => self.wager(balance).ok_or(SkipReason::TooLarge)?,
         };
         if wager < SMALLEST_WAGER {
@@ -159,23 +160,23 @@ impl Policy {
             let order = Order { market, direction: self.direction, size: amount, form: Form::Trade };
             return Ok(Stake::Order(order));
         };
-        let payout = wager.checked_mul(game.pays_at_most()).ok_or(SkipReason::TooLarge)?;
+        let payout = wager.checked_mul(game.highest_payout_per_dollar()).ok_or(SkipReason::TooLarge)?;
         Amount::new(payout).map_err(|_| SkipReason::TooLarge)?;
         Ok(Stake::Bet(Bet { agent_id: row.agent_id.clone(), game, wager: amount }))
     }
 
-    /// `min(round_half_up(balance × fraction, 2), floor(balance, 2), floor(max_wager, 2))`; `None` if the product
-    /// does not fit a decimal.
+    /// Returns `min(round_half_up(balance × fraction, 2), floor(balance, 2), floor(max_wager, 2))`, or `None`
+    /// if the product does not fit a decimal.
     fn wager(&self, balance: Amount) -> Option<Decimal> {
         let part = balance
             .decimal()
             .checked_mul(self.wager_fraction)?
             .round_dp_with_strategy(CENTS, RoundingStrategy::MidpointAwayFromZero);
-        Some(self.at_most(part.min(floor(balance.decimal()))))
+        Some(self.cap(part.min(floor(balance.decimal()))))
     }
 
-    /// So much, or the whole cents of `max_wager`.
-    fn at_most(&self, stake: Decimal) -> Decimal {
+    /// Returns the stake in whole cents, at most `max_wager`.
+    fn cap(&self, stake: Decimal) -> Decimal {
         let mut stake = floor(self.max_wager.map_or(stake, |max| stake.min(max.decimal())));
         stake.rescale(CENTS);
         stake
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_the_cap_or_the_whole_cents_of_the_balance() {
+    fn a_wager_exceeds_neither_the_cap_nor_the_whole_cents_of_the_balance() {
         let capped = Policy { max_wager: Some(amount("3.9999")), ..policy() };
         assert_eq!(wager(&capped, "100"), "3.99");
         let all = Policy { wager_fraction: Decimal::ONE, min_balance: Amount::ZERO, ..policy() };
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daily_limit_skips_what_passes_it_for_certain_and_lets_wait_what_may() {
+    fn a_stake_that_certainly_exceeds_a_daily_limit_is_skipped_and_one_that_may_exceed_it_waits() {
         let spent = |wagered: i64, lost: i64, open: i64| Spent {
             wagered: wagered.into(),
             lost: lost.into(),
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_not_to_bet_has_its_name() {
+    fn a_deposit_that_the_policy_does_not_bet_on_is_skipped_with_its_reason() {
         let strict = Policy { min_change: amount("10"), ..policy() };
         let tiny = Policy { min_balance: Amount::ZERO, ..policy() };
         let bold = Policy { cashout_at: CashoutAt::new(amount("100")).unwrap(), ..policy() };
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_opens_its_size_or_what_a_wager_would_be_under_the_same_limits() {
+    fn a_trade_opens_its_size_or_the_amount_of_a_wager_under_the_same_limits() {
         let market = Market::parse("BTC");
         let trade = Policy { game: GameName::Trade, market: market.clone(), ..policy() };
         let size = |policy: &Policy| match policy.decide(&deposit(None, Some("100")), None) {
@@ -329,11 +330,12 @@ mod tests {
     #[test]
     fn a_choice_changes_the_game_and_keeps_every_limit() {
         let choice = Choice { game: Some(GameName::CoinFlip), side: Some(Side::Tails), ..Choice::default() };
-        let Ok(Stake::Bet(bet)) = policy().with(&choice).decide(&deposit(None, Some("50")), None) else {
+        let Ok(Stake::Bet(bet)) = policy().with_choice(&choice).decide(&deposit(None, Some("50")), None)
+        else {
             panic!()
         };
         assert_eq!(bet.game, Game::CoinFlip(Side::Tails));
-        assert_eq!(policy().with(&choice).min_balance, policy().min_balance);
+        assert_eq!(policy().with_choice(&choice).min_balance, policy().min_balance);
     }
 
     proptest! {

@@ -1,53 +1,53 @@
-//! Reasons why the function does nothing, for good or for now: names for programs, sentences for people.
+//! Skip reasons and retry reasons: a name for programs and a sentence for people.
 
-/// Retry delay, in seconds, for a deposit that is blocked only by a bet of unknown outcome. The ledger releases the deposit
-/// when that outcome is known; this delay is for the day's end.
+/// Retry delay, in seconds, for a deposit that is blocked only by a bet of unknown outcome. The ledger
+/// releases the deposit once that outcome is known. After this delay a worker checks for a new UTC day.
 const OPEN_LIMIT_RETRY_S: u64 = 900;
 
-/// Retry delay, in seconds, for a job that this version cannot read, or whose escrow is not made: an operator or another
-/// job has to act first.
+/// Retry delay, in seconds, for a job that this version cannot read, or whose escrow does not exist yet. An
+/// operator or another job has to act first.
 const UNREADABLE_RETRY_S: u64 = 300;
 
-/// Retry delay, in seconds, for a balance that Purple Flea did not tell: one window of its rate limits.
+/// Retry delay, in seconds, if Purple Flea did not report the balance: one window of its rate limits.
 const BALANCE_RETRY_S: u64 = 60;
 
-/// Why the function does nothing about an event, for good.
+/// The reason why the function skips an event for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
     /// The row is a withdrawal, a payout or something else that is not a deposit.
     NotADeposit,
-    /// The row does not say what the wallet holds.
+    /// The row holds no balance.
     NoBalance,
     /// The balance is below `min_balance`.
     BelowMinBalance,
-    /// The deposit is below `min_change`, or does not say how much it is while there is such a threshold.
+    /// The deposit is below `min_change`, or `min_change` is above zero and the row names no amount.
     BelowMinChange,
     /// The wager would be below one cent.
     WagerTooSmall,
-    /// The wager could win more than the result's column holds (99,999,999.9999).
+    /// The payout could exceed the column of the result (99,999,999.9999).
     TooLarge,
-    /// With it the agent would have staked more than `daily_wager_limit` today.
+    /// The stake would exceed `daily_wager_limit` for the UTC day.
     DailyWagerLimit,
-    /// Were it lost, the agent would have lost more than `daily_loss_limit` today.
+    /// The loss of the stake would exceed `daily_loss_limit` for the UTC day.
     DailyLossLimit,
-    /// A trade, and no market.
+    /// The policy's game is `trade`, and the policy names no market.
     NoMarket,
-    /// The wallet holds less than is to be staked.
+    /// The balance at Purple Flea is below the stake.
     InsufficientBalance,
-    /// The amount is below what Purple Flea takes, or has a fraction of a cent.
+    /// The amount is below Purple Flea's minimum, or has a fraction of a cent.
     InvalidAmount,
-    /// The agent has its key already.
+    /// The vault already has the agent's key.
     KeyIsThere,
-    /// The escrow was never made, or has ended otherwise.
+    /// The escrow does not exist, or has ended another way.
     EscrowNotOpen,
     /// The dialect cannot cancel an escrow.
     NoCancel,
-    /// The dialect's faucet gives once, and not daily.
+    /// The dialect's faucet has no daily claim.
     NoDailyClaim,
 }
 
 impl SkipReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 15] = [
         Self::NotADeposit,
         Self::NoBalance,
@@ -66,7 +66,7 @@ impl SkipReason {
         Self::NoDailyClaim,
     ];
 
-    /// Its name in replies and logs.
+    /// Returns the reason's name in replies and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotADeposit => "not_a_deposit",
@@ -87,18 +87,18 @@ impl SkipReason {
         }
     }
 
-    /// The same for a person.
+    /// Returns the reason as a sentence for a person.
     pub fn detail(self) -> &'static str {
         match self {
             Self::NotADeposit => "Only rows whose change_type is deposit lead to bets.",
-            Self::NoBalance => "The row has no new_balance to take a part of.",
+            Self::NoBalance => "The row has no new_balance.",
             Self::BelowMinBalance => "new_balance is below min_balance.",
-            Self::BelowMinChange => "change_amount is below min_change, or not there.",
+            Self::BelowMinChange => "change_amount is below min_change, or missing.",
             Self::WagerTooSmall => "The wager would be below $0.01.",
-            Self::TooLarge => "The wager could win more than a result can hold (99999999.9999).",
+            Self::TooLarge => "The payout could exceed what a result can hold (99999999.9999).",
             Self::DailyWagerLimit => "The agent would stake more than daily_wager_limit today.",
             Self::DailyLossLimit => "The agent could lose more than daily_loss_limit today.",
-            Self::NoMarket => "The policy's game is trade, and it names no market.",
+            Self::NoMarket => "The policy's game is trade, and the policy names no market.",
             Self::InsufficientBalance => "Purple Flea says that the wallet holds less than the wager.",
             Self::InvalidAmount => {
                 "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade."
@@ -113,25 +113,25 @@ impl SkipReason {
     }
 }
 
-/// Why the function sends nothing for now.
+/// The reason why the function sends nothing for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryReason {
-    /// The policy is paused.
+    /// The policy holds back every bet.
     Paused,
-    /// The stake passes a daily limit, unless bets of unknown outcome turn out not to have been made.
+    /// The stake exceeds a daily limit if the bets of unknown outcome were made.
     DailyLimitOpen,
-    /// The exchange could outlive the claim's lease.
+    /// The exchange could end after the claim's lease.
     OutOfTime,
-    /// Purple Flea did not tell the balance.
+    /// Purple Flea did not report the balance.
     BalanceNotKnown,
-    /// The escrow that is to end is not made yet.
+    /// The escrow to be ended does not exist yet.
     EscrowNotMade,
     /// This version cannot read the ledger's row or policy.
     Unreadable,
 }
 
 impl RetryReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
         Self::Paused,
         Self::DailyLimitOpen,
@@ -141,7 +141,7 @@ impl RetryReason {
         Self::Unreadable,
     ];
 
-    /// Its name in replies, logs and the ledger.
+    /// Returns the reason's name in replies, logs and the ledger.
     pub fn name(self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -153,7 +153,7 @@ impl RetryReason {
         }
     }
 
-    /// After how many seconds the ledger hands the job out again.
+    /// Returns the retry delay, in seconds.
     pub fn retry_after_s(self) -> u64 {
         match self {
             Self::Paused | Self::OutOfTime => 0,
@@ -164,11 +164,11 @@ impl RetryReason {
     }
 }
 
-/// Why the policy stakes nothing on a deposit.
+/// The reason why the policy stakes nothing on a deposit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// For good.
+    /// The policy skips the deposit for good.
     Skip(SkipReason),
-    /// For now.
+    /// The policy holds the deposit back for now.
     Retry(RetryReason),
 }

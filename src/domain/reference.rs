@@ -1,46 +1,47 @@
-//! What an event is called.
+//! References: the names of jobs.
 
-/// Longest reference, in bytes: what Purple Flea documents as the most of an `Idempotency-Key`.
+/// Longest reference, in bytes: Purple Flea's documented limit for an `Idempotency-Key`.
 pub const REFERENCE_LIMIT_BYTES: usize = 64;
 
-/// Our name for a deposit's job: what people, logs and Purple Flea's `Idempotency-Key` call it.
+/// The name of a job in replies, logs, the `webhook-id` and, in standalone mode, Purple Flea's
+/// `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference(String);
 
-/// Why an event has no usable reference.
+/// The reason why an event has no usable reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReferenceError {
-    /// Neither an `id` in the row nor a `webhook-id`.
+    /// The row has no `id`, and the request has no `webhook-id`.
     Missing,
-    /// The `webhook-id` has a character other than `A-Z a-z 0-9 . _ : -`, or is over 64 bytes long.
+    /// The `webhook-id` has a character other than `A-Z a-z 0-9 . _ : -`, or more than 64 bytes.
     Malformed,
     /// The `webhook-id` and the row's `id` name two different deposits.
     Mismatch,
 }
 
 impl Reference {
-    /// `wallet-change-{id}`; without an id in the row the `webhook-id`. Where both exist they must agree.
+    /// Returns `wallet-change-{id}`, or the `webhook-id` if the row has no id. Both must agree if both exist.
     pub fn of(row_id: Option<u64>, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
         match (row_id.map(|id| format!("wallet-change-{id}")), webhook_id) {
-            (Some(ours), Some(theirs)) if ours != theirs => Err(ReferenceError::Mismatch),
-            (Some(ours), _) => Ok(Self(ours)),
-            (None, Some(theirs)) => Self::parse(theirs).ok_or(ReferenceError::Malformed),
+            (Some(row), Some(header)) if row != header => Err(ReferenceError::Mismatch),
+            (Some(row), _) => Ok(Self(row)),
+            (None, Some(header)) => Self::parse(header).ok_or(ReferenceError::Malformed),
             (None, None) => Err(ReferenceError::Missing),
         }
     }
 
-    /// A reference that somebody wrote: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    /// Reads a reference of 1 to 64 characters of `A-Z a-z 0-9 . _ : -`.
     pub fn parse(text: &str) -> Option<Self> {
-        is_plain(text).then(|| Self(text.to_owned()))
+        is_reference(text).then(|| Self(text.to_owned()))
     }
 
-    /// The text of it.
+    /// Returns the reference as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-fn is_plain(text: &str) -> bool {
+fn is_reference(text: &str) -> bool {
     (1..=REFERENCE_LIMIT_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_is_the_rows_and_the_webhook_id_must_agree() {
+    fn a_reference_comes_from_the_row_and_the_webhook_id_must_agree() {
         let (with, without) = (Some(42), None);
         let of = |row, id| Reference::of(row, id).map(|r| r.as_str().to_owned());
         assert_eq!(of(with, None).unwrap(), "wallet-change-42");

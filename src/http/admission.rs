@@ -1,8 +1,8 @@
 //! Decides which caller may call which route.
 //!
-//! A caller shows one credential. [`opened_by`] is the matrix: it names the credentials that open each route, and
-//! [`admit`] is the only function that reads it. The reply to a refused caller never says what was wrong; the log
-//! does, by [`Refusal::name`].
+//! A caller shows one credential. [`credentials_for`] is the matrix of routes and credentials, and [`admit`]
+//! is the only function that reads it. The reply does not reveal why a caller is refused. The log does, by
+//! [`Refusal::name`].
 
 use super::{problem::Problem, refusal::Refusal, route::Route};
 use crate::{
@@ -19,21 +19,21 @@ use crate::{
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use std::time::SystemTime;
 
-/// What a caller can show.
+/// A kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
     /// A Standard Webhooks signature with one of `webhook_secrets`.
     Signature,
     /// The bearer token `webhook_token`.
     WebhookToken,
-    /// The Supabase JWT of a signed-in user. Only the database can check it.
+    /// The Supabase JWT of a signed-in user, the owner. Only the database can check it.
     OwnersToken,
     /// One of `operator_tokens`.
     OperatorsToken,
 }
 
-/// The matrix: the credentials that open a route. `/health` needs none.
-pub fn opened_by(route: Route) -> &'static [Credential] {
+/// Returns the credentials that open a route. `/health` needs none.
+pub fn credentials_for(route: Route) -> &'static [Credential] {
     use Credential::{OperatorsToken, OwnersToken, Signature, WebhookToken};
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
@@ -44,31 +44,33 @@ pub fn opened_by(route: Route) -> &'static [Credential] {
     }
 }
 
-/// A caller with a credential that opens the route.
+/// A caller whose credential opens the route.
 #[derive(Debug)]
 pub enum Caller<'a> {
-    /// Shows a signature or the webhook token, and may act for every agent.
+    /// The caller shows a signature or the webhook token. It may act for every agent.
     Trusted {
-        /// The `webhook-id` that was sent; always there when the call is signed.
+        /// The `webhook-id` header. A signed request always has one.
         webhook_id: Option<String>,
     },
-    /// Shows a user's token, which [`check_owner`] has to check.
+    /// The caller shows an owner's token. [`check_owner`] has to check it.
     Owner {
-        /// The `webhook-id` that was sent.
+        /// The `webhook-id` header.
         webhook_id: Option<String>,
         /// The token.
         token: Key,
     },
-    /// Shows an operator's token.
+    /// The caller shows an operator's token.
     Operator {
         /// The operator's name.
         name: &'a str,
     },
 }
 
-/// Lets a caller in, or says why not: 401 for a credential that is not known, 403 for one that is, but does not open
-/// this route. A user's token can only be known by asking the database, so on a route that is not for users it gets
-/// 401 without a question.
+/// Admits a caller, or refuses it: with 401 if the credential is not known, with 403 if it is known but does
+/// not open this route.
+///
+/// Only the database can check an owner's token. A route that is not open to owners refuses the token with
+/// 401, without a query.
 pub fn admit<'a>(
     settings: &'a Settings,
     route: Route,
@@ -76,8 +78,8 @@ pub fn admit<'a>(
     body: &[u8],
     now: SystemTime,
 ) -> Result<Caller<'a>, Problem> {
-    let (credential, caller) = recognise(settings, headers, body, now)?;
-    if opened_by(route).contains(&credential) {
+    let (credential, caller) = authenticate(settings, headers, body, now)?;
+    if credentials_for(route).contains(&credential) {
         Ok(caller)
     } else if credential == Credential::OwnersToken {
         Err(Refusal::NotForOwners.into())
@@ -86,13 +88,13 @@ pub fn admit<'a>(
     }
 }
 
-/// The operator whose token a request shows, on a route that is open to everybody.
+/// Returns the operator whose token a request shows, on a route that needs no credential.
 pub fn operator<'a>(settings: &'a Settings, headers: &HeaderMap) -> Option<&'a str> {
-    refuse_repeated(headers).ok()?;
-    settings.credentials.operators.name_of(&Token::shown(bearer(headers).ok()?))
+    refuse_repeated_headers(headers).ok()?;
+    settings.credentials.operators.name_of(&Token::digest(bearer(headers).ok()?))
 }
 
-/// Asks the database, once, whether the user whose token this is may act for the agent.
+/// Queries the database once whether the token's owner may act for the agent.
 pub async fn check_owner(
     ledger: &Ledger,
     token: &Key,
@@ -101,22 +103,22 @@ pub async fn check_owner(
 ) -> Result<(), Problem> {
     match ledger.may_act_for(token, subject, runtime).await {
         Ok(true) => Ok(()),
-        // Of a role that may not even ask.
+        // A 403 means that the token's role may not call the function.
         Ok(false) | Err(LedgerError::RefusedUs(403)) => Err(Problem::NotYours),
         Err(LedgerError::RefusedUs(401)) => Err(Refusal::TokenRefused.into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A `webhook-signature` decides, where there is one; only without it is a bearer token looked at.
-fn recognise<'a>(
+/// Recognises the caller by its `webhook-signature` or, without that header, by its bearer token.
+fn authenticate<'a>(
     settings: &'a Settings,
     headers: &HeaderMap,
     body: &[u8],
     now: SystemTime,
 ) -> Result<(Credential, Caller<'a>), Refusal> {
-    refuse_repeated(headers)?;
-    let Credentials { secrets, token: ours, operators } = &settings.credentials;
+    refuse_repeated_headers(headers)?;
+    let Credentials { secrets, token: webhook_token, operators } = &settings.credentials;
     let webhook_id = signature::webhook_id(headers);
     if headers.contains_key(signature::SIGNATURE) {
         let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -124,15 +126,15 @@ fn recognise<'a>(
         return Ok((Credential::Signature, Caller::Trusted { webhook_id }));
     }
     let shown = bearer(headers)?;
-    let digest = Token::shown(shown);
-    if ours.as_ref().is_some_and(|ours| ours.is(&digest)) {
+    let digest = Token::digest(shown);
+    if webhook_token.as_ref().is_some_and(|token| token.equals(&digest)) {
         return Ok((Credential::WebhookToken, Caller::Trusted { webhook_id }));
     }
     if let Some(name) = operators.name_of(&digest) {
         return Ok((Credential::OperatorsToken, Caller::Operator { name }));
     }
     match owners_token(shown) {
-        // Without a ledger nothing could check it.
+        // Without a ledger nothing can check the token.
         Some(token) if settings.ledger.is_some() => {
             Ok((Credential::OwnersToken, Caller::Owner { webhook_id, token }))
         }
@@ -140,7 +142,7 @@ fn recognise<'a>(
     }
 }
 
-fn refuse_repeated(headers: &HeaderMap) -> Result<(), Refusal> {
+fn refuse_repeated_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     let repeated = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
     let names = [signature::ID, signature::TIMESTAMP, signature::SIGNATURE, AUTHORIZATION];
     if names.iter().any(repeated) { Err(Refusal::RepeatedHeader) } else { Ok(()) }

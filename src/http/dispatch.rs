@@ -1,5 +1,5 @@
-//! The two modes. Standalone, the function executes a task at once and remembers nothing. With a ledger, a worker executes
-//! what is due there, before the reply or after it.
+//! Runs a request in one of the two modes. In standalone mode the function executes a task at once and keeps
+//! no record. In ledger mode a worker executes due jobs, before the reply or after it.
 
 use super::{
     problem::Problem,
@@ -11,31 +11,31 @@ use crate::{
     jobs::{self, Context, Task},
     ledger::{
         Ledger,
-        job::{Answer, Standing},
+        job::{Answer, JobStatus},
         rpc::LedgerError,
     },
     log::{Level, Line, milliseconds},
     runtime::Runtime,
     time_budget,
-    worker::{self, Executed, Span},
+    worker::{self, Executed, TimeLimits},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use std::time::Duration;
 
-/// Tells the caller that this call executed nothing: the reply is an earlier call's outcome.
+/// Marks a reply that holds the outcome of an earlier call. This call executed nothing.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The work that goes on after the reply.
+/// The worker's run after the reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AfterReply {
     requested: Vec<Reference>,
 }
 
-/// A reply, and the work that goes on after it.
+/// A reply, and the worker's run after it.
 pub type Reply = (Response<Vec<u8>>, Option<AfterReply>);
 
-/// Executes a task without a ledger: now, and without a memory of it.
+/// Executes a task without a ledger, at once, and keeps no record.
 pub async fn run_standalone(
     settings: &Settings,
     task: &Task,
@@ -57,7 +57,7 @@ pub async fn run_standalone(
     Ok((response(outcome, reference)?, None))
 }
 
-/// Executes what is due in the ledger, and replies about the job that was requested.
+/// Executes due jobs of the ledger, and replies about the requested job.
 pub async fn run_via_ledger(
     settings: &Settings,
     ledger: &Ledger,
@@ -74,14 +74,14 @@ pub async fn run_via_ledger(
         return Ok((accepted, Some(AfterReply { requested })));
     }
     let began = runtime.monotonic();
-    let span = Span {
-        until: time_budget::claims_end_before_reply(began, settings.purple_flea.timeout),
-        ends: time_budget::reports_end(began),
+    let limits = TimeLimits {
+        claims_end: time_budget::claims_end_before_reply(began, settings.purple_flea.timeout),
+        reports_end: time_budget::reports_end(began),
         linger: Duration::ZERO,
     };
-    let executed = worker::run(settings, ledger, &requested, span, runtime).await?;
-    line.jobs = Some(executed.claimed);
-    Ok((reply(&requested, executed, line)?, None))
+    let run = worker::run(settings, ledger, &requested, limits, runtime).await?;
+    line.jobs = Some(run.claimed);
+    Ok((reply(&requested, run, line)?, None))
 }
 
 impl AfterReply {
@@ -91,13 +91,13 @@ impl AfterReply {
         let mut line = Line::new(runtime.now(), "worker");
         line.reference = self.requested.first().map(|reference| reference.as_str().to_owned());
         let started = runtime.monotonic();
-        let span = Span {
-            until: time_budget::claims_end_after_reply(started, settings.purple_flea.timeout),
-            ends: time_budget::reports_end(started),
+        let limits = TimeLimits {
+            claims_end: time_budget::claims_end_after_reply(started, settings.purple_flea.timeout),
+            reports_end: time_budget::reports_end(started),
             linger: settings.linger,
         };
-        match worker::run(settings, ledger, &self.requested, span, runtime).await {
-            Ok(executed) => line.jobs = Some(executed.claimed),
+        match worker::run(settings, ledger, &self.requested, limits, runtime).await {
+            Ok(run) => line.jobs = Some(run.claimed),
             Err(error) => {
                 (line.code, line.cause) = (Some(error.code()), Some(error.cause()));
                 line.level = Level::Error;
@@ -108,7 +108,7 @@ impl AfterReply {
     }
 }
 
-/// Reads `Prefer: respond-async`, as RFC 7240 writes it.
+/// Returns whether the request prefers `respond-async`, as RFC 7240 defines it.
 fn prefers_async(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     preferences.flat_map(|value| value.split(',')).any(|preference| {
@@ -116,16 +116,16 @@ fn prefers_async(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Replies about the job that was requested, or about the worker's run if none was.
-fn reply(requested: &[Reference], executed: Executed, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
+/// Replies about the requested job, or about the worker's run if the request names no job.
+fn reply(requested: &[Reference], run: Executed, line: &mut Line) -> Result<Response<Vec<u8>>, Problem> {
     let Some(reference) = requested.first() else {
-        return Ok(json(&json!({ "status": "drained", "jobs": executed.claimed })));
+        return Ok(json(&json!({ "status": "drained", "jobs": run.claimed })));
     };
-    if let Some((_, outcome)) = executed.outcomes.into_iter().find(|(ours, _)| ours == reference) {
+    if let Some((_, outcome)) = run.outcomes.into_iter().find(|(name, _)| name == reference) {
         outcome.write_to(line);
         return response(outcome, reference);
     }
-    let answer = executed.answers.into_iter().find(|answer| answer.reference == reference.as_str());
+    let answer = run.answers.into_iter().find(|answer| answer.reference == reference.as_str());
     reply_from_ledger(answer.ok_or(Problem::Ledger(LedgerError::Unreadable))?, line)
 }
 
@@ -142,25 +142,25 @@ fn reply_from_ledger(answer: Answer, line: &mut Line) -> Result<Response<Vec<u8>
     line.agent = answer.agent_id.clone();
     let wait_s = answer.retry_after_s.unwrap_or(1);
     match answer.state {
-        Standing::Executed | Standing::Skipped | Standing::Rejected => {
+        JobStatus::Executed | JobStatus::Skipped | JobStatus::Rejected => {
             line.decision = Some("replayed");
             let result = answer.result.ok_or(Problem::Ledger(LedgerError::Unreadable))?;
             let mut response = json(&result);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
-        Standing::Waiting => {
+        JobStatus::Waiting => {
             line.decision = Some("waiting");
             Ok(json(&json!({
                 "status": "waiting", "reason": answer.reason.as_deref().unwrap_or("not_its_turn"),
-                "detail": "This call did not execute the job. The ledger keeps it, and a worker executes it when its turn comes.",
+                "detail": "This call did not execute the job. The ledger keeps the job, and a worker executes it later.",
                 "reference": answer.reference, "agent_id": answer.agent_id, "retry_after_s": wait_s,
             })))
         }
-        // The outcomes of this worker's own claims are told above, so another claim has this one.
-        Standing::Claimed | Standing::InFlight => Err(Problem::InFlight(wait_s)),
-        Standing::Unknown => Err(Problem::Unresolved(answer.reason.unwrap_or_default())),
-        Standing::Dead => Err(Problem::TooOld),
-        Standing::NotFound => Err(Problem::UnknownDeposit),
+        // `reply` handles the outcomes of this worker's claims, so another claim has this job.
+        JobStatus::Claimed | JobStatus::InFlight => Err(Problem::InFlight(wait_s)),
+        JobStatus::Unknown => Err(Problem::Unresolved(answer.reason.unwrap_or_default())),
+        JobStatus::Dead => Err(Problem::TooOld),
+        JobStatus::NotFound => Err(Problem::UnknownDeposit),
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /execute-trade`: one event from its bytes to its reply. The event is a row, or a notification of the ledger.
+//! Answers `POST /execute-trade`: a row, or a notification of the ledger.
 
 use super::{
     dispatch::{self, Reply, run_standalone, run_via_ledger},
@@ -28,7 +28,7 @@ use crate::{
 use http::{HeaderMap, Response};
 use serde_json::json;
 
-/// A request of an admitted caller, and what the reply is made with.
+/// An admitted caller's request, with the data that its reply needs.
 struct Exchange<'a, R> {
     settings: &'a Settings,
     webhook_id: Option<String>,
@@ -37,8 +37,8 @@ struct Exchange<'a, R> {
     line: &'a mut Line,
 }
 
-/// Answers one event of an admitted caller. What the log should have goes into `line` on the way. The reply names the
-/// reference that `line` has by then.
+/// Answers one event of an admitted caller, and fills in the log's `line`. A problem's reply names the
+/// reference that `line` holds by then.
 pub async fn run(
     settings: &Settings,
     webhook_id: Option<String>,
@@ -55,44 +55,45 @@ pub async fn run(
             let name = exchange.webhook_id.clone().unwrap_or_else(|| format!("faucet-{agent_id}"));
             let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false };
             let task = Task::Agent(AgentTask { agent_id: agent_id.clone(), action });
-            // The ledger decides what a new agent needs, so the job has no name here.
-            Requested { agent_id, name, is_job: false, task }.run(exchange).await
+            // In ledger mode the ledger decides which jobs a new agent needs, so this request names none.
+            RowRequest { agent_id, name, is_job: false, task }.run(exchange).await
         }
         Event::NewEscrow { id, row } => {
             let (agent_id, name) = (row.sender_id.clone(), format!("escrow-{id}"));
             let task = Task::Escrow(EscrowTask::create(row, None, None));
-            Requested { agent_id, name, is_job: true, task }.run(exchange).await
+            RowRequest { agent_id, name, is_job: true, task }.run(exchange).await
         }
         Event::EndEscrow { id, sender_id, end, pf_escrow_id } => {
             let name = format!("escrow-{id}-{}", end.verb());
             let action = EscrowAction::End { end, pf_escrow_id, pending: false };
             let task = Task::Escrow(EscrowTask { agent_id: sender_id.clone(), action });
-            Requested { agent_id: sender_id, name, is_job: true, task }.run(exchange).await
+            RowRequest { agent_id: sender_id, name, is_job: true, task }.run(exchange).await
         }
         Event::Notification { reference } => exchange.notification(reference).await,
-        Event::Unhandled(why) => {
-            exchange.line.decision = Some(why.name());
-            Ok((unhandled(why), None))
+        Event::Unhandled(reason) => {
+            exchange.line.decision = Some(reason.name());
+            Ok((unhandled(reason), None))
         }
     }
 }
 
 impl<R: Runtime> Exchange<'_, R> {
-    /// Executes a deposit, or has the worker execute its job.
+    /// Executes a deposit, or runs a worker for its job.
     async fn deposit(self, row: WalletChange, choice: &Choice) -> Result<Reply, Problem> {
         let Self { settings, webhook_id, headers, runtime, line } = self;
         let reference = Reference::of(row.id, webhook_id.as_deref())?;
         line.reference = Some(reference.as_str().to_owned());
         line.agent = Some(row.agent_id.clone());
         let Some(ledger) = &settings.ledger else {
-            let (agent_id, policy) = (row.agent_id.clone(), settings.policy.with(choice));
+            let (agent_id, policy) = (row.agent_id.clone(), settings.policy.with_choice(choice));
             let task = Task::Deposit(Box::new(DepositTask { row, policy, spent: None }));
             return run_standalone(settings, &task, &agent_id, &reference, runtime, line).await;
         };
         if *choice != Choice::default() {
             return Err(Problem::PolicyInLedger);
         }
-        // The row is only a hint. But a withdrawal or a payout has no job, and a caller gains nothing by a wrong row.
+        // The ledger decides by its own copy of the row. A withdrawal or a payout has no job, so the row in
+        // the request is enough to skip it. A wrong row gains the caller nothing.
         if !row.is_deposit() {
             let outcome = Outcome::skipped(&row.agent_id, SkipReason::NotADeposit);
             outcome.write_to(line);
@@ -101,7 +102,7 @@ impl<R: Runtime> Exchange<'_, R> {
         run_via_ledger(settings, ledger, Some(reference), headers, runtime, line).await
     }
 
-    /// Runs the worker that a ledger's notification asks for. Without a ledger's settings it never leads to a bet.
+    /// Runs a worker for a notification. Without the ledger's settings a notification never leads to a bet.
     async fn notification(self, reference: Option<Reference>) -> Result<Reply, Problem> {
         let Self { settings, webhook_id, headers, runtime, line } = self;
         let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
@@ -114,17 +115,17 @@ impl<R: Runtime> Exchange<'_, R> {
     }
 }
 
-/// What a row of another table than the deposits' requests.
-struct Requested {
+/// The request of a row of `agents` or `escrow_requests`.
+struct RowRequest {
     agent_id: String,
     /// The name of the request.
     name: String,
-    /// Whether the ledger has a job of that name; otherwise the worker executes whatever is due.
+    /// Whether the ledger has a job of that name. If not, the worker executes any due jobs.
     is_job: bool,
     task: Task,
 }
 
-impl Requested {
+impl RowRequest {
     async fn run(self, exchange: Exchange<'_, impl Runtime>) -> Result<Reply, Problem> {
         let Exchange { settings, webhook_id, headers, runtime, line } = exchange;
         line.agent = Some(self.agent_id.clone());
@@ -141,12 +142,12 @@ impl Requested {
     }
 }
 
-fn unhandled(why: Unhandled) -> Response<Vec<u8>> {
-    let detail = match why {
-        Unhandled::Table => "Only rows of wallet_changes, agents and escrow_requests lead to anything.",
+fn unhandled(reason: Unhandled) -> Response<Vec<u8>> {
+    let detail = match reason {
+        Unhandled::Table => "The function handles only rows of wallet_changes, agents and escrow_requests.",
         Unhandled::Kind => {
-            "Only inserted rows lead to anything, and escrows that are requested to be released or cancelled."
+            "The function handles only inserted rows, and updates that request the end of an escrow."
         }
     };
-    json(&json!({ "status": "skipped", "reason": why.name(), "detail": detail }))
+    json(&json!({ "status": "skipped", "reason": reason.name(), "detail": detail }))
 }

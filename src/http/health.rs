@@ -1,7 +1,7 @@
-//! Answers `GET /health`: whether the function could do its work.
+//! Answers `GET /health`: whether the function can work.
 //!
-//! Everybody may ask, and so everybody is told words only; the counts are for operators. However many callers ask, an
-//! instance looks at the ledger once a second at most.
+//! The route needs no credential, so a reply holds codes only. An operator's reply holds counts as well.
+//! However many callers ask, an instance queries the ledger at most once a second.
 
 use super::{problem::Problem, response::json};
 use crate::{
@@ -20,74 +20,75 @@ use std::{
     time::Duration,
 };
 
-/// Shortest time between the starts of two looks at the ledger, in milliseconds: what anybody can make an instance ask
-/// of the database, and as old as an answer is while the database answers.
-const LOOK_EVERY_MS: u64 = 1_000;
+/// Shortest time between the starts of two health queries, in milliseconds. It limits the load that callers
+/// can put on the database. It is also the greatest age of a reply while the database answers.
+const QUERY_INTERVAL_MS: u64 = 1_000;
 
-/// How often a caller asks whether the first look of all is over, in milliseconds: a look takes a few.
-const WAIT_MS: u64 = 10;
+/// Time between two checks for the result of the first query, in milliseconds. A query takes a few
+/// milliseconds.
+const POLL_INTERVAL_MS: u64 = 10;
 
-/// The looks at the ledger that an instance has made: when the last one started, and what the newest one found.
+/// An instance's cache of the ledger's health.
 #[derive(Debug, Default)]
-pub struct Looks(Mutex<Seen>);
+pub struct HealthCache(Mutex<Cached>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// When the last look started, on the monotonic clock.
+struct Cached {
+    /// The start of the last query, on the monotonic clock.
     started: Option<Duration>,
-    /// What was found, and by the look of which start.
-    found: Option<(Duration, Result<Health, LedgerError>)>,
+    /// The newest result, and the start of its query.
+    newest: Option<(Duration, Result<Health, LedgerError>)>,
 }
 
-/// What a caller gets.
+/// The next step of a caller.
 enum Turn {
-    /// It looks itself; the look has started.
-    Look(Duration),
-    /// The answer that is known.
-    Known(Result<Health, LedgerError>),
-    /// Another caller is at the first look.
+    /// The caller queries the ledger. The query starts at this time.
+    Query(Duration),
+    /// The caller gets the cached result.
+    Cached(Result<Health, LedgerError>),
+    /// Another caller runs the first query. This caller waits for its result.
     Wait,
 }
 
-impl Looks {
-    /// No look so far.
-    pub const fn none() -> Self {
-        Self(Mutex::new(Seen { started: None, found: None }))
+impl HealthCache {
+    /// Makes an empty cache.
+    pub const fn empty() -> Self {
+        Self(Mutex::new(Cached { started: None, newest: None }))
     }
 
-    async fn look(&self, ledger: &Ledger, runtime: &impl Runtime) -> Result<Health, LedgerError> {
+    async fn health(&self, ledger: &Ledger, runtime: &impl Runtime) -> Result<Health, LedgerError> {
         loop {
             match self.turn(runtime.monotonic()) {
-                Turn::Known(found) => return found,
-                Turn::Wait => runtime.sleep(Duration::from_millis(WAIT_MS)).await,
-                Turn::Look(started) => {
-                    let found = ledger.health(runtime).await;
-                    self.keep(started, &found);
-                    return found;
+                Turn::Cached(result) => return result,
+                Turn::Wait => runtime.sleep(Duration::from_millis(POLL_INTERVAL_MS)).await,
+                Turn::Query(started) => {
+                    let result = ledger.health(runtime).await;
+                    self.store(started, &result);
+                    return result;
                 }
             }
         }
     }
 
     fn turn(&self, now: Duration) -> Turn {
-        let mut seen = self.seen();
-        let every = Duration::from_millis(LOOK_EVERY_MS);
-        if seen.started.is_none_or(|started| now.saturating_sub(started) >= every) {
-            seen.started = Some(now);
-            return Turn::Look(now);
+        let mut cached = self.cached();
+        let interval = Duration::from_millis(QUERY_INTERVAL_MS);
+        if cached.started.is_none_or(|started| now.saturating_sub(started) >= interval) {
+            cached.started = Some(now);
+            return Turn::Query(now);
         }
-        seen.found.clone().map_or(Turn::Wait, |(_, found)| Turn::Known(found))
+        cached.newest.clone().map_or(Turn::Wait, |(_, result)| Turn::Cached(result))
     }
 
-    /// Keeps what a look found, unless a later one was faster.
-    fn keep(&self, started: Duration, found: &Result<Health, LedgerError>) {
-        let mut seen = self.seen();
-        if seen.found.as_ref().is_none_or(|(newest, _)| *newest <= started) {
-            seen.found = Some((started, found.clone()));
+    /// Stores a result, unless a later query has already stored a newer one.
+    fn store(&self, started: Duration, result: &Result<Health, LedgerError>) {
+        let mut cached = self.cached();
+        if cached.newest.as_ref().is_none_or(|(newest, _)| *newest <= started) {
+            cached.newest = Some((started, result.clone()));
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn cached(&self) -> MutexGuard<'_, Cached> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -106,16 +107,17 @@ struct Body<'a> {
     counts: Option<&'a Counts>,
 }
 
-/// Answers 200 when the settings are complete and the ledger, where there is one, answers. (When settings are missing or
-/// wrong the router's 503 names them.) Answers 503, too, while deposits wait because Purple Flea refuses our key or URL.
+/// Answers 200 if the settings are complete and the ledger, if there is one, answers. Answers 503 while
+/// deposits wait because Purple Flea refuses our key or URL. If settings are missing or wrong, the router
+/// answers before.
 pub async fn check(
     settings: &Settings,
-    looks: &Looks,
+    cache: &HealthCache,
     for_operator: bool,
     runtime: &impl Runtime,
 ) -> Result<Response<Vec<u8>>, Problem> {
     let ledger = match &settings.ledger {
-        Some(ledger) => Some(looks.look(ledger, runtime).await?),
+        Some(ledger) => Some(cache.health(ledger, runtime).await?),
         None => None,
     };
     if ledger.as_ref().is_some_and(|ledger| ledger.refused_by_purple_flea) {

@@ -1,7 +1,7 @@
 //! Reads the operation that a body names.
 //!
-//! A signature covers the body and not the path. So the body itself has to say what is asked for; otherwise a signed
-//! request could be sent again to another path and would do what that path does.
+//! A signature covers the body and not the path, so the body has to name the operation. Otherwise an attacker
+//! could send a signed request to another path.
 
 use super::{problem::Problem, route::Route};
 use crate::json::{self, ReadError};
@@ -28,25 +28,24 @@ struct Named<'a> {
     operation: Option<Cow<'a, str>>,
 }
 
-/// Reads the operation that a body names, if it names one.
+/// Returns the operation that a body names, if it names one.
 pub fn of(body: &[u8]) -> Result<Option<Cow<'_, str>>, ReadError> {
     let Named { operation } = json::read(body)?;
     Ok(operation)
 }
 
-/// Refuses a body that does not name its route's own operation. Notifications and rows, which say themselves what they
-/// are, need not name one.
+/// Refuses a body that does not name its route's operation. Notifications and rows need not name one.
 pub fn check(route: Route, body: &[u8]) -> Result<(), Problem> {
     match (route, of(body)?.as_deref()) {
         (Route::ExecuteTrade, None) => Ok(()),
         (Route::Operate, Some(operation)) if OPERATOR_OPERATIONS.contains(&operation) => Ok(()),
-        (Route::Operate, named) => Err(wrong(named, OPERATOR_OPERATIONS.join(", "))),
+        (Route::Operate, named) => Err(problem(named, OPERATOR_OPERATIONS.join(", "))),
         (_, Some(operation)) if operation == route.name() => Ok(()),
-        (_, named) => Err(wrong(named, route.name().to_owned())),
+        (_, named) => Err(problem(named, route.name().to_owned())),
     }
 }
 
-fn wrong(named: Option<&str>, expected: String) -> Problem {
+fn problem(named: Option<&str>, expected: String) -> Problem {
     if named.is_some() { Problem::OtherOperation(expected) } else { Problem::MissingOperation(expected) }
 }
 
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_names_one_operation_as_text_or_none() {
+    fn a_body_names_at_most_one_operation_as_text() {
         for (body, operation) in [
             (r#"{"operation": "trade", "size": 1}"#, Some("trade")),
             (r#"{"oper\u0061tion": "tr\u0061de"}"#, Some("trade")),

@@ -1,5 +1,5 @@
-//! What an operator does through the API: looks at the ledger, and settles, retries, releases or closes jobs by hand.
-//! The rules are the database's (`public.operate`); here is the way there.
+//! Answers operators' requests: the ledger's status, and operations that settle, retry, release or close
+//! jobs. The database function `public.operate` holds the rules.
 
 use super::{
     operation::{self, OPERATOR_OPERATIONS},
@@ -10,7 +10,7 @@ use crate::{
     config::Settings,
     domain::{amount::Amount, reference::Reference},
     json::{self, ReadError},
-    ledger::{callers::Operated, rpc::LedgerError},
+    ledger::{callers::OperatorReply, rpc::LedgerError},
     log::Line,
     runtime::Runtime,
 };
@@ -21,13 +21,13 @@ use serde_json::{Value, json};
 /// The operation of `GET /operator/status`.
 const STATUS: &str = "status";
 
-/// Longest id of Purple Flea's, in characters; its own have about 20.
+/// Longest id of Purple Flea's, in characters. Its ids have about 20.
 const ID_LIMIT_CHARS: usize = 128;
 
-/// Longest reason, in characters: a few sentences, which are kept in the history.
+/// Longest explanation, in characters: a few sentences, which the job's history keeps.
 const WHY_LIMIT_CHARS: usize = 500;
 
-/// The arguments of all operations. The database says which belong to which.
+/// The arguments of all operations. The database decides which arguments an operation takes.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Details {
@@ -80,7 +80,7 @@ impl Details {
     }
 }
 
-/// Answers `GET /operator/status`: how the ledger is, and the jobs that an operator should look at.
+/// Answers `GET /operator/status`: the ledger's state, and the jobs that an operator should look at.
 pub async fn status(
     settings: &Settings,
     operator: &str,
@@ -99,7 +99,7 @@ pub async fn operate(
     line: &mut Line,
 ) -> Result<Response<Vec<u8>>, Problem> {
     let details: Details = json::arguments(body)?;
-    details.check().map_err(|why| ReadError::NotAnEvent(why.to_owned()))?;
+    details.check().map_err(|detail| ReadError::NotAnEvent(detail.to_owned()))?;
     line.reference = details.reference.clone();
     let operation = operation::of(body)?.unwrap_or_default();
     ask(settings, &operation, &json!(details), operator, runtime, line).await
@@ -117,8 +117,8 @@ async fn ask(
     line.decision = OPERATOR_OPERATIONS.into_iter().find(|known| *known == operation);
     let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
     match ledger.operate(operation, details, operator, runtime).await {
-        Ok(Operated::Done(answer)) => Ok(json(&answer)),
-        Ok(Operated::Refused { code, detail }) => {
+        Ok(OperatorReply::Completed(answer)) => Ok(json(&answer)),
+        Ok(OperatorReply::Refused { code, detail }) => {
             Err(Problem::of_operation(&code, detail).unwrap_or(Problem::Ledger(LedgerError::Unreadable)))
         }
         Err(LedgerError::RefusedUs(status)) => Err(Problem::OperatorKeyRefused(status)),

@@ -1,6 +1,7 @@
-//! Problems: everything that can go wrong with a request, as one enum. The reply is RFC 9457
-//! (`application/problem+json`) and tells the caller what to do next. Details of our own side and of the caller's
-//! credentials go to the log, never into a reply.
+//! Problems: every failure of a request, as one enum.
+//!
+//! The reply is RFC 9457 (`application/problem+json`) and says what the caller should do next. Details of our
+//! configuration and of the caller's credentials go to the log, never into a reply.
 
 pub mod code;
 mod detail;
@@ -25,22 +26,22 @@ use http::{
 };
 use serde::Serialize;
 
-/// Retry delay, in seconds, if our settings, or Purple Flea's mind about our key, have to change first: an operator has to
-/// act, and more requests help nobody.
+/// Retry delay, in seconds, if an operator has to change a setting or a key first. More requests before that
+/// help no caller.
 const CONFIGURATION_RETRY_S: u64 = 60;
 
 /// Retry delay, in seconds, if Purple Flea was not reached: long enough for a restart.
 const NOT_REACHED_RETRY_S: u64 = 10;
 
-/// Retry delay, in seconds, if the ledger was not reached: long enough for a database's restart.
+/// Retry delay, in seconds, if the ledger was not reached: long enough for a restart of the database.
 const LEDGER_RETRY_S: u64 = 5;
 
-/// What went wrong. [`code::Code`] has the status of each.
+/// A failure of a request. [`code::Code`] holds the status of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
     /// The body is not JSON.
     InvalidJson(String),
-    /// The body is JSON, but not an event that this function reads. The text says which part is wrong.
+    /// The body is JSON, but not an event that this function reads. The text names the wrong part.
     InvalidEvent(String),
     /// An operator's arguments are missing, or do not belong to the operation. The text is the database's.
     InvalidDetails(String),
@@ -48,15 +49,15 @@ pub enum Problem {
     MissingReference,
     /// The `webhook-id` cannot be a reference.
     InvalidReference,
-    /// The body does not name its operation. The text says which it must be.
+    /// The body does not name its operation. The text names the expected one.
     MissingOperation(String),
-    /// The body names an operation that is not this path's. The text says which it must be.
+    /// The body names an operation of another path. The text names the expected one.
     OtherOperation(String),
-    /// The body broke off, or took more than its time.
+    /// The body broke off, or took too long.
     IncompleteBody,
     /// The body chooses a game, but the ledger's policies decide.
     PolicyInLedger,
-    /// There is no valid signature or token. The reply does not say which part was wrong; the log does.
+    /// There is no valid signature or token. Only the log says which part was wrong.
     Unauthorized(Refusal),
     /// The caller is known, but its credential does not open this path.
     NotAllowed,
@@ -64,7 +65,7 @@ pub enum Problem {
     NotYours,
     /// There is no such path.
     NotFound,
-    /// The path has another method: the text is the value of `Allow`.
+    /// The path has another method. The text is the value of `Allow`.
     MethodNotAllowed(&'static str),
     /// The body has more than 64 KiB.
     BodyTooLarge,
@@ -74,7 +75,7 @@ pub enum Problem {
     NotConfigured(Vec<SettingError>),
     /// The event belongs to a ledger, but the settings name none.
     LedgerNotConfigured,
-    /// The ledger gave no answer that can be used. Nothing was sent to Purple Flea.
+    /// The ledger gave no usable answer. The function sent nothing to Purple Flea.
     Ledger(LedgerError),
     /// The database refuses the function's key for operators' calls, with this status.
     OperatorKeyRefused(u16),
@@ -84,23 +85,23 @@ pub enum Problem {
     UnknownAgent,
     /// The database has no such escrow.
     UnknownEscrow,
-    /// An operator names a job that is not there. The text is the database's.
+    /// An operator names a job that does not exist. The text is the database's.
     UnknownJob(String),
-    /// Another claim has the job; the seconds to wait.
+    /// Another claim has the job. The number is the seconds to wait.
     InFlight(u64),
-    /// The deposit had waited too long when its turn came.
+    /// The deposit has waited too long.
     TooOld,
     /// An earlier attempt's bet has an unknown outcome, for the ledger's reason.
     Unresolved(String),
-    /// The job's state does not allow what an operator asks for. The text is the database's.
+    /// The job's state does not allow the operator's request. The text is the database's.
     NotPossible(String),
-    /// This database cannot do what an operator asks for. The text is the database's.
+    /// This database cannot do what the operator requests. The text is the database's.
     NotAvailable(String),
     /// The name belongs to another request.
     ReferenceTaken,
     /// The agent is registered already.
     AlreadyRegistered,
-    /// The escrow has ended, or is already to end otherwise.
+    /// The escrow has ended, or a different end is already requested.
     EscrowNotOpen,
     /// Deposits wait because Purple Flea refuses our key or does not know our URL.
     PurpleFleaRefusedUs,
@@ -131,7 +132,7 @@ struct Body<'a> {
 }
 
 impl Problem {
-    /// The problem that the ledger's refusal of a request names, by the code that the database spells.
+    /// Returns the problem for the code with which the database refuses a request.
     pub fn of_request(refused: &str) -> Option<Self> {
         Some(match refused {
             "unknown_agent" => Self::UnknownAgent,
@@ -144,7 +145,7 @@ impl Problem {
         })
     }
 
-    /// The problem that the ledger's refusal of an operation names, by the code that the database spells.
+    /// Returns the problem for the code with which the database refuses an operation.
     pub fn of_operation(refused: &str, detail: String) -> Option<Self> {
         Some(match refused {
             "invalid_details" => Self::InvalidDetails(detail),
@@ -155,7 +156,7 @@ impl Problem {
         })
     }
 
-    fn code_of(&self) -> Code {
+    fn typed_code(&self) -> Code {
         match self {
             Self::InvalidJson(_) => Code::InvalidJson,
             Self::InvalidEvent(_) => Code::InvalidEvent,
@@ -218,12 +219,12 @@ impl Problem {
         Some((RETRY_AFTER, retry_after_s.into()))
     }
 
-    /// The stable code that the reply and the log share.
+    /// Returns the stable code that the reply and the log share.
     pub fn code(&self) -> &'static str {
-        self.code_of().row().name
+        self.typed_code().row().name
     }
 
-    /// What the log says beyond the code. The caller does not get it.
+    /// Returns the detail that the log adds to the code. No reply holds it.
     pub fn cause(&self) -> Option<String> {
         match self {
             Self::InvalidJson(detail)
@@ -243,9 +244,9 @@ impl Problem {
         }
     }
 
-    /// Makes the reply. It names the event's reference if the caller was let in and the reference is known.
+    /// Makes the reply. It names the reference if the caller was admitted and the reference is known.
     pub fn response(&self, reference: Option<&str>) -> Response<Vec<u8>> {
-        let Row { name, status, title, executed, retryable } = self.code_of().row();
+        let Row { name, status, title, executed, retryable } = self.typed_code().row();
         let none = PurpleFleasRefusal::default();
         let refusal = if let Self::Failed(Failure::Rejected(refusal)) = self { refusal } else { &none };
         let body = Body {
@@ -341,7 +342,7 @@ impl From<ReconcileError> for Problem {
             ReconcileError::History(HistoryError::NotAuthorized(status)) => {
                 Self::Failed(Failure::NotAuthorized { status, own_key: false })
             }
-            ReconcileError::History(HistoryError::Unreadable(why)) => Self::Failed(Failure::NotSent(why)),
+            ReconcileError::History(HistoryError::Unreadable(cause)) => Self::Failed(Failure::NotSent(cause)),
         }
     }
 }
@@ -352,7 +353,7 @@ mod tests {
     use http::StatusCode;
 
     #[test]
-    fn the_log_of_a_job_and_the_reply_of_a_request_share_their_codes() {
+    fn a_jobs_log_and_a_requests_reply_use_the_same_codes() {
         let status = StatusCode::FORBIDDEN;
         for failure in [
             Failure::Rejected(PurpleFleasRefusal::default()),

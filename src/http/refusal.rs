@@ -1,30 +1,30 @@
-//! Reasons to turn a caller away.
+//! The reasons why the function refuses a caller.
 
 use crate::webhook::signature::SignatureError;
 
-/// Why a caller was not recognised. For the log only: the reply never tells.
+/// The reason why the function does not recognise a caller. Only the log names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The caller shows neither a signature nor a bearer token.
     Missing,
-    /// A `webhook-*` or `authorization` header stands twice, so that two readers could see two callers.
+    /// A `webhook-*` or `authorization` header occurs twice. Two readers could see two different callers.
     RepeatedHeader,
-    /// An `authorization` header is no bearer's.
+    /// The `authorization` header does not have the form of a bearer token.
     MalformedHeader,
     /// The signature is not accepted.
     Signature(SignatureError),
-    /// No token of ours, and nothing that could be a user's.
+    /// The settings do not have the token, and it does not have the form of an owner's token.
     WrongToken,
-    /// A user's token, perhaps, on a route that users' tokens do not open. It was not checked.
+    /// The token has the form of an owner's token, but owners may not call this route. No query checked it.
     NotForOwners,
-    /// The database refuses the user's token.
+    /// The database refuses the owner's token.
     TokenRefused,
     /// The `webhook-id` and the row name two different deposits.
     ReferenceMismatch,
 }
 
 impl Refusal {
-    /// The name in the log.
+    /// Returns the reason's name in the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "no_signature",

@@ -1,5 +1,6 @@
-//! The paths by hand: a caller requests a job of a kind. With a ledger the request becomes a job there, and a worker
-//! executes it like any other. Without one the function executes it at once and does not remember it.
+//! Answers the paths through which a caller requests a job. In ledger mode the request becomes a job, and a
+//! worker executes it like any other. In standalone mode the function executes the request at once and keeps
+//! no record.
 
 use super::{
     admission::check_owner,
@@ -25,11 +26,11 @@ use serde_json::Value;
 pub struct Requester {
     /// The `webhook-id` header.
     pub webhook_id: Option<String>,
-    /// A user's token, if the caller may act for that user's agents only.
+    /// An owner's token, if the caller may act for that owner's agents only.
     pub owner: Option<Key>,
 }
 
-/// Answers one request. The database checks an owner's token before anything is requested.
+/// Answers one request. The database checks an owner's token before the request becomes a job.
 pub async fn run(
     kind: RequestKind,
     Requester { webhook_id, owner }: Requester,
@@ -43,7 +44,7 @@ pub async fn run(
     let request = jobs::read(kind, body, settings.ledger.is_some())?;
     let reference = match named {
         Some(reference) => reference,
-        None if kind.needs_a_name() => return Err(Problem::MissingReference),
+        None if kind.requires_reference() => return Err(Problem::MissingReference),
         None => {
             let text = format!("by-hand-{:016x}", runtime.random() & u128::from(u64::MAX));
             Reference::parse(&text).ok_or(Problem::InvalidReference)?
@@ -70,7 +71,7 @@ pub async fn run(
     }
 }
 
-/// Puts a request into the ledger, and gives the reference of the job that executes it.
+/// Inserts a request into the ledger, and returns the reference of its job.
 async fn insert(
     kind: RequestKind,
     ledger: &Ledger,

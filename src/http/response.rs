@@ -1,4 +1,4 @@
-//! Replies of JSON.
+//! JSON replies.
 
 use http::{
     HeaderValue, Response, StatusCode,
@@ -6,15 +6,15 @@ use http::{
 };
 use serde::Serialize;
 
-/// Makes a reply of a success.
+/// Makes a JSON reply with status 200.
 pub fn json(body: &impl Serialize) -> Response<Vec<u8>> {
     json_as(StatusCode::OK, "application/json", body)
 }
 
-/// Makes a reply with its length: without the length, head and body leave in two writes, and a keep-alive caller waits
-/// 40 ms for the second on a host that leaves Nagle's algorithm on.
+/// Makes a JSON reply with a `content-length`. Without it the host sends headers and body in two writes. If
+/// the host uses Nagle's algorithm, a keep-alive caller then waits 40 ms for the body.
 pub fn json_as(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response<Vec<u8>> {
-    // Every body has string keys and values of our own, so it always serialises.
+    // All keys are strings and all values are of known types, so this always serialises.
     let body = serde_json::to_vec(body).unwrap_or_default();
     let length = body.len();
     let mut response = Response::new(body);

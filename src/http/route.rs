@@ -1,4 +1,4 @@
-//! The routes: their paths, their methods, their names.
+//! The routes: their paths, methods and names.
 
 use crate::domain::job::RequestKind;
 use http::Method;
@@ -6,21 +6,21 @@ use http::Method;
 /// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Takes notifications and rows.
+    /// Accepts notifications and rows.
     ExecuteTrade,
-    /// Takes a request for a job of a kind.
+    /// Accepts a request for a job of a kind.
     RequestJob(RequestKind),
     /// Looks up bets of unknown outcome.
     Reconcile,
-    /// Shows an operator the ledger.
+    /// Shows the ledger's status to an operator.
     OperatorStatus,
-    /// Does what an operator asks for.
+    /// Performs an operator's operation.
     Operate,
-    /// Tells whether the function could do its work.
+    /// Reports whether the function can work.
     Health,
 }
 
-/// Every path that is not a request's, and its route.
+/// The paths that do not request a job, and their routes.
 const PATHS: [(&str, Route); 7] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
@@ -31,19 +31,19 @@ const PATHS: [(&str, Route); 7] = [
     ("/health", Route::Health),
 ];
 
-/// Every path and its route.
+/// Returns every path and its route.
 pub fn paths() -> impl Iterator<Item = (&'static str, Route)> {
     let requests = RequestKind::ALL.into_iter().map(|kind| (kind.path(), Route::RequestJob(kind)));
     PATHS.into_iter().chain(requests)
 }
 
 impl Route {
-    /// The route of a path.
+    /// Returns the route of a path.
     pub fn of(path: &str) -> Option<Self> {
         paths().find(|(known, _)| *known == path).map(|(_, route)| route)
     }
 
-    /// The method, and the same as the value of an `Allow` header.
+    /// Returns the method, and the value of an `Allow` header.
     pub fn method(self) -> (Method, &'static str) {
         match self {
             Self::ExecuteTrade | Self::RequestJob(_) | Self::Reconcile | Self::Operate => {
@@ -53,7 +53,7 @@ impl Route {
         }
     }
 
-    /// The name in the log, which is also the operation that a body for the route names.
+    /// Returns the name in the log. A body for the route names it as its operation.
     pub fn name(self) -> &'static str {
         match self {
             Self::ExecuteTrade => "execute_trade",

@@ -1,11 +1,11 @@
-//! The way in: which route, with which method, and a body that may be looked at. Infallible: whatever comes in,
-//! a JSON reply goes out, and a line of log is written.
+//! Routes a request: checks path, method, content type and size, and answers. Every request gets a JSON reply
+//! and a log line.
 
 use super::{
     admission::{self, Caller},
     dispatch::{AfterReply, Reply},
     execute_trade,
-    health::{self, Looks},
+    health::{self, HealthCache},
     operation, operator,
     problem::Problem,
     request_job::{self, Requester},
@@ -22,37 +22,38 @@ use crate::{
 use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE, request::Parts};
 use std::time::Duration;
 
-/// Largest body that is read. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below.
+/// Largest request body, in bytes. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below
+/// the limit.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
-/// Longest that a body may take to arrive, in seconds. A caller that drips must not hold an instance's slot.
+/// Longest time for a body to arrive, in seconds. A slow caller must not occupy an instance.
 pub const BODY_TIMEOUT_S: u64 = 10;
 
 /// A request's body, as far as it was read.
 #[derive(Debug)]
 pub enum Body {
-    /// All of it: at most [`BODY_LIMIT_BYTES`].
+    /// The complete body: at most [`BODY_LIMIT_BYTES`].
     Whole(Vec<u8>),
-    /// It is larger than [`BODY_LIMIT_BYTES`].
+    /// The body is larger than [`BODY_LIMIT_BYTES`].
     TooLarge,
-    /// It broke off, or was not there within [`BODY_TIMEOUT_S`].
+    /// The body broke off, or did not arrive within [`BODY_TIMEOUT_S`].
     Incomplete,
 }
 
-/// What an instance remembers from one request to the next.
+/// The state that an instance keeps between requests.
 #[derive(Debug)]
 pub struct Memory {
-    looks: Looks,
+    health: HealthCache,
 }
 
 impl Memory {
-    /// Nothing so far.
+    /// Makes the state of a new instance.
     pub const fn empty() -> Self {
-        Self { looks: Looks::none() }
+        Self { health: HealthCache::empty() }
     }
 }
 
-/// Answers one request. What comes beside the reply is to go on after it.
+/// Answers one request. Returns the reply, and the worker's run after it.
 pub async fn respond(
     settings: &Checked,
     memory: &Memory,
@@ -105,7 +106,7 @@ async fn dispatch(
     post(settings, route, &head.headers, &body, runtime, line).await
 }
 
-/// Answers what is asked for without a body.
+/// Answers a request without a body.
 async fn get(
     settings: &Settings,
     memory: &Memory,
@@ -117,7 +118,7 @@ async fn get(
     if route == Route::Health {
         let operator = admission::operator(settings, &head.headers);
         line.operator = operator.map(str::to_owned);
-        return health::check(settings, &memory.looks, operator.is_some(), runtime).await;
+        return health::check(settings, &memory.health, operator.is_some(), runtime).await;
     }
     match admission::admit(settings, route, &head.headers, &[], runtime.now())? {
         Caller::Operator { name } => operator::status(settings, name, runtime, line).await,
@@ -126,7 +127,7 @@ async fn get(
     }
 }
 
-/// Answers a body: of a caller that the route is open to, and with the route's own operation.
+/// Answers a request with a body. Checks the caller's credential and the body's operation first.
 async fn post(
     settings: &Settings,
     route: Route,
@@ -166,7 +167,8 @@ async fn post(
     }
 }
 
-/// `application/json`, with or without parameters such as a charset, and no second opinion.
+/// Returns whether the only `content-type` is `application/json`, with or without parameters such as a
+/// charset.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(first), None) = (types.next(), types.next()) else {

@@ -1,5 +1,5 @@
-//! An agent's account: its registration, its faucet claims, its balance. Purple Flea does each at most once, or it only
-//! reads, so a worker retries each without harm.
+//! Agent tasks: registration, faucet claims and balance. Purple Flea performs each at most once, or only
+//! reads, so a worker may retry each.
 
 use super::{Context, Request, Task};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Something that keeps an agent's account.
+/// An action on an agent's account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentTask {
     /// The agent.
@@ -28,24 +28,24 @@ pub struct AgentTask {
     pub action: AgentAction,
 }
 
-/// What an [`AgentTask`] does.
+/// The action of an [`AgentTask`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentAction {
-    /// Registers the agent.
+    /// Register the agent.
     Register {
         /// The referral code of the agent that brought this one in.
         referral_code: Option<String>,
     },
-    /// Claims the faucet's first credit.
+    /// Claim the faucet's first credit.
     ClaimFaucet {
         /// The referral code of the agent that brought this one in.
         referral_code: Option<String>,
-        /// Whether the faucet's credit is all that the account can hold: we registered it, and nothing has come since.
+        /// Whether the account is fresh: the function registered it, and it has received nothing since.
         fresh: bool,
     },
-    /// Makes the faucet's claim of the day.
+    /// Make the faucet's daily claim.
     ClaimDaily,
-    /// Reads the balance.
+    /// Read the balance.
     ReadBalance,
 }
 
@@ -64,10 +64,10 @@ pub(super) fn read(body: &[u8], action: AgentAction) -> Result<Request, ReadErro
     Ok(Request { subject: Subject::Agent(agent_id), details, task })
 }
 
-/// Does what the task says.
+/// Executes the task.
 pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime>) -> Outcome {
     let AgentTask { agent_id, action } = task;
-    if let Err(outcome) = context.check_time(agent_id) {
+    if let Some(outcome) = context.out_of_time(agent_id) {
         return outcome;
     }
     let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
@@ -93,7 +93,7 @@ pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime
     Outcome::of(agent_id, result, Attempted::Other {})
 }
 
-/// Registers the agent. The key of the new account travels beside the result, so that no log and no job holds it.
+/// Registers the agent. The new key stays apart from the result, so no log and no job holds it.
 async fn register(
     agent_id: &str,
     referral_code: Option<&str>,

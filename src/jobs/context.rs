@@ -1,4 +1,4 @@
-//! What every kind of job needs to be executed.
+//! The context of a task.
 
 use crate::{
     domain::{account::Account, outcome::Outcome, reason::RetryReason},
@@ -8,30 +8,27 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What every kind of job needs to be executed.
+/// The context that every kind of job needs.
 pub struct Context<'a, R> {
     /// Purple Flea's services.
     pub purple_flea: &'a PurpleFlea,
     /// The account that the job is executed on.
     pub account: &'a Account,
-    /// The name of the job at Purple Flea, the same on every attempt.
+    /// The idempotency key of the job, the same on every attempt.
     pub idempotency_key: &'a str,
-    /// When every exchange must be over, on the monotonic clock; `None` without a lease.
+    /// The time when every exchange must be over, on the monotonic clock; `None` without a lease.
     pub deadline: Option<Duration>,
     /// The host.
     pub runtime: &'a R,
 }
 
 impl<R: Runtime> Context<'_, R> {
-    /// Refuses to begin an exchange that could outlive the lease: the job waits.
-    pub(super) fn check_time(&self, agent_id: &str) -> Result<(), Outcome> {
+    /// Returns a waiting outcome if an exchange that starts now could end after the lease.
+    pub(super) fn out_of_time(&self, agent_id: &str) -> Option<Outcome> {
         let longest =
             self.purple_flea.timeout.saturating_add(Duration::from_millis(time_budget::LEASE_MARGIN_MS));
         let ends = self.runtime.monotonic().saturating_add(longest);
-        if self.deadline.is_none_or(|deadline| ends <= deadline) {
-            Ok(())
-        } else {
-            Err(Outcome::waiting(agent_id, RetryReason::OutOfTime))
-        }
+        let in_time = self.deadline.is_none_or(|deadline| ends <= deadline);
+        (!in_time).then(|| Outcome::waiting(agent_id, RetryReason::OutOfTime))
     }
 }

@@ -1,4 +1,5 @@
-//! A deposit: its agent's policy decides whether the function bets on it, trades with it, or leaves it.
+//! Deposit tasks: the agent's policy decides whether the function bets on the deposit, trades with it, or
+//! skips it.
 
 use super::{Context, Task};
 use crate::{
@@ -11,28 +12,28 @@ use crate::{
         policy::{Policy, Spent, Stake},
         reason::{RetryReason, SkipReason},
     },
-    ledger::job::Work,
+    ledger::job::Columns,
     runtime::Runtime,
 };
 
-/// A deposit and the rules that decide about it; in ledger mode both as the database froze them.
+/// A deposit, and the policy that decides about it. In ledger mode the claim fixes both.
 #[derive(Debug)]
 pub struct DepositTask {
     /// The deposit's row.
     pub row: WalletChange,
     /// The agent's policy.
     pub policy: Policy,
-    /// What the agent has spent today, if the policy limits that.
+    /// The agent's stakes of the day, if the policy has a daily limit.
     pub spent: Option<Spent>,
 }
 
 /// Makes the task of a claimed deposit.
-pub(super) fn decode(work: &Work) -> Option<Task> {
-    let (row, policy) = (deposit::read_row(&work.row).ok()?, work.policy.clone()?);
-    Some(Task::Deposit(Box::new(DepositTask { row, policy, spent: work.spent })))
+pub(super) fn decode(columns: &Columns) -> Option<Task> {
+    let (row, policy) = (deposit::read_row(&columns.row).ok()?, columns.policy.clone()?);
+    Some(Task::Deposit(Box::new(DepositTask { row, policy, spent: columns.spent })))
 }
 
-/// Decides about the deposit, and stakes what the policy says.
+/// Decides about the deposit, and places the stake that the policy names.
 pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runtime>) -> Outcome {
     let agent_id = &task.row.agent_id;
     let stake = match task.policy.decide(&task.row, task.spent.as_ref()) {
@@ -40,11 +41,11 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
         Err(hold) => return Outcome::held(agent_id, hold),
     };
     if task.policy.check_balance
-        && let Err(outcome) = check_balance(agent_id, &stake, context).await
+        && let Some(outcome) = refused_by_balance(agent_id, &stake, context).await
     {
         return outcome;
     }
-    if let Err(outcome) = context.check_time(agent_id) {
+    if let Some(outcome) = context.out_of_time(agent_id) {
         return outcome;
     }
     let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
@@ -62,28 +63,30 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
     Outcome::of(agent_id, result, attempted)
 }
 
-/// Checks that the wallet holds the stake; gives the outcome if it does not, or if Purple Flea does not tell.
-async fn check_balance(
+/// Returns an outcome if the balance does not cover the stake, or if Purple Flea does not report the balance.
+async fn refused_by_balance(
     agent_id: &str,
     stake: &Stake,
     context: &Context<'_, impl Runtime>,
-) -> Result<(), Outcome> {
-    // Live trading has no balance to ask for.
+) -> Option<Outcome> {
+    // Live trading does not report a balance.
     if context.purple_flea.api == Api::Live && matches!(stake, Stake::Order(_)) {
-        return Ok(());
+        return None;
     }
-    context.check_time(agent_id)?;
-    let balance = context.purple_flea.balance(context.account, context.runtime).await;
-    let balance = balance.map_err(|failure| match failure {
-        // Purple Flea left the balance unanswered; the stake itself met no limit.
-        Failure::RateLimited { .. } | Failure::NoAnswer(_) => {
-            Outcome::waiting(agent_id, RetryReason::BalanceNotKnown)
+    if let Some(outcome) = context.out_of_time(agent_id) {
+        return Some(outcome);
+    }
+    match context.purple_flea.balance(context.account, context.runtime).await {
+        Ok(balance) if balance >= stake.amount() => None,
+        Ok(balance) => Some(Outcome::Skipped {
+            agent_id: agent_id.to_owned(),
+            reason: SkipReason::InsufficientBalance,
+            balance: Some(balance),
+        }),
+        // Purple Flea did not report the balance. The stake itself met no rate limit.
+        Err(Failure::RateLimited { .. } | Failure::NoAnswer(_)) => {
+            Some(Outcome::waiting(agent_id, RetryReason::BalanceNotKnown))
         }
-        failure => Outcome::failed(agent_id, stake.into(), failure),
-    })?;
-    if balance < stake.amount() {
-        let (agent_id, reason) = (agent_id.to_owned(), SkipReason::InsufficientBalance);
-        return Err(Outcome::Skipped { agent_id, reason, balance: Some(balance) });
+        Err(failure) => Some(Outcome::failed(agent_id, stake.into(), failure)),
     }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! An escrow: Purple Flea makes it once, and releases or cancels it at most once.
+//! Escrow tasks: Purple Flea makes an escrow once, and releases or cancels it at most once.
 
 use super::{Context, Request, Task};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         reference::Reference,
     },
     json::{self, ReadError, refuse},
-    ledger::job::Work,
+    ledger::job::Columns,
     runtime::Runtime,
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -29,23 +29,23 @@ pub struct EscrowTask {
     pub action: EscrowAction,
 }
 
-/// What an [`EscrowTask`] does.
+/// The action of an [`EscrowTask`].
 #[derive(Debug)]
 pub enum EscrowAction {
-    /// Makes the escrow.
+    /// Make the escrow.
     Create(Box<Terms>),
-    /// Ends the escrow.
+    /// End the escrow.
     End {
-        /// How it ends.
+        /// The way in which the escrow ends.
         end: End,
         /// Purple Flea's id of the escrow, if it was made.
         pf_escrow_id: Option<String>,
-        /// Whether the escrow may still be made: then its end waits.
+        /// Whether Purple Flea may still make the escrow. Its end waits until then.
         pending: bool,
     },
 }
 
-/// An escrow that is to end: with a ledger by its row's id, without one by Purple Flea's.
+/// A request to end an escrow. In ledger mode it names the row's id, in standalone mode Purple Flea's id.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct EndRequest {
@@ -57,7 +57,8 @@ struct EndRequest {
 }
 
 impl EscrowTask {
-    /// Makes the escrow of a row. `counterparty` is Purple Flea's name of the receiver, if that is another one.
+    /// Makes the task for a row's escrow. `counterparty` is the receiver's name at Purple Flea, if it differs
+    /// from the row's.
     pub fn create(row: EscrowRow, counterparty: Option<String>, referral_code: Option<String>) -> Self {
         let EscrowRow { sender_id, receiver_id, amount, description, timeout_hours } = row;
         let counterparty = counterparty.unwrap_or(receiver_id);
@@ -67,22 +68,22 @@ impl EscrowTask {
 }
 
 /// Makes the task of a claimed job that makes an escrow.
-pub(super) fn decode(work: &Work) -> Option<Task> {
-    let row: EscrowRow = json::read_columns(&work.row).ok()?;
-    let (counterparty, referral_code) = (work.counterparty.clone(), work.referral_code.clone());
+pub(super) fn decode(columns: &Columns) -> Option<Task> {
+    let row: EscrowRow = json::read_columns(&columns.row).ok()?;
+    let (counterparty, referral_code) = (columns.counterparty.clone(), columns.referral_code.clone());
     Some(Task::Escrow(EscrowTask::create(row, counterparty, referral_code)))
 }
 
 /// Makes the task of a claimed job that ends an escrow.
-pub(super) fn decode_end(work: &Work, end: End) -> Option<Task> {
-    let escrow = work.escrow.as_ref()?;
+pub(super) fn decode_end(columns: &Columns, end: End) -> Option<Task> {
+    let escrow = columns.escrow.as_ref()?;
     let action = EscrowAction::End { end, pf_escrow_id: escrow.id.clone(), pending: escrow.pending };
-    Some(Task::Escrow(EscrowTask { agent_id: work.agent_id.clone(), action }))
+    Some(Task::Escrow(EscrowTask { agent_id: columns.agent_id.clone(), action }))
 }
 
 /// Reads a caller's request for an escrow.
 pub(super) fn read(body: &[u8]) -> Result<Request, ReadError> {
-    // A row has other columns, too; but a field that a person writes and the function ignores is a mistake.
+    // A row may have other columns. An unknown field in a request is a caller's mistake.
     let fields: HashMap<String, IgnoredAny> = json::arguments(body)?;
     let known = ["sender_id", "receiver_id", "amount", "description", "timeout_hours"];
     if !fields.keys().all(|field| known.contains(&field.as_str())) {
@@ -111,15 +112,15 @@ pub(super) fn read_end(body: &[u8], end: End, with_ledger: bool) -> Result<Reque
             let task = Some(Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action }));
             Ok(Request { subject: Subject::Agent(agent_id), details, task })
         }
-        (true, ..) => refuse("with a ledger an escrow is named by `escrow_id` alone"),
-        (false, ..) => refuse("without a ledger an escrow is named by `pf_escrow_id` and `agent_id`"),
+        (true, ..) => refuse("in ledger mode `escrow_id` alone names the escrow"),
+        (false, ..) => refuse("in standalone mode `pf_escrow_id` and `agent_id` name the escrow"),
     }
 }
 
-/// Does the step.
+/// Executes the task.
 pub(super) async fn execute(task: &EscrowTask, context: &Context<'_, impl Runtime>) -> Outcome {
     let EscrowTask { agent_id, action } = task;
-    if let Err(outcome) = context.check_time(agent_id) {
+    if let Some(outcome) = context.out_of_time(agent_id) {
         return outcome;
     }
     let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;

@@ -1,4 +1,4 @@
-//! An order: a position that a caller asked for, under its agent's daily limits.
+//! Order tasks: positions that callers request, under the agent's daily limits.
 
 use super::{Context, Request, Task};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         reason::SkipReason,
     },
     json::{self, ReadError, refuse},
-    ledger::job::Work,
+    ledger::job::Columns,
     runtime::Runtime,
 };
 use serde_json::json;
@@ -27,15 +27,15 @@ pub struct OrderTask {
     pub order: Order,
     /// The agent's policy, in ledger mode.
     pub policy: Option<Policy>,
-    /// What the agent has spent today, if the policy limits that.
+    /// The agent's stakes of the day, if the policy has a daily limit.
     pub spent: Option<Spent>,
 }
 
 /// Makes the task of a claimed order.
-pub(super) fn decode(work: &Work, form: Form) -> Option<Task> {
-    let row: OrderRow = json::read_columns(&work.row).ok()?;
-    let (agent_id, policy) = (row.agent_id.clone(), Some(work.policy.clone()?));
-    let task = OrderTask { agent_id, order: row.order(form), policy, spent: work.spent };
+pub(super) fn decode(columns: &Columns, form: Form) -> Option<Task> {
+    let row: OrderRow = json::read_columns(&columns.row).ok()?;
+    let (agent_id, policy) = (row.agent_id.clone(), Some(columns.policy.clone()?));
+    let task = OrderTask { agent_id, order: row.order(form), policy, spent: columns.spent };
     Some(Task::Order(Box::new(task)))
 }
 
@@ -52,18 +52,18 @@ pub(super) fn read(body: &[u8], form: Form) -> Result<Request, ReadError> {
     Ok(Request { subject: Subject::Agent(agent_id), details, task })
 }
 
-/// Opens the position, if the day's limits leave room for it.
+/// Opens the position, if the daily limits allow it.
 pub(super) async fn execute(task: &OrderTask, context: &Context<'_, impl Runtime>) -> Outcome {
     let OrderTask { agent_id, order, policy, spent } = task;
     if !order.size.is_whole_cents() || order.size <= Amount::ZERO {
         return Outcome::skipped(agent_id, SkipReason::InvalidAmount);
     }
     if let Some(policy) = policy
-        && let Err(hold) = policy.within_the_day(order.size, spent.as_ref())
+        && let Err(hold) = policy.check_daily_limits(order.size, spent.as_ref())
     {
         return Outcome::held(agent_id, hold);
     }
-    if let Err(outcome) = context.check_time(agent_id) {
+    if let Some(outcome) = context.out_of_time(agent_id) {
         return outcome;
     }
     let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;

@@ -1,70 +1,70 @@
-//! What the ledger says about itself.
+//! The health that the ledger reports.
 
 use super::object::{Object, Unreadable};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
-/// How the ledger is. What an older or a newer database does not say is left out.
+/// The ledger's health. Fields that a database of another release does not report stay empty.
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// What everybody may know.
+    /// The state, for every caller.
     pub state: State,
-    /// What only an operator may know.
+    /// The counts, for operators alone.
     pub counts: Counts,
     /// Whether deposits wait because Purple Flea refuses our key or does not know our URL.
     pub refused_by_purple_flea: bool,
-    /// The versions of the protocol that the ledger speaks. Release 0.1.0 said none.
+    /// The protocol versions that the ledger supports. Release 0.1.0 reports none.
     pub protocols: Vec<u32>,
 }
 
-/// The ledger in words.
+/// The state of the ledger, in codes.
 #[derive(Debug, Clone)]
 pub struct State {
     /// `ok`, or `degraded` while something is not executed.
     pub status: String,
-    /// `ok`, or `missing` when nothing has swept for minutes.
+    /// `ok`, or `missing` if no sweep has run for minutes.
     pub sweeper: String,
-    /// Why it is degraded, in words such as `no_sweeper`.
+    /// The reasons for `degraded`, such as `no_sweeper`.
     pub why: Vec<String>,
 }
 
-/// The ledger in numbers.
+/// The ledger's counts.
 #[derive(Debug, Clone, Serialize)]
 pub struct Counts {
     /// Jobs that are due, counted to 10,000.
     pub due: u64,
-    /// For how long the oldest of them has been.
+    /// The time for which the oldest of them has been due, in seconds.
     pub oldest_due_s: Option<u64>,
     /// Jobs of unknown outcome, counted to 10,000.
     pub unknown: u64,
-    /// Conflicts and outcomes that could not be recorded, of the last day.
+    /// Conflicts, and outcomes that could not be recorded, in the last day.
     pub alarms: u64,
-    /// What is not executed: how many jobs for which reason, and for how long.
+    /// The jobs that workers do not execute: their number, their age and the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_executed: Option<Box<RawValue>>,
 }
 
 impl Health {
     pub(super) fn read(row: &Object) -> Result<Self, Unreadable> {
-        let words =
+        let strings =
             |field: &RawValue| serde_json::from_str::<Vec<Value>>(field.get()).map_err(|_| Unreadable);
-        let why = row.not_null("why")?.map(words).transpose()?.unwrap_or_default();
+        let why = row.not_null("why")?.map(strings).transpose()?.unwrap_or_default();
         let state = State {
             status: row.maybe_text("status")?.unwrap_or_else(|| "ok".to_owned()),
             sweeper: row.text("sweeper")?,
             why: why.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         };
         let counts = Counts {
-            due: row.whole("due")?,
-            oldest_due_s: row.maybe_whole("oldest_due_s")?,
-            unknown: row.whole("unknown")?,
-            alarms: row.whole("alarms")?,
+            due: row.integer("due")?,
+            oldest_due_s: row.maybe_integer("oldest_due_s")?,
+            unknown: row.integer("unknown")?,
+            alarms: row.integer("alarms")?,
             not_executed: row.not_null("not_executed")?.map(ToOwned::to_owned),
         };
         let numbers =
             |field: &RawValue| serde_json::from_str::<Vec<u32>>(field.get()).map_err(|_| Unreadable);
         let protocols = row.not_null("protocols")?.map(numbers).transpose()?.unwrap_or_default();
-        let refused_by_purple_flea = row.flag_or_no("refused_by_purple_flea")?;
+        let refused_by_purple_flea = row.flag_or_false("refused_by_purple_flea")?;
         Ok(Self { state, counts, refused_by_purple_flea, protocols })
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_ledger_does_not_say_yet_is_left_out_and_what_is_new_is_passed_over() {
+    fn missing_fields_of_an_older_ledger_stay_empty_and_unknown_fields_are_ignored() {
         let old = r#"{"sweeper":"ok","due":3,"oldest_due_s":null,"unknown":1,"alarms":0,"refused_by_purple_flea":false,"new":[]}"#;
         let Health { state, counts, .. } = read(old).unwrap();
         assert_eq!((state.status.as_str(), state.why.len()), ("ok", 0));

@@ -1,4 +1,4 @@
-//! Jobs as the ledger hands them out, and outcomes as it takes them back.
+//! The rows of claims, answers and look-ups that the ledger sends, and the settlements that it accepts.
 
 use super::object::{Object, Unreadable};
 use crate::{
@@ -20,17 +20,18 @@ use serde_json::value::RawValue;
 pub struct Job {
     /// The job's name.
     pub reference: Reference,
-    /// The job's name at Purple Flea, the same on every attempt.
+    /// The idempotency key, the same on every attempt.
     pub idempotency_key: String,
     /// The number of claims of the job, this one included.
     pub attempt: u32,
-    /// The work. `None` if this version cannot read whose it is: the database is of a newer or an older release.
-    pub work: Option<Work>,
+    /// The job's columns. `None` if this version cannot read the kind or the agent, because the database is
+    /// of another release.
+    pub columns: Option<Columns>,
 }
 
-/// A job's kind, account and columns. `jobs::decode` makes a task of them.
+/// The columns of a job. `jobs::decode` makes a task of them.
 #[derive(Debug)]
-pub struct Work {
+pub struct Columns {
     /// The kind.
     pub kind: Kind,
     /// The agent.
@@ -39,26 +40,26 @@ pub struct Work {
     pub account: Account,
     /// The row of the table that the job came from.
     pub row: Box<RawValue>,
-    /// The policy, as the database froze it; `None` if this version cannot read it.
+    /// The policy, as the claim fixed it; `None` if this version cannot read it.
     pub policy: Option<Policy>,
-    /// What the agent has spent today, if its policy limits that.
+    /// The agent's stakes of the day, if the policy has a daily limit.
     pub spent: Option<Spent>,
     /// The referral code of the agent that brought this one in.
     pub referral_code: Option<String>,
-    /// Whether the faucet's credit is all that the account can hold: we registered it, and nothing has come since.
+    /// Whether the account is fresh: the function registered it, and it has received nothing since.
     pub fresh: bool,
-    /// Purple Flea's name of an escrow's receiver, if that is another one.
+    /// The name of an escrow's receiver at Purple Flea, if it differs from the row's.
     pub counterparty: Option<String>,
-    /// The escrow that the job is to end.
+    /// The escrow for the job to end.
     pub escrow: Option<EscrowToEnd>,
 }
 
-/// The escrow that a job is to end.
+/// The escrow for a job to end.
 #[derive(Debug)]
 pub struct EscrowToEnd {
-    /// Purple Flea's id of it, if it was made.
+    /// Purple Flea's id of the escrow, if it was made.
     pub id: Option<String>,
-    /// Whether it may still be made.
+    /// Whether Purple Flea may still make the escrow.
     pub pending: bool,
 }
 
@@ -68,28 +69,30 @@ impl Spent {
     }
 }
 
-/// A secret goes out in a settlement and nowhere else.
+/// Serializes the secret of a settlement. No other place sends it.
 fn exposed<S: Serializer>(secret: &Option<Key>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(Key::expose).serialize(serializer)
 }
 
 impl Job {
-    /// Reads a job as the database wrote it.
+    /// Reads a job from the ledger's row.
     ///
     /// # Errors
     ///
-    /// If not even the job's names can be read. A job whose row this version cannot read is one without work.
+    /// Fails if the reference, the idempotency key or the attempt is not readable. A job whose kind or agent
+    /// this version cannot read has no columns.
     pub fn read(job: &Object) -> Result<Self, Unreadable> {
         let reference = Reference::parse(&job.text("reference")?).ok_or(Unreadable)?;
         let idempotency_key =
             Reference::parse(&job.text("idempotency_key")?).ok_or(Unreadable)?.as_str().to_owned();
-        let attempt = u32::try_from(job.whole("attempt")?).map_err(|_| Unreadable)?;
-        Ok(Self { reference, idempotency_key, attempt, work: Work::read(job)? })
+        let attempt = u32::try_from(job.integer("attempt")?).map_err(|_| Unreadable)?;
+        Ok(Self { reference, idempotency_key, attempt, columns: Columns::read(job)? })
     }
 }
 
-impl Work {
-    /// Whether the agent's next job can only be claimed when this one is settled: its stake counts against a daily limit.
+impl Columns {
+    /// Returns whether the agent's next job has to wait until this one is settled. Its stake counts against a
+    /// daily limit.
     pub fn is_one_at_a_time(&self) -> bool {
         self.spent.is_some()
     }
@@ -101,12 +104,12 @@ impl Work {
             Ok(EscrowToEnd { id: escrow.maybe_text("id")?, pending })
         };
         let (kind, row) = (kind(job)?, job.raw("row")?.ok_or(Unreadable)?);
-        let key = account_key(job.flag_or_no("own_key")?, job.maybe_text("key")?.as_deref());
+        let key = account_key(job.flag_or_false("own_key")?, job.maybe_text("key")?.as_deref());
         let name = job.maybe_text("account")?;
         let policy = Policy::read(job.raw("policy")?.ok_or(Unreadable)?.get()).ok();
         let spent = object("spent")?.map(|spent| Spent::read(&spent)).transpose()?;
         let referral_code = job.maybe_text("referral_code")?;
-        let fresh = job.flag_or_no("fresh")?;
+        let fresh = job.flag_or_false("fresh")?;
         let counterparty = job.maybe_text("counterparty")?;
         let escrow = object("escrow")?.map(to_end).transpose()?;
         let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
@@ -129,7 +132,7 @@ impl Work {
     }
 }
 
-/// The agent of a row of any of the tables.
+/// Returns the agent of a row of any table.
 fn agent_of(row: &str) -> Result<Option<String>, Unreadable> {
     let row = Object::read(row)?;
     let (agent, sender) = (row.maybe_text("agent_id")?, row.maybe_text("sender_id")?);
@@ -144,7 +147,7 @@ fn account_key(own: bool, key: Option<&str>) -> AccountKey {
     }
 }
 
-/// A job's kind; `None` if the database names none.
+/// Reads a job's kind. Returns `None` if the database names no kind.
 fn kind(row: &Object) -> Result<Option<Kind>, Unreadable> {
     row.maybe_text("kind")?.map(|name| Kind::parse(&name).ok_or(Unreadable)).transpose()
 }
@@ -153,14 +156,14 @@ impl Policy {
     fn read(row: &str) -> Result<Self, Unreadable> {
         let row = Object::read(row)?;
         Ok(Self {
-            game: row.word("game")?,
+            game: row.variant("game")?,
             cashout_at: CashoutAt::new(row.amount("cashout_at")?).ok_or(Unreadable)?,
-            side: row.word("side")?,
+            side: row.variant("side")?,
             market: row
                 .maybe_text("market")?
                 .map(|name| Market::parse(&name).ok_or(Unreadable))
                 .transpose()?,
-            direction: row.word("direction")?,
+            direction: row.variant("direction")?,
             size: row.maybe_amount("size")?,
             check_balance: row.flag("check_balance")?,
             min_balance: row.amount("min_balance")?,
@@ -169,26 +172,26 @@ impl Policy {
             max_wager: row.maybe_amount("max_wager")?,
             daily_wager_limit: row.maybe_amount("daily_wager_limit")?,
             daily_loss_limit: row.maybe_amount("daily_loss_limit")?,
-            // The ledger hands out no job of a paused policy.
+            // The ledger hands out no job while the policy is paused.
             paused: false,
         })
     }
 }
 
-/// The ledger's answer about a job that a caller asked about.
+/// The ledger's answer about a requested job.
 #[derive(Debug)]
 pub struct Answer {
     /// The job.
     pub reference: String,
     /// The agent.
     pub agent_id: Option<String>,
-    /// Where the job stands.
-    pub state: Standing,
+    /// The job's state for this claim.
+    pub state: JobStatus,
     /// The reason.
     pub reason: Option<String>,
-    /// After how many seconds another question makes sense.
+    /// Seconds until another request makes sense.
     pub retry_after_s: Option<u64>,
-    /// The outcome that was recorded.
+    /// The recorded outcome.
     pub result: Option<Box<RawValue>>,
 }
 
@@ -197,50 +200,50 @@ impl Answer {
         Ok(Self {
             reference: row.text("reference")?,
             agent_id: row.maybe_text("agent_id")?,
-            state: row.word("state")?,
+            state: row.variant("state")?,
             reason: row.maybe_text("reason")?,
-            retry_after_s: row.maybe_whole("retry_after_s")?,
+            retry_after_s: row.maybe_integer("retry_after_s")?,
             result: row.not_null("result")?.map(ToOwned::to_owned),
         })
     }
 }
 
-/// Where a job stands.
+/// The state of a requested job, as a claim's answer reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// This claim took it.
+pub enum JobStatus {
+    /// This claim took the job.
     Claimed,
-    /// Another claim has it.
+    /// Another claim has the job.
     InFlight,
-    /// Purple Flea did it.
+    /// Purple Flea executed the job.
     Executed,
-    /// The function left it, for good.
+    /// The function skipped the job for good.
     Skipped,
-    /// Purple Flea refused it, for good.
+    /// Purple Flea refused the job for good.
     Rejected,
-    /// Purple Flea may have done it.
+    /// Purple Flea may have executed the job.
     Unknown,
-    /// The job expired: it was too old when its turn came.
+    /// The job has expired.
     Dead,
-    /// A worker takes it later.
+    /// A worker claims the job later.
     Waiting,
     /// There is no such job.
     NotFound,
 }
 
-/// An outcome on its way to the ledger.
+/// An outcome to be reported to the ledger.
 #[derive(Debug, Serialize)]
 pub struct Settlement {
     /// The job.
     pub reference: String,
     /// The claim's token.
     pub token: String,
-    /// The state that it leads the job to.
+    /// The state that the outcome leads to.
     pub state: State,
-    /// The whole outcome.
+    /// The complete outcome.
     pub result: Box<RawValue>,
-    /// A key that came with the reply. The ledger keeps it in the vault, apart from the result.
+    /// A key from the reply. The ledger keeps it in the vault, apart from the result.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "exposed")]
     pub secret: Option<Key>,
 }
@@ -251,13 +254,13 @@ pub struct Lookup {
     pub reference: String,
     /// The token of the last claim.
     pub token: String,
-    /// The job's name at Purple Flea.
+    /// The idempotency key.
     pub idempotency_key: String,
     /// The agent.
     pub agent_id: String,
-    /// Purple Flea's name of the agent, if that is another one.
+    /// The agent's name at Purple Flea, if it differs from its id.
     pub account: Option<String>,
-    /// The name of the agent's own key, because a look-up reads one key's history at a time; `None` for the shared key.
+    /// The name of the agent's own key; `None` for the shared key. One query reads the history of one key.
     pub key_name: Option<String>,
     key: Option<String>,
     /// The kind of job.
@@ -284,24 +287,25 @@ impl Lookup {
             key: row.maybe_text("key")?,
             kind,
             game: if kind == Kind::Deposit { frozen_game(policy) } else { None },
-            from_s: row.whole("from_s")?,
-            until_s: row.whole("until_s")?,
+            from_s: row.integer("from_s")?,
+            until_s: row.integer("until_s")?,
         })
     }
 
-    /// The account of the bet.
+    /// Returns the account of the bet.
     pub fn account(&self) -> Account {
         let key = account_key(self.key_name.is_some(), self.key.as_deref());
         Account { name: self.account.clone().unwrap_or_else(|| self.agent_id.clone()), key }
     }
 }
 
-/// Reads the game of a frozen policy. An earlier release may have frozen it, so only the game has to be readable.
+/// Reads the game of a stored policy. An earlier release may have stored it, so only the game has to be
+/// readable.
 fn frozen_game(policy: &str) -> Option<Game> {
     let policy = Object::read(policy).ok()?;
-    match policy.word("game").ok()? {
+    match policy.variant("game").ok()? {
         GameName::Crash => CashoutAt::new(policy.amount("cashout_at").ok()?).map(Game::Crash),
-        GameName::CoinFlip => policy.word("side").ok().map(Game::CoinFlip),
+        GameName::CoinFlip => policy.variant("side").ok().map(Game::CoinFlip),
         GameName::Trade => None,
     }
 }

@@ -1,8 +1,9 @@
-//! A JSON object, read field by field. What the ledger sends is read so: a derived reader would be compiled in once for
-//! each of its rows and replies, and this one is there once for all of them.
+//! A JSON object whose fields are read one by one. The ledger's replies are read with it, because a derived
+//! reader for each row and reply would make the component larger.
 //!
-//! As strict as a derived one: a field that is read must be of its type and may not stand twice; any other may be
-//! whatever it likes. Nothing says what was wrong, as nobody could correct it.
+//! The reader is as strict as a derived one. A field that is read must have its type and must occur once.
+//! Other fields may hold anything. The error names no field, because no caller can correct the ledger's
+//! reply.
 
 use crate::domain::amount::{self, Amount};
 use rust_decimal::Decimal;
@@ -13,26 +14,26 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use std::{borrow::Cow, fmt};
 
-/// An object's fields, each as it was written.
+/// The fields of an object, as text.
 #[derive(Debug)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// The text is not an object, or the field not what was asked for.
+/// The error for text that is not an object, or for a field of another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable;
 
 impl<'a> Object<'a> {
-    /// Reads an object, whatever its fields are.
+    /// Reads an object with any fields.
     pub fn read(text: &'a str) -> Result<Self, Unreadable> {
         serde_json::from_str(text).map_err(|_| Unreadable)
     }
 
-    /// The objects of an array.
+    /// Reads an array of objects.
     pub fn read_all(text: &'a str) -> Result<Vec<Self>, Unreadable> {
         serde_json::from_str(text).map_err(|_| Unreadable)
     }
 
-    /// A field as it was written; `None` if it is not there.
+    /// Returns a field's text; `None` if the object does not have the field.
     pub fn raw(&self, name: &str) -> Result<Option<&'a RawValue>, Unreadable> {
         let mut fields = self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| *value);
         match (fields.next(), fields.next()) {
@@ -41,12 +42,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A field as it was written; `None` if it is null or not there.
+    /// Returns a field's text; `None` if the field is null or missing.
     pub fn not_null(&self, name: &str) -> Result<Option<&'a RawValue>, Unreadable> {
         Ok(self.raw(name)?.filter(|field| field.get() != "null"))
     }
 
-    /// A text, if it is there.
+    /// Returns a string; `None` if the field is null or missing.
     pub fn maybe_text(&self, name: &str) -> Result<Option<String>, Unreadable> {
         match self.value(name)? {
             Value::Null => Ok(None),
@@ -55,13 +56,13 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A text.
+    /// Returns a string.
     pub fn text(&self, name: &str) -> Result<String, Unreadable> {
         self.maybe_text(name)?.ok_or(Unreadable)
     }
 
-    /// A whole number from 0, if it is there.
-    pub fn maybe_whole(&self, name: &str) -> Result<Option<u64>, Unreadable> {
+    /// Returns an integer from 0; `None` if the field is null or missing.
+    pub fn maybe_integer(&self, name: &str) -> Result<Option<u64>, Unreadable> {
         match self.value(name)? {
             Value::Null => Ok(None),
             Value::Number(number) => number.as_str().parse().map(Some).map_err(|_| Unreadable),
@@ -69,22 +70,22 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A whole number from 0.
-    pub fn whole(&self, name: &str) -> Result<u64, Unreadable> {
-        self.maybe_whole(name)?.ok_or(Unreadable)
+    /// Returns an integer from 0.
+    pub fn integer(&self, name: &str) -> Result<u64, Unreadable> {
+        self.maybe_integer(name)?.ok_or(Unreadable)
     }
 
-    /// A yes or no.
+    /// Returns a boolean.
     pub fn flag(&self, name: &str) -> Result<bool, Unreadable> {
         self.value(name)?.as_bool().ok_or(Unreadable)
     }
 
-    /// A yes or no, and no if it is not there.
-    pub fn flag_or_no(&self, name: &str) -> Result<bool, Unreadable> {
+    /// Returns a boolean; `false` if the field is missing.
+    pub fn flag_or_false(&self, name: &str) -> Result<bool, Unreadable> {
         if self.raw(name)?.is_some() { self.flag(name) } else { Ok(false) }
     }
 
-    /// An amount, if it is there.
+    /// Returns an amount; `None` if the field is null or missing.
     pub fn maybe_amount(&self, name: &str) -> Result<Option<Amount>, Unreadable> {
         match self.value(name)? {
             Value::Null => Ok(None),
@@ -92,12 +93,12 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// An amount.
+    /// Returns an amount.
     pub fn amount(&self, name: &str) -> Result<Amount, Unreadable> {
         self.maybe_amount(name)?.ok_or(Unreadable)
     }
 
-    /// A number, of any size.
+    /// Returns a number of any size.
     pub fn decimal(&self, name: &str) -> Result<Decimal, Unreadable> {
         match self.value(name)? {
             Value::Number(number) => amount::decimal(number.as_str()).map_err(|_| Unreadable),
@@ -105,16 +106,17 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// One of an enum's words, by the names that its JSON has, if it is there.
-    pub fn maybe_word<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Unreadable> {
-        // From a text, not from what stands there: what can come from a number brings the reading of floats along.
-        let word = self.maybe_text(name)?.map(|word| serde_json::from_value(Value::String(word)));
-        word.transpose().map_err(|_| Unreadable)
+    /// Returns a variant of an enum by its JSON name; `None` if the field is null or missing.
+    pub fn maybe_variant<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Unreadable> {
+        // The value is made from a string. A value that could be a number would add the parser of floats to
+        // the component.
+        let variant = self.maybe_text(name)?.map(|text| serde_json::from_value(Value::String(text)));
+        variant.transpose().map_err(|_| Unreadable)
     }
 
-    /// One of an enum's words, by the names that its JSON has.
-    pub fn word<T: DeserializeOwned>(&self, name: &str) -> Result<T, Unreadable> {
-        self.maybe_word(name)?.ok_or(Unreadable)
+    /// Returns a variant of an enum by its JSON name.
+    pub fn variant<T: DeserializeOwned>(&self, name: &str) -> Result<T, Unreadable> {
+        self.maybe_variant(name)?.ok_or(Unreadable)
     }
 
     fn value(&self, name: &str) -> Result<Value, Unreadable> {
@@ -125,7 +127,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Reads what is no object.
+/// Reads a value that is not an object.
 pub fn value(text: &str) -> Result<Value, Unreadable> {
     serde_json::from_str(text).map_err(|_| Unreadable)
 }
@@ -154,7 +156,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// A field's name, borrowed where it is written without escapes.
+/// A field's name, borrowed if it has no escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
@@ -186,32 +188,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_of_its_type_or_refused() {
+    fn a_field_of_another_type_is_refused() {
         let text = r#"{"t":"a\"b","n":7,"f":true,"a":1.50,"z":null,"o":{"x":[1]},"e\u0073c":"y","t2":" "}"#;
         let object = Object::read(text).unwrap();
         assert_eq!(object.text("t").unwrap(), "a\"b");
-        assert_eq!(object.text("esc").unwrap(), "y", "a name is what it reads as");
-        assert_eq!(object.whole("n"), Ok(7));
+        assert_eq!(object.text("esc").unwrap(), "y", "a name may have escapes");
+        assert_eq!(object.integer("n"), Ok(7));
         assert_eq!(object.flag("f"), Ok(true));
         assert_eq!(object.amount("a").unwrap().to_string(), "1.50");
         assert_eq!(object.raw("o").unwrap().unwrap().get(), r#"{"x":[1]}"#);
         for name in ["z", "missing"] {
             assert_eq!(object.maybe_text(name), Ok(None));
-            assert_eq!(object.maybe_whole(name), Ok(None));
+            assert_eq!(object.maybe_integer(name), Ok(None));
             assert_eq!(object.maybe_amount(name), Ok(None));
             assert!(object.not_null(name).unwrap().is_none());
             assert_eq!(object.text(name), Err(Unreadable));
-            assert_eq!(object.whole(name), Err(Unreadable));
+            assert_eq!(object.integer(name), Err(Unreadable));
             assert_eq!(object.flag(name), Err(Unreadable));
             assert_eq!(object.amount(name), Err(Unreadable));
         }
-        assert_eq!(object.flag_or_no("missing"), Ok(false));
-        assert_eq!(object.flag_or_no("z"), Err(Unreadable));
+        assert_eq!(object.flag_or_false("missing"), Ok(false));
+        assert_eq!(object.flag_or_false("z"), Err(Unreadable));
         for name in ["n", "f", "o"] {
             assert_eq!(object.maybe_text(name), Err(Unreadable), "{name}");
         }
         for name in ["t", "f", "o", "a"] {
-            assert_eq!(object.maybe_whole(name), Err(Unreadable), "{name}");
+            assert_eq!(object.maybe_integer(name), Err(Unreadable), "{name}");
         }
         for name in ["t", "f", "o"] {
             assert_eq!(object.maybe_amount(name), Err(Unreadable), "{name}");
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_written_as_one() {
+    fn an_integer_is_read_only_without_sign_fraction_and_exponent() {
         for (text, whole) in [
             ("0", Ok(0)),
             ("18446744073709551615", Ok(u64::MAX)),
@@ -231,15 +233,15 @@ mod tests {
             ("\"1\"", Err(Unreadable)),
         ] {
             let text = format!(r#"{{"n":{text}}}"#);
-            assert_eq!(Object::read(&text).unwrap().whole("n"), whole, "{text}");
+            assert_eq!(Object::read(&text).unwrap().integer("n"), whole, "{text}");
         }
     }
 
     #[test]
-    fn what_stands_twice_is_refused_where_it_is_read_and_what_is_no_object_always() {
+    fn a_repeated_field_is_refused_when_it_is_read_and_a_text_that_is_not_an_object_always() {
         let object = Object::read(r#"{"a":1,"b":2,"a":1}"#).unwrap();
-        assert_eq!(object.whole("a"), Err(Unreadable));
-        assert_eq!(object.whole("b"), Ok(2));
+        assert_eq!(object.integer("a"), Err(Unreadable));
+        assert_eq!(object.integer("b"), Ok(2));
         for text in ["", "[1]", "null", "\"a\"", "{\"a\":1} x", "{\"a\":01}", "{\"a\"}", "{a:1}"] {
             assert!(Object::read(text).is_err(), "{text}");
         }
@@ -250,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_may_nest_as_deep_as_it_likes() {
+    fn an_unread_field_may_nest_to_any_depth() {
         let text = format!(r#"{{"deep":{}1{},"n":1}}"#, "[".repeat(500), "]".repeat(500));
-        assert_eq!(Object::read(&text).unwrap().whole("n"), Ok(1));
+        assert_eq!(Object::read(&text).unwrap().integer("n"), Ok(1));
     }
 }

@@ -10,14 +10,14 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Most that is read of a reply, in bytes: 100 jobs of at most 8 KiB each. (Names are at most 128 bytes and descriptions 200
-/// characters, which the tables check; a key 512 bytes; a policy has 20 columns.)
+/// Longest reply that is read, in bytes: 100 jobs of at most 8 KiB each. The tables limit names to 128 bytes,
+/// descriptions to 200 characters and keys to 512 bytes. A policy has 20 columns.
 const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
 
-/// PostgREST's code for a function that it does not know.
+/// PostgREST's code for an unknown function.
 const NO_SUCH_FUNCTION: &str = "PGRST202";
 
-/// Where PostgREST is, and the keys that the function shows it.
+/// The URL of PostgREST, and the keys that the function shows it.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Supabase's URL.
@@ -28,24 +28,24 @@ pub struct Connection {
     pub apikey: Key,
 }
 
-/// Why the ledger gave no answer that we can use.
+/// The reason why the ledger gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerError {
     /// The call was certainly not sent.
     NotReached(&'static str),
-    /// It was sent, and no whole answer came back. The database may have done it.
+    /// The call was sent, and no complete answer came back. The database may have executed it.
     Lost(&'static str),
-    /// The database or what stands before it is in trouble; it may pass.
+    /// The database or its gateway has a failure that may pass. The number is the status.
     InTrouble(u16),
-    /// Our key is refused, or may not do this.
+    /// The database refuses our key, or the key's role may not make the call. The number is the status.
     RefusedUs(u16),
-    /// The functions are not there: the SQL was not applied.
+    /// The database does not have the functions, because the SQL was not applied.
     Missing,
-    /// The ledger and this function are of different releases, and do not speak a common version.
+    /// The ledger and this function have no protocol version in common.
     Mismatch,
-    /// Anything else: our mistake, by PostgREST's or Postgres' own code.
+    /// Any other failure, with the code of PostgREST or Postgres. It is a mistake in the function.
     Failed(String),
-    /// An answer that is none.
+    /// The answer is not readable.
     Unreadable,
 }
 
@@ -64,12 +64,12 @@ impl LedgerError {
         }
     }
 
-    /// Whether another try may help.
+    /// Returns whether another attempt may succeed.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::NotReached(_) | Self::Lost(_) | Self::InTrouble(_))
     }
 
-    /// The stable code that replies and the log share.
+    /// Returns the stable code that replies and the log share.
     pub fn code(&self) -> &'static str {
         match self {
             Self::RefusedUs(_) => "ledger_refused_us",
@@ -80,10 +80,10 @@ impl LedgerError {
         }
     }
 
-    /// What the log says beyond the code.
+    /// Returns the detail that the log adds to the code.
     pub fn cause(&self) -> String {
         match self {
-            Self::NotReached(why) | Self::Lost(why) => (*why).to_owned(),
+            Self::NotReached(cause) | Self::Lost(cause) => (*cause).to_owned(),
             Self::InTrouble(status) | Self::RefusedUs(status) => format!("status_{status}"),
             Self::Missing => NO_SUCH_FUNCTION.to_owned(),
             Self::Mismatch => "protocol".to_owned(),
@@ -94,7 +94,7 @@ impl LedgerError {
 }
 
 impl Connection {
-    /// Calls a function once, and gives the body of a success.
+    /// Calls a function once, and returns the body of a success.
     pub(super) async fn call(
         &self,
         function: &str,
@@ -116,7 +116,7 @@ impl Connection {
             reply_bytes: REPLY_LIMIT_BYTES,
         };
         let answer = runtime.send(request, limits).await.map_err(|error| match error {
-            SendError::NotSent(why) => LedgerError::NotReached(why),
+            SendError::NotSent(cause) => LedgerError::NotReached(cause),
             SendError::TimedOut => LedgerError::Lost("timed_out"),
             SendError::Broken(how) => LedgerError::Lost(how),
         })?;
@@ -129,7 +129,7 @@ impl Connection {
     }
 }
 
-/// The text of an answer.
+/// Returns an answer as text.
 pub(super) fn text(answer: &[u8]) -> Result<&str, Unreadable> {
     std::str::from_utf8(answer).map_err(|_| Unreadable)
 }

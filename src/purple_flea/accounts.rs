@@ -1,4 +1,4 @@
-//! Accounts: making one, and what one holds.
+//! Accounts: registrations and balances.
 
 use super::{Call, PurpleFlea, reply::Field};
 use crate::{
@@ -13,10 +13,10 @@ use crate::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-/// A new account. Its key is shown once, here.
+/// A new account. Purple Flea shows its key only once, in this reply.
 #[derive(Debug, Clone)]
 pub struct Registered {
-    /// What Purple Flea calls the agent.
+    /// The agent's name at Purple Flea.
     pub account: Option<String>,
     /// The agent's own referral code.
     pub referral_code: Option<String>,
@@ -25,8 +25,9 @@ pub struct Registered {
 }
 
 impl PurpleFlea {
-    /// Makes an account; with the code of who brought the agent in, if there is one. Asked twice it makes two, which
-    /// costs nothing: a key that got lost on the way cannot be had again.
+    /// Registers an account, with the referral code of the agent that brought this one in, if there is one. A
+    /// repeated registration makes a second account, which costs nothing. The lost key of the first one
+    /// cannot be recovered.
     pub async fn register(
         &self,
         account: &Account,
@@ -45,34 +46,35 @@ impl PurpleFlea {
             Api::Gateway => "/agents/register",
             Api::Live => "/api/v1/auth/register",
         };
-        // Who registers has no key yet; the gateway is shown everybody's, if there is one.
+        // The agent has no key yet. The gateway gets the shared key, if there is one.
         let with_key = self.api == Api::Gateway && self.casino.key.is_some();
         let call = Call { with_key, ..Call::post(route.to_owned(), Value::Object(body), idempotency_key) };
         let shared = Account::shared(&account.name);
         let reply = self.call(&self.casino, &shared, call, runtime).await.map_err(Failure::retryable)?;
         let key = reply.field("api_key").and_then(Value::as_str).and_then(Key::parse);
         Ok(Registered {
-            account: reply.word(&["agent_id"]),
-            referral_code: reply.word(&["referral_code"]),
-            // There is an account now, and its key is lost. Another would fare no better: somebody has to look.
+            account: reply.identifier(&["agent_id"]),
+            referral_code: reply.identifier(&["referral_code"]),
+            // The account exists now, and its key is lost. A second registration would probably lose its key,
+            // too, so an operator has to look.
             key: key.ok_or_else(|| Failure::rejected("no_key_in_reply"))?,
         })
     }
 
-    /// What an account holds, in US dollars.
+    /// Reads an account's balance, in US dollars.
     pub async fn balance(&self, account: &Account, runtime: &impl Runtime) -> Result<Amount, Failure> {
         let route = match self.api {
             Api::Gateway => format!("/wallet/balance?agent_id={}", encoded(&account.name)),
             Api::Live => "/api/v1/auth/balance".to_owned(),
         };
-        let call = Call { finals: &["agent_not_found"], ..Call::get(route) };
+        let call = Call { final_codes: &["agent_not_found"], ..Call::get(route) };
         let reply = self.call(&self.casino, account, call, runtime).await.map_err(Failure::retryable)?;
         let balance = reply.amount(&["usdc_balance", "balance_usd", "total_usdc", "balance"]);
         balance.filter(|balance| !balance.is_negative()).ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))
     }
 }
 
-/// The bytes of a query's value that are percent-encoded: all but what RFC 3986 calls unreserved.
+/// The bytes of a query's value that are percent-encoded: all except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn encoded(text: &str) -> String {
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agents_name_stays_one_value_of_the_query() {
+    fn an_agents_name_is_encoded_as_one_value_of_the_query() {
         assert_eq!(encoded("agent-001"), "agent-001");
         assert_eq!(encoded("a&b=c d/é"), "a%26b%3Dc%20d%2F%C3%A9");
     }

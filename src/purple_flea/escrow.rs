@@ -1,4 +1,4 @@
-//! Escrows: money that one agent holds ready for another.
+//! Escrows: money that one agent holds for another.
 
 use super::{
     Call, PurpleFlea, body,
@@ -15,8 +15,8 @@ use crate::{
 use serde_json::Value;
 
 impl PurpleFlea {
-    /// Makes an escrow, once: the money leaves the creator's balance. It cannot be looked up by our name for it, which
-    /// stands in its description for people to find.
+    /// Makes an escrow. The call is sent once, because the money leaves the sender's balance. Purple Flea
+    /// cannot look an escrow up by the idempotency key; the description holds it, so people can find it.
     pub async fn create_escrow(
         &self,
         terms: &Terms,
@@ -45,15 +45,15 @@ impl PurpleFlea {
             );
         }
         let call = Call {
-            finals: &["counterparty_not_found", "forbidden"],
+            final_codes: &["counterparty_not_found", "forbidden"],
             ..Call::post("/escrow/create".to_owned(), body, idempotency_key)
         };
         let reply = self.call(&self.escrow, account, call, runtime).await?;
         read(&reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
     }
 
-    /// Ends an escrow. Purple Flea does that at most once; where it says that it cannot, the escrow itself tells
-    /// whether it was.
+    /// Ends an escrow. Purple Flea does that at most once. If it refuses because of the escrow's state, the
+    /// function reads the state to learn whether the escrow has ended this way.
     pub async fn end_escrow(
         &self,
         end: End,
@@ -62,28 +62,29 @@ impl PurpleFlea {
         idempotency_key: &str,
         runtime: &impl Runtime,
     ) -> Result<Escrow, Failure> {
-        let id = reply::word(id).ok_or(Failure::NotSent("request_not_built"))?;
+        let id = reply::identifier(id).ok_or(Failure::NotSent("request_not_built"))?;
         let (route, body) = match self.api {
             Api::Gateway => {
                 (format!("/escrow/{id}/{}", end.verb()), body([("agent_id", account.name.as_str().into())]))
             }
             Api::Live => (format!("/escrow/{}/{id}", end.verb()), body([])),
         };
-        let call = Call { finals: &["not_found", "forbidden"], ..Call::post(route, body, idempotency_key) };
+        let call =
+            Call { final_codes: &["not_found", "forbidden"], ..Call::post(route, body, idempotency_key) };
         match self.call(&self.escrow, account, call, runtime).await.map_err(Failure::retryable) {
             Ok(reply) => {
-                let ended = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
-                let sure = ended.escrow_status.as_deref().is_some_and(|status| end.is(status));
-                if sure { Ok(ended) } else { Err(Failure::NoAnswer(Some(Doubt::Unrecognised))) }
+                let ended = Escrow { pf_escrow_id: id, ..read_without_id(&reply) };
+                let has_ended = ended.escrow_status.as_deref().is_some_and(|status| end.matches(status));
+                if has_ended { Ok(ended) } else { Err(Failure::NoAnswer(Some(Doubt::Unrecognised))) }
             }
-            Err(refusal) if refusal.says("invalid_status") => {
+            Err(refusal) if refusal.has_code("invalid_status") => {
                 let route = format!("/escrow/{id}");
-                let call = Call { finals: &["not_found", "forbidden"], ..Call::get(route) };
+                let call = Call { final_codes: &["not_found", "forbidden"], ..Call::get(route) };
                 let reply =
                     self.call(&self.escrow, account, call, runtime).await.map_err(Failure::retryable)?;
-                let found = Escrow { pf_escrow_id: id, ..read_but_for_its_id(&reply) };
+                let found = Escrow { pf_escrow_id: id, ..read_without_id(&reply) };
                 match &found.escrow_status {
-                    Some(status) if end.is(status) => Ok(found),
+                    Some(status) if end.matches(status) => Ok(found),
                     status => Err(Failure::Rejected(Refusal {
                         code: Some("invalid_status".to_owned()),
                         escrow_status: status.clone(),
@@ -97,14 +98,14 @@ impl PurpleFlea {
 }
 
 fn read(reply: &Value) -> Option<Escrow> {
-    let pf_escrow_id = reply.word(&["escrow_id", "id"])?;
-    Some(Escrow { pf_escrow_id, ..read_but_for_its_id(reply) })
+    let pf_escrow_id = reply.identifier(&["escrow_id", "id"])?;
+    Some(Escrow { pf_escrow_id, ..read_without_id(reply) })
 }
 
-fn read_but_for_its_id(reply: &Value) -> Escrow {
+fn read_without_id(reply: &Value) -> Escrow {
     Escrow {
         pf_escrow_id: String::new(),
-        escrow_status: reply.word(&["status"]),
+        escrow_status: reply.identifier(&["status"]),
         fee: reply.amount(&["commission", "commission_usd", "fee_usdc"]),
         referral_earned: reply.amount(&["referral_commission", "referral_usdc", "referral"]),
     }

@@ -1,8 +1,8 @@
-//! The faucet: a first credit for a new agent, once; and, at the gateway, another each day.
+//! The faucet: one first credit for a new agent and, at the gateway, one credit a day.
 
 use super::{
     Call, PurpleFlea, body,
-    reply::{Field, ONE_A_DAY},
+    reply::{Field, ONE_CLAIM_A_DAY},
 };
 use crate::{
     domain::{
@@ -15,9 +15,11 @@ use crate::{
 use serde_json::Value;
 
 impl PurpleFlea {
-    /// Claims the faucet for an agent. It gives once, so that asking again does no harm. In the `live` dialect a
-    /// registration claims by itself, and only one claim a day is taken from an address: then the balance of an account that
-    /// is `fresh` tells.
+    /// Claims the faucet's first credit for an agent. The faucet pays it once, so a repeated claim does no
+    /// harm.
+    ///
+    /// In the `live` dialect a registration also makes the claim, and the faucet accepts one claim a day from
+    /// an IP address. The balance of a `fresh` account then shows the credit.
     pub async fn claim_faucet(
         &self,
         account: &Account,
@@ -36,7 +38,7 @@ impl PurpleFlea {
         };
         let call = Call {
             with_key,
-            finals: &["agent_not_found", "has_deposits"],
+            final_codes: &["agent_not_found", "has_deposits"],
             ..Call::post("/faucet/claim".to_owned(), body, idempotency_key)
         };
         let refusal = match self.call(&self.faucet, account, call, runtime).await.map_err(Failure::retryable)
@@ -44,22 +46,20 @@ impl PurpleFlea {
             Ok(reply) => return self.credit(&reply, account, runtime).await,
             Err(failure) => failure,
         };
-        // Everybody's account is not the agent's: what it holds says nothing.
-        let knows = self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_));
-        let may_have_been = refusal.says("already_claimed") || refusal.says(ONE_A_DAY);
-        if !(fresh && knows && may_have_been) {
+        let may_be_claimed = refusal.has_code("already_claimed") || refusal.has_code(ONE_CLAIM_A_DAY);
+        if !(fresh && self.has_balance_of(account) && may_be_claimed) {
             return Err(refusal);
         }
         match self.balance(account, runtime).await? {
-            there if there == Amount::ZERO => Err(refusal),
-            there => {
-                let (credited, balance) = (Some(there), Some(there));
+            balance if balance == Amount::ZERO => Err(refusal),
+            balance => {
+                let (credited, balance) = (Some(balance), Some(balance));
                 Ok(Credit { credited, balance, claim_id: None, reason: Some("already_claimed") })
             }
         }
     }
 
-    /// Makes the claim of the day, which the gateway's faucet has and the live one has not. More than one a day is refused.
+    /// Makes the daily claim. Only the gateway's faucet has it, and refuses a second one a day.
     pub async fn claim_daily(
         &self,
         account: &Account,
@@ -68,14 +68,14 @@ impl PurpleFlea {
     ) -> Result<Credit, Failure> {
         let body = body([("agent_id", account.name.as_str().into())]);
         let call = Call {
-            finals: &["agent_not_found"],
+            final_codes: &["agent_not_found"],
             ..Call::post("/api/claim".to_owned(), body, idempotency_key)
         };
         let reply = self.call(&self.faucet, account, call, runtime).await.map_err(Failure::retryable)?;
         self.credit(&reply, account, runtime).await
     }
 
-    /// What a claim gave, and what there is now, where that can be told.
+    /// Reads the credit from a claim's reply, and the balance if Purple Flea reports it.
     async fn credit(
         &self,
         reply: &Value,
@@ -87,8 +87,14 @@ impl PurpleFlea {
         if credited.is_none() {
             return Err(Failure::NoAnswer(Some(Doubt::Unrecognised)));
         }
-        let knows = self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_));
-        let balance = if knows { self.balance(account, runtime).await.ok() } else { None };
-        Ok(Credit { credited, balance, claim_id: reply.word(&["claim_id", "id"]), reason: None })
+        let balance =
+            if self.has_balance_of(account) { self.balance(account, runtime).await.ok() } else { None };
+        Ok(Credit { credited, balance, claim_id: reply.identifier(&["claim_id", "id"]), reason: None })
+    }
+
+    /// Returns whether the balance that Purple Flea reports is the agent's. In the `live` dialect the shared key reads
+    /// the balance of its own account.
+    fn has_balance_of(&self, account: &Account) -> bool {
+        self.api == Api::Gateway || matches!(account.key, AccountKey::Own(_))
     }
 }

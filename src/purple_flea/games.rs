@@ -1,4 +1,4 @@
-//! The casino's two games: one bet out, its outcome back.
+//! The casino's two games: places a bet and reads its outcome.
 
 use super::{
     Call, PurpleFlea, body,
@@ -16,7 +16,8 @@ use crate::{
 use serde_json::Value;
 
 impl PurpleFlea {
-    /// Makes one bet, once. `idempotency_key` is what it can be found by: 1 to 64 of `A-Z a-z 0-9 . _ : -`.
+    /// Places one bet, once. An operator can find the bet by `idempotency_key`: 1 to 64 of `A-Z a-z 0-9 . _ :
+    /// -`.
     pub async fn place_bet(
         &self,
         bet: &Bet,
@@ -53,14 +54,14 @@ impl PurpleFlea {
         };
         let call = Call::post(route.to_owned(), body, idempotency_key);
         let reply = self.call(&self.casino, account, call, runtime).await?;
-        recognise(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
+        read_outcome(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
     }
 }
 
-/// Reads an outcome leniently: fields on the top or under `result`, numbers as strings, whatever else beside
-/// them. But never blindly: something must say won or lost, nothing may contradict it, and a payout that is there
-/// must be one.
-fn recognise(bet: &Bet, body: &Value) -> Option<BetOutcome> {
+/// Reads an outcome leniently: fields at the top or under `result`, numbers as strings, and any other fields.
+/// Returns `None` unless a field says won or lost, no field contradicts it, and a present payout is an
+/// amount.
+fn read_outcome(bet: &Bet, body: &Value) -> Option<BetOutcome> {
     let field = |name: &str| body.field(name);
     let verdicts: Vec<bool> = [
         field("won").and_then(flag),
@@ -85,7 +86,7 @@ fn recognise(bet: &Bet, body: &Value) -> Option<BetOutcome> {
     Some(BetOutcome {
         won,
         payout,
-        bet_id: body.word(&["bet_id", "id"]),
+        bet_id: body.identifier(&["bet_id", "id"]),
         crash_point: body.amount(&["crash_point"]),
         proof: proof(body),
     })
@@ -93,17 +94,17 @@ fn recognise(bet: &Bet, body: &Value) -> Option<BetOutcome> {
 
 fn proof(body: &Value) -> Option<Proof> {
     let proof = body.get("proof")?;
-    let text = |name| proof.get(name).and_then(Value::as_str).and_then(reply::word);
+    let text = |name| proof.get(name).and_then(Value::as_str).and_then(reply::identifier);
     Some(Proof {
         server_seed_hash: text("server_seed_hash")?,
         client_seed: text("client_seed")?,
-        // A counter. Any other number would be refused by the database, and with it the bet's outcome.
+        // The nonce is a counter. The database would refuse any other number together with the bet's outcome.
         nonce: proof.get("nonce")?.as_u64()?.into(),
         result_hash: text("result_hash")?,
     })
 }
 
-/// `outcome` is win or loss in one place and the face of the coin in another.
+/// Reads `outcome`: win or loss in one reply, the side of the coin in another.
 fn won(game: Game, outcome: &Value) -> Option<bool> {
     match (outcome.as_str()?.to_ascii_lowercase().as_str(), game) {
         ("win" | "won", _) => Some(true),
@@ -137,7 +138,7 @@ mod tests {
     }
 
     fn outcome(bet: &Bet, body: &str) -> Option<(bool, Option<String>)> {
-        let outcome = recognise(bet, &serde_json::from_str(body).ok()?)?;
+        let outcome = read_outcome(bet, &serde_json::from_str(body).ok()?)?;
         Some((outcome.won, outcome.payout.map(|p| p.to_string())))
     }
 
@@ -202,10 +203,10 @@ mod tests {
             );
             serde_json::from_str(&format!(r#"{{"won":true,"amount_won":7.5,"proof":{proof}}}"#)).unwrap()
         };
-        let proof = recognise(&crash(), &body("7")).unwrap().proof.unwrap();
+        let proof = read_outcome(&crash(), &body("7")).unwrap().proof.unwrap();
         assert_eq!(json!(proof), body("7")["proof"]);
         for nonce in ["null", "1e999999", "-1", "0.5", "1e2", "99999999999999999999", "\"7\""] {
-            assert_eq!(recognise(&crash(), &body(nonce)).unwrap().proof, None, "{nonce}");
+            assert_eq!(read_outcome(&crash(), &body(nonce)).unwrap().proof, None, "{nonce}");
         }
     }
 

@@ -1,6 +1,7 @@
-//! What was bet before, in the `live` dialect: the account's bets as CSV, newest first, in which a bet is found by the
-//! `client_seed` that it was made with. Being found proves a bet. Not being found proves nothing: Purple Flea has been
-//! seen to take a bet and leave no row.
+//! The history of bets in the `live` dialect: CSV, newest first.
+//!
+//! A row holds the `client_seed` of its bet. A row proves that Purple Flea took the bet. A missing row proves
+//! nothing: Purple Flea has been seen to take a bet and leave no row.
 
 use super::{Call, PurpleFlea, reply};
 use crate::{
@@ -18,49 +19,50 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Most that is read of a page, in bytes: 10,000 rows of about 230 are 2.3 MB.
+/// Longest page that is read, in bytes. 10,000 rows of about 230 bytes are 2.3 MB.
 const PAGE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Rows of a full page: there may be more behind it.
+/// The rows of a full page. Older rows may follow on the next page.
 const PAGE_ROWS: usize = 10_000;
 
 /// Most pages of one look-up: 200,000 bets within some hours.
 const PAGES_LIMIT: usize = 20;
 
-/// How far Purple Flea's clock may be off, in seconds: what is looked for this long before and after.
+/// Greatest error of Purple Flea's clock, in seconds. A look-up searches this much earlier and later.
 const CLOCK_SKEW_S: u64 = 300;
 
-/// What was read of the history.
+/// The result of reading the history.
 #[derive(Debug, Default)]
 pub struct History {
-    /// The wanted bets that stand there, by their `client_seed`, the oldest first. `None` is a row that is there and
-    /// does not say how its bet ended.
-    pub bets: HashMap<String, Vec<Option<Found>>>,
-    /// Whether it was read to its end: only then is what was not found not there.
+    /// The wanted bets by their `client_seed`, oldest first. `None` stands for a row that does not say how
+    /// its bet ended.
+    pub bets: HashMap<String, Vec<Option<FoundBet>>>,
+    /// Whether the function read the history to its end. Only then is a missing bet not in the history.
     pub whole: bool,
 }
 
-/// A bet that stands in the history.
+/// A bet of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What was staked.
+pub struct FoundBet {
+    /// The wager, in US dollars.
     pub wager: Amount,
-    /// How it ended.
+    /// The outcome.
     pub outcome: BetOutcome,
 }
 
-/// Why the history could not be read.
+/// The reason why the function could not read the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryError {
     /// Purple Flea refuses our key or does not know our URL.
     NotAuthorized(http::StatusCode),
-    /// It did not answer, or not with a history. The text is for the log.
+    /// Purple Flea did not answer, or the answer is not a history. The text goes to the log.
     Unreadable(&'static str),
 }
 
 impl PurpleFlea {
-    /// Every bet of an account between two times (Unix seconds) by its `client_seed`, of those that are wanted; should one have been
-    /// made more than once, all of them. No page but the first is asked for after `deadline`, on the monotonic clock.
+    /// Returns the wanted bets of an account between two times (Unix seconds), by their `client_seed`. If a
+    /// bet was made more than once, it returns all of them. After `deadline`, on the monotonic clock, it
+    /// requests no further page.
     pub async fn history(
         &self,
         account: &Account,
@@ -69,23 +71,23 @@ impl PurpleFlea {
         deadline: Duration,
         runtime: &impl Runtime,
     ) -> Result<History, HistoryError> {
-        let since = iso(seconds.start().saturating_sub(CLOCK_SKEW_S));
-        let mut until = iso(seconds.end().saturating_add(CLOCK_SKEW_S));
+        let since = rfc3339_at(seconds.start().saturating_sub(CLOCK_SKEW_S));
+        let mut until = rfc3339_at(seconds.end().saturating_add(CLOCK_SKEW_S));
         let mut history = History::default();
         for _ in 0..PAGES_LIMIT {
             let page = self.page(account, &since, &until, runtime).await?;
             for row in page.rows.iter().filter(|row| wanted.contains(&row.client_seed.as_str())) {
                 let (bet, bets) = (row.bet(), history.bets.entry(row.client_seed.clone()).or_default());
-                // Pages overlap.
+                // Pages overlap, so a bet can occur twice.
                 if !bets.contains(&bet) {
                     bets.insert(0, bet);
                 }
             }
             let oldest = page.rows.last().and_then(|row| humantime::parse_rfc3339_weak(&row.at).ok());
             history.whole = page.last;
-            match oldest.map(in_iso) {
-                // Times are whole seconds, so a page's last second is asked for again. One that holds a whole page
-                // cannot be seen to its end.
+            match oldest.map(rfc3339) {
+                // Times are whole seconds, so the next page starts with the last second of this one. A second
+                // with a full page of bets cannot be read to its end.
                 Some(next) if !page.last && next != until && runtime.monotonic() < deadline => until = next,
                 _ => break,
             }
@@ -117,7 +119,7 @@ impl PurpleFlea {
 
 struct Page {
     rows: Vec<Row>,
-    /// Whether nothing older can follow.
+    /// Whether no older rows can follow.
     last: bool,
 }
 
@@ -132,7 +134,7 @@ struct Row {
 }
 
 impl Page {
-    /// Reads a page by the names of its columns. `None` if it has not the ones that matter.
+    /// Reads a page by the names of its columns. Returns `None` if a required column is missing.
     fn read(body: &[u8], whole: bool) -> Option<Self> {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(body);
         let header = reader.byte_headers().ok()?.clone();
@@ -145,7 +147,7 @@ impl Page {
         let mut rows = Vec::new();
         for record in reader.byte_records() {
             let record = record.ok()?;
-            // A record that was cut off has too few fields.
+            // A truncated record has too few fields.
             if record.len() != header.len() {
                 continue;
             }
@@ -155,7 +157,9 @@ impl Page {
             rows.push(Row {
                 at: field(at)?,
                 proof: match proof.map(|index| index.and_then(field)) {
-                    [Some(hash), Some(nonce), Some(result)] => proved(&hash, &client_seed, &nonce, &result),
+                    [Some(hash), Some(nonce), Some(result)] => {
+                        read_proof(&hash, &client_seed, &nonce, &result)
+                    }
                     _ => None,
                 },
                 client_seed,
@@ -166,7 +170,7 @@ impl Page {
             });
         }
         if !whole {
-            // The end of the last one may be missing without showing.
+            // The last record may be truncated inside its last field.
             rows.pop();
         }
         let last = whole && rows.len() < PAGE_ROWS;
@@ -175,8 +179,8 @@ impl Page {
 }
 
 impl Row {
-    /// The bet, where the row says whether it was won and what it cost.
-    fn bet(&self) -> Option<Found> {
+    /// Returns the bet, if the row holds its result and its wager.
+    fn bet(&self) -> Option<FoundBet> {
         let won = match self.won.to_ascii_lowercase().as_str() {
             "true" | "1" => true,
             "false" | "0" => false,
@@ -186,28 +190,28 @@ impl Row {
         let outcome = BetOutcome {
             won,
             payout: Some(payout),
-            bet_id: reply::word(&self.bet_id),
+            bet_id: reply::identifier(&self.bet_id),
             crash_point: None,
             proof: self.proof.clone(),
         };
-        Some(Found { wager: Amount::rounded(&self.wager).ok()?, outcome })
+        Some(FoundBet { wager: Amount::rounded(&self.wager).ok()?, outcome })
     }
 }
 
-fn proved(server_seed_hash: &str, client_seed: &str, nonce: &str, result_hash: &str) -> Option<Proof> {
+fn read_proof(server_seed_hash: &str, client_seed: &str, nonce: &str, result_hash: &str) -> Option<Proof> {
     Some(Proof {
-        server_seed_hash: reply::word(server_seed_hash)?,
-        client_seed: reply::word(client_seed)?,
+        server_seed_hash: reply::identifier(server_seed_hash)?,
+        client_seed: reply::identifier(client_seed)?,
         nonce: nonce.parse().ok()?,
-        result_hash: reply::word(result_hash)?,
+        result_hash: reply::identifier(result_hash)?,
     })
 }
 
-fn iso(unix_s: u64) -> String {
-    in_iso(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_s)).unwrap_or(SystemTime::UNIX_EPOCH))
+fn rfc3339_at(unix_s: u64) -> String {
+    rfc3339(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix_s)).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-fn in_iso(time: SystemTime) -> String {
+fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
@@ -225,7 +229,7 @@ mod tests {
     const HEADER: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc\r\n";
 
     #[test]
-    fn a_bet_is_found_by_its_seed_whatever_stands_around_it() {
+    fn a_bet_is_found_by_its_client_seed_among_any_other_rows() {
         let text = format!(
             "{HEADER}bet_1,crash,5,7.5,2.5,1.5,true,ab,\"a \"\"quoted\"\", seed\r\n\",0,cd,2026-11-21T02:28:03Z\r\n\
              bet_2,coin_flip,5,0,-5,0,false,ab,wallet-change-7-0123456789abcdef,1,cd,2026-11-21T02:28:03Z\r\n"
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_was_cut_off_ends_before_its_last_row_and_is_not_the_last_one() {
+    fn a_truncated_page_ends_before_its_last_row_and_is_not_the_last_page() {
         let rows = "bet_1,crash,5,7.5,2.5,1.5,true,ab,one,0,cd,2026-11-21T02:28:03Z\r\n\
                     bet_2,crash,5,7.5,2.5,1.5,true,ab,two,0,cd,2026-11-21T02:2";
         let page = Page::read(format!("{HEADER}{rows}").as_bytes(), false).unwrap();
@@ -247,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_our_columns_is_not_a_history() {
+    fn a_text_without_the_required_columns_is_not_a_history() {
         for text in ["", "<html>", "{\"error\":\"x\"}", "bet_id,won\r\n"] {
             assert!(Page::read(text.as_bytes(), true).is_none(), "{text}");
         }
     }
 
-    /// Purple Flea's pages, one after the other; each takes a second.
+    /// Purple Flea's pages in order. Each page takes a second.
     struct Pages(RefCell<Vec<String>>, usize);
 
     impl Runtime for Pages {
@@ -280,7 +284,7 @@ mod tests {
         fn log(&self, _: &Line) {}
     }
 
-    /// Reads pages of so many rows each, by the seconds of their bets, and looks for `bet-0` and `bet-1`.
+    /// Reads pages that hold bets at these seconds, and looks for `bet-0` and `bet-1`.
     fn read(pages: &[&[usize]], deadline_s: u64) -> (Vec<(String, usize)>, bool) {
         let row = |second: &usize| {
             let won = if *second == 1 { "perhaps" } else { "true" };
@@ -310,7 +314,7 @@ mod tests {
         (found, history.whole)
     }
 
-    /// What makes a page of two rows or more a full one: the same second again and again.
+    /// Returns the rows that fill a page of two rows or more: the second row repeated.
     fn filled(rows: &[usize]) -> String {
         let Some(last) = rows.get(1) else { return String::new() };
         let row = format!("id,crash,5,5,0,1,true,ab,else,0,cd,2026-11-21T02:28:{last:02}Z\r\n");
@@ -318,16 +322,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_history_that_was_read_to_its_end_says_what_is_not_there() {
+    fn only_a_history_that_was_read_to_its_end_proves_that_a_bet_is_missing() {
         assert_eq!(read(&[&[9]], 60), (vec![], true));
-        let there = ("bet-0".to_owned(), 1);
-        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 60), (vec![there.clone()], true));
-        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 2), (vec![there], false), "the time was over");
+        let found = ("bet-0".to_owned(), 1);
+        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 60), (vec![found.clone()], true));
+        assert_eq!(read(&[&[9, 8], &[8, 0], &[0]], 2), (vec![found], false), "the time was over");
         assert_eq!(read(&[&[9, 8], &[8, 8], &[0]], 60), (vec![], false), "a second holds a whole page");
         let many: Vec<[usize; 2]> = (0..PAGES_LIMIT + 1).map(|n| [60 - n, 59 - n]).collect();
         let many: Vec<&[usize]> = many.iter().map(<[usize; 2]>::as_slice).collect();
         assert_eq!(read(&many, 60), (vec![], false), "too many pages");
-        assert_eq!(read(&[&[1]], 60), (vec![("bet-1".to_owned(), 0)], true), "there, and not readable");
+        assert_eq!(read(&[&[1]], 60), (vec![("bet-1".to_owned(), 0)], true), "an unreadable row");
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! What a reply of Purple Flea's proves: done, certainly not done, or unknown. The same for every service; what a
-//! success says is each service's own.
+//! Interprets Purple Flea's replies: executed, certainly not executed, or unknown. The rules are the same for
+//! every service. Each service reads its own success.
 
 use crate::{
     domain::{
@@ -12,49 +12,50 @@ use http::{StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 use std::time::SystemTime;
 
-/// What we wait when Purple Flea says "too many" and not for how long: its windows are of 60 s.
+/// Retry delay, in seconds, after a 429 that names no time. Purple Flea's windows last 60 s.
 const RATE_LIMITED_S: u64 = 60;
 
-/// The longest wait that we pass on from Purple Flea: an hour. What is more is a mistake, or may as well be asked again.
+/// Longest retry delay that the function accepts from Purple Flea, in seconds. A longer one is a mistake, or
+/// one more request after an hour does no harm.
 const RETRY_AFTER_MAX_S: u64 = 3_600;
 
-/// The faucet's word for an address that has claimed today.
-pub(super) const ONE_A_DAY: &str = "ip_rate_limited";
+/// The faucet's code for an IP address that has claimed today.
+pub(super) const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
 
-/// Longest code, bet id or other word of Purple Flea's that is passed on, in bytes.
+/// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::NotSent(why) => Self::NotSent(why),
+            SendError::NotSent(cause) => Self::NotSent(cause),
             SendError::TimedOut => Self::TimedOut,
             SendError::Broken(how) => Self::Unknown(Doubt::Broken(how)),
         }
     }
 }
 
-/// What an answer proves: a success's body, or a failure. `finals` are the words with which this service's 403 and 404
-/// refuse one request for good, where any other 403 or 404 refuses us.
-pub(super) fn judge(
+/// Interprets an answer. Returns the body of a success, or a failure. With one of `final_codes` a 403 or 404
+/// refuses this request for good. Any other 403 or 404 refuses our key or URL.
+pub(super) fn interpret(
     answer: &Answer,
-    finals: &[&str],
+    final_codes: &[&str],
     own_key: bool,
     now: SystemTime,
 ) -> Result<Value, Failure> {
     let body: Option<Value> =
         str::from_utf8(&answer.body).ok().and_then(|text| serde_json::from_str(text).ok());
-    let said = |name| body.as_ref().and_then(|b| b.get(name)).and_then(Value::as_str).and_then(word);
-    let code = said("error").or_else(|| said("code"));
+    let field = |name| body.as_ref().and_then(|b| b.get(name)).and_then(Value::as_str).and_then(identifier);
+    let code = field("error").or_else(|| field("code"));
     let status = answer.head.status;
     match status.as_u16() {
         200..=299 => body
             .filter(|b| b.is_object() && b.field("error").is_none())
             .ok_or(Failure::Unknown(Doubt::Unrecognised)),
-        // The exchange behind a trade can refuse, or fail, after the order was sent.
+        // The exchange that executes a trade can refuse or fail after it got the order.
         400 if code.as_deref() == Some("trade_failed") => Err(Failure::Unknown(Doubt::Status(status))),
-        403 | 404 if !code.as_deref().is_some_and(|code| finals.contains(&code)) => {
-            // A path that is not there is nobody's key's trouble.
+        403 | 404 if !code.as_deref().is_some_and(|code| final_codes.contains(&code)) => {
+            // A missing path does not depend on the key.
             let own_key = own_key && status != StatusCode::NOT_FOUND;
             Err(Failure::NotAuthorized { status, own_key })
         }
@@ -65,26 +66,26 @@ pub(super) fn judge(
             escrow_status: None,
         })),
         429 => {
-            // The faucet's limit of one a day says no time either.
-            let unsaid_s =
-                if code.as_deref() == Some(ONE_A_DAY) { RETRY_AFTER_MAX_S } else { RATE_LIMITED_S };
-            let retry_after_s = retry_after_s(answer, body.as_ref(), now).unwrap_or(unsaid_s);
+            // The faucet's daily limit names no time either.
+            let default_s =
+                if code.as_deref() == Some(ONE_CLAIM_A_DAY) { RETRY_AFTER_MAX_S } else { RATE_LIMITED_S };
+            let retry_after_s = retry_after_s(answer, body.as_ref(), now).unwrap_or(default_s);
             Err(Failure::RateLimited { retry_after_s, code })
         }
-        // A 5xx can have moved money. What is not listed proves nothing.
+        // A 5xx may have moved money. Any other status proves nothing.
         _ => Err(Failure::Unknown(Doubt::Status(status))),
     }
 }
 
-/// Reading a body leniently: fields on the top or under `result`, numbers as strings, whatever else beside them.
+/// Reads a body leniently: fields at the top or under `result`, numbers as strings, and any other fields.
 pub(super) trait Field {
-    /// A field that is there and not null.
+    /// Returns a field that is present and not null.
     fn field(&self, name: &str) -> Option<&Value>;
 
-    /// The first of these that is a plain word, or a number.
-    fn word(&self, names: &[&str]) -> Option<String>;
+    /// Returns the first of these fields, if it is an identifier or a number.
+    fn identifier(&self, names: &[&str]) -> Option<String>;
 
-    /// The first of these that is there, if it is an amount.
+    /// Returns the first of these fields, if it is an amount.
     fn amount(&self, names: &[&str]) -> Option<Amount>;
 }
 
@@ -97,10 +98,10 @@ impl Field for Value {
             .find_map(|map| map.get(name).filter(|value| !value.is_null()))
     }
 
-    fn word(&self, names: &[&str]) -> Option<String> {
+    fn identifier(&self, names: &[&str]) -> Option<String> {
         match names.iter().find_map(|name| self.field(name))? {
-            Value::String(text) => word(text),
-            Value::Number(number) => word(number.as_str()),
+            Value::String(text) => identifier(text),
+            Value::Number(number) => identifier(number.as_str()),
             _ => None,
         }
     }
@@ -118,20 +119,20 @@ pub(super) fn amount(value: &Value) -> Option<Amount> {
     }
 }
 
-/// A short word of another party's, safe to pass on and to log.
-pub(super) fn word(text: &str) -> Option<String> {
+/// Returns the text if it is a short identifier, which replies and the log may hold.
+pub(super) fn identifier(text: &str) -> Option<String> {
     let plain = text.len() <= WORD_LIMIT_BYTES
         && !text.is_empty()
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     plain.then(|| text.to_owned())
 }
 
-/// How long to wait, in the first of the ways in which Purple Flea says so: the header, `retry_after_seconds`,
+/// Returns the retry delay from the first of these that names one: the header, `retry_after_seconds`,
 /// `reset_at`.
 fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> Option<u64> {
     let header =
         answer.head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    // 0.5 is a second.
+    // A fraction of a second counts as one second.
     let seconds = || {
         let seconds = body?.get("retry_after_seconds")?.as_number()?.as_str();
         seconds
@@ -143,7 +144,8 @@ fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> Opti
     };
     let reset = || {
         let at = humantime::parse_rfc3339_weak(body?.get("reset_at")?.as_str()?).ok()?;
-        // A second more than it says: it says tenths, and we wait whole ones.
+        // The delay is a second longer, because the reply names tenths of a second and the delay is in whole
+        // seconds.
         Some(at.duration_since(now).map_or(0, |wait| wait.as_secs()).saturating_add(1))
     };
     header.or_else(seconds).or_else(reset).map(|s: u64| s.clamp(1, RETRY_AFTER_MAX_S))
@@ -161,11 +163,11 @@ mod tests {
     }
 
     fn read(answer: &Answer) -> Result<Value, Failure> {
-        judge(answer, &["forbidden"], false, SystemTime::UNIX_EPOCH)
+        interpret(answer, &["forbidden"], false, SystemTime::UNIX_EPOCH)
     }
 
     #[test]
-    fn a_status_proves_what_it_proves_and_no_more() {
+    fn each_status_leads_to_the_failure_that_it_proves() {
         let refused = r#"{"error":"kelly_limit_exceeded","message":"…","max_bet":4.9318}"#;
         let expected = Failure::Rejected(Refusal {
             code: Some("kelly_limit_exceeded".into()),
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_403_is_final_with_a_word_of_the_service_and_our_trouble_otherwise() {
+    fn a_403_with_a_final_code_refuses_the_request_and_any_other_refuses_the_key() {
         let refused = read(&answer(403, r#"{"error":"forbidden"}"#));
         assert!(matches!(refused, Err(Failure::Rejected(Refusal { code: Some(_), .. }))));
         let refused = read(&answer(403, r#"{"error":"unauthorized"}"#));
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_requests_wait_as_long_as_purple_flea_says_within_reason() {
+    fn a_rate_limit_waits_as_long_as_purple_flea_says_up_to_an_hour() {
         let limited = |answer: &Answer| match read(answer) {
             Err(Failure::RateLimited { retry_after_s, .. }) => retry_after_s,
             other => panic!("{other:?}"),
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_another_party_are_passed_on_only_when_they_are_plain_and_short() {
+    fn another_partys_code_is_passed_on_only_if_it_is_a_short_identifier() {
         for code in ["two words", "ctrl\\u0007", "<script>", &"x".repeat(65), ""] {
             let body = format!(r#"{{"error":"{code}"}}"#);
             assert_eq!(read(&answer(400, &body)), Err(Failure::Rejected(Refusal::default())));

@@ -1,4 +1,4 @@
-//! Trading: a position that is opened on a market.
+//! Trading: opens positions on a market.
 
 use super::{Call, PurpleFlea, body, reply::Field};
 use crate::{
@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl PurpleFlea {
-    /// Opens a position, once. There is no history in which it could be found by our name for it.
+    /// Opens a position, once. Purple Flea has no history of positions in which the function could look it
+    /// up.
     pub async fn open_position(
         &self,
         order: &Order,
@@ -55,14 +56,14 @@ impl PurpleFlea {
             ),
         };
         let call = Call {
-            finals: &["daily_loss_limit_reached"],
+            final_codes: &["daily_loss_limit_reached"],
             ..Call::post(route.to_owned(), body, idempotency_key)
         };
         let reply = self.call(service, account, call, runtime).await?;
-        let position_id = reply.word(&["position_id"]);
-        let order_id = reply.word(&["order_id", "id"]);
+        let position_id = reply.identifier(&["position_id"]);
+        let order_id = reply.identifier(&["order_id", "id"]);
         if position_id.is_none() && order_id.is_none() {
-            // Something was done, and nothing says what.
+            // Purple Flea did something, but the reply names neither position nor order.
             return Err(Failure::Unknown(Doubt::Unrecognised));
         }
         let filled = reply.amount(&["size_usd", "size_usdc", "size"]);

@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// Shortest `webhook_token`, in characters; a shorter one can be guessed.
+/// Shortest `webhook_token`, in characters. An attacker could guess a shorter one.
 pub const TOKEN_MIN_CHARS: usize = 16;
 
 /// Most operators: each costs a comparison for every call with a bearer token.
 pub const OPERATORS_LIMIT: usize = 8;
 
-/// Longest name of an operator, in characters: it stands in log lines and in the history.
+/// Longest name of an operator, in characters. Log lines and the job's history hold it.
 const NAME_LIMIT_CHARS: usize = 32;
 
 /// Shortest operator's token of hexadecimal digits alone: 128 bits.
@@ -22,21 +22,21 @@ const HEX_MIN_CHARS: usize = 32;
 /// Shortest operator's token of other base64url characters: 132 bits.
 const BASE64URL_MIN_CHARS: usize = 22;
 
-/// Longest operator's token, in characters: more adds nothing to its strength.
+/// Longest operator's token, in characters. A longer one is not stronger.
 const OPERATORS_TOKEN_LIMIT_CHARS: usize = 256;
 
-/// Fewest different characters of an operator's token. Of 32 random hexadecimal digits fewer than one in a million
-/// has less; a repeated or typed pattern often has.
+/// Fewest different characters of an operator's token. Fewer than one in a million random tokens of 32
+/// hexadecimal digits has less. A repeated or typed pattern often has less.
 const DIFFERENT_MIN_CHARS: usize = 8;
 
-/// Longest user's token that is passed on, in bytes. Supabase's have about 1 KiB; gateways and servers commonly take
-/// 8 KiB of a header.
+/// Longest owner's token that the function passes on, in bytes. Supabase's tokens have about 1 KiB. Gateways
+/// and servers commonly accept 8 KiB of a header.
 const OWNERS_TOKEN_LIMIT_BYTES: usize = 8 * 1024;
 
 /// The credentials that the settings know.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The signing secrets; several during a rotation.
+    /// The signing secrets. There are several during a rotation.
     pub secrets: Vec<Secret>,
     /// The bearer token `webhook_token`.
     pub token: Option<Token>,
@@ -44,25 +44,25 @@ pub struct Credentials {
     pub operators: Operators,
 }
 
-/// A bearer token, kept as its digest, so that a comparison does not tell its length. Its `Debug` shows nothing
-/// of it.
+/// The digest of a bearer token. A comparison of digests does not reveal the token's length. Its `Debug` text
+/// does not contain the token.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
 
 impl Token {
-    /// Reads a token of at least 16 visible ASCII characters; `None` for any other.
+    /// Reads a token of at least 16 visible ASCII characters. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() >= TOKEN_MIN_CHARS && text.bytes().all(|b| b.is_ascii_graphic()))
-            .then(|| Self::shown(text.as_bytes()))
+            .then(|| Self::digest(text.as_bytes()))
     }
 
-    /// Whatever a caller shows.
-    pub fn shown(bytes: &[u8]) -> Self {
+    /// Returns the digest of a token that a caller shows.
+    pub fn digest(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Compares in the same time whatever differs.
-    pub fn is(&self, other: &Self) -> bool {
+    /// Returns whether the tokens are equal. The time of the comparison does not depend on the difference.
+    pub fn equals(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }
@@ -78,15 +78,15 @@ impl fmt::Debug for Token {
 pub struct Operators(Vec<(String, Token)>);
 
 impl Operators {
-    /// Reads one to 8 `name:token` pairs, separated by spaces or commas; `None` if any is not of its form, or a name
-    /// or a token stands twice.
+    /// Reads one to 8 `name:token` pairs, separated by spaces or commas. Returns `None` if a pair has another
+    /// form, or if a name or a token occurs twice.
     pub fn parse(text: &str) -> Option<Self> {
         let mut operators: Vec<(String, Token)> = Vec::new();
         for pair in text.split([',', ' ', '\t', '\n', '\r']).filter(|pair| !pair.is_empty()) {
             let (name, token) =
                 pair.split_once(':').filter(|(name, token)| is_name(name) && is_strong(token))?;
-            let token = Token::shown(token.as_bytes());
-            if operators.iter().any(|(known, other)| known == name || other.is(&token)) {
+            let token = Token::digest(token.as_bytes());
+            if operators.iter().any(|(known, other)| known == name || other.equals(&token)) {
                 return None;
             }
             operators.push((name.to_owned(), token));
@@ -94,9 +94,9 @@ impl Operators {
         (1..=OPERATORS_LIMIT).contains(&operators.len()).then_some(Self(operators))
     }
 
-    /// The name of the operator whose token this is. Compares with every operator's.
+    /// Returns the name of the operator with this token. Compares it with every operator's token.
     pub fn name_of(&self, shown: &Token) -> Option<&str> {
-        self.0.iter().fold(None, |found, (name, token)| if token.is(shown) { Some(name) } else { found })
+        self.0.iter().fold(None, |found, (name, token)| if token.equals(shown) { Some(name) } else { found })
     }
 }
 
@@ -105,7 +105,7 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
 }
 
-/// Whether a token can be 128 random bits, by its form.
+/// Returns whether a token's form allows 128 random bits.
 fn is_strong(token: &str) -> bool {
     let least =
         if token.bytes().all(|b| b.is_ascii_hexdigit()) { HEX_MIN_CHARS } else { BASE64URL_MIN_CHARS };
@@ -117,7 +117,8 @@ fn is_strong(token: &str) -> bool {
         && token.bytes().all(is_base64url)
 }
 
-/// A user's token by its form: three parts of base64url with dots between them. Its `Debug` shows nothing of it.
+/// Reads an owner's token by its form: three parts of base64url, separated by dots. Its `Debug` text does not
+/// contain the token.
 pub fn owners_token(shown: &[u8]) -> Option<Key> {
     if shown.len() > OWNERS_TOKEN_LIMIT_BYTES {
         return None;
@@ -143,13 +144,13 @@ mod tests {
     fn a_token_has_16_visible_characters() {
         assert!(Token::parse("fifteen-chars..").is_none());
         assert!(Token::parse("sixteen chars ..").is_none());
-        assert!(Token::parse("sixteen-chars-..").unwrap().is(&Token::shown(b"sixteen-chars-..")));
+        assert!(Token::parse("sixteen-chars-..").unwrap().equals(&Token::digest(b"sixteen-chars-..")));
     }
 
     #[test]
-    fn operators_are_told_apart_by_their_tokens() {
+    fn an_operators_token_names_its_operator() {
         let operators = Operators::parse(&format!("ada:{HEX}, grace.h-2:{BASE64URL}\n")).unwrap();
-        let name_of = |shown: &str| operators.name_of(&Token::shown(shown.as_bytes()));
+        let name_of = |shown: &str| operators.name_of(&Token::digest(shown.as_bytes()));
         assert_eq!((name_of(HEX), name_of(BASE64URL)), (Some("ada"), Some("grace.h-2")));
         for wrong in ["", "ada", &HEX[1..], &format!("ada:{HEX}"), &format!("{HEX} "), &HEX.to_uppercase()] {
             assert_eq!(name_of(wrong), None, "{wrong}");
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_less_than_128_bits_by_its_form_is_no_operators() {
+    fn a_token_whose_form_allows_less_than_128_bits_is_refused() {
         for token in [
             "",
             &HEX[1..],
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_operators_has_one_to_eight_each_with_a_name_and_a_token_of_its_own() {
+    fn one_to_eight_operators_have_different_names_and_tokens() {
         let numbered = |count: u32| {
             let pairs = (1..=count).map(|n| format!("op{n}:{n:x}{}", &HEX[1..]));
             pairs.collect::<Vec<_>>().join(" ")
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_token_has_three_parts_of_base64url() {
+    fn an_owners_token_has_three_parts_of_base64url() {
         for token in ["a.b.c", "eyJhbGciOi.eyJzdWIi-_.c2ln"] {
             assert_eq!(owners_token(token.as_bytes()).unwrap().expose(), token);
         }

@@ -1,10 +1,10 @@
-//! What the body says: which row came, in whichever of the three shapes, and what the caller asks for beside it.
+//! The event in a request's body: a row in one of three shapes, with the caller's choice of game, or a notification.
 //!
-//! - bare: the row itself, as `row_to_json(new)` writes it
+//! - a bare row, as `row_to_json(new)` writes it
 //! - a Supabase Database Webhook: `{type, table, schema, record, old_record}`
 //! - a Realtime payload: `{data: {type, table, schema, record, …}}`
 //!
-//! Beside `record` (or `data`) may stand a `policy`, which chooses the game of this one call.
+//! A `policy` beside `record` (or `data`) chooses the game of this call.
 
 use crate::{
     domain::{
@@ -19,59 +19,59 @@ use crate::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What a body turned out to be.
+/// The event in a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A row of `wallet_changes` was inserted.
     Inserted {
         /// The row.
         row: WalletChange,
-        /// What the caller chose for this call.
+        /// The caller's choice of game.
         choice: Choice,
     },
     /// An agent was inserted.
     NewAgent {
-        /// Its id.
+        /// The agent's id.
         agent_id: String,
     },
     /// An escrow was inserted.
     NewEscrow {
-        /// Its row's id.
+        /// The row's id.
         id: u64,
-        /// Its row.
+        /// The row.
         row: EscrowRow,
     },
-    /// An escrow is to end.
+    /// A row requests the end of an escrow.
     EndEscrow {
-        /// Its row's id.
+        /// The row's id.
         id: u64,
-        /// Who pays.
+        /// The agent that pays.
         sender_id: String,
-        /// How.
+        /// The way in which the escrow ends.
         end: End,
-        /// Purple Flea's name for it, if it was made.
+        /// Purple Flea's id of the escrow, if it was made.
         pf_escrow_id: Option<String>,
     },
-    /// Something that this function does nothing about.
+    /// The row is one that the function does not handle.
     Unhandled(Unhandled),
-    /// The doorbell of a ledger: something is to be done. Without a ledger's settings it must never lead to a bet.
+    /// A ledger's notification that jobs are due. Without the ledger's settings it must never lead to a bet.
     Notification {
-        /// The deposit that made it ring, if it was one.
+        /// The job that caused the notification, if it names one.
         reference: Option<Reference>,
     },
 }
 
-/// Why nothing is done about an event.
+/// The reason why the function does not handle an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unhandled {
-    /// The row is of a table that leads to nothing.
+    /// The function does not handle the row's table.
     Table,
-    /// What happened to the row leads to nothing: it was deleted, or changed in a way that asks for nothing.
+    /// The function does not handle the change: a deletion, or an update that requests nothing.
     Kind,
 }
 
 impl Unhandled {
-    /// Its name in replies and logs.
+    /// Returns the reason's name in replies and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Table => "unhandled_table",
@@ -80,10 +80,10 @@ impl Unhandled {
     }
 }
 
-/// Every field that any of the three shapes has. Which shape it is shows in which are there.
+/// The fields of all three shapes. The fields that are present show the shape.
 #[derive(Deserialize)]
 struct Body<'a> {
-    // Read only once it is known to be a row of our table.
+    // Read only after the table is known.
     #[serde(borrow)]
     record: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -96,7 +96,7 @@ struct Body<'a> {
     #[serde(default)]
     ledger: bool,
     reference: Option<String>,
-    // The columns of a bare row; read by hand, as `flatten` would take numbers through a float.
+    // The columns of a bare row. Serde's `flatten` would read numbers as floats.
     id: Option<RowId>,
     agent_id: Option<String>,
     change_type: Option<String>,
@@ -114,7 +114,7 @@ struct Change<'a> {
     schema: Option<String>,
 }
 
-/// Reads a body. Money goes from its text to a decimal; nothing becomes a float.
+/// Reads a body. An amount goes from its text to a decimal, never through a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
     let body: Body = json::read(body)?;
     if body.ledger {
@@ -129,13 +129,13 @@ pub fn read(body: &[u8]) -> Result<Event, ReadError> {
     let choice = body.policy.map(|Whole(choice)| choice);
     let wrapped = body.record.is_some() || body.kind.is_some() || body.table.is_some();
     match body.data {
-        Some(_) if wrapped => refuse("`data` and `record` cannot both be there"),
+        Some(_) if wrapped => refuse("the body must not have both `data` and `record`"),
         Some(Whole(change)) => read_change(change, choice),
         None if wrapped => {
             let Body { record, kind, table, schema, .. } = body;
             read_change(Change { record, kind, table, schema }, choice)
         }
-        // A choice that is overlooked would play another game than the one that was asked for.
+        // Without this check the function would ignore the choice, and bet on another game.
         None if choice.is_some() => {
             refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}")
         }
@@ -170,7 +170,7 @@ fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadErro
     };
     match (read(record)?, choice) {
         (Event::Inserted { row, .. }, Some(choice)) => Ok(Event::Inserted { row, choice }),
-        // A choice that is overlooked would play another game than the one that was asked for.
+        // Without this check the function would ignore the choice.
         (_, Some(_)) => refuse("`policy` is for rows of wallet_changes only"),
         (event, None) => Ok(event),
     }
@@ -194,7 +194,7 @@ struct EscrowId {
 fn read_new_escrow(row: &RawValue) -> Result<Event, ReadError> {
     let EscrowId { id: RowId(id) } = read_columns(row)?;
     let row: EscrowRow = read_columns(row)?;
-    row.check().map_err(|why| ReadError::NotAnEvent(why.to_owned()))?;
+    row.check().map_err(|detail| ReadError::NotAnEvent(detail.to_owned()))?;
     Ok(Event::NewEscrow { id, row })
 }
 
@@ -207,7 +207,7 @@ struct EndingEscrow {
     pf_escrow_id: Option<String>,
 }
 
-/// An update asks for something while there is something requested that is not so yet.
+/// Reads an update. It requests the end of an escrow while `requested_status` differs from the status.
 fn read_ending_escrow(row: &RawValue) -> Result<Event, ReadError> {
     let EndingEscrow { id: RowId(id), sender_id, status, requested_status, pf_escrow_id } =
         read_columns(row)?;

@@ -1,8 +1,8 @@
-//! Verifies signatures by [Standard Webhooks](https://www.standardwebhooks.com).
+//! Verifies signatures of [Standard Webhooks](https://www.standardwebhooks.com).
 //!
-//! The signature is an HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, over the bytes as they came,
-//! before anything is parsed. It covers neither the path nor other headers. Comparisons take the same time whatever
-//! differs.
+//! The signature is an HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}`, over the bytes as they
+//! arrived, before the body is parsed. It does not cover the path or other headers. The time of a comparison
+//! does not depend on the difference.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,11 +11,11 @@ use sha2::Sha256;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// How far a timestamp may lie from now, either way, in seconds: Standard Webhooks' own tolerance.
+/// Greatest difference between a timestamp and now, in seconds: the tolerance of Standard Webhooks.
 pub const TOLERANCE_S: u64 = 300;
 
-/// Most signatures that are compared of one header. Rotation needs two; the rest of a longer list is ignored,
-/// so that nobody makes us compute for long.
+/// Most signatures of one header that are compared. Rotation needs two. The limit bounds the work for a
+/// longer list.
 pub const SIGNATURES_LIMIT: usize = 8;
 
 /// Shortest secret, in bytes: Standard Webhooks asks for 24 to 64.
@@ -24,27 +24,27 @@ pub const SECRET_MIN_BYTES: usize = 24;
 /// Longest secret, in bytes.
 pub const SECRET_MAX_BYTES: usize = 64;
 
-/// Names the message. It is signed.
+/// The header with the id of the message. The signature covers it.
 pub const ID: HeaderName = HeaderName::from_static("webhook-id");
 
-/// Says when the message was signed, in seconds since 1970. It is signed.
+/// The header with the time of the signature, in Unix seconds. The signature covers it.
 pub const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 
-/// Holds one signature or several.
+/// The header with one or several signatures.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// A signing secret: the bytes behind `whsec_`. Its `Debug` shows nothing of it.
+/// A signing secret: the bytes after `whsec_`. Its `Debug` text does not contain them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Reads `whsec_<base64>`; `None` if it is not of that form, or its key is not of 24 to 64 bytes.
+    /// Reads `whsec_<base64>`. Returns `None` for another form, or for a key outside 24 to 64 bytes.
     pub fn parse(text: &str) -> Option<Self> {
         let key = BASE64.decode(text.strip_prefix("whsec_")?).ok()?;
         (SECRET_MIN_BYTES..=SECRET_MAX_BYTES).contains(&key.len()).then_some(Self(key))
     }
 
-    /// The signature of a message, as bytes; `None` never happens, as HMAC takes a key of any length.
+    /// Returns the signature of a message. HMAC accepts a key of any length, so the result is never `None`.
     fn sign(&self, id: &[u8], timestamp: &[u8], body: &[u8]) -> Option<[u8; 32]> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         for part in [id, b".", timestamp, b".", body] {
@@ -60,22 +60,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a signature is not accepted.
+/// The reason why a signature is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureError {
     /// There is no `webhook-signature` header.
     Missing,
     /// `webhook-id` or `webhook-timestamp` is missing or not readable.
     MalformedHeader,
-    /// The message was signed more than [`TOLERANCE_S`] ago.
+    /// The timestamp lies more than [`TOLERANCE_S`] in the past.
     TooOld,
-    /// The message was signed for more than [`TOLERANCE_S`] from now.
+    /// The timestamp lies more than [`TOLERANCE_S`] in the future.
     FromTheFuture,
-    /// No signature is one of this message with one of our secrets.
+    /// No signature matches the message with any of our secrets.
     WrongSignature,
 }
 
-/// Verifies a signed message. `now_s` is the wall clock in seconds since 1970.
+/// Verifies a signed message. `now_s` is the wall-clock time in Unix seconds.
 pub fn verify(
     secrets: &[Secret],
     headers: &HeaderMap,
@@ -104,17 +104,17 @@ pub fn verify(
         .filter_map(|base64| BASE64.decode(base64).ok())
         .collect();
     for secret in secrets {
-        let Some(ours) = secret.sign(id.as_bytes(), timestamp.as_bytes(), body) else {
+        let Some(expected) = secret.sign(id.as_bytes(), timestamp.as_bytes(), body) else {
             continue;
         };
-        if candidates.iter().any(|theirs| ours.ct_eq(theirs).into()) {
+        if candidates.iter().any(|candidate| expected.ct_eq(candidate).into()) {
             return Ok(());
         }
     }
     Err(SignatureError::WrongSignature)
 }
 
-/// The `webhook-id` of a request, signed or not.
+/// Returns the `webhook-id` of a request, signed or not.
 pub fn webhook_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(ID)?.to_str().ok()?;
     (!id.is_empty()).then(|| id.to_owned())
@@ -127,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     const NOW_S: u64 = 1_614_265_330;
-    // The vector that Standard Webhooks' own libraries are tested with.
+    // The test vector of Standard Webhooks' own libraries.
     const VECTOR_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const VECTOR_ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
     const VECTOR_BODY: &[u8] = br#"{"test": 2432232314}"#;
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_s_own_vector_is_let_in() {
+    fn the_standards_own_test_vector_is_accepted() {
         let head = vector(VECTOR_SIGNATURE, "1614265330");
         assert_eq!(verify(&secrets(&[VECTOR_SECRET]), &head, VECTOR_BODY, NOW_S), Ok(()));
         assert_eq!(webhook_id(&head).as_deref(), Some(VECTOR_ID));
     }
 
     #[test]
-    fn a_timestamp_counts_for_five_minutes_either_way_and_no_second_longer() {
+    fn a_timestamp_is_valid_for_five_minutes_either_way_and_no_second_longer() {
         let secrets = secrets(&[VECTOR_SECRET]);
         let head = vector(VECTOR_SIGNATURE, "1614265330");
         for (now, expected) in [
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn during_a_rotation_either_secret_and_either_signature_will_do() {
+    fn during_a_rotation_either_secret_and_either_signature_is_accepted() {
         let (old, new) = (VECTOR_SECRET, "whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=");
         let elsewhere = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         let both = format!("{elsewhere} v1a,ignored {VECTOR_SIGNATURE}");
@@ -197,10 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_a_signature_is_refused_by_name() {
+    fn an_invalid_signature_is_refused_with_its_reason() {
         let secrets = secrets(&[VECTOR_SECRET]);
         let truncated = &VECTOR_SIGNATURE[..VECTOR_SIGNATURE.len() - 4];
-        for (head, why) in [
+        for (head, error) in [
             (vector(truncated, "1614265330"), SignatureError::WrongSignature),
             (vector("", "1614265330"), SignatureError::WrongSignature),
             (vector(VECTOR_SIGNATURE, "1614265330.0"), SignatureError::MalformedHeader),
@@ -210,12 +210,12 @@ mod tests {
             (headers(&[("webhook-signature", VECTOR_SIGNATURE)]), SignatureError::MalformedHeader),
             (headers(&[]), SignatureError::Missing),
         ] {
-            assert_eq!(verify(&secrets, &head, VECTOR_BODY, NOW_S), Err(why), "{head:?}");
+            assert_eq!(verify(&secrets, &head, VECTOR_BODY, NOW_S), Err(error), "{head:?}");
         }
     }
 
     #[test]
-    fn secrets_of_another_form_or_length_are_not_taken_and_none_is_shown() {
+    fn secrets_of_another_form_or_length_are_refused_and_debug_shows_none() {
         for text in ["", "whsec_", "whsec_???", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
             assert!(Secret::parse(text).is_none(), "{text}");
         }
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_signed_is_let_in_and_with_one_bit_flipped_it_never_is(
+        fn a_signed_message_is_accepted_and_with_one_bit_flipped_it_never_is(
             key in proptest::collection::vec(any::<u8>(), SECRET_MIN_BYTES..=SECRET_MAX_BYTES),
             id in "[A-Za-z0-9._:-]{1,64}",
             body in proptest::collection::vec(any::<u8>(), 0..300),

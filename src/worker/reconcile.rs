@@ -1,9 +1,13 @@
-//! Looks unknown bets up in Purple Flea's history: `POST /reconcile`, and the end of a drain when some are due.
+//! Looks up unknown bets in Purple Flea's history, for `POST /reconcile` and for a worker whose claim reports
+//! due look-ups.
 //!
-//! A bet that is found was executed, with the outcome that stands there. Any other stays unknown, with what is known:
-//! `not_found` (the history was read to its end; a bet has been seen to move money and leave no row),
-//! `history_too_long` (it was not), `history_unreadable` (a row of the bet is there and does not say how it ended),
-//! `no_history` (the dialect has none). Only an operator may release it.
+//! A bet in the history was executed, and its row holds the outcome. Any other bet stays unknown, for one of
+//! these reasons. Only an operator may release its job.
+//!
+//! - `not_found`: the function read the history to its end. Purple Flea has been seen to take a bet and leave no row.
+//! - `history_too_long`: the function did not reach the end of the history.
+//! - `history_unreadable`: the bet's row does not say how the bet ended.
+//! - `no_history`: the dialect has no history.
 
 use super::report;
 use crate::{
@@ -20,7 +24,7 @@ use crate::{
         rpc::LedgerError,
     },
     log::{Level, Line},
-    purple_flea::history::{Found, History, HistoryError},
+    purple_flea::history::{FoundBet, History, HistoryError},
     runtime::Runtime,
 };
 use serde::Serialize;
@@ -30,37 +34,37 @@ use serde_json::{
 };
 use std::time::Duration;
 
-/// Most rounds of `POST /reconcile`: each looks up to 50 jobs up.
+/// Most rounds of `POST /reconcile`. Each round looks up at most 50 jobs.
 pub const ROUNDS_LIMIT: usize = 20;
 
-/// Until how long after it began `POST /reconcile` asks for more, in seconds.
+/// The time after which `POST /reconcile` starts no further round, in seconds.
 pub const TIME_S: u64 = 30;
 
-/// Jobs that lie further apart than this, in seconds, are looked for apart: what was bet between one of yesterday's and
-/// one of today's need not be read.
+/// The longest gap between two jobs of one query, in seconds. Separate queries do not read the bets between
+/// jobs of different days.
 const WINDOW_S: u64 = 3_600;
 
-/// What was found out.
+/// The result of `POST /reconcile`.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     status: &'static str,
-    /// Jobs that turned out to have been executed.
+    /// The number of jobs whose bets are in the history.
     found: usize,
-    /// Jobs that stay unknown.
+    /// The number of jobs that stay unknown.
     not_found: usize,
 }
 
-/// Why a look-up failed.
+/// The reason why a look-up failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReconcileError {
-    /// The ledger gave no answer that can be used.
+    /// The ledger gave no usable answer.
     Ledger(LedgerError),
-    /// Purple Flea's history could not be read.
+    /// The function could not read Purple Flea's history.
     History(HistoryError),
 }
 
 impl ReconcileError {
-    /// The stable code that replies and the log share.
+    /// Returns the stable code that replies and the log share.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Ledger(error) => error.code(),
@@ -69,12 +73,12 @@ impl ReconcileError {
         }
     }
 
-    /// What the log says beyond the code.
+    /// Returns the detail that the log adds to the code.
     pub fn cause(&self) -> Option<String> {
         match self {
             Self::Ledger(error) => Some(error.cause()),
             Self::History(HistoryError::NotAuthorized(status)) => Some(format!("status_{}", status.as_u16())),
-            Self::History(HistoryError::Unreadable(why)) => Some((*why).to_owned()),
+            Self::History(HistoryError::Unreadable(cause)) => Some((*cause).to_owned()),
         }
     }
 }
@@ -85,8 +89,8 @@ impl From<LedgerError> for ReconcileError {
     }
 }
 
-/// Looks up what is due, in so many rounds at most. None is begun after `until`, and nothing is reported after `ends`, on the
-/// monotonic clock.
+/// Looks up due jobs in at most `rounds` rounds. No round starts after `until`, and no report starts after
+/// `ends`, on the monotonic clock.
 pub async fn run(
     settings: &Settings,
     ledger: &Ledger,
@@ -95,27 +99,27 @@ pub async fn run(
     ends: Duration,
     runtime: &impl Runtime,
 ) -> Result<Report, ReconcileError> {
-    let mut told = Report { status: "reconciled", ..Report::default() };
+    let mut report = Report { status: "reconciled", ..Report::default() };
     for _ in 0..rounds {
         if runtime.monotonic() >= until {
             break;
         }
-        let jobs = ledger.lookups(runtime).await?;
+        let jobs = ledger.claim_lookups(runtime).await?;
         if jobs.is_empty() {
             break;
         }
         let settlements = look_up(settings, jobs, until, runtime).await?;
         let found = settlements.iter().filter(|s| s.state == State::Executed).count();
-        told.found = told.found.saturating_add(found);
-        told.not_found = told.not_found.saturating_add(settlements.len().saturating_sub(found));
+        report.found = report.found.saturating_add(found);
+        report.not_found = report.not_found.saturating_add(settlements.len().saturating_sub(found));
         let locked = report::run(ledger, settlements, ends, runtime).await;
-        report::alone(ledger, locked, ends, runtime).await;
+        report::run_locked(ledger, locked, ends, runtime).await;
     }
     let mut line = Line::new(runtime.now(), "reconcile");
-    line.jobs = Some(told.found.saturating_add(told.not_found));
-    line.level = if told.not_found > 0 { Level::Warn } else { Level::Info };
+    line.jobs = Some(report.found.saturating_add(report.not_found));
+    line.level = if report.not_found > 0 { Level::Warn } else { Level::Info };
     runtime.log(&line);
-    Ok(told)
+    Ok(report)
 }
 
 async fn look_up(
@@ -124,18 +128,19 @@ async fn look_up(
     until: Duration,
     runtime: &impl Runtime,
 ) -> Result<Vec<Settlement>, ReconcileError> {
-    // The gateway has no history, and the live dialect one of bets alone. Of the rest an operator has to ask Purple Flea.
+    // The gateway has no history, and the live dialect's history holds bets alone. An operator has to ask
+    // Purple Flea about the other jobs.
     let in_history = |job: &mut Lookup| settings.purple_flea.api == Api::Live && job.game.is_some();
     let mut settlements: Vec<_> =
         jobs.extract_if(.., |job| !in_history(job)).map(|job| still_unknown(&job, "no_history")).collect();
-    let jobs = in_order(jobs);
-    let together = |one: &Lookup, next: &Lookup| {
+    let jobs = sorted_by_key_and_time(jobs);
+    let in_one_query = |one: &Lookup, next: &Lookup| {
         one.key_name == next.key_name && next.until_s.saturating_sub(one.from_s) <= WINDOW_S
     };
     let mut failed = None;
-    for jobs in jobs.chunk_by(together) {
+    for jobs in jobs.chunk_by(in_one_query) {
         if runtime.monotonic() >= until {
-            // The others were not looked for, so nothing is said of them: they come up again.
+            // The remaining jobs get no report. A later look-up takes them.
             break;
         }
         let keys: Vec<&str> = jobs.iter().map(|job| job.idempotency_key.as_str()).collect();
@@ -146,10 +151,11 @@ async fn look_up(
             Ok(history) => settlements.extend(jobs.iter().flat_map(|job| settle(job, &history))),
             Err(error) => {
                 failed = Some(error);
-                // An agent's own key that is refused is not asked with all day, and keeps nobody else's bets unknown.
-                let own = !matches!(account.key, AccountKey::Shared);
+                // A look-up with an agent's own key failed. Its jobs get a later look-up, and other agents'
+                // jobs go on.
+                let own_key = !matches!(account.key, AccountKey::Shared);
                 let unreadable =
-                    jobs.iter().filter(|_| own).map(|job| still_unknown(job, "history_unreadable"));
+                    jobs.iter().filter(|_| own_key).map(|job| still_unknown(job, "history_unreadable"));
                 settlements.extend(unreadable);
             }
         }
@@ -160,8 +166,9 @@ async fn look_up(
     }
 }
 
-/// By key and time. There are at most 50, and a sort that is quick for many is a large piece of code.
-fn in_order(jobs: Vec<Lookup>) -> Vec<Lookup> {
+/// Sorts jobs by key and time. There are at most 50, and the standard sort would add much code to the
+/// component.
+fn sorted_by_key_and_time(jobs: Vec<Lookup>) -> Vec<Lookup> {
     let mut sorted: Vec<Lookup> = Vec::with_capacity(jobs.len());
     for job in jobs {
         let place =
@@ -171,18 +178,18 @@ fn in_order(jobs: Vec<Lookup>) -> Vec<Lookup> {
     sorted
 }
 
-/// What a look-up found. Should it be more than one bet, the ledger is told of each: the first is the outcome, any
-/// other a conflict that somebody has to look at.
+/// Makes the settlements of a look-up. If the history holds more than one bet of a job, the ledger gets all
+/// of them. It records the first as the outcome, and each other one as a conflict for an operator.
 fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
     let (Some(bets), Some(game)) = (history.bets.get(&job.idempotency_key), job.game) else {
         let reason = if history.whole { "not_found" } else { "history_too_long" };
         return vec![still_unknown(job, reason)];
     };
     let settled = bets.iter().map(|bet| match bet {
-        Some(Found { wager, outcome }) => {
+        Some(FoundBet { wager, outcome }) => {
             let bet = Bet { agent_id: job.agent_id.clone(), game, wager: *wager };
-            let done = Completed::bet(&bet, outcome, Some("found_in_history"));
-            settlement(job, State::Executed, done.body(&job.agent_id, &job.reference))
+            let completed = Completed::bet(&bet, outcome, Some("found_in_history"));
+            settlement(job, State::Executed, completed.body(&job.agent_id, &job.reference))
         }
         None => still_unknown(job, "history_unreadable"),
     });

@@ -1,30 +1,32 @@
-//! Reports outcomes to the ledger, for as long as the host lets the function live. What cannot be recorded stands in the log
-//! whole: nothing else knows it. `scripts/ops record-logged` settles from there.
+//! Reports outcomes to the ledger, for as long as the host lets the function run.
+//!
+//! The log holds every outcome that cannot be recorded, in full, because no other place has it. `scripts/ops
+//! record-logged` settles jobs from the log.
 
 use crate::{
-    ledger::{Ledger, Settled, job::Settlement, rpc::LedgerError},
+    ledger::{Ledger, SettlementReply, job::Settlement, rpc::LedgerError},
     log::{Level, Line},
     runtime::Runtime,
 };
 use std::time::Duration;
 
-/// Most outcomes of one report: what the database takes in one call.
+/// Most outcomes of one report: the database's limit for one call.
 const REPORT_LIMIT: usize = 100;
 
-/// The first wait before outcomes are reported again, in milliseconds; it doubles, up to [`RETRY_MAX_MS`].
+/// The first wait before another report, in milliseconds. Each wait doubles it, up to [`RETRY_MAX_MS`].
 const RETRY_FIRST_MS: u64 = 100;
 
-/// The longest wait before outcomes are reported again, in milliseconds.
+/// The longest wait before another report, in milliseconds.
 const RETRY_MAX_MS: u64 = 2_000;
 
-/// For how long a report is repeated that the ledger refuses (our key, the schema), in seconds: an operator mends that, and
-/// not within a minute.
+/// The time for which the worker repeats a report that the ledger refuses, in seconds. An operator has to
+/// correct the key or the schema, which takes longer than a minute.
 const REFUSED_S: u64 = 10;
 
-/// Reports outcomes until the ledger has answered for each, or `until` is over, on the monotonic clock. Gives back those whose
-/// rows another transaction holds: they are for [`alone`], so that the others' reports do not wait for them.
+/// Reports outcomes until the ledger has answered for each, or `until` is over, on the monotonic clock. Returns the
+/// outcomes whose rows another transaction holds. [`run_locked`] reports them, so the other reports do not wait.
 ///
-/// An outcome whose first report fails is logged at once: the host may end the function before the last one.
+/// Logs an outcome as soon as its first report fails, because the host may end the function before the last report.
 pub async fn run(
     ledger: &Ledger,
     mut open: Vec<Settlement>,
@@ -49,13 +51,18 @@ pub async fn run(
             return locked;
         }
         runtime.sleep(wait).await;
-        wait = longer(wait);
+        wait = next_wait(wait);
         open = failed;
     }
 }
 
-/// Reports outcomes whose rows were locked again and again, until each is recorded or `until` is over.
-pub async fn alone(ledger: &Ledger, mut locked: Vec<Settlement>, until: Duration, runtime: &impl Runtime) {
+/// Reports locked outcomes repeatedly, until the ledger has recorded each or `until` is over.
+pub async fn run_locked(
+    ledger: &Ledger,
+    mut locked: Vec<Settlement>,
+    until: Duration,
+    runtime: &impl Runtime,
+) {
     let mut wait = Duration::from_millis(RETRY_FIRST_MS);
     let mut logged = false;
     while !locked.is_empty() {
@@ -69,12 +76,12 @@ pub async fn alone(ledger: &Ledger, mut locked: Vec<Settlement>, until: Duration
             return;
         }
         runtime.sleep(wait).await;
-        wait = longer(wait);
+        wait = next_wait(wait);
         locked = run(ledger, locked, until, runtime).await;
     }
 }
 
-/// Reports all outcomes once, in parts. What the ledger did not answer for is given back, with the last error.
+/// Reports all outcomes once, in parts. Returns the outcomes without an answer, and the last error.
 async fn attempt(
     ledger: &Ledger,
     mut open: Vec<Settlement>,
@@ -83,29 +90,30 @@ async fn attempt(
 ) -> (Vec<Settlement>, Option<LedgerError>) {
     let (mut failed, mut error) = (Vec::new(), None);
     while !open.is_empty() {
-        let rest = open.split_off(open.len().min(REPORT_LIMIT));
+        let remaining = open.split_off(open.len().min(REPORT_LIMIT));
         match ledger.settle(&open, runtime).await {
             Ok(reports) => {
-                let unanswered = take_in(open, &reports, locked, runtime);
+                let unanswered = handle_replies(open, &reports, locked, runtime);
                 if !unanswered.is_empty() {
                     failed.extend(unanswered);
                     error = Some(LedgerError::Unreadable);
                 }
             }
-            Err(met) => {
+            Err(ledger_error) => {
                 failed.extend(open);
-                error = Some(met);
+                error = Some(ledger_error);
             }
         }
-        open = rest;
+        open = remaining;
     }
     (failed, error)
 }
 
-/// Takes in what the database said of each outcome. What is locked goes there; what it said nothing of is given back.
-fn take_in(
+/// Handles the ledger's answer for each outcome. Adds locked outcomes to `locked`, and returns the outcomes
+/// without an answer.
+fn handle_replies(
     reported: Vec<Settlement>,
-    reports: &[Settled],
+    reports: &[SettlementReply],
     locked: &mut Vec<Settlement>,
     runtime: &impl Runtime,
 ) -> Vec<Settlement> {
@@ -113,21 +121,21 @@ fn take_in(
     for settlement in reported {
         let report =
             reports.iter().find(|report| report.reference.as_deref() == Some(settlement.reference.as_str()));
-        match report.map(|report| report.did.as_str()) {
+        match report.map(|report| report.result.as_str()) {
             Some("settled" | "settled_before") => {}
             Some("not_now") => locked.push(settlement),
-            // The ledger keeps it as an event of the job; its `detail` has the outcome.
-            Some(did @ ("conflict" | "too_late" | "late_answer" | "not_settled")) => {
-                log(&settlement, None, did, runtime);
+            // The ledger keeps the outcome in the `detail` of a job event.
+            Some(result @ ("conflict" | "too_late" | "late_answer" | "not_settled")) => {
+                log(&settlement, None, result, runtime);
             }
-            Some(did) => log(&settlement, Some("not_settled"), did, runtime),
+            Some(result) => log(&settlement, Some("not_settled"), result, runtime),
             None => unanswered.push(settlement),
         }
     }
     unanswered
 }
 
-fn longer(wait: Duration) -> Duration {
+fn next_wait(wait: Duration) -> Duration {
     wait.saturating_mul(2).min(Duration::from_millis(RETRY_MAX_MS))
 }
 
@@ -158,7 +166,8 @@ mod tests {
         time::SystemTime,
     };
 
-    /// A world in which the ledger answers with what it is told, and time passes by waiting alone.
+    /// A runtime whose ledger answers by a function of the time and the outcomes. Only sleeping makes time
+    /// pass.
     struct World<F> {
         clock: Cell<Duration>,
         lines: RefCell<Vec<Value>>,
@@ -171,7 +180,7 @@ mod tests {
             Self { clock: Cell::default(), lines: RefCell::default(), calls: Cell::default(), ledger }
         }
 
-        /// Reports so many outcomes within a minute, and gives the codes of the lines that were logged.
+        /// Reports `count` outcomes within a minute, and returns the codes of the log lines.
         async fn report(&self, count: usize) -> Vec<String> {
             let url = BaseUrl::parse("https://supabase.test").unwrap();
             let key = || Key::parse("a-key").unwrap();
@@ -190,7 +199,7 @@ mod tests {
             });
             let until = Duration::from_secs(60);
             let locked = run(&ledger, open.collect(), until, self).await;
-            alone(&ledger, locked, until, self).await;
+            run_locked(&ledger, locked, until, self).await;
             let code = |line: &Value| line["code"].as_str().unwrap_or_default().to_owned();
             self.lines.borrow().iter().map(code).collect()
         }
@@ -226,13 +235,13 @@ mod tests {
         }
     }
 
-    fn all(outcomes: &Value, did: &str) -> Value {
+    fn all(outcomes: &Value, result: &str) -> Value {
         let each = outcomes.as_array().unwrap().iter();
-        each.map(|outcome| json!({ "reference": outcome["reference"], "did": did })).collect()
+        each.map(|outcome| json!({ "reference": outcome["reference"], "did": result })).collect()
     }
 
     #[tokio::test]
-    async fn a_database_that_is_away_for_forty_seconds_costs_no_outcome_and_the_log_has_it_meanwhile() {
+    async fn no_outcome_is_lost_while_the_database_is_down_for_forty_seconds_and_the_log_holds_it() {
         let world = World::new(|now, outcomes| {
             if now < Duration::from_secs(40) {
                 return Err(SendError::NotSent("connection_refused"));
@@ -247,20 +256,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_recorded_until_the_end_is_logged_whole_before_it() {
+    async fn an_outcome_that_cannot_be_recorded_is_logged_in_full_before_the_hosts_end() {
         let world = World::new(|_, _| Err(SendError::TimedOut));
         assert_eq!(world.report(1).await, ["not_settled_yet", "not_settled"]);
-        assert!(world.clock.get() < Duration::from_secs(60), "the host would have cut it off");
+        assert!(world.clock.get() < Duration::from_secs(60), "the host would have ended the function");
         let refused = World::new(|_, _| Ok(json!({ "not": "an array" })));
         refused.report(1).await;
         assert!(
             refused.clock.get() <= Duration::from_secs(REFUSED_S),
-            "no waiting for what a person has to mend"
+            "the worker does not wait for an operator"
         );
     }
 
     #[tokio::test]
-    async fn a_row_that_is_locked_is_reported_again_alone() {
+    async fn an_outcome_whose_row_is_locked_is_reported_again_without_the_others() {
         let world = World::new(|now, outcomes| {
             let each = outcomes.as_array().unwrap().iter();
             let locked = |outcome: &Value| outcome["reference"] == "job-1" && now < Duration::from_secs(1);
@@ -287,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_ledger_has_kept_as_an_event_is_not_settled_from_the_log() {
+    async fn an_outcome_that_the_ledger_keeps_as_an_event_is_not_logged_for_settlement() {
         let world = World::new(|_, outcomes| Ok(all(outcomes, "conflict")));
         assert_eq!(world.report(1).await, [""]);
         let lost = World::new(|_, outcomes| Ok(all(outcomes, "not_found")));

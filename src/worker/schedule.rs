@@ -1,148 +1,149 @@
-//! The schedule: what a worker does next, by what has happened. It claims, waits for the next job, rests, or is done.
+//! The scheduler: decides on a worker's next step. The worker claims, long-polls, waits, or ends.
 
 use std::time::Duration;
 
-/// What to do next.
+/// A worker's next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Claim at most so many.
+    /// Claim at most this many jobs.
     Claim(u32),
-    /// RetryReason for a job that is due, for at most so long.
+    /// Long-poll for a due job, for at most this time.
     Watch(Duration),
-    /// Rest before the ledger is asked again: what is due nobody may claim yet.
-    Rest,
-    /// Nothing that would have to be begun.
+    /// Wait before the next claim, because the due jobs are not claimable yet.
+    Delay,
+    /// Start nothing.
     Nothing,
 }
 
-/// Where a worker stands.
+/// The state of a worker.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    /// Most jobs under way at once.
-    slots: u32,
-    /// When no claim is begun any more, on the monotonic clock.
-    until: Duration,
-    /// How long to wait for another job after the last one.
+    /// The most jobs that may be under way at once.
+    capacity: u32,
+    /// The time after which the worker starts no claim, on the monotonic clock.
+    claims_end: Duration,
+    /// The time for which the worker long-polls after its last job.
     linger: Duration,
-    /// Bets that are under way.
-    bets: u32,
-    /// Bets that are over, and whose outcomes nobody reports yet.
+    /// The number of jobs under way.
+    jobs: u32,
+    /// The number of outcomes that no report has taken yet.
     unsettled: u32,
     settling: bool,
-    /// Whether the ledger is being asked, or is to be left alone for a while.
-    asking: bool,
-    /// Whether more jobs are due, as far as we know.
+    /// Whether a claim, a long poll or a delay is under way.
+    waiting: bool,
+    /// Whether more jobs are due, by the last answer of the ledger.
     due: bool,
-    /// Whether they cannot be claimed before something has changed.
+    /// Whether the due jobs are not claimable before a report or a delay is over.
     held: bool,
     watching: bool,
     last_job: Duration,
-    discouraged: bool,
-    encouraged: bool,
+    failure_seen: bool,
+    success_seen: bool,
 }
 
 impl Scheduler {
-    /// At the beginning, before anything was claimed.
-    pub fn new(slots: u32, until: Duration, linger: Duration) -> Self {
-        Self { slots, until, linger, ..Self::default() }
+    /// Makes a scheduler before the first claim.
+    pub fn new(capacity: u32, claims_end: Duration, linger: Duration) -> Self {
+        Self { capacity, claims_end, linger, ..Self::default() }
     }
 
-    /// What to do at a time.
+    /// Returns the next step at the time `now`.
     pub fn next(&self, now: Duration) -> Next {
-        if self.asking || now >= self.until || self.is_discouraged() {
+        if self.waiting || now >= self.claims_end || self.has_stopped_claims() {
             return Next::Nothing;
         }
-        let lingers_until = self.last_job.saturating_add(self.linger).min(self.until);
+        let lingers_until = self.last_job.saturating_add(self.linger).min(self.claims_end);
         let lingers = self.watching && now < lingers_until;
-        let busy = self.bets > 0 || self.unsettled > 0 || self.settling;
-        let room = self.slots.saturating_sub(self.bets).saturating_sub(self.unsettled);
+        let busy = self.jobs > 0 || self.unsettled > 0 || self.settling;
+        let room = self.capacity.saturating_sub(self.jobs).saturating_sub(self.unsettled);
         match (self.due, self.held) {
-            // Few at a time would cost as many claims as many at a time.
-            (true, false) if room > 0 && room >= self.slots.div_ceil(2) => Next::Claim(room),
+            // A claim of a few jobs costs the ledger as much as a claim of many.
+            (true, false) if room > 0 && room >= self.capacity.div_ceil(2) => Next::Claim(room),
             (true, false) => Next::Nothing,
-            (true, true) if lingers && !busy => Next::Rest,
+            (true, true) if lingers && !busy => Next::Delay,
             (true, true) => Next::Nothing,
             (false, _) if lingers => Next::Watch(lingers_until.saturating_sub(now)),
             (false, _) => Next::Nothing,
         }
     }
 
-    /// Whether the time is over, though jobs are due.
+    /// Returns whether the time is over although jobs are due.
     pub fn is_cut_short(&self, now: Duration) -> bool {
-        now >= self.until && self.due && !self.held && !self.is_discouraged()
+        now >= self.claims_end && self.due && !self.held && !self.has_stopped_claims()
     }
 
-    /// Whether jobs are due that only another host could begin: all our places are taken, and the watch, which keeps others
-    /// from being called, is ours.
-    pub fn is_full(&self) -> bool {
-        let room = self.slots.saturating_sub(self.bets).saturating_sub(self.unsettled);
+    /// Returns whether jobs are due that only another host can start. This worker is at capacity, and its
+    /// watch keeps the ledger from notifying others.
+    pub fn needs_other_hosts(&self) -> bool {
+        let room = self.capacity.saturating_sub(self.jobs).saturating_sub(self.unsettled);
         self.watching && self.due && !self.held && room == 0
     }
 
-    /// The watch was given up, so that others are called.
+    /// Records that the worker has given up the watch.
     pub fn handed_over(&mut self) {
         self.watching = false;
     }
 
-    /// Whether the watch is ours.
+    /// Returns whether this worker has the watch.
     pub fn is_watching(&self) -> bool {
         self.watching
     }
 
-    /// The ledger is being asked for something, or a rest begins.
-    pub fn ask(&mut self) {
-        self.asking = true;
+    /// Records that a claim, a long poll or a delay has started.
+    pub fn start(&mut self) {
+        self.waiting = true;
     }
 
-    /// A claim gave so many jobs; of an agent of some of them no other can be claimed before that one is settled.
+    /// Records the result of a claim. `one_at_a_time` says that an agent's next job waits until one of these
+    /// is settled.
     pub fn claimed(&mut self, jobs: u32, one_at_a_time: bool, more: bool, watching: bool, now: Duration) {
-        self.asking = false;
-        self.bets = self.bets.saturating_add(jobs);
+        self.waiting = false;
+        self.jobs = self.jobs.saturating_add(jobs);
         self.due = more;
         self.held = one_at_a_time || jobs == 0;
         self.watching = watching;
-        (self.discouraged, self.encouraged) = (false, false);
+        (self.failure_seen, self.success_seen) = (false, false);
         if jobs > 0 {
             self.last_job = now;
         }
     }
 
-    /// A claim failed: what is due waits for the next notification.
+    /// Records that a claim failed. Due jobs wait for the next notification.
     pub fn claim_failed(&mut self) {
-        self.asking = false;
+        self.waiting = false;
         self.due = false;
         self.linger = Duration::ZERO;
     }
 
-    /// A wait is over: a job is due, or the watch is over, or it cannot be told.
+    /// Records the end of a long poll: a job is due, the watch is over, or the call failed.
     pub fn watched(&mut self, due: Option<bool>) {
-        self.asking = false;
+        self.waiting = false;
         match due {
             Some(due) => {
                 self.due = due;
                 self.held = false;
                 self.watching = due;
             }
-            // A claim will tell, after a rest.
+            // The next claim, after a delay, shows whether a job is due.
             None => (self.due, self.held) = (true, true),
         }
     }
 
-    /// A rest is over.
-    pub fn rested(&mut self) {
-        self.asking = false;
+    /// Records the end of a delay.
+    pub fn delayed(&mut self) {
+        self.waiting = false;
         self.held = false;
     }
 
-    /// A bet is over; it speaks against further ones, or for them.
-    pub fn executed(&mut self, discourages: bool, encourages: bool) {
-        self.bets = self.bets.saturating_sub(1);
+    /// Records the end of a job's execution, and whether its outcome stops or favours further claims.
+    pub fn executed(&mut self, stops_claims: bool, favours_claims: bool) {
+        self.jobs = self.jobs.saturating_sub(1);
         self.unsettled = self.unsettled.saturating_add(1);
-        self.discouraged |= discourages;
-        self.encouraged |= encourages;
+        self.failure_seen |= stops_claims;
+        self.success_seen |= favours_claims;
     }
 
-    /// Whether outcomes are to be reported now: one report at a time, of all that wait for it.
+    /// Returns whether a report starts now. One report runs at a time, with all outcomes that wait.
     pub fn settles(&mut self) -> bool {
         let settles = !self.settling && self.unsettled > 0;
         if settles {
@@ -152,15 +153,16 @@ impl Scheduler {
         settles
     }
 
-    /// A report is over.
+    /// Records the end of a report.
     pub fn settled(&mut self) {
         self.settling = false;
         self.held = false;
     }
 
-    /// Further bets would not fare better. (One agent's trouble is not everybody's.)
-    fn is_discouraged(&self) -> bool {
-        self.discouraged && !self.encouraged
+    /// Returns whether further jobs would probably fail, too. One success shows that a failure concerned one
+    /// agent alone.
+    fn has_stopped_claims(&self) -> bool {
+        self.failure_seen && !self.success_seen
     }
 }
 
@@ -179,20 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn while_more_is_due_half_the_slots_are_enough_for_another_claim_and_less_are_not() {
+    fn while_more_jobs_are_due_half_the_capacity_is_enough_for_another_claim() {
         let mut schedule = schedule();
         schedule.claimed(8, false, true, false, at(0));
         assert_eq!(schedule.next(at(1)), Next::Nothing);
         for _ in 0..4 {
             schedule.executed(false, true);
         }
-        assert_eq!(schedule.next(at(2)), Next::Nothing, "outcomes that wait for a report take their places");
+        assert_eq!(
+            schedule.next(at(2)),
+            Next::Nothing,
+            "outcomes that wait for a report count against the capacity"
+        );
         assert!(schedule.settles() && !schedule.settles());
         assert_eq!(schedule.next(at(3)), Next::Claim(4));
     }
 
     #[test]
-    fn after_the_last_job_the_watch_lasts_as_long_as_it_is_set_and_no_longer() {
+    fn after_the_last_job_the_watch_lasts_for_the_linger_time() {
         let mut schedule = schedule();
         schedule.claimed(1, false, false, true, at(100));
         assert_eq!(schedule.next(at(400)), Next::Watch(at(900)));
@@ -205,31 +211,34 @@ mod tests {
     }
 
     #[test]
-    fn a_full_watcher_is_known_until_a_place_is_free_or_the_watch_is_given_up() {
+    fn a_watcher_at_capacity_needs_other_hosts_until_a_report_starts_or_the_watch_ends() {
         let mut schedule = schedule();
         schedule.claimed(8, false, true, true, at(0));
-        assert!(schedule.is_full());
+        assert!(schedule.needs_other_hosts());
         schedule.executed(false, true);
-        assert!(schedule.is_full(), "an outcome that waits for its report takes its place");
+        assert!(
+            schedule.needs_other_hosts(),
+            "an outcome that waits for its report counts against the capacity"
+        );
         assert!(schedule.settles());
-        assert!(!schedule.is_full());
+        assert!(!schedule.needs_other_hosts());
         schedule.claimed(1, false, true, true, at(1));
-        assert!(schedule.is_full());
+        assert!(schedule.needs_other_hosts());
         schedule.handed_over();
-        assert!(!schedule.is_full() && !schedule.is_watching());
+        assert!(!schedule.needs_other_hosts() && !schedule.is_watching());
         schedule.claimed(0, false, false, true, at(2));
-        assert!(!schedule.is_full(), "nothing is due that another host could take");
+        assert!(!schedule.needs_other_hosts(), "nothing is due that another host could take");
     }
 
     #[test]
-    fn who_has_not_got_the_watch_does_not_wait() {
+    fn a_worker_without_the_watch_does_not_wait() {
         let mut schedule = schedule();
         schedule.claimed(1, false, false, false, at(100));
         assert_eq!(schedule.next(at(200)), Next::Nothing);
     }
 
     #[test]
-    fn what_nobody_may_claim_yet_is_asked_for_again_after_a_report_or_a_rest() {
+    fn jobs_that_are_not_claimable_yet_are_claimed_after_a_report_or_a_delay() {
         let mut schedule = schedule();
         schedule.claimed(1, true, true, true, at(0));
         assert_eq!(schedule.next(at(1)), Next::Nothing, "the agent's other job waits for this one");
@@ -238,15 +247,15 @@ mod tests {
         schedule.settled();
         assert_eq!(schedule.next(at(2)), Next::Claim(8));
         schedule.claimed(0, false, true, true, at(3));
-        assert_eq!(schedule.next(at(3)), Next::Rest);
-        schedule.rested();
+        assert_eq!(schedule.next(at(3)), Next::Delay);
+        schedule.delayed();
         assert_eq!(schedule.next(at(53)), Next::Claim(8));
         schedule.claimed(0, false, true, true, at(1_200));
-        assert_eq!(schedule.next(at(1_200)), Next::Nothing, "and not for ever");
+        assert_eq!(schedule.next(at(1_200)), Next::Nothing, "the linger time is over");
     }
 
     #[test]
-    fn a_claim_whose_bets_all_fail_is_the_last_one() {
+    fn a_claim_whose_jobs_all_fail_is_the_last_one() {
         let mut schedule = schedule();
         schedule.claimed(2, false, true, true, at(0));
         schedule.executed(true, false);
@@ -256,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_time_is_over_nothing_is_begun_and_what_is_due_is_handed_over() {
+    fn after_the_end_of_claims_nothing_starts_and_due_jobs_are_handed_over() {
         let mut schedule = schedule();
         schedule.claimed(1, false, true, true, at(0));
         assert!(!schedule.is_cut_short(at(44_999)));

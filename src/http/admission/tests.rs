@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 const NOW_S: u64 = 1_614_265_330;
-// The vector that Standard Webhooks' own libraries are tested with.
+// The test vector of Standard Webhooks' own libraries.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BODY: &[u8] = br#"{"test": 2432232314}"#;
 const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
@@ -55,7 +55,7 @@ fn bearer(token: &str) -> HeaderMap {
     headers(&[("authorization", &format!("Bearer {token}")), ("webhook-id", "mine")])
 }
 
-/// The caller that is let in, or why none is.
+/// Describes the admitted caller, or the reason for the refusal.
 fn admitted(settings: &Settings, route: Route, headers: &HeaderMap) -> Result<String, String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW_S);
     match admit(settings, route, headers, BODY, now) {
@@ -72,7 +72,7 @@ fn each_credential_opens_its_own_routes_and_is_refused_on_the_others() {
     let settings = settings(true);
     for route in ROUTES {
         let opens = |credential, caller: &str, otherwise: &str| {
-            if opened_by(route).contains(&credential) {
+            if credentials_for(route).contains(&credential) {
                 Ok(caller.to_owned())
             } else {
                 Err(otherwise.to_owned())
@@ -91,7 +91,7 @@ fn each_credential_opens_its_own_routes_and_is_refused_on_the_others() {
 }
 
 #[test]
-fn what_is_no_credential_is_refused_by_name_on_every_route() {
+fn an_invalid_credential_is_refused_by_name_on_every_route() {
     let settings = settings(true);
     let basic = |value| headers(&[("authorization", value)]);
     let (late, early) = (NOW_S - TOLERANCE_S - 1, NOW_S + TOLERANCE_S + 1);
@@ -101,7 +101,7 @@ fn what_is_no_credential_is_refused_by_name_on_every_route() {
         shown
     };
     for route in ROUTES {
-        for (shown, why) in [
+        for (shown, reason) in [
             (headers(&[]), "no_signature"),
             (basic("Basic YWJjOmRlZg=="), "malformed_header"),
             (basic("Bearer"), "malformed_header"),
@@ -114,13 +114,13 @@ fn what_is_no_credential_is_refused_by_name_on_every_route() {
             (signed_at(late), "too_old"),
             (signed_at(early), "from_the_future"),
         ] {
-            assert_eq!(admitted(&settings, route, &shown), Err(why.to_owned()), "{route:?} {shown:?}");
+            assert_eq!(admitted(&settings, route, &shown), Err(reason.to_owned()), "{route:?} {shown:?}");
         }
     }
 }
 
 #[test]
-fn a_wrong_signature_is_not_rescued_by_the_right_token() {
+fn a_correct_token_does_not_make_up_for_a_wrong_signature() {
     for token in [TOKEN, OPERATORS_TOKEN, "a.b.c"] {
         let mut shown = signed("v1,AAAA");
         shown.append("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
@@ -131,7 +131,7 @@ fn a_wrong_signature_is_not_rescued_by_the_right_token() {
 }
 
 #[test]
-fn a_header_that_stands_twice_is_refused_even_when_both_are_right() {
+fn a_repeated_header_is_refused_even_if_both_values_are_correct() {
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature", "authorization"] {
         let mut shown = signed(SIGNATURE);
         shown.append("authorization", HeaderValue::from_static("Bearer a-token-of-16-chars"));
@@ -143,7 +143,7 @@ fn a_header_that_stands_twice_is_refused_even_when_both_are_right() {
 }
 
 #[test]
-fn a_scheme_may_have_any_case_and_nothing_checks_users_tokens_without_a_ledger() {
+fn a_scheme_may_have_any_case_and_owners_tokens_are_refused_without_a_ledger() {
     let shown = headers(&[("authorization", &format!("bEARER {TOKEN}"))]);
     assert_eq!(admitted(&settings(false), Route::ExecuteTrade, &shown), Ok("trusted ".to_owned()));
     let refused = admitted(&settings(false), Route::RequestJob(RequestKind::Trade), &bearer("a.b.c"));
@@ -151,7 +151,7 @@ fn a_scheme_may_have_any_case_and_nothing_checks_users_tokens_without_a_ledger()
 }
 
 #[test]
-fn an_operator_is_known_where_everybody_may_call_and_nobody_else_is() {
+fn only_an_operators_token_names_an_operator_on_a_route_without_credentials() {
     let settings = settings(true);
     assert_eq!(operator(&settings, &bearer(OPERATORS_TOKEN)), Some("ada"));
     let mut twice = bearer(OPERATORS_TOKEN);

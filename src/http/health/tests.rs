@@ -19,37 +19,37 @@ fn at(ms: u64) -> Duration {
 }
 
 #[test]
-fn one_look_starts_in_a_second_and_the_others_get_what_is_known() {
-    let looks = Looks::none();
-    assert!(matches!(looks.turn(at(5_000)), Turn::Look(_)));
-    assert!(matches!(looks.turn(at(5_001)), Turn::Wait));
-    looks.keep(at(5_000), &FAILED);
-    assert!(matches!(looks.turn(at(5_999)), Turn::Known(Err(LedgerError::Missing))));
-    assert!(matches!(looks.turn(at(6_000)), Turn::Look(_)));
-    assert!(matches!(looks.turn(at(6_999)), Turn::Known(_)), "the last answer, while the next is looked for");
+fn one_query_starts_per_second_and_other_callers_get_the_cached_result() {
+    let cache = HealthCache::empty();
+    assert!(matches!(cache.turn(at(5_000)), Turn::Query(_)));
+    assert!(matches!(cache.turn(at(5_001)), Turn::Wait));
+    cache.store(at(5_000), &FAILED);
+    assert!(matches!(cache.turn(at(5_999)), Turn::Cached(Err(LedgerError::Missing))));
+    assert!(matches!(cache.turn(at(6_000)), Turn::Query(_)));
+    assert!(matches!(cache.turn(at(6_999)), Turn::Cached(_)), "the last result, while the next query runs");
 }
 
 #[test]
-fn a_look_that_never_ends_keeps_nobody_from_the_next() {
-    let looks = Looks::none();
-    assert!(matches!(looks.turn(at(0)), Turn::Look(_)));
-    assert!(matches!(looks.turn(at(1_000)), Turn::Look(_)));
-    looks.keep(at(1_000), &FAILED);
-    // The first one ends after all, and is older.
-    looks.keep(at(0), &Err(LedgerError::Unreadable));
-    assert!(matches!(looks.turn(at(1_500)), Turn::Known(Err(LedgerError::Missing))));
+fn a_query_that_never_ends_does_not_prevent_the_next_one() {
+    let cache = HealthCache::empty();
+    assert!(matches!(cache.turn(at(0)), Turn::Query(_)));
+    assert!(matches!(cache.turn(at(1_000)), Turn::Query(_)));
+    cache.store(at(1_000), &FAILED);
+    // The first query ends last, with an older result.
+    cache.store(at(0), &Err(LedgerError::Unreadable));
+    assert!(matches!(cache.turn(at(1_500)), Turn::Cached(Err(LedgerError::Missing))));
 }
 
-/// A ledger that answers after some time, and notes when it was asked.
+/// A ledger that answers after `takes`, and records the time of each query.
 struct World {
     clock: Cell<Duration>,
     takes: Duration,
-    asked: RefCell<Vec<Duration>>,
+    queries: RefCell<Vec<Duration>>,
 }
 
 impl Runtime for World {
     async fn send(&self, _: Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
-        self.asked.borrow_mut().push(self.clock.get());
+        self.queries.borrow_mut().push(self.clock.get());
         self.sleep(self.takes).await;
         let body = br#"{"protocols":[2],"sweeper":"ok","due":0,"unknown":0,"alarms":0}"#.to_vec();
         Ok(Answer { head: Response::new(()).into_parts().0, body, whole: true })
@@ -77,8 +77,9 @@ impl Runtime for World {
     fn log(&self, _: &Line) {}
 }
 
-/// Callers that come all the time, a hundred in each of so many milliseconds; when the ledger was asked.
-async fn asked(takes_ms: u64, time_ms: u64) -> Vec<Duration> {
+/// Sends a hundred health requests every 50 ms for `time_ms`. Returns the times at which the ledger was
+/// queried.
+async fn query_times(takes_ms: u64, time_ms: u64) -> Vec<Duration> {
     let settings = config::check(|name| match name {
         "webhook_token" => Some("a-token-of-16-chars".to_owned()),
         "supabase_url" => Some("https://supabase.test".to_owned()),
@@ -86,13 +87,13 @@ async fn asked(takes_ms: u64, time_ms: u64) -> Vec<Duration> {
         _ => None,
     })
     .unwrap();
-    let world = World { clock: Cell::default(), takes: at(takes_ms), asked: RefCell::default() };
-    let (looks, world) = (&Looks::none(), &world);
+    let world = World { clock: Cell::default(), takes: at(takes_ms), queries: RefCell::default() };
+    let (cache, world) = (&HealthCache::empty(), &world);
     let callers = (0..time_ms / 50).map(|n| {
         let settings = &settings;
         async move {
             world.sleep(at(n * 50)).await;
-            let replies = (0..100).map(|_| check(settings, looks, false, world));
+            let replies = (0..100).map(|_| check(settings, cache, false, world));
             for reply in join_all(replies).await {
                 assert_eq!(reply.unwrap().status(), StatusCode::OK);
             }
@@ -105,18 +106,18 @@ async fn asked(takes_ms: u64, time_ms: u64) -> Vec<Duration> {
         }
     };
     tokio::join!(join_all(callers), time_passes);
-    world.asked.take()
+    world.queries.take()
 }
 
 #[test]
-fn whatever_comes_the_ledger_is_asked_once_a_second() {
+fn the_ledger_is_queried_at_most_once_a_second_however_many_callers_there_are() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // It answers at once; after a while; or when the next look has long begun.
+    // The ledger answers at once, after a while, or after the next query has started.
     for takes_ms in [0, 40, 900, 2_500] {
-        let asked = runtime.block_on(asked(takes_ms, 4_000));
-        assert!((4..=5).contains(&asked.len()), "{takes_ms} ms: {asked:?}");
-        for (first, second) in asked.iter().zip(asked.iter().skip(1)) {
-            assert!(*second - *first >= at(1_000), "{takes_ms} ms: {asked:?}");
+        let queries = runtime.block_on(query_times(takes_ms, 4_000));
+        assert!((4..=5).contains(&queries.len()), "{takes_ms} ms: {queries:?}");
+        for (first, second) in queries.iter().zip(queries.iter().skip(1)) {
+            assert!(*second - *first >= at(1_000), "{takes_ms} ms: {queries:?}");
         }
     }
 }

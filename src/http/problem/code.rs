@@ -1,5 +1,5 @@
-//! The codes of problems: for each the status of its reply, its title, and what a caller may conclude. The design's table,
-//! a row a code.
+//! The codes of problems: the status of each reply, its title, and the conclusion that a caller may draw. The
+//! table has one row a code.
 
 use http::StatusCode;
 
@@ -10,9 +10,9 @@ pub struct Row {
     pub name: &'static str,
     /// The status of the reply.
     pub status: StatusCode,
-    /// The title, for a person.
+    /// The title, for people.
     pub title: &'static str,
-    /// `no` if nothing was executed, `unknown` if Purple Flea may have executed it.
+    /// `no` if nothing was executed, `unknown` if Purple Flea may have executed the request.
     pub executed: &'static str,
     /// Whether the same request may be sent again.
     pub retryable: bool,
@@ -27,10 +27,10 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$code,)*];
 
-            /// The row of the code.
+            /// Returns the code's row of the table.
             pub fn row(self) -> Row {
                 match self {
                     $(Self::$code => Row {
@@ -50,27 +50,27 @@ codes! {
     InvalidJson, "invalid_json", BAD_REQUEST, "no", false, "The body is not JSON";
     InvalidEvent, "invalid_event", BAD_REQUEST, "no", false, "The body is not an event";
     InvalidDetails, "invalid_details", BAD_REQUEST, "no", false, "The operation's arguments are wrong";
-    MissingReference, "missing_reference", BAD_REQUEST, "no", false, "The event has no name";
-    InvalidReference, "invalid_reference", BAD_REQUEST, "no", false, "The event's name cannot be used";
+    MissingReference, "missing_reference", BAD_REQUEST, "no", false, "The request has no reference";
+    InvalidReference, "invalid_reference", BAD_REQUEST, "no", false, "The reference is not valid";
     MissingOperation, "missing_operation", BAD_REQUEST, "no", false, "The body names no operation";
     OtherOperation, "other_operation", BAD_REQUEST, "no", false, "The body names another operation";
-    IncompleteBody, "incomplete_body", BAD_REQUEST, "no", true, "The body did not arrive whole";
+    IncompleteBody, "incomplete_body", BAD_REQUEST, "no", true, "The body is incomplete";
     PolicyInLedger, "policy_in_ledger", BAD_REQUEST, "no", false, "The ledger decides the game";
     Unauthorized, "unauthorized", UNAUTHORIZED, "no", false, "The caller is not known";
     NotAllowed, "not_allowed", FORBIDDEN, "no", false, "The caller may not call this path";
     NotYours, "not_yours", FORBIDDEN, "no", false, "The agent is another user's";
-    NotFound, "not_found", NOT_FOUND, "no", false, "There is nothing at this path";
+    NotFound, "not_found", NOT_FOUND, "no", false, "The path does not exist";
     UnknownDeposit, "unknown_deposit", NOT_FOUND, "no", false, "The ledger has no such deposit";
-    MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "no", false, "The path has another method";
+    MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "no", false, "The path has a different method";
     InFlight, "in_flight", CONFLICT, "no", true, "A worker is executing the deposit";
     NotPossible, "not_possible", CONFLICT, "no", false, "The job's state does not allow it";
     NotAvailable, "not_available", CONFLICT, "no", false, "The database cannot do this yet";
-    ReferenceTaken, "reference_taken", CONFLICT, "no", false, "The name belongs to another request";
+    ReferenceTaken, "reference_taken", CONFLICT, "no", false, "The reference belongs to another request";
     AlreadyRegistered, "already_registered", CONFLICT, "no", false, "The agent is registered already";
     EscrowNotOpen, "escrow_not_open", CONFLICT, "no", false, "The escrow is not open";
     BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "no", false, "The body is too large";
     UnsupportedMediaType, "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "no", false, "The body is not declared as JSON";
-    Rejected, "rejected", UNPROCESSABLE_ENTITY, "no", false, "Purple Flea refused it";
+    Rejected, "rejected", UNPROCESSABLE_ENTITY, "no", false, "Purple Flea refused the request";
     UnknownAgent, "unknown_agent", UNPROCESSABLE_ENTITY, "no", false, "There is no such agent";
     UnknownEscrow, "unknown_escrow", UNPROCESSABLE_ENTITY, "no", false, "There is no such escrow";
     UnknownJob, "unknown_job", UNPROCESSABLE_ENTITY, "no", false, "The ledger has no such job";
@@ -79,7 +79,7 @@ codes! {
     LedgerNotConfigured, "ledger_not_configured", SERVICE_UNAVAILABLE, "no", true, "The function has no ledger";
     LedgerRefusedUs, "ledger_refused_us", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses this function";
     LedgerMissing, "ledger_missing", SERVICE_UNAVAILABLE, "no", true, "The database has no ledger";
-    LedgerMismatch, "ledger_mismatch", SERVICE_UNAVAILABLE, "no", true, "Ledger and function do not fit";
+    LedgerMismatch, "ledger_mismatch", SERVICE_UNAVAILABLE, "no", true, "Ledger and function are of incompatible releases";
     LedgerFailed, "ledger_failed", SERVICE_UNAVAILABLE, "no", true, "The ledger cannot be used";
     LedgerNotReached, "ledger_not_reached", SERVICE_UNAVAILABLE, "no", true, "The ledger was not reached";
     OperatorKeyRefused, "operator_key_refused", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses the key for operators";
@@ -87,7 +87,7 @@ codes! {
     AgentsKeyRefused, "agents_key_refused", SERVICE_UNAVAILABLE, "no", true, "Purple Flea refuses the agent's key";
     PurpleFleaRefusedUs, "purple_flea_refused_us", SERVICE_UNAVAILABLE, "no", true, "Purple Flea does not know this function";
     NotReached, "not_reached", SERVICE_UNAVAILABLE, "no", true, "Purple Flea was not reached";
-    RateLimited, "rate_limited", SERVICE_UNAVAILABLE, "no", true, "Purple Flea asks to wait";
+    RateLimited, "rate_limited", SERVICE_UNAVAILABLE, "no", true, "A rate limit of Purple Flea is reached";
     NoAnswer, "no_answer", SERVICE_UNAVAILABLE, "unknown", true, "Purple Flea gave no answer";
     OutcomeUnknown, "outcome_unknown", BAD_GATEWAY, "unknown", false, "Purple Flea may have made the bet";
     TimedOut, "timed_out", GATEWAY_TIMEOUT, "unknown", false, "Purple Flea did not answer in time";

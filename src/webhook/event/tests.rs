@@ -20,7 +20,7 @@ fn refused(body: &str) -> String {
 }
 
 #[test]
-fn the_three_shapes_say_the_same() {
+fn the_three_shapes_of_a_row_are_read_alike() {
     let bare = row(ROW);
     assert_eq!(bare.id, Some(42));
     assert_eq!(bare.new_balance, Some("100".parse().unwrap()));
@@ -93,7 +93,7 @@ fn other_tables_and_other_events_are_left_alone() {
 }
 
 #[test]
-fn a_row_of_each_table_says_what_it_asks_for() {
+fn a_row_of_each_table_is_read_as_its_request() {
     let event = |kind: &str, table: &str, record: &str| {
         let body = format!(
             r#"{{"type":"{kind}","table":"{table}","schema":"public","record":{record},"old_record":null}}"#
@@ -117,7 +117,7 @@ fn a_row_of_each_table_says_what_it_asks_for() {
             "{amount} {receiver}"
         );
     }
-    let asked = |status: &str, requested: &str| {
+    let update = |status: &str, requested: &str| {
         let record = format!(
             r#"{{"id":7,"sender_id":"a","status":"{status}","requested_status":{requested},"pf_escrow_id":"esc_1"}}"#
         );
@@ -127,11 +127,11 @@ fn a_row_of_each_table_says_what_it_asks_for() {
         let (sender_id, pf_escrow_id) = ("a".to_owned(), Some("esc_1".to_owned()));
         Ok(Event::EndEscrow { id: 7, sender_id, end, pf_escrow_id })
     };
-    assert_eq!(asked("pending", r#""released""#), ending(End::Release));
-    assert_eq!(asked("pending", r#""cancelled""#), ending(End::Cancel));
+    assert_eq!(update("pending", r#""released""#), ending(End::Release));
+    assert_eq!(update("pending", r#""cancelled""#), ending(End::Cancel));
     for (status, requested) in [("pending", "null"), ("released", r#""released""#), ("pending", r#""lost""#)]
     {
-        assert_eq!(asked(status, requested), Ok(Event::Unhandled(Unhandled::Kind)));
+        assert_eq!(update(status, requested), Ok(Event::Unhandled(Unhandled::Kind)));
     }
     assert!(
         refused(r#"{"table":"agents","record":{"id":"a"},"policy":{"game":"crash"}}"#).contains("policy")
@@ -139,7 +139,7 @@ fn a_row_of_each_table_says_what_it_asks_for() {
 }
 
 #[test]
-fn a_ledgers_doorbell_is_known_for_what_it_is() {
+fn a_ledgers_notification_is_never_read_as_a_row() {
     let body = format!(r#"{{"record":{ROW},"ledger":true}}"#);
     assert_eq!(read(body.as_bytes()), Ok(Event::Notification { reference: None }));
     assert_eq!(read(br#"{"ledger":true}"#), Ok(Event::Notification { reference: None }));
@@ -149,7 +149,7 @@ fn a_ledgers_doorbell_is_known_for_what_it_is() {
 }
 
 #[test]
-fn every_wrong_shape_is_refused_with_the_part_that_is_wrong() {
+fn every_wrong_shape_is_refused_with_its_wrong_part() {
     for (body, part) in [
         ("{}", "agent_id"),
         (r#"{"agent_id":"a"}"#, "change_type"),
@@ -194,12 +194,12 @@ fn every_wrong_number_is_refused() {
     for id in ["0", "-1", "1.0", "1e3", "\"\"", "\"x\"", "9223372036854775808", "true"] {
         refused(&format!(r#"{{"id":{id},"agent_id":"a","change_type":"deposit"}}"#));
     }
-    // A withdrawal lowers the balance; only a deposit's own amounts must not be negative.
+    // A withdrawal lowers the balance. Only the amounts of a deposit must not be negative.
     row(r#"{"agent_id":"a","change_type":"withdrawal","change_amount":-5}"#);
 }
 
 #[test]
-fn what_nests_too_deep_is_refused_wherever_it_nests() {
+fn a_body_that_nests_too_deep_is_refused_in_every_part() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let objects = format!("{}1{}", r#"{"a":"#.repeat(5_000), "}".repeat(5_000));
     for deep in [nested(10_000), objects] {
@@ -220,11 +220,11 @@ fn what_nests_too_deep_is_refused_wherever_it_nests() {
 }
 
 #[test]
-fn what_is_not_json_is_said_not_to_be() {
+fn a_body_that_is_not_json_is_refused_as_such() {
     for body in ["", "{", "{'a':1}", "{\"a\":NaN}", "\u{feff}{}", "{} {}"] {
         assert!(matches!(read(body.as_bytes()), Err(ReadError::NotJson(_))), "{body}");
     }
-    // In a column that is read, in one that is not, and in a part that is passed over.
+    // The invalid bytes are in a known column, in an unknown column, and in a part that is skipped.
     for body in [
         &b"{\"agent_id\":\"\xff\",\"change_type\":\"deposit\"}"[..],
         b"{\"agent_id\":\"a\",\"change_type\":\"deposit\",\"note\":\"\xff\"}",
