@@ -4,7 +4,8 @@
 do $purple_flea_engine$
 declare
   this_release constant text    := current_setting('purple_flea.release');
-  allowed      constant text[]  := string_to_array(current_setting('purple_flea.allowed_triggers'), ',');
+  allowed      constant text[]  := string_to_array(
+    current_setting('purple_flea.allowed_triggers'), ',');
   tries        constant integer := current_setting('purple_flea.tries');
   reapply      constant boolean := current_setting('purple_flea.reapply');
   -- A client that cannot run statements outside a transaction gets those files along with the rest.

@@ -158,7 +158,8 @@ begin
     order by array_position(array['migration', 'function', 'online'], f.kind), f.name
   loop
     if file.content is null then
-      raise exception 'migration % comes in an earlier file, which is to be applied before', file.name;
+      raise exception 'migration % comes in an earlier file, which is to be applied before',
+        file.name;
     end if;
     raise info 'applying %', case file.kind
       when 'function' then file.name
@@ -233,7 +234,8 @@ end;
 $$;
 
 -- Gives the constraints that hold for new rows, while the rows from before have not been checked.
-create or replace function pg_temp.purple_flea_not_valid() returns table (on_table regclass, name text)
+create or replace function pg_temp.purple_flea_not_valid()
+  returns table (on_table regclass, name text)
   language sql
   volatile
 as $$
@@ -264,7 +266,8 @@ end;
 $$;
 
 -- Gives the indexes of this name that a build has left unfinished.
-create or replace function pg_temp.purple_flea_broken_indexes(index_name text) returns setof regclass
+create or replace function pg_temp.purple_flea_broken_indexes(index_name text)
+  returns setof regclass
   language sql
   volatile
 as $$
