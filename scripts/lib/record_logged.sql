@@ -1,11 +1,16 @@
--- Settles the outcomes that a function's log holds. The caller has filled pg_temp.given, a row for each line of the log.
--- A line that is no JSON, or tells of something else, is passed over; an outcome that is recorded already changes nothing.
-create function pg_temp.outcome(line text) returns jsonb language plpgsql as $$
+-- Settles the outcomes that a function's log holds. The caller has filled pg_temp.given, a row for
+-- each line of the log. A line that is no JSON, or has another subject, is passed over. An outcome
+-- that is recorded already changes nothing.
+create function pg_temp.outcome(line text) returns jsonb
+  language plpgsql
+as $$
 declare
   -- A host may put a prefix before each line.
   object jsonb := substr(line, nullif(position('{' in line), 0))::jsonb;
 begin
-  if object ->> 'event' = 'settle' and object ->> 'code' in ('not_settled', 'not_settled_yet') and object ? 'token' then
+  if object ->> 'event' = 'settle'
+    and object ->> 'code' in ('not_settled', 'not_settled_yet')
+    and object ? 'token' then
     return object;
   end if;
   return null;
@@ -14,9 +19,16 @@ exception when others then
 end;
 $$;
 
-create function pg_temp.record(outcome jsonb) returns text language plpgsql as $$
+create function pg_temp.record(outcome jsonb) returns text
+  language plpgsql
+as $$
 begin
-  return public.settle_job(outcome ->> 'reference', (outcome ->> 'token')::uuid, outcome ->> 'state', outcome -> 'result') ->> 'did';
+  return public.settle_job(
+    outcome ->> 'reference',
+    (outcome ->> 'token')::uuid,
+    outcome ->> 'state',
+    outcome -> 'result'
+  ) ->> 'did';
 exception when others then
   return 'failed: ' || sqlerrm;
 end;
@@ -24,7 +36,8 @@ $$;
 
 select o.outcome ->> 'reference' || ' ' || pg_temp.record(o.outcome)
 from (
-  select distinct on (g.outcome ->> 'reference', g.outcome ->> 'token', g.outcome ->> 'state') g.outcome
+  select distinct on (g.outcome ->> 'reference', g.outcome ->> 'token', g.outcome ->> 'state')
+    g.outcome
   from (select pg_temp.outcome(value) as outcome from pg_temp.given) as g
   where g.outcome is not null
 ) as o

@@ -2,8 +2,7 @@
 create schema if not exists extensions;
 create extension if not exists pgcrypto with schema extensions;
 
--- The user whose token a request carries. On plain PostgreSQL the claims are where PostgREST puts
--- them.
+-- Supabase has this function. On plain PostgreSQL it reads the claims where PostgREST puts them.
 do $$
 begin
   if to_regprocedure('auth.uid()') is null then

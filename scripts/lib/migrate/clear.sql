@@ -1,11 +1,15 @@
--- Takes this project's functions, views and triggers away, so that sql/functions makes them anew: a migration then sees
--- tables alone, whatever release was there, and nothing of an earlier release stays behind.
+-- Drops this project's functions, views and triggers, so that sql/functions makes them again. A
+-- migration then sees tables alone, whatever release was there, and nothing of an earlier release
+-- stays behind.
 
--- What this project has made in `public`, in any release. (scripts/migrate adds the names that sql/functions uses now.)
+-- The names of this project's functions and views in `public`, in any release. scripts/migrate adds
+-- the names that sql/functions uses now.
 create temporary table if not exists purple_flea_ours (name text primary key);
-insert into pg_temp.purple_flea_ours values
-  ('agent_jobs'), ('await_jobs'), ('claim_jobs'), ('claim_lookups'), ('deposit_jobs'), ('end_watch'), ('ledger_health'),
-  ('referral_earnings'), ('request_job'), ('settle_job'), ('settle_jobs')
+insert into pg_temp.purple_flea_ours
+values
+  ('agent_jobs'), ('await_jobs'), ('claim_jobs'), ('claim_lookups'), ('deposit_jobs'),
+  ('end_watch'), ('ledger_health'), ('referral_earnings'), ('request_job'), ('settle_job'),
+  ('settle_jobs')
 on conflict do nothing;
 
 create or replace function pg_temp.purple_flea_views() returns table (name text)
@@ -15,8 +19,14 @@ as $$
   select format('%I.%I', n.nspname, c.relname)
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where c.relkind = 'v' and (n.nspname = 'purple_flea'
-    or (n.nspname = 'public' and exists (select from pg_temp.purple_flea_ours o where o.name = c.relname)))
+  where c.relkind = 'v'
+    and (
+      n.nspname = 'purple_flea'
+      or (
+        n.nspname = 'public'
+        and exists (select from pg_temp.purple_flea_ours o where o.name = c.relname)
+      )
+    )
   -- A view that reads another one is the younger of the two.
   order by c.oid desc
 $$;
@@ -29,7 +39,10 @@ as $$
   from pg_catalog.pg_proc p
   join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   where n.nspname = 'purple_flea'
-    or (n.nspname = 'public' and exists (select from pg_temp.purple_flea_ours o where o.name = p.proname))
+    or (
+      n.nspname = 'public'
+      and exists (select from pg_temp.purple_flea_ours o where o.name = p.proname)
+    )
   order by 1
 $$;
 
@@ -42,11 +55,12 @@ as $$
   join pg_catalog.pg_class c on c.oid = t.tgrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   join pg_catalog.pg_proc f on f.oid = t.tgfoid
-  where not t.tgisinternal and f.pronamespace = to_regnamespace('purple_flea')
+  where not t.tgisinternal
+    and f.pronamespace = to_regnamespace('purple_flea')
   order by 2, 1
 $$;
 
--- Privileges on them that an operator has given to roles of its own, a dashboard's say.
+-- The privileges on them that an operator has granted to roles of its own, such as a dashboard's.
 create temporary table if not exists purple_flea_grants (grant_text text);
 
 create or replace function pg_temp.purple_flea_keep_grants() returns void
@@ -55,15 +69,32 @@ create or replace function pg_temp.purple_flea_keep_grants() returns void
 as $$
   delete from pg_temp.purple_flea_grants where true;
   insert into pg_temp.purple_flea_grants
-  select format('grant %s on %s to %I%s', acl.privilege_type, thing.name, r.rolname, case when acl.is_grantable then ' with grant option' else '' end)
+  select format(
+    'grant %s on %s to %I%s',
+    acl.privilege_type,
+    thing.name,
+    r.rolname,
+    case when acl.is_grantable then ' with grant option' else '' end
+  )
   from (
-    select p.proacl as acl, p.proowner as owner, 'function ' || f.signature as name
-    from pg_temp.purple_flea_functions() f join pg_catalog.pg_proc p on p.oid = f.signature::regprocedure
+    select
+      p.proacl                  as acl,
+      p.proowner                as owner,
+      'function ' || f.signature as name
+    from pg_temp.purple_flea_functions() f
+    join pg_catalog.pg_proc p on p.oid = f.signature::regprocedure
     union all
-    select c.relacl, c.relowner, v.name from pg_temp.purple_flea_views() v join pg_catalog.pg_class c on c.oid = v.name::regclass
-  ) as thing, aclexplode(thing.acl) as acl
+    select c.relacl, c.relowner, v.name
+    from pg_temp.purple_flea_views() v
+    join pg_catalog.pg_class c on c.oid = v.name::regclass
+  ) as thing
+  cross join aclexplode(thing.acl) as acl
   join pg_catalog.pg_roles r on r.oid = acl.grantee
-  where acl.grantee <> thing.owner and r.rolname not in ('anon', 'authenticated', 'service_role', 'purple_flea_worker', 'purple_flea_operator', 'postgres')
+  where acl.grantee <> thing.owner
+    and r.rolname not in (
+      'anon', 'authenticated', 'service_role', 'postgres',
+      'purple_flea_worker', 'purple_flea_operator'
+    )
 $$;
 
 create or replace function pg_temp.purple_flea_restore_grants() returns void
@@ -98,14 +129,14 @@ begin
     begin
       execute format('drop view %s', found.name);
     exception when dependent_objects_still_exist then
-      null;  -- An operator's own view reads it: it is replaced in place, if its columns allow.
+      null;  -- An operator's own view reads it. It is replaced in place, if its columns allow.
     end;
   end loop;
   for found in select * from pg_temp.purple_flea_functions() loop
     begin
       execute format('drop function %s', found.signature);
     exception when dependent_objects_still_exist then
-      null;  -- A policy or an operator's own trigger calls it: it is replaced in place.
+      null;  -- A policy or an operator's own trigger calls it. It is replaced in place.
     end;
   end loop;
 end;

@@ -1,27 +1,52 @@
 -- Takes the locks of a migration. Functions in pg_temp: they exist for this session only.
 
--- Which sessions have held a lock on a table since before a time, for a person: process, role and since when, never what they
--- run. Only the longest ones: those that queued up behind us are no reason.
-create or replace function pg_temp.purple_flea_holders(locked regclass, before timestamptz) returns text
+-- Names the sessions that have held a lock on a table since before a time, for a person: process,
+-- role and since when, never their statements. It names the longest ones only, because those that
+-- queued up behind the migration are no reason.
+create or replace function pg_temp.purple_flea_holders(locked regclass, before timestamptz)
+  returns text
   language sql
   volatile
 as $$
-  select coalesce(string_agg(format('process %s (%s, %s)', h.pid, coalesce('role ' || h.usename, h.backend_type, 'role unknown'),
-           coalesce('in its transaction for ' || extract(epoch from clock_timestamp() - h.xact_start)::integer || ' s', 'since when is not told to this role')), ', '
-           order by h.xact_start), 'a session that is gone now')
+  select coalesce(
+    string_agg(
+      format(
+        'process %s (%s, %s)',
+        h.pid,
+        coalesce('role ' || h.usename, h.backend_type, 'role unknown'),
+        coalesce(
+          'in its transaction for '
+            || extract(epoch from clock_timestamp() - h.xact_start)::integer || ' s',
+          'since when is not told to this role'
+        )
+      ),
+      ', '
+      order by h.xact_start
+    ),
+    'a session that is gone now'
+  )
   from (
     select a.pid, a.usename, a.backend_type, a.xact_start
     from pg_catalog.pg_stat_activity a
-    where (a.xact_start is null or a.xact_start < before) and a.pid <> pg_backend_pid() and a.pid in (
-      select l.pid from pg_catalog.pg_locks l
-      where l.locktype = 'relation' and l.relation = locked and l.granted
-        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()))
+    where (a.xact_start is null or a.xact_start < before)
+      and a.pid <> pg_backend_pid()
+      and a.pid in (
+        select l.pid
+        from pg_catalog.pg_locks l
+        where l.locktype = 'relation'
+          and l.relation = locked
+          and l.granted
+          and l.database = (
+            select d.oid from pg_catalog.pg_database d where d.datname = current_database()
+          )
+      )
     order by a.xact_start
     limit 3
   ) as h
 $$;
 
--- Every table that a migration may change, in the one order in which they are locked: as a deposit reaches them.
+-- Gives every table that a migration may change, in the one order in which they are locked: the
+-- order in which a deposit reaches them.
 create or replace function pg_temp.purple_flea_tables() returns setof regclass
   language sql
   volatile
@@ -29,9 +54,19 @@ as $$
   select c.oid::regclass
   from pg_catalog.pg_class c
   where c.relkind in ('r', 'p')
-    and (c.relnamespace = to_regnamespace('purple_flea')
-      or (c.relnamespace = 'public'::regnamespace and c.relname in ('wallet_changes', 'agents', 'escrow_requests', 'trade_results')))
-  order by array_position(array['wallet_changes', 'agents', 'escrow_requests', 'trade_results', 'jobs', 'job_events'], c.relname::text), c.relname
+    and (
+      c.relnamespace = to_regnamespace('purple_flea')
+      or (
+        c.relnamespace = 'public'::regnamespace
+        and c.relname in ('wallet_changes', 'agents', 'escrow_requests', 'trade_results')
+      )
+    )
+  order by
+    array_position(
+      array['wallet_changes', 'agents', 'escrow_requests', 'trade_results', 'jobs', 'job_events'],
+      c.relname::text
+    ),
+    c.relname
 $$;
 
 -- Locks all of them within `patience`, or raises lock_not_available and holds none.
@@ -40,18 +75,23 @@ create or replace function pg_temp.purple_flea_lock_all(mode text, patience inte
   volatile
 as $$
 declare
-  began constant timestamptz := clock_timestamp();
-  ends  constant timestamptz := began + patience;
-  asked regclass;
+  began  constant timestamptz := clock_timestamp();
+  ends   constant timestamptz := began + patience;
+  locked regclass;
 begin
-  for asked in select * from pg_temp.purple_flea_tables() loop
-    -- lock_timeout is for one lock; what is left of it bounds all of them together.
-    perform set_config('lock_timeout', greatest(1, extract(epoch from ends - clock_timestamp()) * 1000)::integer || 'ms', true);
-    execute format('lock table %s in %s mode', asked, mode);
+  for locked in select * from pg_temp.purple_flea_tables() loop
+    -- lock_timeout is for one lock. The rest of the patience bounds all of them together.
+    perform set_config(
+      'lock_timeout',
+      greatest(1, extract(epoch from ends - clock_timestamp()) * 1000)::integer || 'ms',
+      true
+    );
+    execute format('lock table %s in %s mode', locked, mode);
   end loop;
 exception when lock_not_available then
-  raise exception 'table % is in use', asked
-    using errcode = 'lock_not_available', detail = pg_temp.purple_flea_holders(asked, began);
+  raise exception 'table % is in use', locked
+    using errcode = 'lock_not_available',
+          detail  = pg_temp.purple_flea_holders(locked, began);
 end;
 $$;
 
@@ -60,13 +100,20 @@ create or replace function pg_temp.purple_flea_lock(tries integer) returns void
   volatile
 as $$
 declare
-  -- A waiting migration makes deposits queue up behind it. It gives up before any of them has waited for deadlock_timeout
-  -- (1 s by default), so that Postgres never chooses a deposit as the victim of a deadlock with the migration.
+  -- A waiting migration makes deposits queue up behind it. It gives up before any of them has
+  -- waited for deadlock_timeout (1 s by default), so that Postgres never chooses a deposit as the
+  -- victim of a deadlock with the migration.
   most_ms  constant integer  := 800;
-  patience constant interval := make_interval(secs => least(most_ms, (
-    select 0.8 * s.setting::numeric from pg_catalog.pg_settings s where s.name = 'deadlock_timeout')) / 1000.0);
-  -- Longer than deadlock_timeout: only a session that waits so long makes Postgres end an autovacuum that is in its way.
-  -- Deposits do not queue up behind this mode.
+  patience constant interval := make_interval(secs => least(
+    most_ms,
+    (
+      select 0.8 * s.setting::numeric
+      from pg_catalog.pg_settings s
+      where s.name = 'deadlock_timeout'
+    )
+  ) / 1000.0);
+  -- Longer than deadlock_timeout: only for a session that waits so long does Postgres end an
+  -- autovacuum that is in its way. Deposits do not queue up behind this mode.
   vacuum_patience constant interval := '3 seconds';
   left_to_try integer := tries;
   held_by     text;
@@ -75,7 +122,7 @@ begin
     begin
       perform pg_temp.purple_flea_lock_all('share update exclusive', vacuum_patience);
       perform pg_temp.purple_flea_lock_all('access exclusive', patience);
-      -- What is not a table (a view, the publication) is waited for as briefly.
+      -- The wait for a view or the publication is as short.
       perform set_config('lock_timeout', most_ms || 'ms', true);
       return;
     exception when lock_not_available then
@@ -86,7 +133,7 @@ begin
       end if;
       raise notice '%: %; trying again', sqlerrm, held_by;
     end;
-    -- Holds no table meanwhile.
+    -- The migration holds no table meanwhile.
     perform pg_sleep(least(tries - left_to_try, 5));
   end loop;
 end;

@@ -1,8 +1,10 @@
 -- Triggers on wallet_changes that would bet on a deposit a second time, beside the ledger.
 
--- Every enabled trigger on wallet_changes that is not ours and makes an HTTP request: its function is a Database Webhook's, or
--- its text, or the text of a function that it names, calls pg_net.
-create or replace function pg_temp.purple_flea_foreign_triggers() returns table (name text, function text, is_specifications boolean)
+-- Gives every enabled trigger on wallet_changes that is not this project's and makes an HTTP
+-- request: its function is a Database Webhook's, or its text, or the text of a function that it
+-- names, calls pg_net.
+create or replace function pg_temp.purple_flea_foreign_triggers()
+  returns table (name text, function text, is_specifications boolean)
   language sql
   volatile
 as $$
@@ -10,20 +12,35 @@ as $$
     select p.oid, p.proname
     from pg_catalog.pg_proc p
     where p.prosrc ~* '"?\mnet"?\s*\.\s*"?http_(post|get|delete)'
-       or (p.proname = 'http_request' and p.pronamespace = to_regnamespace('supabase_functions'))
+      or (p.proname = 'http_request' and p.pronamespace = to_regnamespace('supabase_functions'))
+  ),
+  enabled as (
+    select
+      t.tgname::text as name,
+      f.oid,
+      f.prosrc,
+      t.tgname = 'on_wallet_deposit' and f.proname = 'notify_trade_agent' as is_specifications
+    from pg_catalog.pg_trigger t
+    join pg_catalog.pg_proc f on f.oid = t.tgfoid
+    where t.tgrelid = to_regclass('public.wallet_changes')
+      and not t.tgisinternal
+      and t.tgenabled <> 'D'
+      and f.pronamespace is distinct from to_regnamespace('purple_flea')
   )
-  select t.tgname::text, t.tgfoid::regprocedure::text, t.tgname = 'on_wallet_deposit' and f.proname = 'notify_trade_agent'
-  from pg_catalog.pg_trigger t
-  join pg_catalog.pg_proc f on f.oid = t.tgfoid
-  where t.tgrelid = to_regclass('public.wallet_changes') and not t.tgisinternal and t.tgenabled <> 'D'
-    and f.pronamespace is distinct from to_regnamespace('purple_flea')
-    and (f.oid in (select s.oid from sending s)
-      -- (A name with other characters would have to be quoted in the pattern.)
-      or exists (select from sending s where s.proname ~ '^[a-z_0-9]+$' and f.prosrc ~* ('\m' || s.proname || '"?\s*\('))
-      or (t.tgname = 'on_wallet_deposit' and f.proname = 'notify_trade_agent'))
+  select e.name, e.oid::regprocedure::text, e.is_specifications
+  from enabled e
+  where e.is_specifications
+    or e.oid in (select s.oid from sending s)
+    -- A name with other characters would have to be quoted in the pattern.
+    or exists (
+      select
+      from sending s
+      where s.proname ~ '^[a-z_0-9]+$'
+        and e.prosrc ~* ('\m' || s.proname || '"?\s*\(')
+    )
 $$;
 
--- Stops a migration before it changes anything where another trigger would send deposits somewhere.
+-- Stops a migration before it changes anything, if another trigger would send deposits somewhere.
 create or replace function pg_temp.purple_flea_refuse_triggers(allowed text[]) returns void
   language plpgsql
   volatile
@@ -33,15 +50,17 @@ declare
 begin
   select string_agg(format('%I (function %s)', f.name, f.function), ', ' order by f.name) into named
   from pg_temp.purple_flea_foreign_triggers() f
-  where not f.is_specifications and f.name <> all (allowed);
+  where not f.is_specifications
+    and f.name <> all (allowed);
   if named is not null then
-    raise exception 'a trigger on public.wallet_changes makes HTTP requests, so that each deposit might be bet on twice: %', named
+    raise exception 'a trigger on public.wallet_changes makes HTTP requests, '
+      'so that each deposit might be bet on twice: %', named
       using hint = 'Drop it, or let it stay with --allow-trigger NAME where it leads to no bet.';
   end if;
 end;
 $$;
 
--- Drops the specification's own trigger, which the ledger replaces; says what was dropped.
+-- Drops the specification's own trigger, which the ledger replaces. Gives the dropped objects.
 create or replace function pg_temp.purple_flea_replace_trigger() returns text[]
   language plpgsql
   volatile
@@ -50,10 +69,13 @@ declare
   found   record;
   dropped text[] := '{}';
 begin
-  for found in select * from pg_temp.purple_flea_foreign_triggers() f where f.is_specifications loop
+  for found in
+    select * from pg_temp.purple_flea_foreign_triggers() f where f.is_specifications
+  loop
     execute format('drop trigger %I on public.wallet_changes', found.name);
     dropped := dropped || format('trigger %s on public.wallet_changes', found.name);
-    raise notice 'trigger % on public.wallet_changes is dropped: the ledger takes its place, and both together would bet on each deposit twice', found.name;
+    raise notice 'trigger % on public.wallet_changes is dropped: the ledger takes its place, '
+      'and both together would bet on each deposit twice', found.name;
     begin
       execute format('drop function %s', found.function);
       dropped := dropped || format('function %s', found.function);

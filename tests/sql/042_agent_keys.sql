@@ -1,11 +1,13 @@
--- Secrets and agents' keys: what each is called, what each may look like, and that no agent reaches another's.
+-- Secrets and agents' keys: what each is called, what each may look like, and that no agent reaches
+-- another's.
 begin;
 -- Nobody is called, and each row would warn of that.
 set local client_min_messages = error;
 select * from no_plan();
 update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
 
--- What is said of a statement that must fail: the message, its detail, hint and context, but for the statement itself.
+-- What is said of a statement that must fail: the message, its detail, hint and context, but for
+-- the statement itself.
 create function pg_temp.failure(statement text) returns text language plpgsql as $$
 declare
   message text; detail text; hint text; context text;
@@ -135,7 +137,8 @@ select is(public.settle_job('registration-long-reply', (c ->> 'token')::uuid, 'e
 from public.claim_jobs('{registration-long-reply}', 1) as c;
 select is(purple_flea.secret('purple_flea_key:long-reply'), 'sk_with_a_long_reply', 'and its key is kept');
 select is(pf_agent_id || referral_code, null, 'without the account') from public.agents where id = 'long-reply';
--- A key that could not be set by hand is kept all the same when a registration brings it: it would be lost.
+-- A key that could not be set by hand is kept all the same when a registration brings it: it would
+-- be lost.
 insert into public.agents (id, api_key) values ('short-key', 'purple_flea_key:short-key');
 select is(purple_flea.keep_key('short-key', 'k1'), true, 'a short key of a registration is kept');
 select is(purple_flea.secret('purple_flea_key:short-key'), 'k1', 'and used');

@@ -1,4 +1,5 @@
--- A database that was restored, copied or failed over hands out no stake before an operator says what was lost.
+-- A database that was restored, copied or failed over hands out no stake before an operator says
+-- what was lost.
 begin;
 set local client_min_messages = error;
 select * from no_plan();

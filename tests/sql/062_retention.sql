@@ -1,5 +1,5 @@
--- Retention: what is settled is archived, with everything, and is as done there as it was before. Whoever asks gets the same
--- answers, and nothing is bet on again.
+-- Retention: what is settled is archived, with everything, and is as done there as it was before.
+-- Whoever asks gets the same answers, and nothing is bet on again.
 begin;
 -- Nobody is to be called, and each row would warn of that.
 set local client_min_messages = error;
@@ -171,7 +171,8 @@ alter table purple_flea.jobs_archive drop constraint broken;
 select purple_flea.sweep();
 select ok(pg_temp.is_archived(reference) and not pg_temp.is_hot(reference), 'the sweeper archives') from d where name = 'swept';
 
--- A restore that brings back jobs that have been archived since: as they are archived, and as they were before.
+-- A restore that brings back jobs that have been archived since: as they are archived, and as they
+-- were before.
 alter table purple_flea.jobs disable trigger user;
 insert into purple_flea.jobs select a.* from purple_flea.jobs_archive a join d using (reference) where d.name in ('swept', 'stays', 'executed');
 update purple_flea.jobs j set state = 'pending', previous_state = null, due_at = now(), expires_at = now() + interval '1 day'

@@ -1,5 +1,5 @@
--- The machine of a job's states: every pair of states, each allowed or refused, by each who may try; and what must stay
--- whatever happens.
+-- The machine of a job's states: every pair of states, each allowed or refused, by each who may
+-- try; and what must stay whatever happens.
 begin;
 -- Nobody is to be called, and each deposit would warn of that.
 set local client_min_messages = error;
@@ -81,7 +81,7 @@ select throws_ok(format($$delete from public.wallet_changes where 'wallet-change
   '23503', null, 'nor is a deposit with a job');
 select throws_ok(format($$update public.wallet_changes set agent_id = 'b' where 'wallet-change-' || id = %L$$, pg_temp.job_in('pending')),
   '23514', null, 'nor does it become another agent''s');
-select throws_like('delete from purple_flea.trade_policies', '%cannot be taken away%', 'everybody''s policy stays');
+select throws_like('delete from purple_flea.trade_policies', '%cannot be taken away%', 'the shared policy stays');
 
 -- The history.
 create temporary table traced as select pg_temp.job_in('executed') as reference;

@@ -1,0 +1,24 @@
+-- A sweep, and the health that shows it (functions/110_sweeper.sql).
+begin;
+\ir setup/deposits.psql
+
+-- The sweeper.
+alter table public.wallet_changes disable trigger purple_flea_jobs;
+create temporary table missing as select pg_temp.deposit('a') as one;
+alter table public.wallet_changes enable trigger purple_flea_jobs;
+select is(pg_temp.state_of(one), null, 'a deposit without a job') from missing;
+select matches(purple_flea.sweep(), '^not notified|^notified', 'is made one by the sweeper');
+select is(pg_temp.state_of(one), 'pending', 'and waits for its turn') from missing;
+update purple_flea.ledger set starts_after = (select max(id) from public.wallet_changes), checked_until = (select max(id) from public.wallet_changes);
+alter table public.wallet_changes disable trigger purple_flea_jobs;
+create temporary table older as select pg_temp.deposit('a') as one;
+alter table public.wallet_changes enable trigger purple_flea_jobs;
+update purple_flea.ledger set starts_after = starts_after + 1;
+select purple_flea.make_missing_jobs(1);
+select is(pg_temp.state_of(one), null, 'a deposit from before the ledger gets none') from older;
+select is(public.ledger_health() ->> 'sweeper', 'ok', 'who sweeps is seen');
+update purple_flea.ledger set swept_at = clock_timestamp() - interval '4 minutes';
+select is(public.ledger_health() ->> 'sweeper', 'missing', 'who does not is missed');
+
+select * from finish();
+rollback;
