@@ -16,7 +16,7 @@ async fn nothing_reached(door: FrontDoor) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_no_event_are_refused() -> Result<()> {
+async fn the_function_refuses_bodies_that_are_not_an_event() -> Result<()> {
     let door = FrontDoor::open().await?;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep_column = row(1, "100").replacen('{', &format!(r#"{{"note":{deep},"#), 1);
@@ -52,7 +52,7 @@ async fn bodies_that_are_no_event_are_refused() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_are_no_amount_are_refused() -> Result<()> {
+async fn the_function_refuses_balances_that_are_not_a_valid_amount() -> Result<()> {
     let door = FrontDoor::open().await?;
     for number in [
         "\"NaN\"",
@@ -73,7 +73,7 @@ async fn numbers_that_are_no_amount_are_refused() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_choice_of_a_limit_or_of_an_impossible_game_is_refused() -> Result<()> {
+async fn the_function_refuses_a_caller_that_sets_a_limit_or_chooses_an_impossible_bet() -> Result<()> {
     let door = FrontDoor::open().await?;
     for policy in [
         r#"{"max_wager":1000000}"#,
@@ -93,7 +93,7 @@ async fn a_choice_of_a_limit_or_of_an_impossible_game_is_refused() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_may_have_64_kib_and_not_a_byte_more() -> Result<()> {
+async fn the_function_accepts_a_body_of_64_kib_and_refuses_one_byte_more() -> Result<()> {
     let door = FrontDoor::open().await?;
     let padded = |length: usize| {
         let row = row(1, "100");
@@ -110,7 +110,7 @@ async fn a_body_may_have_64_kib_and_not_a_byte_more() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_who_cannot_prove_who_they_are_are_all_told_the_same() -> Result<()> {
+async fn every_unauthenticated_caller_gets_the_same_reply() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let body = row(1, "100");
     let now_s = webhook::unix_s();
@@ -174,7 +174,7 @@ async fn callers_who_cannot_prove_who_they_are_are_all_told_the_same() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_a_rotation_either_secret_lets_in() -> Result<()> {
+async fn the_function_accepts_either_secret_during_a_rotation() -> Result<()> {
     let both = format!("{}, {SECOND_SECRET}", webhook::SECRET);
     let door = FrontDoor::with(&[("webhook_secrets", &both)]).await?;
     for (id, secret) in [(1, webhook::SECRET), (2, SECOND_SECRET)] {
@@ -191,7 +191,7 @@ async fn during_a_rotation_either_secret_lets_in() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<()> {
+async fn unknown_paths_wrong_methods_and_wrong_content_types_each_get_their_own_problem() -> Result<()> {
     let door = FrontDoor::open().await?;
     for path in [
         "/execute-trade/",
@@ -247,7 +247,7 @@ async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledgers_doorbell_at_a_function_without_a_ledger_never_bets() -> Result<()> {
+async fn a_ledger_notification_to_a_standalone_function_never_bets() -> Result<()> {
     let door = FrontDoor::open().await?;
     let reply = door.send(1, &format!(r#"{{"record":{},"ledger":true}}"#, row(1, "100"))).await?;
     assert_problem(&reply, 503, "ledger_not_configured", "no");
@@ -258,7 +258,7 @@ async fn a_ledgers_doorbell_at_a_function_without_a_ledger_never_bets() -> Resul
 
 /// The caller promises more than it sends and stays silent; the function answers when the body's time is over.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_never_arrives_whole_is_refused() -> Result<()> {
+async fn the_function_refuses_a_body_that_never_arrives_completely() -> Result<()> {
     let door = FrontDoor::open().await?;
     let address = door.host.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await?;

@@ -31,7 +31,7 @@ const KEYS: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn requests_and_what_becomes_of_replies_are_as_they_are_written_down() {
+fn requests_and_outcomes_match_the_contract_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract");
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));

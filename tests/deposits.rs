@@ -12,7 +12,7 @@ use stack::{
 use std::collections::HashSet;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_becomes_one_bet_and_the_reply_says_how_it_ended() -> Result<()> {
+async fn a_deposit_becomes_one_bet_and_the_reply_tells_its_outcome() -> Result<()> {
     let door = FrontDoor::open().await?;
     let reply = door.deposit(42, "100.0000").await?;
     let bets = door.purple_flea.bets();
@@ -32,7 +32,7 @@ async fn a_deposit_becomes_one_bet_and_the_reply_says_how_it_ended() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_purple_flea_gets_is_the_documented_request_to_the_byte() -> Result<()> {
+async fn purple_flea_receives_the_documented_request_byte_for_byte() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.deposit(7, "12345678.1235").await?;
     let coin = r#"{"record":{"id":8,"agent_id":"agent-001","change_type":"deposit","new_balance":"100"},"policy":{"game":"coin-flip","side":"tails"}}"#;
@@ -54,7 +54,7 @@ async fn what_purple_flea_gets_is_the_documented_request_to_the_byte() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_three_shapes_and_the_three_paths_do_the_same() -> Result<()> {
+async fn the_three_body_shapes_and_the_three_paths_place_the_same_bet() -> Result<()> {
     let door = FrontDoor::open().await?;
     let webhook = |id| {
         let record = row(id, "50");
@@ -84,7 +84,7 @@ async fn the_three_shapes_and_the_three_paths_do_the_same() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
+async fn a_change_that_is_no_reason_to_bet_is_skipped_with_its_reason() -> Result<()> {
     let door = FrontDoor::with(&[("min_change", "10")]).await?;
     let with = |key: &str, value: Value| {
         let mut row: Value = serde_json::from_str(&row(1, "100")).unwrap();
@@ -112,7 +112,7 @@ async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_every_bet_back() -> Result<()> {
+async fn a_paused_function_places_no_bet() -> Result<()> {
     let door = FrontDoor::with(&[("paused", "true")]).await?;
     let reply = door.deposit(1, "100").await?;
     assert_eq!(reply.status, 200);
@@ -122,7 +122,7 @@ async fn a_pause_holds_every_bet_back() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bearer_token_is_enough_where_one_is_configured() -> Result<()> {
+async fn a_configured_bearer_token_replaces_the_signature() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let request = |body: &str| {
         http::Request::post(door.url("/execute-trade"))
@@ -142,7 +142,7 @@ async fn a_bearer_token_is_enough_where_one_is_configured() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_deposits_at_once_get_a_hundred_bets_and_none_crosses_over() -> Result<()> {
+async fn a_hundred_concurrent_deposits_get_a_hundred_bets_each_in_its_own_reply() -> Result<()> {
     let door = FrontDoor::open().await?;
     let replies = (1..=100_u64).map(|id| {
         let door = &door;
@@ -164,7 +164,7 @@ async fn a_hundred_deposits_at_once_get_a_hundred_bets_and_none_crosses_over() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secret() -> Result<()> {
+async fn each_request_logs_one_line_with_its_decision_and_no_secret() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.deposit(1, "100").await?;
     let line = door.line(&["\"wallet-change-1\""]).await?;
@@ -200,7 +200,7 @@ async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secr
 /// What `WASI_HOST` names, or both builds on the embedded host: health, a skip, a bet, a refusal, and a caller
 /// that hangs up in mid-bet.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_host_and_both_builds_do_the_main_job() -> Result<()> {
+async fn every_host_and_both_builds_place_bets_and_refuse_forged_requests() -> Result<()> {
     let hosts = match Kind::from_env()? {
         Kind::Embedded => vec![(Kind::Embedded, Build::Spin), (Kind::Embedded, Build::Wasi)],
         Kind::Wasmtime => vec![(Kind::Wasmtime, Build::Wasi)],

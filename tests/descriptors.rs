@@ -33,7 +33,7 @@ async fn ledger() -> Result<Local> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bet_for_which_no_descriptor_is_left_was_not_sent_and_is_made_later() -> Result<()> {
+async fn a_bet_that_finds_no_free_descriptor_is_not_sent_and_is_placed_later() -> Result<()> {
     let stack = ledger().await?;
     // One loop has one set of kept connections, and they are kept for the length of this test.
     let arguments = ["--threads", "1", "--keep-ms", "600000"];
@@ -66,7 +66,7 @@ async fn a_bet_for_which_no_descriptor_is_left_was_not_sent_and_is_made_later() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bets_that_take_every_connection_leave_the_ledger_its_own_and_none_becomes_unknown() -> Result<()> {
+async fn bets_that_use_every_connection_leave_the_ledger_its_own_and_none_becomes_unknown() -> Result<()> {
     let stack = ledger().await?;
     let (open_files, admin) = ("210:210", free_address()?);
     // Without kept connections each call of the ledger needs a new one.
@@ -126,7 +126,7 @@ async fn refusal(open_files: &str, arguments: &[&str]) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn as_many_connections_are_taken_as_there_are_descriptors_for() -> Result<()> {
+async fn the_host_accepts_as_many_connections_as_it_has_descriptors_for() -> Result<()> {
     let said = refusal("210:210", &["--connections", "11"]).await?;
     assert!(said.contains("--connections 11 is too many: 210 open files allow 10"), "{said}");
     let said = refusal("64:64", &[]).await?;
@@ -141,7 +141,7 @@ async fn as_many_connections_are_taken_as_there_are_descriptors_for() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_cannot_accept_pauses_and_takes_its_callers_later() -> Result<()> {
+async fn a_host_without_a_free_descriptor_pauses_and_accepts_its_callers_later() -> Result<()> {
     const REFUSALS: usize = 6;
     let admin = free_address()?;
     let arguments = ["--admin", &admin, "--threads", "1"];

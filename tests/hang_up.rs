@@ -66,7 +66,7 @@ async fn is_executed_once(stack: &Local, id: i64) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_in_mid_bet_leaves_an_executed_job_and_one_bet() -> Result<()> {
+async fn a_caller_that_hangs_up_during_a_bet_leaves_one_bet_and_an_executed_job() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[("after_reply", "false")]).await?;
         stack.purple_flea.delay(Some(DELAY));
@@ -82,7 +82,7 @@ async fn a_caller_that_hangs_up_in_mid_bet_leaves_an_executed_job_and_one_bet() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_after_an_early_reply_leaves_the_work_to_be_done() -> Result<()> {
+async fn the_worker_finishes_the_job_of_a_caller_that_hangs_up_after_an_early_reply() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[]).await?;
         stack.purple_flea.delay(Some(DELAY));
@@ -99,7 +99,7 @@ async fn a_caller_that_hangs_up_after_an_early_reply_leaves_the_work_to_be_done(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_while_it_sends_its_body_has_asked_for_nothing() -> Result<()> {
+async fn a_caller_that_hangs_up_before_its_body_is_complete_causes_no_bet() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[("after_reply", "false")]).await?;
         let id = deposit(&stack, "100").await?;

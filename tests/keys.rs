@@ -64,7 +64,7 @@ async fn keys(client: &Client) -> Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_gives_each_agent_the_secrets_that_were_its_own() -> Result<()> {
+async fn an_upgrade_gives_each_agent_its_own_secrets() -> Result<()> {
     for vault in [false, true] {
         let (cluster, owner) = database(vault).await?;
         for sql in RELEASE {
@@ -133,7 +133,7 @@ async fn an_upgrade_gives_each_agent_the_secrets_that_were_its_own() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_copies_what_is_not_ours_and_passes_over_what_cannot_be_read() -> Result<()> {
+async fn an_upgrade_copies_an_applications_secret_and_skips_an_unreadable_one() -> Result<()> {
     let (cluster, owner) = database(true).await?;
     for sql in RELEASE {
         owner.batch_execute(sql).await?;
@@ -162,7 +162,7 @@ async fn an_upgrade_copies_what_is_not_ours_and_passes_over_what_cannot_be_read(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_stops_where_one_secret_is_two_agents_and_changes_nothing() -> Result<()> {
+async fn an_upgrade_stops_without_changes_if_one_secret_belongs_to_two_agents() -> Result<()> {
     let (cluster, owner) = database(false).await?;
     for sql in RELEASE {
         owner.batch_execute(sql).await?;
@@ -181,7 +181,7 @@ async fn an_upgrade_stops_where_one_secret_is_two_agents_and_changes_nothing() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn raw_keys_of_the_specifications_table_move_into_the_vault_and_are_logged_nowhere() -> Result<()> {
+async fn the_migration_moves_the_specifications_raw_keys_into_the_vault_and_logs_none() -> Result<()> {
     let (cluster, owner) = database(true).await?;
     owner.batch_execute(SPECIFICATION).await?;
     let rows = "insert into public.agents (id, api_key) \
@@ -224,7 +224,7 @@ async fn ops(cluster: &Cluster, words: &[&str], value: &str) -> Result<Output> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_sets_secrets_that_stand_in_no_statement_and_no_log() -> Result<()> {
+async fn secrets_that_an_operator_sets_appear_in_no_statement_and_no_log() -> Result<()> {
     let (cluster, owner) = database(false).await?;
     cluster.migrate(OWNER).await?;
     owner.batch_execute("insert into public.agents (id) values ('bob'), ('an \"odd'' one')").await?;
@@ -281,7 +281,7 @@ async fn an_operator_sets_secrets_that_stand_in_no_statement_and_no_log() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_registration_does_not_print_its_key_into_postgres_log() -> Result<()> {
+async fn postgres_does_not_log_the_key_of_a_slow_registration() -> Result<()> {
     // Newer Supabase projects let their owner change the one, older ones the other: then the call is not logged at all.
     for (setting, calls) in [("log_parameter_max_length", 2), ("log_min_duration_statement", 1)] {
         settle_slowly(setting, calls).await.context(setting)?;

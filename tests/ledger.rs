@@ -37,7 +37,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_identical_requests_at_once_one_bets() -> Result<()> {
+async fn two_hundred_identical_concurrent_requests_place_one_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
     let replies = join_all((0..200).map(|_| ring(&stack, id))).await;
@@ -59,7 +59,7 @@ async fn of_two_hundred_identical_requests_at_once_one_bets() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_hundred_deposits_at_once_no_outcome_crosses_over() -> Result<()> {
+async fn two_hundred_concurrent_deposits_each_get_their_own_outcome() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let mut wagers = BTreeMap::new();
     for n in 1..=200_i64 {
@@ -90,7 +90,7 @@ async fn of_two_hundred_deposits_at_once_no_outcome_crosses_over() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ring_without_a_name_drains_everything_that_is_due() -> Result<()> {
+async fn a_notification_without_a_reference_executes_every_due_job() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false"), ("bets_at_once", "7")]).await?;
     let many = "insert into public.wallet_changes (agent_id, change_type, new_balance) \
                 select 'agent-001', 'deposit', 100 from generate_series(1, 20)";
@@ -105,7 +105,7 @@ async fn a_ring_without_a_name_drains_everything_that_is_due() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daily_limit_holds_however_many_deposits_come_at_once() -> Result<()> {
+async fn a_daily_limit_holds_for_a_hundred_concurrent_deposits() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     sql(
         &stack,
@@ -133,7 +133,7 @@ async fn a_daily_limit_holds_however_many_deposits_come_at_once() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ledgers_policy_decides_and_the_callers_word_does_not() -> Result<()> {
+async fn the_ledgers_policy_decides_and_a_caller_cannot_override_it() -> Result<()> {
     let stack =
         start_silent(&[("after_reply", "false"), ("wager_fraction", "1"), ("max_wager", "1")]).await?;
     let policy = "insert into purple_flea.trade_policies (agent_id, game, side, wager_fraction) values ('agent-001', 'coin-flip', 'tails', 0.5)";
@@ -154,7 +154,7 @@ async fn the_ledgers_policy_decides_and_the_callers_word_does_not() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_standing_of_a_deposit_has_its_answer() -> Result<()> {
+async fn every_state_of_a_deposit_has_its_own_reply() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     assert_problem(&ring(&stack, 12_345).await?, 404, "unknown_deposit", "no");
     let withdrawal = r#"{"id": 7, "agent_id": "agent-001", "change_type": "withdrawal", "new_balance": 5}"#;
@@ -214,7 +214,7 @@ fn answers(status: u16, body: &str) -> Fault {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_is_paused_claims_nothing() -> Result<()> {
+async fn a_paused_function_claims_nothing() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false"), ("paused", "true")]).await?;
     let id = deposit(&stack, "100").await?;
     let waiting = ring(&stack, id).await?;
@@ -224,7 +224,7 @@ async fn a_function_that_is_paused_claims_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doorbell_that_prefers_it_is_answered_at_once_and_the_work_goes_on() -> Result<()> {
+async fn a_notification_that_prefers_respond_async_gets_202_and_its_bet_continues() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let id = deposit(&stack, "100").await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Hang });
@@ -251,7 +251,7 @@ async fn a_doorbell_that_prefers_it_is_answered_at_once_and_the_work_goes_on() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_doorbell_for_another_deposit_than_it_is_signed_for_is_refused() -> Result<()> {
+async fn the_function_refuses_a_notification_signed_for_another_deposit() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let id = deposit(&stack, "100").await?;
     let body = format!(r#"{{"ledger": true, "reference": "wallet-change-{id}"}}"#);
@@ -268,7 +268,7 @@ async fn a_doorbell_for_another_deposit_than_it_is_signed_for_is_refused() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_reads_why_a_deposit_was_not_bet_on() -> Result<()> {
+async fn an_agents_owner_can_read_why_a_deposit_led_to_no_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     sql(&stack, "update public.agents set owner_id = '00000000-0000-0000-0000-000000000001'").await?;
     let id = deposit(&stack, "1").await?;

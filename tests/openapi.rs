@@ -66,7 +66,7 @@ pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
 }
 
 #[test]
-fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
+fn the_openapi_document_lists_the_routers_paths_and_methods() -> Result<()> {
     let routes: BTreeSet<&str> = route::paths().map(|(path, _)| path).collect();
     let paths = DOCUMENT["paths"].as_object().context("no paths")?;
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
@@ -84,7 +84,7 @@ fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
 
 /// Every example of a body is one that its schema takes, and names its path's operation.
 #[test]
-fn every_example_is_of_its_schema_and_names_its_paths_operation() -> Result<()> {
+fn every_example_matches_its_schema_and_names_the_operation_of_its_path() -> Result<()> {
     let mut seen = 0;
     for (path, operations) in DOCUMENT["paths"].as_object().context("no paths")? {
         let content = &operations["post"]["requestBody"]["content"]["application/json"];
@@ -110,7 +110,7 @@ fn every_example_is_of_its_schema_and_names_its_paths_operation() -> Result<()> 
 }
 
 #[test]
-fn a_reply_that_is_not_described_is_noticed() -> Result<()> {
+fn the_reply_check_refuses_a_reply_that_the_document_does_not_describe() -> Result<()> {
     let reply = |status: u16, content_type: &str, body: Value| -> Result<Reply> {
         let headers = [("content-type", content_type)];
         let headers =

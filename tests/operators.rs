@@ -62,7 +62,7 @@ async fn history(stack: &Local, id: i64) -> Result<Vec<Value>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
+async fn an_operator_settles_each_unknown_job_once_and_the_history_names_the_operator() -> Result<()> {
     let stack = with_operators().await?;
     let [released, closed, recorded] =
         [unknown(&stack).await?, unknown(&stack).await?, unknown(&stack).await?];
@@ -113,7 +113,7 @@ async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_operator_may_not_do_is_refused_with_its_reason_and_changes_nothing() -> Result<()> {
+async fn a_refused_operator_request_gives_its_reason_and_changes_nothing() -> Result<()> {
     let stack = with_operators().await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
@@ -179,7 +179,7 @@ async fn what_an_operator_may_not_do_is_refused_with_its_reason_and_changes_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_its_own_operators_and_the_name_alone_is_none() -> Result<()> {
+async fn a_token_identifies_its_operator_and_an_operators_name_is_no_token() -> Result<()> {
     let stack = with_operators().await?;
     let body = r#"{"operation": "history", "reference": "wallet-change-1"}"#;
     for wrong in ["ada", &format!("ada:{ADAS_TOKEN}"), &format!("grace:{ADAS_TOKEN}"), &ADAS_TOKEN[1..]] {
@@ -191,7 +191,7 @@ async fn a_token_is_its_own_operators_and_the_name_alone_is_none() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_operators_nothing_opens_their_routes_and_a_key_that_is_refused_is_named() -> Result<()> {
+async fn operator_routes_need_operators_and_a_refused_operator_key_is_reported() -> Result<()> {
     let door = FrontDoor::with(&[("operator_tokens", OPERATORS)]).await?;
     let status = get(&door.url("/operator/status"), Some(ADAS_TOKEN)).await?;
     assert_problem(&status, 503, "ledger_not_configured", "no");
@@ -209,7 +209,7 @@ async fn without_operators_nothing_opens_their_routes_and_a_key_that_is_refused_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_told_words_about_the_health_and_operators_the_numbers() -> Result<()> {
+async fn health_shows_its_numbers_to_operators_only() -> Result<()> {
     let stack = with_operators().await?;
     deposit(&stack, "100").await?;
     let url = format!("{}/health", stack.host.url);
@@ -224,7 +224,7 @@ async fn everybody_is_told_words_about_the_health_and_operators_the_numbers() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_ledger_says_about_itself_is_passed_on_as_far_as_it_is_meant_for_the_caller() -> Result<()> {
+async fn health_passes_the_ledgers_reasons_to_every_caller_and_its_job_counts_to_operators_only() -> Result<()> {
     let stack = with_operators().await?;
     sql(
         &stack,
@@ -250,7 +250,7 @@ async fn what_the_ledger_says_about_itself_is_passed_on_as_far_as_it_is_meant_fo
 
 /// (By the second, and with its clock: src/health/tests.rs. Here a host decides how many instances it makes.)
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_ask_about_the_health_the_ledger_is_seldom_asked() -> Result<()> {
+async fn four_hundred_health_requests_cause_at_most_eighty_ledger_queries() -> Result<()> {
     let stack = with_operators().await?;
     let url = format!("{}/health", stack.host.url);
     for _ in 0..50 {

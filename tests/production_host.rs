@@ -17,7 +17,7 @@ use std::{process::Stdio, time::Duration};
 use tokio::{io::AsyncReadExt, process::Command};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_that_was_compiled_ahead_of_time_bets_and_its_lines_are_printed() -> Result<()> {
+async fn a_precompiled_component_places_a_bet_and_the_host_prints_its_log_lines() -> Result<()> {
     let host = Playing::start(Start::default()).await?;
     let (status, body) = host.deposit(1).await?;
     assert!(status == 200 && body.contains("executed"), "{status} {body}");
@@ -27,7 +27,7 @@ async fn a_component_that_was_compiled_ahead_of_time_bets_and_its_lines_are_prin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_more() -> Result<()> {
+async fn a_terminated_host_answers_open_requests_and_accepts_no_new_connection() -> Result<()> {
     let mut host = Playing::start(Start::default()).await?;
     host.purple_flea.delay(Some(Duration::from_millis(500)));
     let ending = async {
@@ -51,7 +51,7 @@ async fn when_it_is_asked_to_end_it_answers_what_is_under_way_and_takes_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_its_grace_is_over_it_says_what_it_cuts_off() -> Result<()> {
+async fn a_host_at_the_end_of_its_grace_period_logs_the_requests_it_cuts_off() -> Result<()> {
     let mut host = Playing::start(Start { arguments: &["--grace-s", "1"], ..Start::default() }).await?;
     host.purple_flea.misbehave(Some(Fault { after_the_bet: true, how: How::Hang }));
     let ending = async {
@@ -68,7 +68,7 @@ async fn when_its_grace_is_over_it_says_what_it_cuts_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_after_a_reply_that_it_cuts_off_is_said_and_counted() -> Result<()> {
+async fn the_host_logs_and_counts_work_after_a_reply_that_it_cuts_off() -> Result<()> {
     let stack = start_silent(&[("linger_ms", "0")]).await?;
     let admin = free_address()?;
     let arguments = ["--after-reply-s", "1", "--admin", &admin];
@@ -100,7 +100,7 @@ async fn work_after_a_reply_that_it_cuts_off_is_said_and_counted() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_sends_to_nobody_who_is_not_allowed_and_counts_what_it_does() -> Result<()> {
+async fn the_host_sends_only_to_allowed_origins_and_counts_its_replies_and_calls() -> Result<()> {
     let admin = free_address()?;
     let arguments = ["--allow", "https://api.purpleflea.com", "--admin", &admin];
     let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?;
@@ -120,7 +120,7 @@ async fn it_sends_to_nobody_who_is_not_allowed_and_counts_what_it_does() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_cannot_run_it_names() -> Result<()> {
+async fn the_host_names_a_component_that_it_cannot_run() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let nothing = folder.path().join("nothing.wasm");
     let garbage = folder.path().join("garbage.cwasm");

@@ -74,7 +74,7 @@ async fn claimed(cluster: &Cluster, database: &str) -> Result<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgotten() -> Result<()> {
+async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> {
     let (stack, folder, ids) = bet_since_the_backup(&["--schema=public", "--schema=purple_flea"]).await?;
     restore(&stack.cluster, &["--clean", "--if-exists"], &folder.path().join("backup")).await?;
     assert_eq!(job(&stack, ids[0]).await?["state"], "pending", "the restore has forgotten its bet");
@@ -128,7 +128,7 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> Result<()> {
+async fn an_operator_releases_all_restored_bets_that_no_look_up_found_with_one_call() -> Result<()> {
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -151,7 +151,7 @@ async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_in_another_cluster_and_a_copy_beside_the_original_hand_out_no_stake() -> Result<()> {
+async fn a_dump_in_another_cluster_and_a_copied_database_hand_out_no_stake() -> Result<()> {
     let (stack, folder, _) = bet_since_the_backup(&["--schema=public", "--schema=purple_flea"]).await?;
     let another = Cluster::start().await?;
     // As a new project has them before its data comes.
@@ -196,7 +196,7 @@ async fn copied(cluster: &Cluster) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_is_loaded_into_another_installation_is_not_bet_on_before_the_operators_word() -> Result<()>
+async fn data_loaded_into_another_installation_causes_no_bet_before_an_operator_confirms_it() -> Result<()>
 {
     let data = ["--data-only", "--schema=public", "--schema=purple_flea"];
     let (_stack, folder, ids) = bet_since_the_backup(&data).await?;
@@ -216,7 +216,7 @@ async fn data_that_is_loaded_into_another_installation_is_not_bet_on_before_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deposits_that_are_loaded_with_their_results_are_not_bet_on_again() -> Result<()> {
+async fn deposits_loaded_with_their_results_cause_no_second_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     for _ in 0..3 {
         let id = deposit(&stack, "100").await?;

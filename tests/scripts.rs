@@ -35,7 +35,7 @@ async fn output(command: &mut Command) -> Result<Output> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
+async fn every_script_prints_its_usage_and_refuses_unknown_options() -> Result<()> {
     for name in [
         "bench",
         "build",
@@ -58,7 +58,7 @@ async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_once_ends_with_the_row_and_the_settled_job_and_leaves_nothing_behind() -> Result<()> {
+async fn dev_once_prints_the_row_and_the_settled_job_and_stops_everything_it_started() -> Result<()> {
     let output = output(script("dev").arg("--once")).await?;
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -89,7 +89,7 @@ async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tour_walks_through_everything_in_both_dialects() -> Result<()> {
+async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
     for api in ["gateway", "live"] {
         let output = output(script("tour").args(["--api", api, "--json"])).await?;
         let said = text(&output.stderr);
@@ -105,7 +105,7 @@ async fn the_tour_walks_through_everything_in_both_dialects() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -> Result<()> {
+async fn dev_runs_until_it_is_interrupted_and_stops_everything_it_started() -> Result<()> {
     let mut child = script("dev").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
     let mut said = String::new();
@@ -143,7 +143,7 @@ async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_once_that_is_interrupted_says_so_and_fails() -> Result<()> {
+async fn an_interrupted_dev_once_says_so_and_fails() -> Result<()> {
     let mut child = script("dev").arg("--once").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
     soon(async {
@@ -196,7 +196,7 @@ async fn assert_nothing_listens(said: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<()> {
+async fn invoke_signs_and_sends_a_file_and_its_printed_command_does_the_same() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let invoke = || {
         let mut command = script("invoke");
@@ -226,7 +226,7 @@ async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invoke_names_the_paths_operation_and_changes_nothing_else_of_the_body() -> Result<()> {
+async fn invoke_adds_the_paths_operation_and_leaves_the_rest_of_the_body_unchanged() -> Result<()> {
     let door = FrontDoor::open().await?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("body.json");
@@ -270,7 +270,7 @@ async fn invoke_names_the_paths_operation_and_changes_nothing_else_of_the_body()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_migration_changes_nothing_and_a_failed_one_neither() -> Result<()> {
+async fn a_dry_run_and_a_failed_migration_change_nothing() -> Result<()> {
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
     let migrate = |url: String| {

@@ -68,7 +68,7 @@ fn posts(stack: &Local, path: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_is_made_once_and_released_once_however_often_it_is_asked_for() -> Result<()> {
+async fn an_escrow_is_created_once_and_released_once_despite_concurrent_requests() -> Result<()> {
     let stack = two_agents(&[]).await?;
     let id = escrow(&stack, "10").await?;
     let row = escrow_row(&stack, id, "pf_escrow_id is not null").await?;
@@ -97,7 +97,7 @@ async fn an_escrow_is_made_once_and_released_once_however_often_it_is_asked_for(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() -> Result<()> {
+async fn an_escrow_whose_reply_is_lost_becomes_unknown_and_is_not_created_twice() -> Result<()> {
     let stack = two_agents(&[]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
     let id = escrow(&stack, "10").await?;
@@ -134,7 +134,7 @@ async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_whose_answer_got_lost_is_asked_for_again_and_settled_by_what_the_escrow_says() -> Result<()>
+async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()>
 {
     let stack = two_agents(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
@@ -151,7 +151,7 @@ async fn a_release_whose_answer_got_lost_is_asked_for_again_and_settled_by_what_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_purple_flea_refuses_stands_in_the_row_that_asked_for_it() -> Result<()> {
+async fn a_refusal_by_purple_flea_is_recorded_in_the_requesting_row() -> Result<()> {
     let stack = two_agents(&[]).await?;
     let too_much = escrow(&stack, "99999999").await?;
     stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-999_999_990));
@@ -187,7 +187,7 @@ async fn what_purple_flea_refuses_stands_in_the_row_that_asked_for_it() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_order_at_the_same_time_opens_one_position() -> Result<()> {
+async fn eight_identical_concurrent_orders_open_one_position() -> Result<()> {
     for (api, trading_key) in [("gateway", ""), ("live", TRADING_KEY)] {
         let settings = [("purple_flea_api", api), ("purple_flea_trading_key", trading_key)];
         let stack = start(&settings).await?;
@@ -210,7 +210,7 @@ async fn the_same_order_at_the_same_time_opens_one_position() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<()> {
+async fn a_deposit_opens_the_trade_of_its_agents_policy() -> Result<()> {
     let stack = start(&[]).await?;
     sql(&stack, "update purple_flea.trade_policies set game = 'trade', market = 'ETH', direction = 'short', size = 12.50").await?;
     sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
@@ -224,7 +224,7 @@ async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Result<()> {
+async fn an_agent_with_its_own_key_never_bets_with_another_key() -> Result<()> {
     let stack = start(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
     sql(&stack, "insert into public.agents (id, api_key) values ('keyed', 'purple_flea_key:keyed')").await?;
@@ -253,7 +253,7 @@ async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_deposits_at_once_wait_their_turn_and_no_call_is_refused() -> Result<()> {
+async fn five_hundred_concurrent_deposits_stay_within_the_rate_limit_and_no_call_is_refused() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
     // Sixty a second instead of a minute, on both sides.
     stack.purple_flea.limit(Some(Limits { window: Duration::from_secs(1), ..Limits::default() }));
@@ -274,7 +274,7 @@ async fn five_hundred_deposits_at_once_wait_their_turn_and_no_call_is_refused() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
+async fn a_dashboard_webhook_works_for_each_table() -> Result<()> {
     const TOKEN: &str = "a-token-in-a-dashboards-header";
     let stack = start_silent(&[("webhook_token", TOKEN)]).await?;
     stack.purple_flea.fund(OTHER, 100.into());
@@ -318,7 +318,7 @@ async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balance_that_does_not_cover_the_wager_skips_before_anything_is_refused() -> Result<()> {
+async fn a_balance_below_the_wager_skips_the_bet_before_purple_flea_can_refuse_it() -> Result<()> {
     let stack = start(&[]).await?;
     sql(&stack, "update purple_flea.trade_policies set check_balance = true").await?;
     let held = stack.purple_flea.balance(AGENT);
@@ -341,7 +341,7 @@ async fn a_balance_that_does_not_cover_the_wager_skips_before_anything_is_refuse
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_bet_is_shown_to_be_fair_once_its_seed_is_revealed() -> Result<()> {
+async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_seed() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
     sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
     let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
@@ -367,7 +367,7 @@ async fn a_live_bet_is_shown_to_be_fair_once_its_seed_is_revealed() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faucet_claimed_by_many_at_once_is_claimed_once_and_is_one_deposit() -> Result<()> {
+async fn concurrent_faucet_requests_claim_once_and_make_one_deposit() -> Result<()> {
     let stack = two_agents(&[]).await?;
     sql(&stack, "insert into public.agents (id) values ('newcomer')").await?;
     stack.purple_flea.fund("newcomer", 0.into());

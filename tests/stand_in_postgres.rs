@@ -29,7 +29,7 @@ async fn show(client: &Client, setting: &str) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_or_delete_without_where_is_refused_to_the_roles_of_the_api_and_not_to_the_owner()
+async fn postgres_refuses_an_update_or_delete_without_where_to_api_roles_and_not_to_the_owner()
 -> Result<()> {
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
@@ -54,7 +54,7 @@ async fn an_update_or_delete_without_where_is_refused_to_the_roles_of_the_api_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_waits_eight_seconds_for_a_statement_and_for_a_lock() -> Result<()> {
+async fn api_connections_wait_eight_seconds_for_a_statement_and_for_a_lock() -> Result<()> {
     let cluster = Cluster::start().await?;
     let api = cluster.connect("authenticator").await?;
     assert_eq!([show(&api, "statement_timeout").await?, show(&api, "lock_timeout").await?], ["8s", "8s"]);
@@ -64,7 +64,7 @@ async fn the_api_waits_eight_seconds_for_a_statement_and_for_a_lock() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clusters_of_newer_versions_start_with_supabases_roles() -> Result<()> {
+async fn clusters_of_postgresql_17_and_18_start_with_supabases_roles() -> Result<()> {
     for major in [17, 18] {
         assert!(Cluster::has_version(major).await, "PostgreSQL {major} cannot be had");
         let cluster = Cluster::start_version(major).await?;

@@ -103,7 +103,7 @@ fn code(body: &str) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_undoes_what_failed_and_serves_on() -> Result<()> {
+async fn postgrest_rolls_back_a_failed_call_and_keeps_serving() -> Result<()> {
     let api = Api::with(MARKS).await?;
     for (state, status) in
         [("P0001", 400), ("23505", 409), ("40002", 500), ("53000", 503), ("22023", 400)].repeat(3)
@@ -119,7 +119,7 @@ async fn postgrest_undoes_what_failed_and_serves_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_may_lose_an_answer_and_what_was_done_stays_done() -> Result<()> {
+async fn a_call_whose_reply_postgrest_loses_stays_committed() -> Result<()> {
     let api = Api::with(MARKS).await?;
     api.postgrest.misbehave_once(Trouble::BeforeTheCall);
     assert!(api.call("mark", r#"{"n": 1}"#).await.is_err());
@@ -142,7 +142,7 @@ async fn postgrest_may_lose_an_answer_and_what_was_done_stays_done() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_takes_ten_connections_and_everybody_else_waits() -> Result<()> {
+async fn postgrest_uses_ten_connections_and_queues_further_calls() -> Result<()> {
     let nap = "create function public.nap() returns void language sql as 'select pg_sleep(0.1)'";
     let api = Api::with(nap).await?;
     let calls = futures_util::future::join_all((0..25).map(|_| api.call("nap", "{}"))).await;
@@ -158,7 +158,7 @@ async fn postgrest_takes_ten_connections_and_everybody_else_waits() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_was_away_is_found_again_only_after_a_while() -> Result<()> {
+async fn postgrest_reconnects_to_a_restarted_database_only_after_its_retry_delay() -> Result<()> {
     let mut api = Api::with(MARKS).await?;
     api.postgrest.retry_after(Duration::from_millis(400));
     assert_eq!(api.call("mark", r#"{"n": 1}"#).await?.0, 204);
@@ -193,7 +193,7 @@ async fn a_database_that_was_away_is_found_again_only_after_a_while() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_and_pg_net_come_back_with_the_database() -> Result<()> {
+async fn postgrest_and_pg_net_recover_after_a_database_crash() -> Result<()> {
     let api = Api::with(MARKS).await?;
     let _pg_net = PgNet::start(&api.cluster).await?;
     let purple_flea = PurpleFlea::start().await?;

@@ -64,7 +64,7 @@ async fn pg_net_sends_a_request_twice_when_a_kept_connection_dies() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_does_not_send_again_what_was_answered_in_part() -> Result<()> {
+async fn pg_net_does_not_repeat_a_partly_answered_request() -> Result<()> {
     let net = Net::start().await?;
     let first = net.post(r#"{"n": 1}"#, 5000).await?;
     net.response(first).await?;
@@ -76,7 +76,7 @@ async fn pg_net_does_not_send_again_what_was_answered_in_part() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> {
+async fn pg_net_shows_the_responses_of_a_batch_only_after_its_slowest() -> Result<()> {
     let net = Net::start().await?;
     net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::Hang });
     net.client.batch_execute("begin").await?;
@@ -99,7 +99,7 @@ async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_sends_200_at_once_and_the_rest_a_second_later() -> Result<()> {
+async fn pg_net_sends_200_requests_at_once_and_the_rest_a_second_later() -> Result<()> {
     let net = Net::start().await?;
     let url = &net.purple_flea.url;
     let many = format!("select net.http_post('{url}/casino/crash') from generate_series(1, 201)");
@@ -121,7 +121,7 @@ async fn pg_net_sends_200_at_once_and_the_rest_a_second_later() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_does_not_try_again_whatever_the_status() -> Result<()> {
+async fn pg_net_does_not_retry_an_error_status_or_a_refused_connection() -> Result<()> {
     let net = Net::start().await?;
     net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let failed = net.post("{}", 5000).await?;
@@ -164,7 +164,7 @@ async fn pg_net_follows_redirects_and_only_a_307_keeps_the_body() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_nets_tables_are_unlogged_and_everybody_may_read_them() -> Result<()> {
+async fn pg_nets_tables_are_unlogged_and_readable_by_anon() -> Result<()> {
     let net = Net::start().await?;
     let tables = "select relname::text, relpersistence::text, has_table_privilege('anon', oid, 'select') from pg_class \
                   where relnamespace = 'net'::regnamespace and relkind = 'r' order by 1";
@@ -175,7 +175,7 @@ async fn pg_nets_tables_are_unlogged_and_everybody_may_read_them() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<()> {
+async fn pg_net_raises_in_the_callers_transaction_on_invalid_arguments() -> Result<()> {
     let net = Net::start().await?;
     for call in [
         "url => null",
@@ -196,7 +196,7 @@ async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_simulator_takes_the_same_bet_twice_and_its_ledger_adds_up() -> Result<()> {
+async fn the_simulator_accepts_the_same_bet_twice_and_its_balances_add_up() -> Result<()> {
     let purple_flea = PurpleFlea::start().await?;
     purple_flea.fund("agent-001", 100.into());
     for _ in 0..2 {

@@ -35,7 +35,7 @@ async fn unwatched(stack: &Local) -> Result<()> {
 const WATCH: &str = "select public.claim_jobs(watcher => md5('nobody')::uuid, linger_ms => 3000)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_somebody_waits_for_deposits_nobody_has_to_ring() -> Result<()> {
+async fn deposits_send_no_notification_while_a_worker_watches() -> Result<()> {
     let stack = start(&[("linger_ms", "3000")]).await?;
     for _ in 0..10 {
         let id = deposit(&stack, "100").await?;
@@ -47,7 +47,7 @@ async fn while_somebody_waits_for_deposits_nobody_has_to_ring() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_nothing_comes_any_more_the_wait_ends_and_the_next_deposit_rings() -> Result<()> {
+async fn the_watch_ends_after_linger_ms_and_the_next_deposit_notifies() -> Result<()> {
     let stack = start(&[("linger_ms", "200")]).await?;
     for rung in 1..=2 {
         let id = deposit(&stack, "100").await?;
@@ -59,7 +59,7 @@ async fn when_nothing_comes_any_more_the_wait_ends_and_the_next_deposit_rings() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_time_to_linger_every_deposit_rings() -> Result<()> {
+async fn every_deposit_notifies_if_linger_ms_is_zero() -> Result<()> {
     let stack = start(&[("linger_ms", "0")]).await?;
     for rung in 1..=2 {
         let id = deposit(&stack, "100").await?;
@@ -71,7 +71,7 @@ async fn without_a_time_to_linger_every_deposit_rings() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_relies_on_a_watch_is_waited_for_at_its_end() -> Result<()> {
+async fn the_end_of_a_watch_waits_for_a_deposit_that_relied_on_it() -> Result<()> {
     let stack = start_silent(&[]).await?;
     sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_doorbell").await?;
     sql(&stack, WATCH).await?;
@@ -95,7 +95,7 @@ async fn who_relies_on_a_watch_is_waited_for_at_its_end() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_watcher_is_gone_is_found_by_the_sweeper() -> Result<()> {
+async fn the_sweeper_finds_a_deposit_that_relied_on_a_dead_watcher() -> Result<()> {
     let mut stack = start(&[]).await?;
     sql(&stack, WATCH).await?;
     let id = deposit(&stack, "100").await?;
@@ -106,7 +106,7 @@ async fn whose_watcher_is_gone_is_found_by_the_sweeper() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_deposit() -> Result<()> {
+async fn a_host_that_cuts_off_work_after_a_reply_loses_no_deposit() -> Result<()> {
     let mut stack = start(&[("linger_ms", "3000")]).await?;
     // It is cut off while it waits, and everybody still relies on it.
     stack.options.after_reply = Duration::from_millis(700);
@@ -135,7 +135,7 @@ async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_depos
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_goes_on_after_a_reply_the_sweeper_has_it_done_before_one() -> Result<()> {
+async fn the_sweeper_asks_for_work_before_the_reply_after_a_notification_failed() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let id = deposit(&stack, "100").await?;
     // Since the last sweep nothing has come of it; and from now on all that is answered at once is cut off.

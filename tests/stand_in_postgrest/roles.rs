@@ -8,7 +8,7 @@ use serde_json::json;
 use stack::{postgres::SUPERUSER, postgrest};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_refuses_who_has_no_apikey_or_a_broken_token() -> Result<()> {
+async fn postgrest_refuses_calls_without_an_apikey_or_with_a_broken_token() -> Result<()> {
     let api = Api::with(WHOAMI).await?;
     let (status, body) = api.call_with(&[], "whoami", "{}").await?;
     assert_eq!((status, body.as_str()), (401, r#"{"message":"No API key found in request"}"#));
@@ -40,7 +40,7 @@ async fn postgrest_runs_a_function_as_the_role_of_the_token() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_not_good_is_refused_with_a_challenge() -> Result<()> {
+async fn postgrest_refuses_an_invalid_token_with_a_challenge() -> Result<()> {
     let api = Api::with(WHOAMI).await?;
     let now = stack::webhook::unix_s();
     let user = "00000000-0000-4000-8000-000000000001";
@@ -173,7 +173,7 @@ async fn postgrest_applies_the_settings_of_the_role_to_each_transaction() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_learns_of_changed_settings_by_a_notification() -> Result<()> {
+async fn postgrest_reloads_changed_role_settings_when_the_schema_changes() -> Result<()> {
     let api = Api::with(
         "create role quick nologin; grant quick to authenticator; \
          create function public.timeout() returns text language sql as $$ select current_setting('statement_timeout') $$",

@@ -37,7 +37,7 @@ async fn is_served(host: &Program) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_default_a_head_has_five_seconds_and_an_idle_connection_longer_than_proxies_keep_theirs()
+async fn the_default_limits_are_5_s_for_a_request_head_and_75_s_for_an_idle_connection()
 -> Result<()> {
     let help = Command::new(program()?).arg("--help").output().await?.stdout;
     let help = String::from_utf8(help)?;
@@ -46,7 +46,7 @@ async fn by_default_a_head_has_five_seconds_and_an_idle_connection_longer_than_p
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_sends_no_whole_head_in_time_is_cut_off() -> Result<()> {
+async fn the_host_closes_a_connection_whose_request_head_is_late() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let mut silent = Wire::to(&host.url).await?;
@@ -67,7 +67,7 @@ async fn a_caller_that_sends_no_whole_head_in_time_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_kept_while_nobody_waits_for_its_place() -> Result<()> {
+async fn the_host_keeps_an_idle_connection_while_places_are_free() -> Result<()> {
     let host = host(&[]).await?.program;
     let mut kept = Wire::to(&host.url).await?;
     for _ in 0..2 {
@@ -82,7 +82,7 @@ async fn an_idle_connection_is_kept_while_nobody_waits_for_its_place() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_at_last() -> Result<()> {
+async fn the_host_closes_an_idle_connection_after_its_idle_limit() -> Result<()> {
     let host = host(&["--idle-ms", "600"]).await?.program;
     let mut idle = Wire::to(&host.url).await?;
     idle.send(HEALTH).await?;
@@ -92,7 +92,7 @@ async fn an_idle_connection_is_closed_at_last() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result<()> {
+async fn silent_and_idle_connections_make_room_when_all_places_are_taken() -> Result<()> {
     let host = host(&["--connections", "8"]).await?.program;
     let mut held = Vec::new();
     for number in 0..8 {
@@ -116,7 +116,7 @@ async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_takes_no_reply_makes_room() -> Result<()> {
+async fn a_caller_that_reads_no_reply_makes_room() -> Result<()> {
     let host = host(&["--connections", "1"]).await?.program;
     let mut greedy = Wire::to(&host.url).await?;
     // Until the buffers of both sides are full: the host waits for the caller, and not the other way round.
@@ -125,7 +125,7 @@ async fn a_caller_that_takes_no_reply_makes_room() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_never_ends_is_refused_and_makes_room() -> Result<()> {
+async fn a_caller_whose_body_never_ends_is_refused_and_makes_room() -> Result<()> {
     let playing = host(&["--connections", "1"]).await?;
     let mut endless = Wire::to(&playing.program.url).await?;
     endless.send("POST /execute-trade HTTP/1.1\r\nhost: edge\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await?;
@@ -137,7 +137,7 @@ async fn a_body_that_never_ends_is_refused_and_makes_room() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_exactly_one_host_header_the_function_sees_no_request() -> Result<()> {
+async fn a_request_without_exactly_one_valid_host_never_reaches_the_function() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     for head in [
@@ -167,7 +167,7 @@ async fn without_exactly_one_host_header_the_function_sees_no_request() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_plain_request_does_not_reach_the_function() -> Result<()> {
+async fn a_malformed_or_oversized_request_never_reaches_the_function() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let large = format!("GET /health HTTP/1.1\r\nhost: edge\r\nx: {}\r\n\r\n", "x".repeat(40_000));
@@ -197,7 +197,7 @@ async fn what_is_no_plain_request_does_not_reach_the_function() -> Result<()> {
 
 /// A request with both lengths is read as chunked, and what follows it is not taken for another request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
+async fn a_caller_cannot_hide_a_request_in_the_body_of_another() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let lengths = [
@@ -217,7 +217,7 @@ async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_as_for_a_proxy_and_pipelined_requests_are_answered_in_order() -> Result<()> {
+async fn the_host_answers_pipelined_requests_and_absolute_targets_in_order() -> Result<()> {
     let host = host(&[]).await?.program;
     let mut wire = Wire::to(&host.url).await?;
     let proxied = "GET http://edge/health HTTP/1.1\r\nhost: other\r\n\r\n";
@@ -241,7 +241,7 @@ async fn a_caller_that_half_closes_gets_its_reply() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_do_not_keep_the_administration_waiting() -> Result<()> {
+async fn silent_connections_do_not_delay_the_admin_address() -> Result<()> {
     let admin = free_address()?;
     let _host = host(&["--admin", &admin]).await?;
     let mut silent = Vec::new();

@@ -63,7 +63,7 @@ async fn signed_for_both(stack: &Local, body: &str, paths: [&str; 2]) -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancellation_that_is_replayed_as_a_release_releases_nothing() -> Result<()> {
+async fn a_cancellation_replayed_as_a_release_releases_nothing() -> Result<()> {
     let (stack, id) = with_an_escrow(&[]).await?;
     let paths = ["/escrow/release", "/escrow/cancel"];
     // As it was signed before operations had names.
@@ -83,7 +83,7 @@ async fn a_cancellation_that_is_replayed_as_a_release_releases_nothing() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_at_a_balance_that_is_replayed_as_a_registration_registers_nobody() -> Result<()> {
+async fn a_balance_request_replayed_as_a_registration_registers_no_agent() -> Result<()> {
     let stack = start_modest(&[]).await?;
     let paths = ["/register", "/balance"];
     let unnamed = json!({ "agent_id": AGENT }).to_string();
@@ -193,7 +193,7 @@ async fn with_owners() -> Result<(Local, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() -> Result<()> {
+async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> {
     let (stack, escrow_id) = with_owners().await?;
     let rows: Vec<Vec<&str>> =
         MATRIX.trim().lines().map(|line| line.split('|').map(str::trim).collect()).collect();
@@ -231,7 +231,7 @@ async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_ends_the_escrows_that_the_users_agents_send_and_not_those_that_they_receive() -> Result<()> {
+async fn a_user_can_end_escrows_that_the_users_agents_send_but_not_those_they_receive() -> Result<()> {
     let (stack, id) = with_owners().await?;
     let end = async |user: &str, path: &str, id: i64| {
         let body = named(path, &json!({ "escrow_id": id }).to_string());
@@ -252,7 +252,7 @@ async fn a_user_ends_the_escrows_that_the_users_agents_send_and_not_those_that_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
+async fn a_user_can_act_only_for_the_users_own_agents() -> Result<()> {
     let (stack, _) = with_owners().await?;
     sql(&stack, "insert into public.agents (id) values ('unowned')").await?;
     let ask = async |token: &str, agent: &str| {
@@ -281,7 +281,7 @@ async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_token_that_cannot_be_checked_opens_nothing() -> Result<()> {
+async fn a_user_token_that_the_ledger_cannot_verify_opens_nothing() -> Result<()> {
     let (stack, _) = with_owners().await?;
     let body = body("/balance", 0);
     let send = async |token: &str| reply(bearer(&stack, "/balance", token, &body)?).await;

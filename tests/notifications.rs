@@ -19,7 +19,7 @@ async fn deposit(stack: &Local, columns: &str, values: &str) -> Result<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_in_postgres_becomes_one_bet_and_one_row_of_trade_results() -> Result<()> {
+async fn a_deposit_row_becomes_one_bet_and_one_trade_result() -> Result<()> {
     let stack = start(&[]).await?;
     // Another session's time zone changes nothing.
     stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'").await?;
@@ -40,7 +40,7 @@ async fn a_row_in_postgres_becomes_one_bet_and_one_row_of_trade_results() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
+async fn a_deposit_of_an_agent_with_unicode_in_its_id_becomes_a_bet() -> Result<()> {
     let stack = start(&[]).await?;
     let agent = "agent-ü-😀-\"quoted\"-\\";
     stack.purple_flea.fund(agent, 1_000.into());
@@ -52,7 +52,7 @@ async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_deposits_ring() -> Result<()> {
+async fn only_deposits_notify_the_function() -> Result<()> {
     let stack = start(&[]).await?;
     let others = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values \
                   ('agent-001', 'withdrawal', -50, 100), ('agent-001', 'payout', 50, 100)";
@@ -66,7 +66,7 @@ async fn only_deposits_ring() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<()> {
+async fn neither_pg_nets_queue_nor_a_trigger_definition_contains_a_secret() -> Result<()> {
     let stack = start(&[]).await?;
     // In one transaction, so that the queue is seen before it is sent.
     stack.owner.batch_execute("begin").await?;
@@ -87,7 +87,7 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() -> Result<()> {
+async fn a_deposit_is_stored_even_if_its_notification_fails_and_a_warning_says_why() -> Result<()> {
     let cluster = Cluster::start().await?;
     let psql = |sql: &'static str| {
         let (program, url) = (cluster.bin().join("psql"), cluster.url(OWNER));
@@ -143,7 +143,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sql_applies_twice_to_supabase_and_to_plain_postgres_and_to_the_specifications_tables()
+async fn the_sql_applies_twice_on_supabase_on_plain_postgres_and_over_the_specifications_tables()
 -> Result<()> {
     let supabase = Cluster::start().await?;
     let plain = Cluster::start_plain().await?;

@@ -59,7 +59,7 @@ async fn holds(stack: &Local, lock: &str) -> Result<Client> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agents_row_that_an_application_locks_delays_that_agents_settlements_alone() -> Result<()> {
+async fn an_application_that_locks_an_agents_row_delays_only_that_agents_settlements() -> Result<()> {
     let stack = start_silent(&[]).await?;
     // A new agent rings too, and the worker that comes would claim the deposits before ours.
     sql(&stack, "alter table public.agents disable trigger purple_flea_ring").await?;
@@ -83,7 +83,7 @@ async fn an_agents_row_that_an_application_locks_delays_that_agents_settlements_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_locked_for_longer_than_a_claim_waits_leaves_nothing_unknown() -> Result<()> {
+async fn a_jobs_table_locked_for_longer_than_a_claim_waits_makes_no_job_unknown() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     deposits(&stack, "agent-001", 5).await?;
     let lock = holds(&stack, "lock table purple_flea.jobs in access exclusive mode").await?;
@@ -104,7 +104,7 @@ async fn a_table_that_is_locked_for_longer_than_a_claim_waits_leaves_nothing_unk
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_of_which_no_answer_comes_is_given_back_and_nothing_is_sent_for_it() -> Result<()> {
+async fn a_claim_that_gets_no_reply_is_abandoned_and_no_bet_is_sent() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
     for _ in 0..3 {
@@ -121,7 +121,7 @@ async fn a_claim_of_which_no_answer_comes_is_given_back_and_nothing_is_sent_for_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_no_database_holds_costs_its_proof_and_no_outcome() -> Result<()> {
+async fn a_number_that_postgres_cannot_store_costs_the_bet_its_proof_but_not_its_outcome() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let reply = r#"{"won": true, "amount_won": 15, "bet_id": "bet_odd", "proof": {"server_seed_hash": "d7b4", "client_seed": "k", "nonce": 1e999999, "result_hash": "3f4a"}}"#;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(200, reply) });
@@ -134,7 +134,7 @@ async fn a_number_that_no_database_holds_costs_its_proof_and_no_outcome() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_bet_is_looked_up_with_the_key_that_it_was_made_with() -> Result<()> {
+async fn the_worker_looks_up_an_unknown_bet_with_the_key_that_placed_it() -> Result<()> {
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
@@ -152,7 +152,7 @@ async fn an_unknown_bet_is_looked_up_with_the_key_that_it_was_made_with() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_watcher_has_others_called() -> Result<()> {
+async fn a_watcher_at_its_limit_lets_deposits_notify_another_worker() -> Result<()> {
     let stack = start(&[("bets_at_once", "2"), ("linger_ms", "3000")]).await?;
     stack.purple_flea.delay(Some(Duration::from_secs(5)));
     let many = "insert into public.wallet_changes (agent_id, change_type, new_balance) \
@@ -167,7 +167,7 @@ async fn a_full_watcher_has_others_called() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_whose_version_the_ledger_does_not_speak_is_told_and_bets_nothing() -> Result<()> {
+async fn a_function_with_an_unsupported_protocol_version_gets_an_error_and_places_no_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
     let speaks = "create or replace function purple_flea.speaks(protocol integer) returns boolean language sql immutable \

@@ -27,7 +27,7 @@ fn answers(status: u16, body: &str) -> Fault {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bet_that_purple_flea_refuses_is_final_and_carries_its_code() -> Result<()> {
+async fn a_bet_that_purple_flea_refuses_is_rejected_with_purple_fleas_code() -> Result<()> {
     let door = FrontDoor::open().await?;
     for status in [400, 402, 409, 422] {
         let reply = one(&door, answers(status, r#"{"error":"kelly_limit_exceeded","max_bet":4.93}"#)).await?;
@@ -43,7 +43,7 @@ async fn a_bet_that_purple_flea_refuses_is_final_and_carries_its_code() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_key_or_url_condemns_no_deposit() -> Result<()> {
+async fn a_wrong_key_or_a_wrong_url_rejects_no_deposit() -> Result<()> {
     let door = FrontDoor::open().await?;
     for status in [401, 403, 404] {
         let reply = one(&door, answers(status, "{}")).await?;
@@ -57,7 +57,7 @@ async fn a_wrong_key_or_url_condemns_no_deposit() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_requests_say_how_long_to_wait() -> Result<()> {
+async fn a_rate_limited_reply_says_how_long_to_wait() -> Result<()> {
     let door = FrontDoor::open().await?;
     let silent = one(&door, answers(429, r#"{"error":"rate_limited"}"#)).await?;
     assert_problem(&silent, 503, "rate_limited", "no");
@@ -72,7 +72,7 @@ async fn too_many_requests_say_how_long_to_wait() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_after_sending_is_unknown_whether_the_bet_was_taken_or_not() -> Result<()> {
+async fn a_failure_after_sending_makes_the_outcome_unknown() -> Result<()> {
     let door = FrontDoor::open().await?;
     for after_the_bet in [false, true] {
         for status in [500, 502, 503, 504, 408] {
@@ -90,7 +90,7 @@ async fn a_failure_after_sending_is_unknown_whether_the_bet_was_taken_or_not() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_of_a_bet_is_never_followed() -> Result<()> {
+async fn the_function_never_follows_a_redirect_of_a_bet() -> Result<()> {
     let door = FrontDoor::open().await?;
     for status in [301, 302, 303, 307, 308] {
         let mut how = How::answer(status, "{}");
@@ -104,7 +104,7 @@ async fn a_redirect_of_a_bet_is_never_followed() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_success_without_an_outcome_is_unknown() -> Result<()> {
+async fn a_success_status_without_a_readable_outcome_is_unknown() -> Result<()> {
     let door = FrontDoor::open().await?;
     let cut_off = format!(r#"{{"outcome":"win","payout":15,"padding":"{}"}}"#, "x".repeat(64 * 1024));
     for body in [
@@ -127,7 +127,7 @@ async fn a_success_without_an_outcome_is_unknown() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_counts_even_when_its_text_is_too_long_to_read() -> Result<()> {
+async fn a_refusal_with_an_oversized_body_is_still_a_refusal() -> Result<()> {
     let door = FrontDoor::open().await?;
     let reply = one(&door, answers(400, &"x".repeat(200 * 1024))).await?;
     assert_problem(&reply, 422, "rejected", "no");
@@ -135,7 +135,7 @@ async fn a_refusal_counts_even_when_its_text_is_too_long_to_read() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_hangs_drips_or_stalls_ends_at_the_timeout_as_unknown() -> Result<()> {
+async fn a_bet_times_out_as_unknown_if_the_server_hangs_drips_or_stalls() -> Result<()> {
     for how in [How::Hang, How::Drip, How::Stall] {
         let door = FrontDoor::with(&[("purple_flea_timeout_ms", "1500")]).await?;
         let reply = one(&door, Fault { after_the_bet: true, how }).await?;
@@ -163,7 +163,7 @@ async fn deposit(host: &Host) -> Result<Reply> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bet_that_never_left_is_known_not_to_have_been_made() -> Result<()> {
+async fn a_bet_that_was_never_sent_is_reported_as_not_executed() -> Result<()> {
     let (listener, closed) = http1::listen().await?;
     drop(listener);
     for url in [closed.as_str(), "https://name.invalid"] {
@@ -179,7 +179,7 @@ async fn a_bet_that_never_left_is_known_not_to_have_been_made() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_hangs_in_its_handshake_is_known_not_to_have_been_sent_anything() -> Result<()> {
+async fn a_bet_is_reported_as_not_executed_if_the_tls_handshake_hangs() -> Result<()> {
     let (listener, url) = http1::listen().await?;
     let silent = tokio::spawn(async move {
         let mut held = Vec::new();
@@ -195,7 +195,7 @@ async fn a_server_that_hangs_in_its_handshake_is_known_not_to_have_been_sent_any
 
 /// The hosts call a bad certificate a broken handshake, which is no proof; so the reply is `unknown`, the safe side.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_a_certificate_that_nobody_trusts_is_not_told_the_key() -> Result<()> {
+async fn the_function_never_sends_its_key_to_a_server_with_an_untrusted_certificate() -> Result<()> {
     let (listener, url) = http1::listen().await?;
     let server = tokio::spawn(tls_server(listener));
     let host = function_at(&url.replace("http:", "https:"), 1_500, None).await?;

@@ -40,7 +40,7 @@ async fn health_says(stack: &Local, what: &str, value: &Value) -> Result<crate::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_ledger_is_none_and_nothing_is_bet_on() -> Result<()> {
+async fn a_half_configured_ledger_is_refused_and_no_bet_is_placed() -> Result<()> {
     for half in ["supabase_url", "supabase_key"] {
         let stack = start_silent(&[(half, "")]).await?;
         let reply = ring(&stack, deposit(&stack, "100").await?).await?;
@@ -52,7 +52,7 @@ async fn half_a_ledger_is_none_and_nothing_is_bet_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledger_that_is_not_there_or_refuses_us_is_named_and_nothing_is_bet_on() -> Result<()> {
+async fn a_missing_refusing_or_unreachable_ledger_is_reported_and_no_bet_is_placed() -> Result<()> {
     let cluster = Cluster::start().await?;
     let postgrest = PostgRest::start(&cluster).await?;
     let purple_flea = stack::purple_flea::PurpleFlea::start().await?;
@@ -91,7 +91,7 @@ async fn a_ledger_that_is_not_there_or_refuses_us_is_named_and_nothing_is_bet_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_without_the_functions_is_told_to_be_migrated() -> Result<()> {
+async fn a_database_without_our_functions_is_reported_as_ledger_missing() -> Result<()> {
     let stack = start_silent(&[]).await?;
     sql(&stack, "drop function public.claim_jobs; drop function public.ledger_health").await?;
     let id = deposit(&stack, "100").await?;
@@ -102,7 +102,7 @@ async fn a_database_without_the_functions_is_told_to_be_migrated() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_purple_flea_refuses_stops_the_drain_and_condemns_nothing() -> Result<()> {
+async fn a_key_that_purple_flea_refuses_stops_the_worker_and_rejects_no_job() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false"), ("bets_at_once", "2")]).await?;
     stack.purple_flea.misbehave(Some(Fault { after_the_bet: false, how: How::answer(401, "{}") }));
     let mut ids = Vec::new();
@@ -125,7 +125,7 @@ async fn a_key_that_purple_flea_refuses_stops_the_drain_and_condemns_nothing() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_answer_got_lost_is_asked_for_again_and_taken_once() -> Result<()> {
+async fn a_claim_whose_reply_is_lost_is_retried_and_takes_its_job_once() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     for trouble in [Trouble::AfterTheCall, Trouble::BeforeTheCall] {
         let id = deposit(&stack, "100").await?;
@@ -138,7 +138,7 @@ async fn a_claim_whose_answer_got_lost_is_asked_for_again_and_taken_once() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_settlement_whose_answer_got_lost_is_made_again_and_counts_once() -> Result<()> {
+async fn a_settlement_whose_reply_is_lost_is_retried_and_counts_once() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     stack.purple_flea.delay(Some(Duration::from_millis(200)));
     let id = deposit(&stack, "100").await?;
@@ -161,7 +161,7 @@ async fn a_settlement_whose_answer_got_lost_is_made_again_and_counts_once() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_on_again() -> Result<()> {
+async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_again() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
     sql(&stack, "revoke execute on function public.settle_jobs from purple_flea_worker").await?;
@@ -197,7 +197,7 @@ async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_on_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bet_that_hangs_keeps_no_other_results_from_their_observers() -> Result<()> {
+async fn a_hanging_bet_does_not_delay_the_results_of_other_bets() -> Result<()> {
     let stack = start_silent(&[]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Hang });
     let mut ids = Vec::new();
@@ -226,7 +226,7 @@ async fn a_bet_that_hangs_keeps_no_other_results_from_their_observers() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_dies_in_mid_work_leaves_one_claim_unknown_and_the_rest_waiting() -> Result<()> {
+async fn a_host_that_dies_leaves_its_claimed_jobs_unknown_and_the_others_pending() -> Result<()> {
     let mut stack = Local::start(Kind::Child, &[("bets_at_once", "3")], None, |_| {}).await?;
     stack.purple_flea.fund(stack::local::AGENT, 1_000_000.into());
     sql(&stack, "alter table public.wallet_changes disable trigger purple_flea_doorbell").await?;
@@ -252,7 +252,7 @@ async fn a_host_that_dies_in_mid_work_leaves_one_claim_unknown_and_the_rest_wait
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_of_the_database_forgets_no_deposit() -> Result<()> {
+async fn a_database_crash_loses_no_deposit() -> Result<()> {
     let stack = start(&[]).await?;
     let id = deposit(&stack, "100").await?;
     job_in(&stack, id, "executed").await?;
@@ -281,7 +281,7 @@ async fn a_crash_of_the_database_forgets_no_deposit() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_sweeper_health_says_so_and_with_one_lost_doorbells_are_made_good() -> Result<()> {
+async fn health_reports_a_missing_sweeper_and_a_sweeper_makes_up_for_a_lost_notification() -> Result<()> {
     let stack = start_silent(&[("operator_tokens", OPERATORS)]).await?;
     let before = health(&stack).await?.body;
     assert_eq!(
@@ -297,7 +297,7 @@ async fn without_a_sweeper_health_says_so_and_with_one_lost_doorbells_are_made_g
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() -> Result<()> {
+async fn the_function_looks_up_an_unknown_live_bet_and_records_what_it_finds() -> Result<()> {
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     let failed = || Fault { after_the_bet: true, how: How::answer(500, "{}") };
     stack.purple_flea.misbehave_once(failed());
@@ -340,7 +340,7 @@ async fn in_the_live_dialect_an_unknown_bet_is_looked_up_and_told_as_it_was() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_gateway_dialect_an_unknown_bet_stays_for_an_operator() -> Result<()> {
+async fn an_unknown_gateway_bet_waits_for_an_operator() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
@@ -387,7 +387,7 @@ async fn a_worker_whose_lease_is_too_short_for_a_bet_sends_nothing() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_database_has_pg_cron_it_sweeps_by_itself() -> Result<()> {
+async fn a_database_with_pg_cron_sweeps_by_itself() -> Result<()> {
     let cluster = Cluster::start_with_cron().await?;
     cluster.migrate(stack::postgres::OWNER).await?;
     let owner = cluster.connect(stack::postgres::OWNER).await?;

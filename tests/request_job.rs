@@ -29,7 +29,7 @@ async fn send_as_it_is(door: &FrontDoor, path: &str, body: &str) -> Result<Reply
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
+async fn every_path_refuses_unsigned_oversized_and_malformed_requests() -> Result<()> {
     let door = FrontDoor::open().await?;
     for (path, body) in PATHS {
         let url = door.url(path);
@@ -77,7 +77,7 @@ async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
 
 /// Every path of ours that takes a body, with a body of every operation: no signed request does what another path does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_counts_for_its_own_operation_and_for_no_other() -> Result<()> {
+async fn a_signed_body_is_accepted_only_on_the_path_of_its_operation() -> Result<()> {
     let door = FrontDoor::open().await?;
     let arguments =
         |path: &str| PATHS.iter().find(|(known, _)| *known == path).map_or("{}", |(_, body)| body);
@@ -101,7 +101,7 @@ async fn a_body_counts_for_its_own_operation_and_for_no_other() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn amounts_and_names_that_cannot_be_are_refused_before_anything_is_sent() -> Result<()> {
+async fn invalid_amounts_and_names_are_refused_before_any_call() -> Result<()> {
     let door = FrontDoor::open().await?;
     let trade = |market: &str, direction: &str, size: &str| {
         format!(
@@ -156,7 +156,7 @@ async fn amounts_and_names_that_cannot_be_are_refused_before_anything_is_sent() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> Result<()> {
+async fn a_token_caller_needs_a_webhook_id_to_move_money_and_a_ledger_to_register() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let bearer = async |path: &str, body: &str| {
         let request = Request::post(door.url(path))
@@ -174,7 +174,7 @@ async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
+async fn the_live_dialect_skips_a_cancellation_and_says_why() -> Result<()> {
     let door = FrontDoor::with(&[("purple_flea_api", "live")]).await?;
     let reply = send(&door, PATHS[8].0, PATHS[8].1).await?;
     assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("no_cancel")));
@@ -184,7 +184,7 @@ async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_ledger_a_webhook_of_each_table_is_done_there_and_then() -> Result<()> {
+async fn a_standalone_function_executes_a_webhook_of_each_table_before_it_replies() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.purple_flea.fund("agent-002", 0.into());
     let webhook = async |id: &str, kind: &str, table: &str, record: serde_json::Value| {
