@@ -1,4 +1,4 @@
-//! What is built and what is declared agree.
+//! The built components agree with spin.toml and with the settings.
 
 use anyhow::{Context, Result};
 use purple_flea_edge::config::{SETTINGS, Setting};
@@ -30,7 +30,7 @@ fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
         .filter(|setting| setting.name.ends_with("_url"))
         .map(|setting| Value::from(format!("{{{{ {} }}}}", setting.name)))
         .collect();
-    assert_eq!(hosts, &urls, "wherever it sends, and nowhere else");
+    assert_eq!(hosts, &urls, "the allowed hosts are the URLs of the settings, and no others");
     Ok(())
 }
 
@@ -55,7 +55,8 @@ fn the_manifest_declares_every_setting_with_its_default_and_whether_it_is_secret
         assert!(template.starts_with(&format!("{{{{ {name} }}}}")), "{template}");
     }
     let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(passed_on.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
+    let passed_on: BTreeSet<&str> = passed_on.keys().map(String::as_str).collect();
+    assert_eq!(passed_on, names, "spin.toml passes on exactly the settings");
     Ok(())
 }
 

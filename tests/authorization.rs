@@ -2,7 +2,7 @@
 //! credential opens its own routes.
 
 use crate::{
-    front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, named, reply, soon},
+    front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, reply, soon, with_operation},
     openapi,
     whole_stack::{LOOK_EVERY, count, sql, start},
 };
@@ -138,7 +138,7 @@ fn body(path: &str, escrow_id: i64) -> String {
         "/operator/status" | "/health" => return String::new(),
         _ => json!({ "agent_id": AGENT }),
     };
-    named(path, &arguments.to_string())
+    with_operation(path, &arguments.to_string())
 }
 
 /// A request with a credential of the matrix.
@@ -234,7 +234,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
 async fn a_user_can_end_escrows_that_the_users_agents_send_but_not_those_they_receive() -> Result<()> {
     let (stack, id) = with_owners().await?;
     let end = async |user: &str, path: &str, id: i64| {
-        let body = named(path, &json!({ "escrow_id": id }).to_string());
+        let body = with_operation(path, &json!({ "escrow_id": id }).to_string());
         let token = user_key(user)?;
         reply(bearer(&stack, path, &token, &body)?).await
     };
@@ -256,7 +256,7 @@ async fn a_user_can_act_only_for_the_users_own_agents() -> Result<()> {
     let (stack, _) = with_owners().await?;
     sql(&stack, "insert into public.agents (id) values ('unowned')").await?;
     let ask = async |token: &str, agent: &str| {
-        let body = named("/balance", &json!({ "agent_id": agent }).to_string());
+        let body = with_operation("/balance", &json!({ "agent_id": agent }).to_string());
         reply(bearer(&stack, "/balance", token, &body)?).await
     };
     let owners = user_key(OWNER)?;

@@ -1,6 +1,6 @@
-//! Whatever is refused gets a clear reason, and never reaches Purple Flea.
+//! The function refuses bad requests with a clear reason and never passes them on to Purple Flea.
 
-use crate::front_door::{FrontDoor, assert_problem, reply, row, soon};
+use crate::front_door::{FrontDoor, assert_no_call, assert_problem, reply, row, soon};
 use anyhow::Result;
 use http::{HeaderName, HeaderValue, Method, Request};
 use stack::webhook;
@@ -11,9 +11,6 @@ use tokio::{
 
 const SECOND_SECRET: &str = "whsec_dGhlIHNlY29uZCBzZWNyZXQsIHdoaWxlIHJvdGF0aW5nISE=";
 
-async fn nothing_reached(door: FrontDoor) {
-    assert!(door.purple_flea.requests().is_empty(), "{:?}", door.purple_flea.requests());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_function_refuses_bodies_that_are_not_an_event() -> Result<()> {
@@ -47,7 +44,7 @@ async fn the_function_refuses_bodies_that_are_not_an_event() -> Result<()> {
         let reply = reply(signed("wallet-change-1", &door, invalid_utf8)?).await?;
         assert_problem(&reply, 400, "invalid_json", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
@@ -68,7 +65,7 @@ async fn the_function_refuses_balances_that_are_not_a_valid_amount() -> Result<(
         let reply = door.deposit(1, number).await?;
         assert_problem(&reply, 400, "invalid_event", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
@@ -88,7 +85,7 @@ async fn the_function_refuses_a_caller_that_sets_a_limit_or_chooses_an_impossibl
         let reply = door.send(1, &format!(r#"{{"record":{},"policy":{policy}}}"#, row(1, "100"))).await?;
         assert_problem(&reply, 400, "invalid_event", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
@@ -104,7 +101,7 @@ async fn the_function_accepts_a_body_of_64_kib_and_refuses_one_byte_more() -> Re
     assert_problem(&over, 413, "body_too_large", "no");
     let far_over = door.send(1, &padded(900 * 1024)).await?;
     assert_problem(&far_over, 413, "body_too_large", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     assert_eq!(door.send(1, &padded(64 * 1024)).await?.body["status"], "executed");
     Ok(())
 }
@@ -149,7 +146,7 @@ async fn every_unauthenticated_caller_gets_the_same_reply() -> Result<()> {
         ("malformed_header", token("")),
         ("malformed_header", vec![("authorization", "Basic YTpi".to_owned())]),
     ];
-    let mut told = Vec::new();
+    let mut replies = Vec::new();
     for (cause, headers) in cases {
         let mut request =
             Request::post(door.url("/execute-trade")).header("content-type", "application/json");
@@ -159,17 +156,17 @@ async fn every_unauthenticated_caller_gets_the_same_reply() -> Result<()> {
         let reply = reply(request.body(body.clone().into())?).await?;
         assert_problem(&reply, 401, "unauthorized", "no");
         assert_eq!(reply.headers["www-authenticate"], "Bearer");
-        // The line of this request, and no other's.
-        let newest = soon(door.host.log.nth(told.len())).await?;
+        // Each request logs one line, so this line belongs to this request.
+        let newest = soon(door.host.log.nth(replies.len())).await?;
         assert!(newest.contains(cause), "{cause}: {newest}");
         let mut body = reply.body;
-        // A reference is told to a caller who proved to know the secret, and signed for another row.
+        // Only a caller that knows the secret and signed for another row gets a reference in its reply.
         body.as_object_mut().map(|body| body.remove("reference"));
-        told.push(body.to_string());
+        replies.push(body.to_string());
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "{told:?}");
-    nothing_reached(door).await;
+    replies.dedup();
+    assert_eq!(replies.len(), 1, "the replies differ: {replies:?}");
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
@@ -235,7 +232,7 @@ async fn unknown_paths_wrong_methods_and_wrong_content_types_each_get_their_own_
     two.headers_mut()
         .append(HeaderName::from_static("content-type"), HeaderValue::from_static("application/json"));
     assert_problem(&reply(two).await?, 415, "unsupported_media_type", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
 
     for (id, content_type) in [(2, "application/json; charset=utf-8"), (3, "Application/JSON;charset=UTF-8")]
     {
@@ -252,11 +249,11 @@ async fn a_ledger_notification_to_a_standalone_function_never_bets() -> Result<(
     let reply = door.send(1, &format!(r#"{{"record":{},"ledger":true}}"#, row(1, "100"))).await?;
     assert_problem(&reply, 503, "ledger_not_configured", "no");
     assert_eq!(reply.body["retryable"], true);
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
-/// The caller promises more than it sends and stays silent; the function answers when the body's time is over.
+/// The caller announces more bytes than it sends and stays silent. The function replies after its limit for a body.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_function_refuses_a_body_that_never_arrives_completely() -> Result<()> {
     let door = FrontDoor::open().await?;
@@ -268,7 +265,7 @@ async fn the_function_refuses_a_body_that_never_arrives_completely() -> Result<(
     soon(stream.read_exact(&mut first)).await??;
     assert_eq!(&first, b"HTTP/1.1 400");
     door.line(&["incomplete_body"]).await?;
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 

@@ -132,7 +132,7 @@ async fn a_caller_whose_body_never_ends_is_refused_and_makes_room() -> Result<()
     is_served(&playing.program).await?;
     let reply = endless.reply().await?;
     assert!((400..500).contains(&reply.status), "{reply:?}");
-    assert!(playing.purple_flea.requests().is_empty());
+    assert_no_call(&playing.purple_flea);
     Ok(())
 }
 

@@ -52,7 +52,7 @@ async fn a_bet_that_finds_no_free_descriptor_is_not_sent_and_is_placed_later() -
         let job = job(&stack, *id).await?;
         assert_eq!((&job["state"], &job["reason"]), (&"pending".into(), &"not_reached".into()), "{job}");
     }
-    assert!(stack.purple_flea.requests().is_empty());
+    assert_no_call(&stack.purple_flea);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 0);
 
     host.process.limit_open_files(1024)?;

@@ -112,7 +112,7 @@ async fn a_caller_that_hangs_up_before_its_body_is_complete_causes_no_bet() -> R
         assert!(line.contains("execute_trade"), "{line}");
         let job = job(&stack, id).await?;
         assert_eq!((&job["state"], &job["attempts"]), (&"pending".into(), &0.into()), "{kind:?}: {job}");
-        assert!(stack.purple_flea.requests().is_empty());
+        assert_no_call(&stack.purple_flea);
         let health = Request::get(format!("{}/health", stack.host.url)).body(vec![])?;
         assert_eq!(soon(http1::send(health)).await??.status(), 200, "{kind:?}");
     }

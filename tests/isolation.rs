@@ -3,7 +3,7 @@
 
 use crate::{
     front_door::{assert_problem, soon},
-    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start, start_silent},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, notify, pass_time, send, sql, start, start_silent},
 };
 use anyhow::Result;
 use serde_json::json;
@@ -15,9 +15,6 @@ use stack::{
 };
 use std::time::Duration;
 use tokio_postgres::Client;
-
-/// Rings for whatever is due.
-const RING: &str = r#"{"ledger": true}"#;
 
 /// Inserts so many deposits of an agent.
 async fn deposits(stack: &Local, agent: &str, number: u32) -> Result<()> {
@@ -75,7 +72,7 @@ async fn an_application_that_locks_an_agents_row_delays_only_that_agents_settlem
         application.batch_execute("commit").await?;
         until(&stack, "locked", "executed", 10).await
     };
-    let (rung, done) = tokio::join!(send(&stack, "ring-1", RING), application);
+    let (rung, done) = tokio::join!(send(&stack, "notification-1", NOTIFY_ALL), application);
     done?;
     assert_eq!(rung?.body["jobs"], 30);
     assert_eq!(stack.purple_flea.bets().len(), 30);
@@ -92,12 +89,12 @@ async fn a_jobs_table_locked_for_longer_than_a_claim_waits_makes_no_job_unknown(
         tokio::time::sleep(Duration::from_millis(5_500)).await;
         lock.batch_execute("commit").await
     };
-    let (_, unlocked) = tokio::join!(send(&stack, "ring-1", RING), unlock);
+    let (_, unlocked) = tokio::join!(send(&stack, "notification-1", NOTIFY_ALL), unlock);
     unlocked?;
     // Whatever of it the database still had to do is done.
     until(&stack, "agent-001", "claimed", 0).await?;
     sql(&stack, "update purple_flea.jobs set due_at = clock_timestamp() where state = 'pending'").await?;
-    send(&stack, "ring-2", RING).await?;
+    send(&stack, "notification-2", NOTIFY_ALL).await?;
     until(&stack, "agent-001", "executed", 5).await?;
     assert_eq!(stack.purple_flea.bets().len(), 5);
     Ok(())
@@ -110,12 +107,12 @@ async fn a_claim_that_gets_no_reply_is_abandoned_and_no_bet_is_sent() -> Result<
     for _ in 0..3 {
         stack.postgrest.misbehave_once(Trouble::AfterTheCall);
     }
-    assert_problem(&ring(&stack, id).await?, 503, "ledger_not_reached", "no");
+    assert_problem(&notify(&stack, id).await?, 503, "ledger_not_reached", "no");
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "claim_jobs", "claim_jobs", "abandon_claim"]);
     let given_back = job(&stack, id).await?;
     assert_eq!((&given_back["state"], &given_back["reason"]), (&json!("pending"), &json!("abandoned")));
-    assert!(stack.purple_flea.requests().is_empty());
-    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    assert_no_call(&stack.purple_flea);
+    assert_eq!(notify(&stack, id).await?.body["status"], "executed");
     assert_eq!(stack.purple_flea.bets().len(), 1);
     Ok(())
 }
@@ -126,7 +123,7 @@ async fn a_number_that_postgres_cannot_store_costs_the_bet_its_proof_but_not_its
     let reply = r#"{"won": true, "amount_won": 15, "bet_id": "bet_odd", "proof": {"server_seed_hash": "d7b4", "client_seed": "k", "nonce": 1e999999, "result_hash": "3f4a"}}"#;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(200, reply) });
     deposits(&stack, "agent-001", 20).await?;
-    send(&stack, "ring-1", RING).await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!(jobs(&stack, "agent-001", "executed").await?, 20);
     let odd = "select count(*) from public.trade_results where bet_id = 'bet_odd' and proof is null";
     assert_eq!(count(&stack, odd).await?, 1);
@@ -138,11 +135,11 @@ async fn the_worker_looks_up_an_unknown_bet_with_the_key_that_placed_it() -> Res
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
-    assert_problem(&ring(&stack, id).await?, 502, "outcome_unknown", "unknown");
+    assert_problem(&notify(&stack, id).await?, 502, "outcome_unknown", "unknown");
     // Meanwhile the agent gets an account of its own, on which that bet does not stand.
     sql(&stack, "select purple_flea.set_agent_key('agent-001', 'sk_live_of_its_own')").await?;
-    later(&stack, id, "104 seconds").await?;
-    send(&stack, "ring-1", RING).await?;
+    pass_time(&stack, id, "104 seconds").await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     job_in(&stack, id, "executed").await?;
     let requests = stack.purple_flea.requests();
     let looked = requests.iter().find(|request| request.path.contains("export.csv"));
@@ -173,10 +170,10 @@ async fn a_function_with_an_unsupported_protocol_version_gets_an_error_and_place
     let speaks = "create or replace function purple_flea.speaks(protocol integer) returns boolean language sql immutable \
                   set search_path = pg_catalog, pg_temp as $$ select protocol > 2 $$";
     sql(&stack, speaks).await?;
-    let told = ring(&stack, id).await?;
+    let told = notify(&stack, id).await?;
     assert_problem(&told, 503, "ledger_mismatch", "no");
     assert_eq!((&told.body["retryable"], told.headers.contains_key("retry-after")), (&json!(true), true));
     assert_eq!(job(&stack, id).await?["state"], "pending");
-    assert!(stack.purple_flea.requests().is_empty());
+    assert_no_call(&stack.purple_flea);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     front_door::{assert_problem, reply, soon},
-    whole_stack::{count, deposit, job, job_in, later, ring, send, sql, start_silent},
+    whole_stack::{count, deposit, job, job_in, notify, pass_time, send, sql, start_silent},
 };
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
-    let reply = ring(&stack, id).await?;
+    let reply = notify(&stack, id).await?;
     assert_eq!(reply.body["status"], "executed", "{}", reply.body);
     assert_eq!(reply.body["wager"].to_string(), "10.00");
     assert!(!reply.headers.contains_key("idempotent-replayed"));
@@ -28,7 +28,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     // Asked again, in any way, the same outcome comes back, and says that it is an earlier one.
     let row =
         format!(r#"{{"id": {id}, "agent_id": "agent-001", "change_type": "deposit", "new_balance": 999}}"#);
-    for again in [ring(&stack, id).await?, send(&stack, &format!("wallet-change-{id}"), &row).await?] {
+    for again in [notify(&stack, id).await?, send(&stack, &format!("wallet-change-{id}"), &row).await?] {
         assert_eq!((again.status.as_u16(), &again.headers["idempotent-replayed"]), (200, &"true".parse()?));
         assert_eq!((&again.body["bet_id"], &again.body["wager"]), (&json!(bet.bet_id), &reply.body["wager"]));
     }
@@ -40,7 +40,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
 async fn two_hundred_identical_concurrent_requests_place_one_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
-    let replies = join_all((0..200).map(|_| ring(&stack, id))).await;
+    let replies = join_all((0..200).map(|_| notify(&stack, id))).await;
     let mut bets = Vec::new();
     for reply in replies {
         let reply = reply?;
@@ -66,7 +66,7 @@ async fn two_hundred_concurrent_deposits_each_get_their_own_outcome() -> Result<
         let id = deposit(&stack, &(n * 10).to_string()).await?;
         wagers.insert(id, format!("{n}.00"));
     }
-    let replies = join_all(wagers.keys().map(|id| ring(&stack, *id))).await;
+    let replies = join_all(wagers.keys().map(|id| notify(&stack, *id))).await;
     for (id, reply) in wagers.keys().copied().zip(replies) {
         let reply = reply?;
         assert_eq!(reply.body["reference"], format!("wallet-change-{id}"), "{}", reply.body);
@@ -95,7 +95,7 @@ async fn a_notification_without_a_reference_executes_every_due_job() -> Result<(
     let many = "insert into public.wallet_changes (agent_id, change_type, new_balance) \
                 select 'agent-001', 'deposit', 100 from generate_series(1, 20)";
     sql(&stack, many).await?;
-    let reply = send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+    let reply = send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!((&reply.body["status"], &reply.body["jobs"]), (&json!("drained"), &json!(20)));
     // Calls for many jobs at once, not two for each: three or four claims, and reports of whatever has come together.
     let calls = stack.postgrest.calls().len();
@@ -119,10 +119,10 @@ async fn a_daily_limit_holds_for_a_hundred_concurrent_deposits() -> Result<()> {
         }
         ids
     };
-    join_all(ids.iter().map(|id| ring(&stack, *id))).await;
+    join_all(ids.iter().map(|id| notify(&stack, *id))).await;
     let open = "select count(*) from purple_flea.jobs where state in ('pending', 'claimed')";
     while count(&stack, open).await? > 0 {
-        send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+        send(&stack, "notification-1", NOTIFY_ALL).await?;
     }
     let wagered: rust_decimal::Decimal = stack.purple_flea.bets().iter().map(|bet| bet.wager).sum();
     assert_eq!(wagered, 50.into());
@@ -156,13 +156,13 @@ async fn the_ledgers_policy_decides_and_a_caller_cannot_override_it() -> Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_of_a_deposit_has_its_own_reply() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
-    assert_problem(&ring(&stack, 12_345).await?, 404, "unknown_deposit", "no");
+    assert_problem(&notify(&stack, 12_345).await?, 404, "unknown_deposit", "no");
     let withdrawal = r#"{"id": 7, "agent_id": "agent-001", "change_type": "withdrawal", "new_balance": 5}"#;
     assert_eq!(send(&stack, "wallet-change-7", withdrawal).await?.body["reason"], "not_a_deposit");
 
     let poor = deposit(&stack, "1").await?;
     for replayed in [false, true] {
-        let reply = ring(&stack, poor).await?;
+        let reply = notify(&stack, poor).await?;
         assert_eq!(
             (&reply.body["status"], &reply.body["reason"]),
             (&json!("skipped"), &json!("below_min_balance"))
@@ -172,38 +172,38 @@ async fn every_state_of_a_deposit_has_its_own_reply() -> Result<()> {
 
     stack.purple_flea.misbehave_once(answers(400, r#"{"error":"kelly_limit_exceeded","max_bet":4.93}"#));
     let refused = deposit(&stack, "100").await?;
-    let first = ring(&stack, refused).await?;
+    let first = notify(&stack, refused).await?;
     assert_problem(&first, 422, "rejected", "no");
     assert_eq!(first.body["max_bet"].to_string(), "4.93");
-    let replay = ring(&stack, refused).await?;
+    let replay = notify(&stack, refused).await?;
     assert_eq!((replay.status.as_u16(), &replay.body["status"]), (200, &json!("rejected")));
     assert_eq!(replay.body["reason"], "kelly_limit_exceeded");
 
     stack.purple_flea.misbehave_once(answers(429, "{}"));
     let limited = deposit(&stack, "100").await?;
-    assert_problem(&ring(&stack, limited).await?, 503, "rate_limited", "no");
-    let waiting = ring(&stack, limited).await?;
+    assert_problem(&notify(&stack, limited).await?, 503, "rate_limited", "no");
+    let waiting = notify(&stack, limited).await?;
     assert_eq!(
         (&waiting.body["status"], &waiting.body["reason"]),
         (&json!("waiting"), &json!("rate_limited"))
     );
     assert!(waiting.body["retry_after_s"].as_u64() > Some(50), "{}", waiting.body);
-    later(&stack, limited, "2 minutes").await?;
-    assert_eq!(ring(&stack, limited).await?.body["status"], "executed");
+    pass_time(&stack, limited, "2 minutes").await?;
+    assert_eq!(notify(&stack, limited).await?.body["status"], "executed");
 
     stack.purple_flea.misbehave_once(answers(500, "{}"));
     let lost = deposit(&stack, "100").await?;
     for _ in 0..2 {
-        assert_problem(&ring(&stack, lost).await?, 502, "outcome_unknown", "unknown");
+        assert_problem(&notify(&stack, lost).await?, 502, "outcome_unknown", "unknown");
     }
 
     let old = deposit(&stack, "100").await?;
-    later(&stack, old, "25 hours").await?;
-    assert_problem(&ring(&stack, old).await?, 422, "too_old", "no");
+    pass_time(&stack, old, "25 hours").await?;
+    assert_problem(&notify(&stack, old).await?, 422, "too_old", "no");
 
     sql(&stack, "update purple_flea.trade_policies set paused = true where agent_id is null").await?;
     let paused = deposit(&stack, "100").await?;
-    let waiting = ring(&stack, paused).await?;
+    let waiting = notify(&stack, paused).await?;
     assert_eq!((&waiting.body["status"], &waiting.body["reason"]), (&json!("waiting"), &json!("paused")));
     assert_eq!(stack.purple_flea.bets().len(), 1);
     Ok(())
@@ -217,7 +217,7 @@ fn answers(status: u16, body: &str) -> Fault {
 async fn a_paused_function_claims_nothing() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false"), ("paused", "true")]).await?;
     let id = deposit(&stack, "100").await?;
-    let waiting = ring(&stack, id).await?;
+    let waiting = notify(&stack, id).await?;
     assert_eq!((&waiting.body["status"], &waiting.body["reason"]), (&json!("waiting"), &json!("paused")));
     assert_eq!(job(&stack, id).await?["state"], "pending");
     Ok(())
@@ -261,7 +261,7 @@ async fn the_function_refuses_a_notification_signed_for_another_deposit() -> Res
         r#"{"ledger": true, "reference": 5}"#,
         r#"{"ledger": "yes"}"#,
     ] {
-        assert_problem(&send(&stack, "ring-1", body).await?, 400, "invalid_event", "no");
+        assert_problem(&send(&stack, "notification-1", body).await?, 400, "invalid_event", "no");
     }
     assert!(stack.postgrest.calls().is_empty());
     Ok(())
@@ -272,7 +272,7 @@ async fn an_agents_owner_can_read_why_a_deposit_led_to_no_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     sql(&stack, "update public.agents set owner_id = '00000000-0000-0000-0000-000000000001'").await?;
     let id = deposit(&stack, "1").await?;
-    ring(&stack, id).await?;
+    notify(&stack, id).await?;
     sql(&stack, "set role authenticated; set request.jwt.claims = '{\"sub\": \"00000000-0000-0000-0000-000000000001\"}'").await?;
     let row = stack.owner.query_one("select to_json(d)::text from public.agent_jobs d", &[]).await?;
     let seen: Value = serde_json::from_str(row.get(0))?;

@@ -3,7 +3,7 @@
 
 use crate::{
     front_door::{ADAS_TOKEN, OPERATORS, assert_problem, reply, soon},
-    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start, start_silent},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, notify, pass_time, send, sql, start, start_silent},
 };
 use anyhow::Result;
 use http::Request;
@@ -43,10 +43,10 @@ async fn health_says(stack: &Local, what: &str, value: &Value) -> Result<crate::
 async fn a_half_configured_ledger_is_refused_and_no_bet_is_placed() -> Result<()> {
     for half in ["supabase_url", "supabase_key"] {
         let stack = start_silent(&[(half, "")]).await?;
-        let reply = ring(&stack, deposit(&stack, "100").await?).await?;
+        let reply = notify(&stack, deposit(&stack, "100").await?).await?;
         assert_problem(&reply, 503, "not_configured", "no");
         assert_eq!(reply.body["settings"], json!([half]));
-        assert!(stack.purple_flea.requests().is_empty());
+        assert_no_call(&stack.purple_flea);
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ async fn a_missing_refusing_or_unreachable_ledger_is_reported_and_no_bet_is_plac
         assert_problem(&health, 503, code, "no");
         assert!(!host.log.lines().join("\n").contains(key.as_str()) || key == "not-a-token");
     }
-    assert!(purple_flea.requests().is_empty());
+    assert_no_call(&purple_flea);
     Ok(())
 }
 
@@ -95,7 +95,7 @@ async fn a_database_without_our_functions_is_reported_as_ledger_missing() -> Res
     let stack = start_silent(&[]).await?;
     sql(&stack, "drop function public.claim_jobs; drop function public.ledger_health").await?;
     let id = deposit(&stack, "100").await?;
-    assert_problem(&ring(&stack, id).await?, 503, "ledger_missing", "no");
+    assert_problem(&notify(&stack, id).await?, 503, "ledger_missing", "no");
     assert_problem(&health(&stack).await?, 503, "ledger_missing", "no");
     assert_eq!(job(&stack, id).await?["state"], "pending");
     Ok(())
@@ -109,7 +109,7 @@ async fn a_key_that_purple_flea_refuses_stops_the_worker_and_rejects_no_job() ->
     for _ in 0..6 {
         ids.push(deposit(&stack, "100").await?);
     }
-    assert_problem(&ring(&stack, ids[0]).await?, 503, "purple_flea_refused_us", "no");
+    assert_problem(&notify(&stack, ids[0]).await?, 503, "purple_flea_refused_us", "no");
     assert_eq!(stack.purple_flea.requests().len(), 2, "the drain went on after its first claim");
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'pending'").await?, 6);
     let refused = health_says(&stack, "code", &json!("purple_flea_refused_us")).await?;
@@ -117,7 +117,7 @@ async fn a_key_that_purple_flea_refuses_stops_the_worker_and_rejects_no_job() ->
 
     stack.purple_flea.misbehave(None);
     sql(&stack, "select purple_flea.retry_job(reference) from purple_flea.jobs").await?;
-    send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 6);
     // (Nobody sweeps here, which it says instead.)
     health_says(&stack, "why", &json!(["no_sweeper"])).await?;
@@ -130,7 +130,7 @@ async fn a_claim_whose_reply_is_lost_is_retried_and_takes_its_job_once() -> Resu
     for trouble in [Trouble::AfterTheCall, Trouble::BeforeTheCall] {
         let id = deposit(&stack, "100").await?;
         stack.postgrest.misbehave_once(trouble);
-        assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+        assert_eq!(notify(&stack, id).await?.body["status"], "executed");
         assert_eq!(job(&stack, id).await?["attempts"], 1);
     }
     assert_eq!(stack.purple_flea.bets().len(), 2);
@@ -148,7 +148,7 @@ async fn a_settlement_whose_reply_is_lost_is_retried_and_counts_once() -> Result
         stack.postgrest.misbehave_once(Trouble::AfterTheCall);
         anyhow::Ok(())
     };
-    let (reply, armed) = tokio::join!(ring(&stack, id), settled);
+    let (reply, armed) = tokio::join!(notify(&stack, id), settled);
     armed?;
     assert_eq!(reply?.body["status"], "executed");
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs", "settle_jobs"]);
@@ -165,16 +165,16 @@ async fn an_outcome_that_cannot_be_settled_is_logged_in_full_and_never_bet_again
     let stack = start_silent(&[("after_reply", "false")]).await?;
     let id = deposit(&stack, "100").await?;
     sql(&stack, "revoke execute on function public.settle_jobs from purple_flea_worker").await?;
-    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    assert_eq!(notify(&stack, id).await?.body["status"], "executed");
     let line = soon(stack.host.log.find(|line| line.contains("not_settled"))).await?;
     let line: Value = serde_json::from_str(&line)?;
     let bet = stack.purple_flea.bets().remove(0);
     assert_eq!((&line["level"], &line["result"]["bet_id"]), (&json!("error"), &json!(bet.bet_id)));
     assert_eq!(line["reference"], format!("wallet-change-{id}"));
 
-    later(&stack, id, "31 seconds").await?;
+    pass_time(&stack, id, "31 seconds").await?;
     sql(&stack, "grant execute on function public.settle_jobs to purple_flea_worker").await?;
-    assert_problem(&ring(&stack, id).await?, 502, "outcome_unknown", "unknown");
+    assert_problem(&notify(&stack, id).await?, 502, "outcome_unknown", "unknown");
     assert_eq!(
         (job(&stack, id).await?["reason"].clone(), stack.purple_flea.bets().len()),
         (json!("lease_ran_out"), 1)
@@ -204,7 +204,7 @@ async fn a_hanging_bet_does_not_delay_the_results_of_other_bets() -> Result<()> 
     for _ in 0..4 {
         ids.push(deposit(&stack, "100").await?);
     }
-    let ring = send(&stack, "ring-1", r#"{"ledger": true}"#);
+    let ring = send(&stack, "notification-1", NOTIFY_ALL);
     let others = async {
         soon(async {
             while count(&stack, "select count(*) from public.trade_results").await? < 3 {
@@ -235,7 +235,7 @@ async fn a_host_that_dies_leaves_its_claimed_jobs_unknown_and_the_others_pending
                 select 'agent-001', 'deposit', 100 from generate_series(1, 10)";
     sql(&stack, many).await?;
     let body = r#"{"ledger": true}"#;
-    let request = webhook::signed(&format!("{}/", stack.host.url), "ring-1", body.as_bytes())?;
+    let request = webhook::signed(&format!("{}/", stack.host.url), "notification-1", body.as_bytes())?;
     let accepted = reply(request.header("prefer", "respond-async").body(body.into())?).await?;
     assert_eq!(accepted.status, 202);
     soon(stack.purple_flea.reached(3)).await?;
@@ -244,7 +244,7 @@ async fn a_host_that_dies_leaves_its_claimed_jobs_unknown_and_the_others_pending
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'claimed'").await?, 3);
     sql(&stack, "update purple_flea.jobs set lease_until = clock_timestamp() where state = 'claimed'")
         .await?;
-    assert_eq!(send(&stack, "ring-2", body).await?.body["jobs"], 7);
+    assert_eq!(send(&stack, "notification-2", body).await?.body["jobs"], 7);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'executed'").await?, 7);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state = 'unknown'").await?, 3);
     assert_eq!(stack.purple_flea.bets().len(), 10);
@@ -302,10 +302,10 @@ async fn the_function_looks_up_an_unknown_live_bet_and_records_what_it_finds() -
     let failed = || Fault { after_the_bet: true, how: How::answer(500, "{}") };
     stack.purple_flea.misbehave_once(failed());
     let there = deposit(&stack, "100").await?;
-    assert_problem(&ring(&stack, there).await?, 502, "outcome_unknown", "unknown");
+    assert_problem(&notify(&stack, there).await?, 502, "outcome_unknown", "unknown");
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let not_there = deposit(&stack, "100").await?;
-    ring(&stack, not_there).await?;
+    notify(&stack, not_there).await?;
 
     let url = format!("{}/reconcile", stack.host.url);
     let body = r#"{"operation": "reconcile"}"#;
@@ -317,7 +317,7 @@ async fn the_function_looks_up_an_unknown_live_bet_and_records_what_it_finds() -
         "too early"
     );
     for id in [there, not_there] {
-        later(&stack, id, "104 seconds").await?;
+        pass_time(&stack, id, "104 seconds").await?;
     }
     assert_eq!(reconcile().await?.body, json!({"status": "reconciled", "found": 1, "not_found": 1}));
 
@@ -344,10 +344,10 @@ async fn an_unknown_gateway_bet_waits_for_an_operator() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
-    ring(&stack, id).await?;
-    later(&stack, id, "104 seconds").await?;
+    notify(&stack, id).await?;
+    pass_time(&stack, id, "104 seconds").await?;
     // A sweeper's ring looks up what is to be looked up.
-    send(&stack, "ring-1", r#"{"ledger": true}"#).await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     let job = job(&stack, id).await?;
     assert_eq!((&job["state"], &job["reason"]), (&json!("unknown"), &json!("no_history")));
 
@@ -356,7 +356,7 @@ async fn an_unknown_gateway_bet_waits_for_an_operator() -> Result<()> {
         &format!("select purple_flea.release_job('wallet-change-{id}', 'Purple Flea has no such bet')"),
     )
     .await?;
-    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    assert_eq!(notify(&stack, id).await?.body["status"], "executed");
     let keys: Vec<_> =
         stack.purple_flea.requests().iter().map(|r| r.headers["idempotency-key"].clone()).collect();
     assert_eq!((keys.len(), &keys[0]), (2, &keys[1]), "the same key on every attempt");
@@ -371,7 +371,7 @@ async fn a_worker_whose_lease_is_too_short_for_a_bet_sends_nothing() -> Result<(
     let short: String = stack.owner.query_one(short, &[]).await?.get(0);
     sql(&stack, &short).await?;
     let id = deposit(&stack, "100").await?;
-    let waiting = ring(&stack, id).await?;
+    let waiting = notify(&stack, id).await?;
     assert_eq!(
         (&waiting.body["status"], &waiting.body["reason"]),
         (&json!("waiting"), &json!("out_of_time"))
@@ -379,10 +379,10 @@ async fn a_worker_whose_lease_is_too_short_for_a_bet_sends_nothing() -> Result<(
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs"]);
     let job = job(&stack, id).await?;
     assert_eq!((&job["state"], &job["reason"]), (&json!("pending"), &json!("out_of_time")));
-    assert!(stack.purple_flea.requests().is_empty());
+    assert_no_call(&stack.purple_flea);
 
     sql(&stack, &short.replace("8900 milliseconds", "9500 milliseconds")).await?;
-    assert_eq!(ring(&stack, id).await?.body["status"], "executed");
+    assert_eq!(notify(&stack, id).await?.body["status"], "executed");
     Ok(())
 }
 

@@ -61,7 +61,7 @@ async fn only_deposits_notify_the_function() -> Result<()> {
     assert_eq!(job_in(&stack, id, "skipped").await?["reason"], "below_min_balance");
     let rung = stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
     assert_eq!(rung, 1);
-    assert!(stack.purple_flea.requests().is_empty());
+    assert_no_call(&stack.purple_flea);
     Ok(())
 }
 

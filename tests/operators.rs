@@ -3,7 +3,7 @@
 
 use crate::{
     front_door::{ADAS_TOKEN, FrontDoor, OPERATORS, Reply, assert_problem, reply, soon},
-    whole_stack::{count, deposit, job, later, ring, sql, start_silent},
+    whole_stack::{count, deposit, job, notify, pass_time, sql, start_silent},
 };
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -45,8 +45,8 @@ async fn get(url: &str, token: Option<&str>) -> Result<Reply> {
 async fn unknown(stack: &Local) -> Result<i64> {
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(stack, "100").await?;
-    assert_problem(&ring(stack, id).await?, 502, "outcome_unknown", "unknown");
-    later(stack, id, "104 seconds").await?;
+    assert_problem(&notify(stack, id).await?, 502, "outcome_unknown", "unknown");
+    pass_time(stack, id, "104 seconds").await?;
     Ok(id)
 }
 
@@ -107,7 +107,7 @@ async fn an_operator_settles_each_unknown_job_once_and_the_history_names_the_ope
     sql(&stack, "update purple_flea.jobs set due_at = 'infinity' where state = 'pending'").await?;
     let retry = json!({ "operation": "retry_job", "reference": named(released) });
     assert_eq!(operate(&stack, &retry).await?.body, json!({ "done": true }));
-    assert_eq!(ring(&stack, released).await?.body["status"], "executed");
+    assert_eq!(notify(&stack, released).await?.body["status"], "executed");
     assert!(!stack.host.log.lines().join("\n").contains(ADAS_TOKEN));
     Ok(())
 }
@@ -117,14 +117,14 @@ async fn a_refused_operator_request_gives_its_reason_and_changes_nothing() -> Re
     let stack = with_operators().await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
-    ring(&stack, id).await?;
+    notify(&stack, id).await?;
     let reference = format!("wallet-change-{id}");
     let before = job(&stack, id).await?;
     let too_early = json!({ "operation": "release_job", "reference": reference, "why": "hurry" });
     let refused = operate(&stack, &too_early).await?;
     assert_problem(&refused, 409, "not_possible", "no");
     assert!(refused.body["detail"].as_str().unwrap().contains("may still be under way"), "{}", refused.body);
-    later(&stack, id, "104 seconds").await?;
+    pass_time(&stack, id, "104 seconds").await?;
 
     let twice =
         format!(r#"{{"operation": "history", "operation": "release_job", "reference": "{reference}"}}"#);

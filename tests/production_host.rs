@@ -106,7 +106,7 @@ async fn the_host_sends_only_to_allowed_origins_and_counts_its_replies_and_calls
     let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?;
     let (status, body) = host.deposit(1).await?;
     assert!(status == 503 && body.contains("\"executed\":\"no\""), "{status} {body}");
-    assert!(host.purple_flea.requests().is_empty());
+    assert_no_call(&host.purple_flea);
     let metrics = http1::send(Request::get(format!("http://{admin}/metrics")).body(vec![])?).await?;
     let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
     for line in [

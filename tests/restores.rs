@@ -2,7 +2,7 @@
 
 use crate::{
     front_door::{assert_problem, reply, soon},
-    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start_silent},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, notify, pass_time, send, sql, start_silent},
 };
 use anyhow::{Context, Result};
 use http::Request;
@@ -15,9 +15,6 @@ use stack::{
 use std::path::Path;
 use tempfile::TempDir;
 use tokio::process::Command;
-
-/// Rings for whatever is due.
-const RING: &str = r#"{"ledger": true}"#;
 
 /// One of PostgreSQL's own programs, as the superuser.
 fn program(cluster: &Cluster, name: &str) -> Command {
@@ -54,7 +51,7 @@ async fn bet_since_the_backup(options: &[&str]) -> Result<(Local, TempDir, Vec<i
     }
     let folder = tempfile::tempdir()?;
     dump(&stack.cluster, options, &folder.path().join("backup")).await?;
-    assert_eq!(send(&stack, "ring-1", RING).await?.body["jobs"], 3);
+    assert_eq!(send(&stack, "notification-1", NOTIFY_ALL).await?.body["jobs"], 3);
     assert_eq!(stack.purple_flea.bets().len(), 3);
     Ok((stack, folder, ids))
 }
@@ -83,7 +80,7 @@ async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> 
     // PostgREST finds the functions anew.
     let told = soon(async {
         loop {
-            let told = ring(&stack, ids[0]).await?;
+            let told = notify(&stack, ids[0]).await?;
             if told.status == 200 {
                 return anyhow::Ok(told);
             }
@@ -91,7 +88,7 @@ async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> 
         }
     })
     .await??;
-    send(&stack, "ring-2", RING).await?;
+    send(&stack, "notification-2", NOTIFY_ALL).await?;
     assert_eq!(
         (&told.body["status"], &told.body["reason"]),
         (&json!("waiting"), &json!("restore_unconfirmed"))
@@ -105,10 +102,10 @@ async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> 
     );
 
     sql(&stack, "select purple_flea.confirm_restore(why => 'restored from the backup')").await?;
-    assert_problem(&ring(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
+    assert_problem(&notify(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
     // The operator's word rings. The worker that comes may have the job already: until it is done, the answer is a conflict.
     soon(async {
-        while ring(&stack, since).await?.body["status"] != "executed" {
+        while notify(&stack, since).await?.body["status"] != "executed" {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         anyhow::Ok(())
@@ -116,9 +113,9 @@ async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> 
     .await
     .context("what came since the restore goes on")??;
     for id in &ids {
-        later(&stack, *id, "104 seconds").await?;
+        pass_time(&stack, *id, "104 seconds").await?;
     }
-    send(&stack, "ring-3", RING).await?;
+    send(&stack, "notification-3", NOTIFY_ALL).await?;
     for id in &ids {
         assert_eq!(job_in(&stack, *id, "executed").await?["reason"], "found_in_history");
     }
@@ -137,12 +134,12 @@ async fn an_operator_releases_all_restored_bets_that_no_look_up_found_with_one_c
     sql(&stack, "select purple_flea.declare_restore('a snapshot'); select purple_flea.confirm_restore(why => 'a snapshot')")
         .await?;
     for id in &ids {
-        later(&stack, *id, "104 seconds").await?;
+        pass_time(&stack, *id, "104 seconds").await?;
     }
-    send(&stack, "ring-1", RING).await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!(job(&stack, ids[0]).await?["reason"], "not_found");
     assert_eq!(count(&stack, "select purple_flea.release_restored('checked by hand')::bigint").await?, 3);
-    send(&stack, "ring-2", RING).await?;
+    send(&stack, "notification-2", NOTIFY_ALL).await?;
     for id in &ids {
         job_in(&stack, *id, "executed").await?;
     }
@@ -220,7 +217,7 @@ async fn deposits_loaded_with_their_results_cause_no_second_bet() -> Result<()> 
     let stack = start_silent(&[("after_reply", "false")]).await?;
     for _ in 0..3 {
         let id = deposit(&stack, "100").await?;
-        ring(&stack, id).await?;
+        notify(&stack, id).await?;
     }
     let folder = tempfile::tempdir()?;
     dump(&stack.cluster, &["--data-only", "--schema=public"], &folder.path().join("data")).await?;

@@ -1,7 +1,7 @@
 //! Purple Flea's services through the whole stack: what a row asks for is done once, and the row tells what became of it.
 
 use crate::{
-    front_door::{Reply, assert_problem, named, reply, soon},
+    front_door::{Reply, assert_problem, reply, soon, with_operation},
     whole_stack::{LOOK_EVERY, count, sql, start, start_silent},
 };
 use anyhow::{Context, Result};
@@ -31,7 +31,7 @@ async fn two_agents(changes: &[(&str, &str)]) -> Result<Local> {
 
 /// Signs a body, which names the path's operation, and sends it.
 async fn ask(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
-    let (url, body) = (format!("{}{path}", stack.host.url), named(path, &body.to_string()));
+    let (url, body) = (format!("{}{path}", stack.host.url), with_operation(path, &body.to_string()));
     reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
 }
 

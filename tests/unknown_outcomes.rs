@@ -174,7 +174,7 @@ async fn a_bet_that_was_never_sent_is_reported_as_not_executed() -> Result<()> {
     let purple_flea = PurpleFlea::start().await?;
     let denied = deposit(&function_at(&purple_flea.url, 1_500, Some(vec![])).await?).await?;
     assert_problem(&denied, 503, "not_reached", "no");
-    assert!(purple_flea.requests().is_empty());
+    assert_no_call(&purple_flea);
     Ok(())
 }
 
