@@ -1,8 +1,8 @@
-//! At most one bet for each deposit: what the function answers by the ledger, whoever asks and however often.
+//! The function in ledger mode places at most one bet for each deposit, and gives the same outcome to every caller.
 
 use crate::{
     front_door::{assert_problem, reply, soon},
-    whole_stack::{count, deposit, job, job_in, notify, pass_time, send, sql, start_silent},
+    whole_stack::{NOTIFY_ALL, count, deposit, job, job_in, notify, pass_time, send, sql, start_silent},
 };
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -25,7 +25,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     assert_eq!(job["idempotency_key"], bet.idempotency_key.as_deref().unwrap_or_default());
     assert_eq!((&job["state"], &job["result"]["bet_id"]), (&json!("executed"), &json!(bet.bet_id)));
 
-    // Asked again, in any way, the same outcome comes back, and says that it is an earlier one.
+    // A repeated request of either form gets the same outcome, with a header that marks it as an earlier one.
     let row =
         format!(r#"{{"id": {id}, "agent_id": "agent-001", "change_type": "deposit", "new_balance": 999}}"#);
     for again in [notify(&stack, id).await?, send(&stack, &format!("wallet-change-{id}"), &row).await?] {
@@ -45,7 +45,7 @@ async fn two_hundred_identical_concurrent_requests_place_one_bet() -> Result<()>
     for reply in replies {
         let reply = reply?;
         match reply.status.as_u16() {
-            // Asked while another's claim was not yet to be seen.
+            // Another request's claim was not yet committed.
             200 if reply.body["status"] == "waiting" => {}
             200 => bets.push(reply.body["bet_id"].to_string()),
             409 => assert_problem(&reply, 409, "in_flight", "no"),
@@ -73,7 +73,7 @@ async fn two_hundred_concurrent_deposits_each_get_their_own_outcome() -> Result<
         if reply.body["status"] == "executed" {
             assert_eq!(reply.body["wager"].to_string(), wagers[&id]);
         } else if reply.body["status"] != "waiting" {
-            // One of the other requests has it.
+            // Another request has claimed the job.
             assert_problem(&reply, 409, "in_flight", "no");
         }
     }
@@ -97,9 +97,9 @@ async fn a_notification_without_a_reference_executes_every_due_job() -> Result<(
     sql(&stack, many).await?;
     let reply = send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!((&reply.body["status"], &reply.body["jobs"]), (&json!("drained"), &json!(20)));
-    // Calls for many jobs at once, not two for each: three or four claims, and reports of whatever has come together.
+    // A call serves many jobs: the worker makes three or four claims, and settles together what ended together.
     let calls = stack.postgrest.calls().len();
-    assert!((6..20).contains(&calls), "{calls}");
+    assert!((6..20).contains(&calls), "{calls} calls to the ledger for 20 jobs");
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 20);
     Ok(())
 }
@@ -112,18 +112,19 @@ async fn a_daily_limit_holds_for_a_hundred_concurrent_deposits() -> Result<()> {
         "insert into purple_flea.trade_policies (agent_id, daily_wager_limit) values ('agent-001', 55)",
     )
     .await?;
-    let ids: Vec<i64> = {
-        let mut ids = Vec::new();
-        for _ in 0..100 {
-            ids.push(deposit(&stack, "100").await?);
-        }
-        ids
-    };
+    let mut ids = Vec::new();
+    for _ in 0..100 {
+        ids.push(deposit(&stack, "100").await?);
+    }
     join_all(ids.iter().map(|id| notify(&stack, *id))).await;
     let open = "select count(*) from purple_flea.jobs where state in ('pending', 'claimed')";
-    while count(&stack, open).await? > 0 {
-        send(&stack, "notification-1", NOTIFY_ALL).await?;
-    }
+    soon(async {
+        while count(&stack, open).await? > 0 {
+            send(&stack, "notification-1", NOTIFY_ALL).await?;
+        }
+        anyhow::Ok(())
+    })
+    .await??;
     let wagered: rust_decimal::Decimal = stack.purple_flea.bets().iter().map(|bet| bet.wager).sum();
     assert_eq!(wagered, 50.into());
     let skipped =
@@ -141,8 +142,8 @@ async fn the_ledgers_policy_decides_and_a_caller_cannot_override_it() -> Result<
     let id = deposit(&stack, "100").await?;
     let row =
         format!(r#"{{"id": {id}, "agent_id": "agent-999", "change_type": "deposit", "new_balance": 5}}"#);
-    let choosing = format!(r#"{{"record": {row}, "policy": {{"game": "crash"}}}}"#);
-    let refused = send(&stack, &format!("wallet-change-{id}"), &choosing).await?;
+    let with_policy = format!(r#"{{"record": {row}, "policy": {{"game": "crash"}}}}"#);
+    let refused = send(&stack, &format!("wallet-change-{id}"), &with_policy).await?;
     assert_problem(&refused, 400, "policy_in_ledger", "no");
     let reply = send(&stack, &format!("wallet-change-{id}"), &row).await?;
     assert_eq!((&reply.body["game"], &reply.body["side"]), (&json!("coin-flip"), &json!("tails")));
@@ -234,15 +235,15 @@ async fn a_notification_that_prefers_respond_async_gets_202_and_its_bet_continue
     let accepted = reply(request()?.header("prefer", "respond-async").body(body.clone().into())?).await?;
     assert_eq!((accepted.status.as_u16(), &accepted.body["status"]), (202, &json!("accepted")));
     soon(stack.purple_flea.reached(1)).await?;
-    // Who does not prefer it waits, and hears what is going on.
+    // A caller without this preference waits, and learns that another request has claimed the job.
     assert_problem(&reply(request()?.body(body.clone().into())?).await?, 409, "in_flight", "no");
     job_in(&stack, id, "unknown").await?;
     assert_eq!(stack.purple_flea.requests().len(), 1);
 
-    // Where the host may cut work off, nothing is left for after the reply.
-    let careful = start_silent(&[("after_reply", "false")]).await?;
-    let id = deposit(&careful, "100").await?;
-    let (url, reference) = (format!("{}/execute-trade", careful.host.url), format!("wallet-change-{id}"));
+    // With `after_reply` off, the function ignores the preference: it leaves no work for after the reply.
+    let without = start_silent(&[("after_reply", "false")]).await?;
+    let id = deposit(&without, "100").await?;
+    let (url, reference) = (format!("{}/execute-trade", without.host.url), format!("wallet-change-{id}"));
     let body = format!(r#"{{"ledger": true, "reference": "{reference}"}}"#);
     let request =
         stack::webhook::signed(&url, &reference, body.as_bytes())?.header("prefer", "respond-async");
@@ -263,7 +264,8 @@ async fn the_function_refuses_a_notification_signed_for_another_deposit() -> Res
     ] {
         assert_problem(&send(&stack, "notification-1", body).await?, 400, "invalid_event", "no");
     }
-    assert!(stack.postgrest.calls().is_empty());
+    let calls = stack.postgrest.calls();
+    assert!(calls.is_empty(), "a refused notification caused the calls {calls:?}");
     Ok(())
 }
 
