@@ -1,38 +1,47 @@
-//! Callers that nobody knows, at the production host's public address: silent, slow, endless, odd. None of them keeps
-//! others waiting for longer than a request head may take, and nothing odd reaches the function.
+//! Unknown callers at the production host's public address: silent, slow, endless, malformed. None of them delays
+//! another caller longer than the limit for a request head, and no malformed request reaches the function.
 
 use crate::{
+    front_door::assert_no_call,
     host_program::{Playing, Program, Start, free_address, metric, program},
     wire::Wire,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 use tokio::process::Command;
 
 /// A whole request.
 const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: edge\r\n\r\n";
 
-/// How long a head may take in these tests.
+/// Limit for a request head in these tests.
 const HEAD: Duration = Duration::from_millis(300);
 
-/// Much longer than a head may take, and much shorter than a connection may idle.
+/// Much longer than the limit for a request head, and much shorter than the default limit for an idle connection.
 const LATE: Duration = Duration::from_secs(30);
 
-/// A host with little patience for heads, and the usual one for idle connections.
+/// Starts a host with a short limit for request heads, and the default limit for idle connections.
 async fn host(more: &[&str]) -> Result<Playing> {
     let head = HEAD.as_millis().to_string();
     let arguments = [&["--head-ms", &head, "--threads", "1"], more].concat();
     Playing::start(Start { arguments: &arguments, ..Start::default() }).await
 }
 
-/// Asserts that a newcomer is served, and not only after an idle connection's usual time.
-async fn is_served(host: &Program) -> Result<()> {
+/// Asserts that the host serves a new caller long before an idle connection reaches its default limit.
+async fn assert_serves(host: &Program) -> Result<()> {
     let serving = async {
-        let mut newcomer = Wire::to(&host.url).await?;
-        newcomer.send(HEALTH).await?;
-        newcomer.reply().await
+        let mut new_caller = Wire::to(&host.url).await?;
+        new_caller.send(HEALTH).await?;
+        new_caller.reply().await
     };
-    assert_eq!(tokio::time::timeout(LATE, serving).await??.status, 200);
+    let reply = tokio::time::timeout(LATE, serving).await.context("the host did not serve a new caller in time")?;
+    assert_eq!(reply?.status, 200);
+    Ok(())
+}
+
+/// Asserts that the host closes a connection long before an idle connection reaches its default limit.
+async fn assert_closed(connection: &mut Wire) -> Result<()> {
+    let closed_after = connection.closed().await?;
+    assert!(closed_after < LATE, "the host closed the connection only after {closed_after:?}");
     Ok(())
 }
 
@@ -50,12 +59,12 @@ async fn the_host_closes_a_connection_whose_request_head_is_late() -> Result<()>
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let mut silent = Wire::to(&host.url).await?;
-    assert!(silent.closed().await? < LATE);
+    assert_closed(&mut silent).await?;
 
     let mut dripping = Wire::to(&host.url).await?;
     let dripped = async {
         dripping.send("GET /health HTTP/1.1\r\nhost: edge\r\nx-drip: ").await?;
-        // It is never silent for as long as a head may take.
+        // The pauses between the bytes are shorter than the limit for a head.
         while dripping.send("x").await.is_ok() {
             tokio::time::sleep(HEAD / 10).await;
         }
@@ -75,9 +84,9 @@ async fn the_host_keeps_an_idle_connection_while_places_are_free() -> Result<()>
         assert_eq!(kept.reply().await?.status, 200);
         tokio::time::sleep(HEAD * 3).await;
     }
-    // A head that was begun has no longer than the first one.
+    // A later head has the same limit as the first one.
     kept.send("GET /health").await?;
-    assert!(kept.closed().await? < LATE);
+    assert_closed(&mut kept).await?;
     Ok(())
 }
 
@@ -87,7 +96,7 @@ async fn the_host_closes_an_idle_connection_after_its_idle_limit() -> Result<()>
     let mut idle = Wire::to(&host.url).await?;
     idle.send(HEALTH).await?;
     assert_eq!(idle.reply().await?.status, 200);
-    assert!(idle.closed().await? < LATE);
+    assert_closed(&mut idle).await?;
     Ok(())
 }
 
@@ -103,8 +112,8 @@ async fn silent_and_idle_connections_make_room_when_all_places_are_taken() -> Re
         }
         held.push(wire);
     }
-    is_served(&host).await?;
-    // And again, when all of them only idle.
+    assert_serves(&host).await?;
+    // The same holds if all connections are idle.
     held.clear();
     for _ in 0..8 {
         let mut wire = Wire::to(&host.url).await?;
@@ -112,16 +121,16 @@ async fn silent_and_idle_connections_make_room_when_all_places_are_taken() -> Re
         assert_eq!(wire.reply().await?.status, 200);
         held.push(wire);
     }
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_reads_no_reply_makes_room() -> Result<()> {
     let host = host(&["--connections", "1"]).await?.program;
     let mut greedy = Wire::to(&host.url).await?;
-    // Until the buffers of both sides are full: the host waits for the caller, and not the other way round.
-    greedy.stuff(&HEALTH.repeat(100), HEAD).await?;
-    is_served(&host).await
+    // The caller sends until the buffers of both sides are full. Now the host waits for the caller to read.
+    greedy.fill(&HEALTH.repeat(100), HEAD).await?;
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +138,7 @@ async fn a_caller_whose_body_never_ends_is_refused_and_makes_room() -> Result<()
     let playing = host(&["--connections", "1"]).await?;
     let mut endless = Wire::to(&playing.program.url).await?;
     endless.send("POST /execute-trade HTTP/1.1\r\nhost: edge\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await?;
-    is_served(&playing.program).await?;
+    assert_serves(&playing.program).await?;
     let reply = endless.reply().await?;
     assert!((400..500).contains(&reply.status), "{reply:?}");
     assert_no_call(&playing.purple_flea);
@@ -163,7 +172,7 @@ async fn a_request_without_exactly_one_valid_host_never_reaches_the_function() -
     }
     assert_eq!(metric(&admin, "purple_flea_requests_refused_total").await?, 11);
     assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,12 +199,12 @@ async fn a_malformed_or_oversized_request_never_reaches_the_function() -> Result
     }
     let mut second = Wire::to(&host.url).await?;
     second.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
-    assert!(second.closed().await? < LATE);
+    assert_closed(&mut second).await?;
     assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
-/// A request with both lengths is read as chunked, and what follows it is not taken for another request.
+/// The host reads a request with both lengths as chunked, and does not read the rest as another request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_cannot_hide_a_request_in_the_body_of_another() -> Result<()> {
     let admin = free_address()?;
@@ -209,7 +218,7 @@ async fn a_caller_cannot_hide_a_request_in_the_body_of_another() -> Result<()> {
         wire.send(&format!("POST / HTTP/1.1\r\nhost: edge\r\n{lengths}\r\n\r\n0\r\n\r\n{HEALTH}")).await?;
         let reply = wire.reply().await?;
         assert!((400..500).contains(&reply.status), "{reply:?}");
-        assert!(wire.reply().await.is_err(), "the second request was answered");
+        assert!(wire.reply().await.is_err(), "the host answered the hidden request");
         let answered = metric(&admin, "purple_flea_reply_seconds_count").await?;
         assert_eq!(answered, number as u64 + 1);
     }
@@ -236,7 +245,7 @@ async fn a_caller_that_half_closes_gets_its_reply() -> Result<()> {
     wire.send(HEALTH).await?;
     wire.finish().await?;
     assert_eq!(wire.reply().await?.status, 200);
-    assert!(wire.closed().await? < LATE);
+    assert_closed(&mut wire).await?;
     Ok(())
 }
 
@@ -245,7 +254,7 @@ async fn silent_connections_do_not_delay_the_admin_address() -> Result<()> {
     let admin = free_address()?;
     let _host = host(&["--admin", &admin]).await?;
     let mut silent = Vec::new();
-    // More than it has places for.
+    // The admin address has fewer places than these 40.
     for _ in 0..40 {
         silent.push(Wire::to(&admin).await?);
     }
@@ -253,7 +262,7 @@ async fn silent_connections_do_not_delay_the_admin_address() -> Result<()> {
     wire.send("GET /live HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
     assert_eq!(tokio::time::timeout(LATE, wire.reply()).await??.body, "live\n");
     for mut silent in silent {
-        assert!(silent.closed().await? < LATE);
+        assert_closed(&mut silent).await?;
     }
     Ok(())
 }

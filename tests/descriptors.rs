@@ -112,7 +112,7 @@ async fn bets_that_use_every_connection_leave_the_ledger_its_own_and_none_become
     Ok(())
 }
 
-/// Starts a program that must refuse to start, and gives what it writes to its standard error.
+/// Starts a program that must refuse to start, and gives its standard error.
 async fn refusal(open_files: &str, arguments: &[&str]) -> Result<String> {
     let mut command = command(open_files, &program()?);
     let mut child = command

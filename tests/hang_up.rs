@@ -1,4 +1,4 @@
-//! Callers that hang up. Every host finishes what a caller asked for; an incomplete request has no effect.
+//! Callers that hang up. Every host finishes the work of a complete request; an incomplete request has no effect.
 
 use crate::{
     front_door::{assert_no_call, soon},

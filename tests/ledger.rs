@@ -17,7 +17,7 @@ async fn one_deposit_takes_one_claim_and_one_settlement() -> Result<()> {
     let reply = notify(&stack, id).await?;
     assert_eq!(reply.body["status"], "executed", "{}", reply.body);
     assert_eq!(reply.body["wager"].to_string(), "10.00");
-    assert!(!reply.headers.contains_key("idempotent-replayed"));
+    assert!(!reply.headers.contains_key("idempotent-replayed"), "the first reply is not a replay");
     assert_eq!(stack.postgrest.calls(), ["claim_jobs", "settle_jobs"]);
     let job = job(&stack, id).await?;
     let bets = stack.purple_flea.bets();
@@ -97,7 +97,7 @@ async fn a_notification_without_a_reference_executes_every_due_job() -> Result<(
     sql(&stack, many).await?;
     let reply = send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!((&reply.body["status"], &reply.body["jobs"]), (&json!("drained"), &json!(20)));
-    // A call serves many jobs: the worker makes three or four claims, and settles together what ended together.
+    // A call serves many jobs: the worker makes three or four claims, and settles several outcomes in one call.
     let calls = stack.postgrest.calls().len();
     assert!((6..20).contains(&calls), "{calls} calls to the ledger for 20 jobs");
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 20);

@@ -1,7 +1,7 @@
-//! `purple-flea-host`, the program, as one runs it in production.
+//! The program `purple-flea-host`, as operators run it in production.
 
 use crate::{
-    front_door::soon,
+    front_door::{assert_no_call, soon},
     host_program::{Playing, Program, Start, free_address, metric, program},
     whole_stack::{LOOK_EVERY, deposit, job, start_silent},
 };
@@ -33,7 +33,7 @@ async fn a_terminated_host_answers_open_requests_and_accepts_no_new_connection()
     let ending = async {
         soon(host.purple_flea.reached(1)).await?;
         host.program.process.signal(Signal::TERM)?;
-        // The bet is out, and nobody listens any more.
+        // Purple Flea has the bet. The host must close its listener now.
         soon(async {
             while http1::connect(&host.program.url.parse()?).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -60,7 +60,7 @@ async fn a_host_at_the_end_of_its_grace_period_logs_the_requests_it_cuts_off() -
     };
     let (reply, signalled) = tokio::join!(host.deposit(1), ending);
     signalled?;
-    assert!(reply.is_err(), "{reply:?}");
+    assert!(reply.is_err(), "the host must cut the request off: {reply:?}");
     let line = soon(host.program.said.find(|line| line.contains("ended before it was done"))).await?;
     assert!(line.contains("requests without a reply: 1 from callers, 1 to others; instances: 1"), "{line}");
     assert!(soon(host.program.process.wait()).await??.success());
@@ -78,9 +78,9 @@ async fn the_host_logs_and_counts_work_after_a_reply_that_it_cuts_off() -> Resul
     let id = deposit(&stack, "100").await?;
     let reference = format!("wallet-change-{id}");
     let body = format!(r#"{{"ledger": true, "reference": "{reference}"}}"#);
-    let ring = webhook::signed(&format!("{}/execute-trade", host.url), &reference, body.as_bytes())?;
-    let ring = ring.header("prefer", "respond-async").body(body.into())?;
-    assert_eq!(soon(http1::send(ring)).await??.status(), 202);
+    let notification = webhook::signed(&format!("{}/execute-trade", host.url), &reference, body.as_bytes())?;
+    let notification = notification.header("prefer", "respond-async").body(body.into())?;
+    assert_eq!(soon(http1::send(notification)).await??.status(), 202);
     let line = soon(host.said.find(|line| line.contains("was cut off"))).await?;
     assert!(
         line.contains("instance 1 was cut off: its work after a reply took 1 s (--after-reply-s)"),
@@ -128,8 +128,8 @@ async fn the_host_names_a_component_that_it_cannot_run() -> Result<()> {
     for component in [&nothing, &garbage] {
         let mut child = Command::new(program()?).arg(component).stderr(Stdio::piped()).spawn()?;
         let mut said = String::new();
-        child.stderr.take().context("no stderr")?.read_to_string(&mut said).await?;
-        assert!(!soon(child.wait()).await??.success());
+        soon(child.stderr.take().context("no stderr")?.read_to_string(&mut said)).await??;
+        assert!(!soon(child.wait()).await??.success(), "the host started: {said}");
         assert!(said.contains(&component.display().to_string()), "{said}");
     }
     Ok(())

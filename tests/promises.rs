@@ -1,4 +1,4 @@
-//! Tests what the function promises, one file for each subject. The tests use the front doors: HTTP, SQL and the
+//! Tests of the function's promises, one file for each subject. The tests use the front doors: HTTP, SQL and the
 //! scripts. They run the built component on a WASI host, with a simulator in place of Purple Flea.
 
 mod artifacts;

@@ -1,5 +1,5 @@
-//! The paths that request a job: every path accepts what it documents and nothing else, and a wrong request moves no
-//! money.
+//! The paths that request a job: every path accepts its documented body and nothing else, and a wrong request
+//! moves no money.
 
 use crate::front_door::{FrontDoor, OPERATIONS, Reply, assert_no_call, assert_problem, reply, with_operation};
 use anyhow::Result;

@@ -1,4 +1,5 @@
-//! The stand-ins are as unpleasant as what they stand for. Where the real pg_net is there, these hold for it too.
+//! The stand-in for pg_net behaves like pg_net, failures included, and the simulator's balances add up. If the real
+//! pg_net is installed, the same tests run against it.
 
 use crate::front_door::soon;
 use anyhow::Result;
@@ -12,6 +13,7 @@ use stack::{
 use std::time::Duration;
 use tokio_postgres::Client;
 
+/// A cluster with pg_net, and a simulator that receives its requests.
 struct Net {
     _cluster: Cluster,
     _pg_net: PgNet,
@@ -27,6 +29,7 @@ impl Net {
         Ok(Self { _cluster: cluster, _pg_net: pg_net, client, purple_flea: PurpleFlea::start().await? })
     }
 
+    /// Queues a request to the simulator, and gives its id.
     async fn post(&self, body: &str, timeout_ms: i32) -> Result<i64> {
         let post = format!(
             "select net.http_post(url => '{}/casino/crash', body => '{body}', timeout_milliseconds => {timeout_ms})",
@@ -35,7 +38,7 @@ impl Net {
         Ok(self.client.query_one(&post, &[]).await?.get(0))
     }
 
-    /// A response, as soon as it is there: its status and whether it timed out.
+    /// Waits for a response, and gives its status and whether it timed out.
     async fn response(&self, id: i64) -> Result<(Option<i32>, Option<bool>)> {
         let sql = "select status_code, timed_out from net._http_response where id = $1";
         soon(async {
@@ -94,7 +97,7 @@ async fn pg_net_shows_the_responses_of_a_batch_only_after_its_slowest() -> Resul
         }
     })
     .await??;
-    assert_eq!((late, all), (1, 2), "whoever sees the first sees both");
+    assert_eq!((late, all), (1, 2), "both responses must appear together");
     Ok(())
 }
 
@@ -116,7 +119,7 @@ async fn pg_net_sends_200_requests_at_once_and_the_rest_a_second_later() -> Resu
         }
     })
     .await??;
-    assert!(apart_s >= 1.0, "only {apart_s} s lie between the batches");
+    assert!(apart_s >= 1.0, "only {apart_s} s passed between the batches");
     Ok(())
 }
 
@@ -184,7 +187,7 @@ async fn pg_net_raises_in_the_callers_transaction_on_invalid_arguments() -> Resu
     ] {
         assert!(net.client.query_one(&format!("select net.http_post({call})"), &[]).await.is_err(), "{call}");
     }
-    // Without a content type it gets one.
+    // pg_net adds a content type to a request without one.
     let bare = format!(
         "select net.http_post('{}/casino/crash', headers => '{{\"x\": \"y\"}}')",
         net.purple_flea.url

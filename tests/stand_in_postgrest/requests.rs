@@ -1,4 +1,4 @@
-//! Which function a request means, and what it is called with.
+//! How PostgREST chooses the function for a request, and how it passes arguments.
 
 use super::{Api, MARKS, code, text};
 use anyhow::Result;
@@ -24,7 +24,7 @@ async fn a_function_without_arguments_accepts_any_valid_json_body() -> Result<()
         let (status, answer) = api.call("one", body).await?;
         assert_eq!((status, code(&answer)?.as_str()), (400, "PGRST102"), "{body:?}: {answer}");
     }
-    // A single parameter of JSON is found whatever its name is, and then gets nothing.
+    // PostgREST finds a function with a single JSON parameter whatever the parameter's name, but passes no argument.
     let (status, body) = api.call("settle", "{}").await?;
     assert_eq!((status, code(&body)?.as_str()), (404, "42883"), "{body}");
     assert_eq!(api.call("settle", r#"{"outcomes": []}"#).await?, (200, "1".to_owned()));

@@ -1,4 +1,4 @@
-//! Tokens, and what a transaction is carried out as.
+//! Tokens, and the role and settings of a transaction.
 
 use super::{Api, WHOAMI, code, text};
 use crate::front_door::soon;
@@ -60,11 +60,11 @@ async fn postgrest_refuses_an_invalid_token_with_a_challenge() -> Result<()> {
         assert_eq!((status, code(&body)?.as_str()), (401, "PGRST301"), "{body}");
         assert!(body.contains(message), "{body}");
     }
-    // Half a minute is forgiven.
-    let late =
+    // PostgREST tolerates clocks that differ by up to half a minute.
+    let tolerated =
         json!({ "role": "service_role", "exp": now - 10, "nbf": now + 10, "iat": now + 10, "iss": "late" });
-    assert_eq!(api.call_as(&postgrest::key_with(&late)?, "whoami", "{}").await?.0, 200);
-    // Another scheme, and an empty token, are none.
+    assert_eq!(api.call_as(&postgrest::key_with(&tolerated)?, "whoami", "{}").await?.0, 200);
+    // PostgREST treats another scheme and an empty token like a missing token.
     for none in ["Basic YTpi", "Bearer", "Bearer "] {
         let response =
             api.send(Method::POST, "rpc/whoami", &[("apikey", "any"), ("authorization", none)], "{}").await?;
@@ -166,7 +166,7 @@ async fn postgrest_applies_the_settings_of_the_role_to_each_transaction() -> Res
     }
     let (status, body) = api.call_as(&postgrest::key("quick")?, "nap", "{}").await?;
     assert_eq!((status, code(&body)?.as_str()), (500, "57014"), "{body}");
-    // What was set for one is gone for the next.
+    // The next transaction does not inherit the settings of another role.
     let (_, body) = api.call("settings", "{}").await?;
     assert!(body.contains(r#""statement_timeout": "8s""#), "{body}");
     Ok(())
@@ -181,7 +181,7 @@ async fn postgrest_reloads_changed_role_settings_when_the_schema_changes() -> Re
     .await?;
     let key = postgrest::key("quick")?;
     assert_eq!(api.call_as(&key, "timeout", "{}").await?, (200, r#""8s""#.to_owned()));
-    // A change of a role fires no event trigger; one of a table does.
+    // A changed role fires no event trigger. A new table does, and its notification makes PostgREST reload everything.
     api.owner
         .batch_execute("alter role quick set statement_timeout = '5s'; create table public.t ()")
         .await?;

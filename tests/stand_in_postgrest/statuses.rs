@@ -1,4 +1,4 @@
-//! What fails, and the status that it is answered with.
+//! The status of PostgREST's reply to each kind of failure.
 
 use super::{Api, MARKS, code};
 use crate::front_door::soon;
@@ -78,8 +78,8 @@ async fn postgrest_retries_a_serialization_failure_without_a_reply() -> Result<(
     .await?;
     assert_eq!(api.call("race", r#"{"losses": 20}"#).await?, (200, "21".to_owned()));
     let endless = api.call("race", r#"{"losses": 1000000000}"#);
-    assert!(tokio::time::timeout(Duration::from_secs(1), endless).await.is_err(), "it was answered");
-    // The caller has gone, and so it ends.
+    assert!(tokio::time::timeout(Duration::from_secs(1), endless).await.is_err(), "PostgREST replied");
+    // The caller has hung up, so PostgREST must stop its retries.
     let last = "select last_value from public.tries";
     soon(async {
         let mut seen: i64 = 0;
