@@ -11,7 +11,6 @@ use tokio::{
 
 const SECOND_SECRET: &str = "whsec_dGhlIHNlY29uZCBzZWNyZXQsIHdoaWxlIHJvdGF0aW5nISE=";
 
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_function_refuses_bodies_that_are_not_an_event() -> Result<()> {
     let door = FrontDoor::open().await?;

@@ -33,7 +33,8 @@ async fn assert_serves(host: &Program) -> Result<()> {
         new_caller.send(HEALTH).await?;
         new_caller.reply().await
     };
-    let reply = tokio::time::timeout(LATE, serving).await.context("the host did not serve a new caller in time")?;
+    let reply =
+        tokio::time::timeout(LATE, serving).await.context("the host did not serve a new caller in time")?;
     assert_eq!(reply?.status, 200);
     Ok(())
 }
@@ -46,8 +47,7 @@ async fn assert_closed(connection: &mut Wire) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_default_limits_are_5_s_for_a_request_head_and_75_s_for_an_idle_connection()
--> Result<()> {
+async fn the_default_limits_are_5_s_for_a_request_head_and_75_s_for_an_idle_connection() -> Result<()> {
     let help = Command::new(program()?).arg("--help").output().await?.stdout;
     let help = String::from_utf8(help)?;
     assert!(help.contains("[default: 5000]") && help.contains("[default: 75000]"), "{help}");

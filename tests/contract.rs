@@ -74,7 +74,8 @@ fn derive_file(written: &str, live: bool) -> String {
 /// Executes the job of one case, and writes the requests, the replies and the outcome.
 fn derive_case(text: &str, live: bool) -> String {
     let job = text.lines().find_map(|line| line.strip_prefix("job ")).unwrap();
-    let purple_flea = ScriptedRuntime { replies: RefCell::new(replies(text)), transcript: RefCell::default() };
+    let purple_flea =
+        ScriptedRuntime { replies: RefCell::new(replies(text)), transcript: RefCell::default() };
     let settings = config::check(|name| {
         Some(match name {
             "purple_flea_api" if live => "live".to_owned(),

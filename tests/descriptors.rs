@@ -93,7 +93,8 @@ async fn bets_that_use_every_connection_leave_the_ledger_its_own_and_none_become
         let health = Request::get(format!("{}/health", host.url)).body(vec![])?;
         anyhow::Ok(soon(http1::send(health)).await??.status().as_u16())
     };
-    let (_, _, health) = tokio::join!(notify(&mut one, "evt_one"), notify(&mut other, "evt_other"), meanwhile);
+    let (_, _, health) =
+        tokio::join!(notify(&mut one, "evt_one"), notify(&mut other, "evt_other"), meanwhile);
     assert_eq!(health?, 200, "the function did not reach the ledger");
     let bets = stack.purple_flea.bets().len();
     assert!((110..200).contains(&bets), "{bets} bets, but the host has 110 connections for bets");
@@ -155,7 +156,10 @@ async fn a_host_without_a_free_descriptor_pauses_and_accepts_its_callers_later()
         let last = soon(host.said.nth(before + REFUSALS - 1)).await?;
         assert!(last.contains("a connection was not accepted"), "{last}");
         // The host pauses for 100 ms after each refusal. Without a pause, six lines appear within a millisecond.
-        assert!(started.elapsed() >= Duration::from_millis(100 * (REFUSALS as u64 - 1)), "the host did not pause");
+        assert!(
+            started.elapsed() >= Duration::from_millis(100 * (REFUSALS as u64 - 1)),
+            "the host did not pause"
+        );
         host.process.limit_open_files(1024)?;
         assert_eq!(soon(waiting).await???.status(), 200);
         // Its connection's end gives the descriptor back.

@@ -4,7 +4,8 @@
 use crate::{
     front_door::{assert_no_call, assert_problem, soon},
     whole_stack::{
-        LOOK_EVERY, NOTIFY_ALL, count, deposit, job, job_in, notify, pass_time, send, sql, start, start_silent,
+        LOOK_EVERY, NOTIFY_ALL, count, deposit, job, job_in, notify, pass_time, send, sql, start,
+        start_silent,
     },
 };
 use anyhow::Result;
@@ -175,7 +176,10 @@ async fn a_function_with_an_unsupported_protocol_version_gets_an_error_and_place
     sql(&stack, speaks).await?;
     let refused = notify(&stack, id).await?;
     assert_problem(&refused, 503, "ledger_mismatch", "no");
-    assert_eq!((&refused.body["retryable"], refused.headers.contains_key("retry-after")), (&json!(true), true));
+    assert_eq!(
+        (&refused.body["retryable"], refused.headers.contains_key("retry-after")),
+        (&json!(true), true)
+    );
     assert_eq!(job(&stack, id).await?["state"], "pending");
     assert_no_call(&stack.purple_flea);
     Ok(())

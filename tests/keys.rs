@@ -167,8 +167,8 @@ async fn an_upgrade_stops_without_changes_if_one_secret_belongs_to_two_agents() 
     for sql in RELEASE {
         owner.batch_execute(sql).await?;
     }
-    let secrets =
-        store_secret(false, "bobs_key", "sk_of_bob") + &store_secret(false, "bobs_key.trading", "sk_whose_is_it");
+    let secrets = store_secret(false, "bobs_key", "sk_of_bob")
+        + &store_secret(false, "bobs_key.trading", "sk_whose_is_it");
     let agents =
         "insert into public.agents (id, api_key) values ('bob', 'bobs_key'), ('forger', 'bobs_key.trading')";
     owner.batch_execute(&format!("{secrets}{agents}")).await?;
@@ -330,7 +330,10 @@ async fn settle_slowly(setting: &str, logged_calls: usize) -> Result<()> {
     let shown = text(&service, "show log_parameter_max_length").await?;
     assert_eq!(shown, "-1", "the setting must not outlast its transaction");
     let log = std::fs::read_to_string(cluster.log_path())?;
-    assert!(log.contains("a_reason_that_is_logged"), "Postgres did not log the parameters of a slow statement: {log}");
+    assert!(
+        log.contains("a_reason_that_is_logged"),
+        "Postgres did not log the parameters of a slow statement: {log}"
+    );
     assert_eq!(log.matches("settle_jobs($1").count(), logged_calls, "{log}");
     assert!(!log.contains("sk_secret"), "{log}");
     Ok(())

@@ -393,7 +393,7 @@ async fn a_database_with_pg_cron_sweeps_by_itself() -> Result<()> {
     let owner = cluster.connect(stack::postgres::OWNER).await?;
     let jobs = owner.query("select jobname, schedule, command from cron.job order by jobname", &[]).await?;
     let names: Vec<&str> = jobs.iter().map(|job| job.get(0)).collect();
-    assert_eq!(names, ["purple-flea-prune", "purple-flea-ring"]);
+    assert_eq!(names, ["purple-flea-prune", "purple-flea-sweep"]);
     let version: String =
         owner.query_one("select extversion from pg_extension where extname = 'pg_cron'", &[]).await?.get(0);
     let knows_seconds = !matches!(version.as_str(), "1.0" | "1.1" | "1.2" | "1.3" | "1.4" | "1.4-1");

@@ -147,8 +147,8 @@ async fn a_deposit_is_stored_even_if_its_notification_fails_and_a_warning_says_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sql_applies_twice_on_supabase_on_plain_postgres_and_over_the_specifications_tables()
--> Result<()> {
+async fn the_sql_applies_twice_on_supabase_on_plain_postgres_and_over_the_specifications_tables() -> Result<()>
+{
     let supabase = Cluster::start().await?;
     let plain = Cluster::start_plain().await?;
     let older = Cluster::start().await?;

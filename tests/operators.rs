@@ -92,7 +92,8 @@ async fn an_operator_settles_each_unknown_job_once_and_the_history_names_the_ope
         if state != "executed" {
             assert_eq!(events[0]["detail"]["why"], why);
         }
-        let line = stack.host.log.find(|line| line.contains(r#""operator""#) && line.contains(&reference(id)));
+        let line =
+            stack.host.log.find(|line| line.contains(r#""operator""#) && line.contains(&reference(id)));
         let line: Value = serde_json::from_str(&soon(line).await?)?;
         assert_eq!((&line["event"], &line["decision"]), (&json!("operator"), &request["operation"]));
         // The ledger refuses the same request a second time.
@@ -107,7 +108,10 @@ async fn an_operator_settles_each_unknown_job_once_and_the_history_names_the_ope
     let retry = json!({ "operation": "retry_job", "reference": reference(released) });
     assert_eq!(operate(&stack, &retry).await?.body, json!({ "done": true }));
     assert_eq!(notify(&stack, released).await?.body["status"], "executed");
-    assert!(!stack.host.log.lines().join("\n").contains(ADAS_TOKEN), "the function logged an operator's token");
+    assert!(
+        !stack.host.log.lines().join("\n").contains(ADAS_TOKEN),
+        "the function logged an operator's token"
+    );
     Ok(())
 }
 
@@ -223,7 +227,8 @@ async fn health_shows_its_numbers_to_operators_only() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_passes_the_ledgers_reasons_to_every_caller_and_its_job_counts_to_operators_only() -> Result<()> {
+async fn health_passes_the_ledgers_reasons_to_every_caller_and_its_job_counts_to_operators_only() -> Result<()>
+{
     let stack = with_operators().await?;
     sql(
         &stack,

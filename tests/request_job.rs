@@ -1,7 +1,9 @@
 //! The paths that request a job: every path accepts its documented body and nothing else, and a wrong request
 //! moves no money.
 
-use crate::front_door::{FrontDoor, OPERATIONS, Reply, assert_no_call, assert_problem, reply, with_operation};
+use crate::front_door::{
+    FrontDoor, OPERATIONS, Reply, assert_no_call, assert_problem, reply, with_operation,
+};
 use anyhow::Result;
 use http::Request;
 use serde_json::json;

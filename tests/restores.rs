@@ -95,7 +95,11 @@ async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> 
         (&waiting.body["status"], &waiting.body["reason"]),
         (&json!("waiting"), &json!("restore_unconfirmed"))
     );
-    assert_eq!(stack.purple_flea.bets().len(), 3, "the function bet before an operator confirmed the restore");
+    assert_eq!(
+        stack.purple_flea.bets().len(),
+        3,
+        "the function bet before an operator confirmed the restore"
+    );
     let health = reply(Request::get(format!("{}/health", stack.host.url)).body(vec![])?).await?.body;
     assert_eq!(health["status"], "degraded");
     assert!(
@@ -195,8 +199,7 @@ async fn copy_database(cluster: &Cluster) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_loaded_into_another_installation_causes_no_bet_before_an_operator_confirms_it() -> Result<()>
-{
+async fn data_loaded_into_another_installation_causes_no_bet_before_an_operator_confirms_it() -> Result<()> {
     let data = ["--data-only", "--schema=public", "--schema=purple_flea"];
     let (_stack, folder, ids) = bets_after_a_backup(&data).await?;
     let another = Cluster::start().await?;
@@ -232,7 +235,7 @@ async fn deposits_loaded_with_their_results_cause_no_second_bet() -> Result<()> 
     let owner = another.connect(OWNER).await?;
     let jobs = "select count(*) from purple_flea.jobs where kind = 'deposit'";
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 3);
-    owner.batch_execute("select purple_flea.ring()").await?;
+    owner.batch_execute("select purple_flea.sweep()").await?;
     let stakes = "select count(*) from jsonb_array_elements(public.claim_jobs('{}', 10) -> 'jobs') as j where j ->> 'kind' = 'deposit'";
     assert_eq!(owner.query_one(stakes, &[]).await?.get::<_, i64>(0), 0);
     let listed =

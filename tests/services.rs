@@ -112,7 +112,7 @@ async fn an_escrow_whose_reply_is_lost_becomes_unknown_and_is_not_created_twice(
     );
     sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
         .await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     let held = "select count(*) from purple_flea.jobs where kind = 'escrow_release' and due_at = 'infinity' and state = 'pending'";
     assert_eq!(count(&stack, held).await?, 1, "the release must wait until the escrow is known");
     // An operator finds the escrow by its idempotency key and records it. Then the release continues.
@@ -122,24 +122,25 @@ async fn an_escrow_whose_reply_is_lost_becomes_unknown_and_is_not_created_twice(
     )
     .await?;
     let made = stack.purple_flea.escrows().remove(0);
-    let key =
-        wait_for_row(&stack, "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'")
-            .await?;
+    let key = wait_for_row(
+        &stack,
+        "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'",
+    )
+    .await?;
     assert!(made.description.contains(key.as_str().context("no key")?), "{made:?}");
     sql(
         &stack,
         &format!("select purple_flea.record_escrow('escrow-{id}', '{}', fee => 0.10)", made.escrow_id),
     )
     .await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     escrow_row(&stack, id, "status = 'released'").await?;
     assert_eq!(calls(&stack, "/escrow/create"), 1);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()>
-{
+async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()> {
     let stack = start_with_two_agents(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
     let id = insert_escrow(&stack, "10").await?;
@@ -150,7 +151,11 @@ async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()>
     escrow_row(&stack, id, "status = 'released'").await?;
     let path = format!("/escrow/{}/release", pf_id.as_str().context("no id")?);
     assert_eq!(calls(&stack, &path), 2);
-    assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9", "the release must pay once");
+    assert_eq!(
+        stack.purple_flea.balance(OTHER).normalize().to_string(),
+        "109.9",
+        "the release must pay once"
+    );
     Ok(())
 }
 
@@ -239,8 +244,10 @@ async fn an_agent_with_its_own_key_never_bets_with_another_key() -> Result<()> {
     stack.purple_flea.fund("keyed", 1_000.into());
     let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('keyed', 'deposit', 100, 100)";
     sql(&stack, deposit).await?;
-    wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'").await?;
-    let key = wait_for_row(&stack, "select to_jsonb(purple_flea.secret('purple_flea_key:keyed'))::text").await?;
+    wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'")
+        .await?;
+    let key =
+        wait_for_row(&stack, "select to_jsonb(purple_flea.secret('purple_flea_key:keyed'))::text").await?;
     let key = key.as_str().context("no key")?;
     let bets: Vec<_> =
         stack.purple_flea.requests().into_iter().filter(|r| r.path == "/casino/crash").collect();
@@ -273,7 +280,8 @@ async fn five_hundred_concurrent_deposits_stay_within_the_rate_limit_and_no_call
         select '{AGENT}', 'deposit', 100, 100 from generate_series(1, 500)"
     );
     sql(&stack, &deposits).await?;
-    wait_for_row(&stack, "select to_jsonb(count(*))::text from public.trade_results having count(*) = 500").await?;
+    wait_for_row(&stack, "select to_jsonb(count(*))::text from public.trade_results having count(*) = 500")
+        .await?;
     assert_eq!(stack.purple_flea.refused_for_rate(), 0, "Purple Flea refused calls over its limit");
     assert_eq!(stack.purple_flea.bets().len(), 500);
     let bets = stack.purple_flea.bets();
@@ -337,7 +345,8 @@ async fn a_balance_below_the_wager_skips_the_bet_before_purple_flea_can_refuse_i
     );
     sql(&stack, &deposit).await?;
     let job =
-        wait_for_row(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'").await?;
+        wait_for_row(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'")
+            .await?;
     assert_eq!(job["reason"], "insufficient_balance");
     assert_eq!(
         count(&stack, &format!("select balance::bigint from public.agents where id = '{AGENT}'")).await?,
@@ -389,7 +398,8 @@ async fn concurrent_faucet_requests_claim_once_and_make_one_deposit() -> Result<
         replies.iter().all(|reply| reply.status == 200 || reply.body["code"] == "in_flight"),
         "{replies:?}"
     );
-    wait_for_row(&stack, "select to_jsonb(w)::text from public.wallet_changes w where agent_id = 'newcomer'").await?;
+    wait_for_row(&stack, "select to_jsonb(w)::text from public.wallet_changes w where agent_id = 'newcomer'")
+        .await?;
     assert_eq!(calls(&stack, "/faucet/claim"), 1);
     assert_eq!(
         count(&stack, "select count(*) from public.wallet_changes where agent_id = 'newcomer'").await?,

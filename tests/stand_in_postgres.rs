@@ -30,8 +30,8 @@ async fn show(client: &Client, setting: &str) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_refuses_an_update_or_delete_without_where_to_api_roles_and_not_to_the_owner()
--> Result<()> {
+async fn postgres_refuses_an_update_or_delete_without_where_to_api_roles_and_not_to_the_owner() -> Result<()>
+{
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
     owner.batch_execute(CARELESS).await?;

@@ -31,7 +31,9 @@ fn answers(status: u16, body: &str) -> Fault {
 async fn a_bet_that_purple_flea_refuses_is_rejected_with_purple_fleas_code() -> Result<()> {
     let door = FrontDoor::open().await?;
     for status in [400, 402, 409, 422] {
-        let reply = deposit_with_fault(&door, answers(status, r#"{"error":"kelly_limit_exceeded","max_bet":4.93}"#)).await?;
+        let reply =
+            deposit_with_fault(&door, answers(status, r#"{"error":"kelly_limit_exceeded","max_bet":4.93}"#))
+                .await?;
         assert_problem(&reply, 422, "rejected", "no");
         assert_eq!(reply.body["retryable"], false);
         assert_eq!(reply.body["purple_flea_code"], "kelly_limit_exceeded");
@@ -69,7 +71,10 @@ async fn a_rate_limited_reply_says_how_long_to_wait() -> Result<()> {
         headers.push(("retry-after", "17".to_owned()));
     }
     let by_header = deposit_with_fault(&door, Fault { after_the_bet: false, how }).await?;
-    assert_eq!((&by_header.headers["retry-after"], &by_header.body["retryable"]), (&"17".parse()?, &json!(true)));
+    assert_eq!(
+        (&by_header.headers["retry-after"], &by_header.body["retryable"]),
+        (&"17".parse()?, &json!(true))
+    );
     Ok(())
 }
 
@@ -78,10 +83,15 @@ async fn a_failure_after_sending_makes_the_outcome_unknown() -> Result<()> {
     let door = FrontDoor::open().await?;
     for after_the_bet in [false, true] {
         for status in [500, 502, 503, 504, 408] {
-            let reply = deposit_with_fault(&door, Fault { after_the_bet, how: How::answer(status, "{}") }).await?;
+            let reply =
+                deposit_with_fault(&door, Fault { after_the_bet, how: How::answer(status, "{}") }).await?;
             assert_problem(&reply, 502, "outcome_unknown", "unknown");
             assert_eq!(reply.body["retryable"], false);
-            assert!(!reply.headers.contains_key("retry-after"), "a caller must not retry: {:?}", reply.headers);
+            assert!(
+                !reply.headers.contains_key("retry-after"),
+                "a caller must not retry: {:?}",
+                reply.headers
+            );
         }
         for how in [How::Reset, How::BreakOff] {
             let reply = deposit_with_fault(&door, Fault { after_the_bet, how }).await?;
@@ -122,7 +132,8 @@ async fn a_success_status_without_a_readable_outcome_is_unknown() -> Result<()> 
         assert_problem(&reply, 502, "outcome_unknown", "unknown");
     }
     let readable =
-        deposit_with_fault(&door, answers(201, r#"{"won":"true","amount_won":"15.00","extra":{"a":[1]}}"#)).await?;
+        deposit_with_fault(&door, answers(201, r#"{"won":"true","amount_won":"15.00","extra":{"a":[1]}}"#))
+            .await?;
     assert_eq!((&readable.body["status"], &readable.body["outcome"]), (&json!("executed"), &json!("win")));
     assert_eq!(readable.body["payout"].to_string(), "15.00");
     Ok(())

@@ -74,7 +74,7 @@ async fn every_deposit_notifies_if_linger_ms_is_zero() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_watch_waits_for_a_deposit_that_relied_on_it() -> Result<()> {
     let stack = start_silent(&[]).await?;
-    sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_doorbell").await?;
+    sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_notify").await?;
     sql(&stack, WATCH).await?;
     let depositor = stack.cluster.connect(OWNER).await?;
     // The deposit is not committed, so the watcher cannot see it. The trigger relied on the watch and did not notify.
@@ -142,7 +142,7 @@ async fn the_sweeper_asks_for_work_before_the_reply_after_a_notification_failed(
     // The deposit was due before the last sweep and is still due. So work after a reply may have been cut off, and the
     // sweeper asks the function to work before it replies.
     sql(&stack, "update purple_flea.ledger set swept_at = clock_timestamp()").await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     let preference =
         "select count(*) from net.http_request_queue where headers ->> 'Prefer' = 'respond-async'";
     assert_eq!(count(&stack, preference).await?, 0);

@@ -35,8 +35,8 @@ pub async fn start_silent(changes: &[(&str, &str)]) -> Result<Local> {
 /// Disables the triggers on deposits and on agents that notify the function. A worker that either of them calls
 /// would claim jobs before the test does.
 pub async fn silence(stack: &Local) -> Result<()> {
-    let triggers = "alter table public.wallet_changes disable trigger purple_flea_doorbell; \
-                    alter table public.agents disable trigger purple_flea_ring";
+    let triggers = "alter table public.wallet_changes disable trigger purple_flea_notify; \
+                    alter table public.agents disable trigger purple_flea_notify";
     sql(stack, triggers).await
 }
 
