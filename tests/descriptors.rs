@@ -143,6 +143,11 @@ async fn the_host_accepts_as_many_connections_as_it_has_descriptors_for() -> Res
     Ok(())
 }
 
+/// Counts the file descriptors that a program has open.
+fn open_files(host: &Program) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{}/fd", host.process.id()?))?.count())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_a_free_descriptor_pauses_and_accepts_its_callers_later() -> Result<()> {
     const REFUSALS: usize = 6;
@@ -150,6 +155,7 @@ async fn a_host_without_a_free_descriptor_pauses_and_accepts_its_callers_later()
     let arguments = ["--admin", &admin, "--threads", "1"];
     let host = Playing::start(Start { arguments: &arguments, ..Start::default() }).await?.program;
     for url in [format!("{}/health", host.url), format!("http://{admin}/live")] {
+        let open = open_files(&host)?;
         host.process.allow_no_more_files()?;
         let (before, started) = (host.said.lines().len(), Instant::now());
         let waiting = tokio::spawn(http1::send(Request::get(url).body(vec![])?));
@@ -162,8 +168,14 @@ async fn a_host_without_a_free_descriptor_pauses_and_accepts_its_callers_later()
         );
         host.process.limit_open_files(1024)?;
         assert_eq!(soon(waiting).await???.status(), 200);
-        // Its connection's end gives the descriptor back.
-        sleep(Duration::from_millis(1)).await;
+        // The end of the connection frees its descriptor.
+        soon(async {
+            while open_files(&host)? > open {
+                sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        })
+        .await??;
     }
     Ok(())
 }

@@ -54,10 +54,10 @@ async fn every_path_refuses_unsigned_oversized_and_malformed_requests() -> Resul
             (r#"{"record": {"operation": "trade"}}"#, "missing_operation"),
             ("{}", "missing_operation"),
         ] {
-            assert_problem(&send_as_it_is(&door, path, wrong).await?, 400, code, "no");
+            assert_problem(&send_unchanged(&door, path, wrong).await?, 400, code, "no");
         }
         let twice = with_operation(path, &with_operation(path, body));
-        assert_problem(&send_as_it_is(&door, path, &twice).await?, 400, "invalid_event", "no");
+        assert_problem(&send_unchanged(&door, path, &twice).await?, 400, "invalid_event", "no");
         for (wrong, code) in [
             ("", "invalid_json"),
             ("{", "invalid_json"),
@@ -86,13 +86,14 @@ async fn a_signed_body_is_accepted_only_on_the_path_of_its_operation() -> Result
         |path: &str| PATHS.iter().find(|(known, _)| *known == path).map_or("{}", |(_, body)| body);
     for (path, operation) in OPERATIONS {
         for (other, _) in OPERATIONS.into_iter().filter(|(other, _)| *other != path) {
-            let refused = send_as_it_is(&door, path, &with_operation(other, arguments(other))).await?;
+            let refused = send_unchanged(&door, path, &with_operation(other, arguments(other))).await?;
             assert_problem(&refused, 400, "other_operation", "no");
             let detail = refused.body["detail"].as_str().unwrap();
             assert!(detail.contains(operation) && !detail.contains("agent-001"), "{detail}");
         }
         for notifications in ["/", "/execute-trade", "/functions/v1/execute-trade"] {
-            let refused = send_as_it_is(&door, notifications, &with_operation(path, arguments(path))).await?;
+            let refused =
+                send_unchanged(&door, notifications, &with_operation(path, arguments(path))).await?;
             assert_problem(&refused, 400, "other_operation", "no");
         }
     }
