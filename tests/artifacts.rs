@@ -1,4 +1,4 @@
-//! What is built and what is declared agree.
+//! The built components agree with spin.toml and with the settings.
 
 use anyhow::{Context, Result};
 use purple_flea_edge::config::{SETTINGS, Setting};
@@ -30,12 +30,12 @@ fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
         .filter(|setting| setting.name.ends_with("_url"))
         .map(|setting| Value::from(format!("{{{{ {} }}}}", setting.name)))
         .collect();
-    assert_eq!(hosts, &urls, "wherever it sends, and nowhere else");
+    assert_eq!(hosts, &urls, "the allowed hosts are the URLs of the settings, and no others");
     Ok(())
 }
 
 #[test]
-fn the_manifest_has_every_setting_with_its_default_and_its_secrecy() -> Result<()> {
+fn the_manifest_declares_every_setting_with_its_default_and_whether_it_is_secret() -> Result<()> {
     let manifest = manifest()?;
     let variables = table(&manifest, &["variables"])?;
     let passed_on = table(&manifest, &["component", "purple-flea-edge", "variables"])?;
@@ -55,12 +55,13 @@ fn the_manifest_has_every_setting_with_its_default_and_its_secrecy() -> Result<(
         assert!(template.starts_with(&format!("{{{{ {name} }}}}")), "{template}");
     }
     let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(passed_on.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
+    let passed_on: BTreeSet<&str> = passed_on.keys().map(String::as_str).collect();
+    assert_eq!(passed_on, names, "spin.toml passes on exactly the settings");
     Ok(())
 }
 
 #[test]
-fn the_default_build_imports_spins_variables_and_otherwise_wasi_only() -> Result<()> {
+fn the_default_build_imports_only_wasi_and_spins_variables() -> Result<()> {
     let imports = Build::Spin.imports()?;
     let (spin, others): (Vec<_>, Vec<_>) = imports.iter().partition(|name| name.starts_with("spin:"));
     assert_eq!(spin, ["spin:variables/variables@3.0.0"]);
@@ -69,7 +70,7 @@ fn the_default_build_imports_spins_variables_and_otherwise_wasi_only() -> Result
 }
 
 #[test]
-fn the_build_without_spin_imports_nothing_but_wasi() -> Result<()> {
+fn the_build_without_spin_imports_only_wasi() -> Result<()> {
     let imports = Build::Wasi.imports()?;
     assert!(imports.iter().any(|name| name.starts_with("wasi:http/")), "{imports:?}");
     assert!(imports.iter().all(|name| name.starts_with("wasi:")), "{imports:?}");
@@ -77,7 +78,7 @@ fn the_build_without_spin_imports_nothing_but_wasi() -> Result<()> {
 }
 
 #[test]
-fn the_component_has_none_of_the_crates_that_do_not_belong_into_it() -> Result<()> {
+fn the_component_links_no_tokio_reqwest_sqlx_or_regex() -> Result<()> {
     let mut tree = std::process::Command::new(env!("CARGO"));
     tree.current_dir(repository()).args([
         "tree",

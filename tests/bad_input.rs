@@ -1,6 +1,6 @@
-//! Whatever is refused gets a clear reason, and never reaches Purple Flea.
+//! The function refuses bad requests with a clear reason and never passes them on to Purple Flea.
 
-use crate::front_door::{FrontDoor, assert_problem, reply, row, soon};
+use crate::front_door::{FrontDoor, assert_no_call, assert_problem, reply, row, soon};
 use anyhow::Result;
 use http::{HeaderName, HeaderValue, Method, Request};
 use stack::webhook;
@@ -11,12 +11,8 @@ use tokio::{
 
 const SECOND_SECRET: &str = "whsec_dGhlIHNlY29uZCBzZWNyZXQsIHdoaWxlIHJvdGF0aW5nISE=";
 
-async fn nothing_reached(door: FrontDoor) {
-    assert!(door.purple_flea.requests().is_empty(), "{:?}", door.purple_flea.requests());
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_that_are_no_event_are_refused() -> Result<()> {
+async fn the_function_refuses_bodies_that_are_not_an_event() -> Result<()> {
     let door = FrontDoor::open().await?;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let deep_column = row(1, "100").replacen('{', &format!(r#"{{"note":{deep},"#), 1);
@@ -47,12 +43,12 @@ async fn bodies_that_are_no_event_are_refused() -> Result<()> {
         let reply = reply(signed("wallet-change-1", &door, invalid_utf8)?).await?;
         assert_problem(&reply, 400, "invalid_json", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_are_no_amount_are_refused() -> Result<()> {
+async fn the_function_refuses_balances_that_are_not_a_valid_amount() -> Result<()> {
     let door = FrontDoor::open().await?;
     for number in [
         "\"NaN\"",
@@ -68,12 +64,12 @@ async fn numbers_that_are_no_amount_are_refused() -> Result<()> {
         let reply = door.deposit(1, number).await?;
         assert_problem(&reply, 400, "invalid_event", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_choice_of_a_limit_or_of_an_impossible_game_is_refused() -> Result<()> {
+async fn the_function_refuses_a_caller_that_sets_a_limit_or_chooses_an_impossible_bet() -> Result<()> {
     let door = FrontDoor::open().await?;
     for policy in [
         r#"{"max_wager":1000000}"#,
@@ -88,12 +84,12 @@ async fn a_choice_of_a_limit_or_of_an_impossible_game_is_refused() -> Result<()>
         let reply = door.send(1, &format!(r#"{{"record":{},"policy":{policy}}}"#, row(1, "100"))).await?;
         assert_problem(&reply, 400, "invalid_event", "no");
     }
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_may_have_64_kib_and_not_a_byte_more() -> Result<()> {
+async fn the_function_accepts_a_body_of_64_kib_and_refuses_one_byte_more() -> Result<()> {
     let door = FrontDoor::open().await?;
     let padded = |length: usize| {
         let row = row(1, "100");
@@ -104,13 +100,13 @@ async fn a_body_may_have_64_kib_and_not_a_byte_more() -> Result<()> {
     assert_problem(&over, 413, "body_too_large", "no");
     let far_over = door.send(1, &padded(900 * 1024)).await?;
     assert_problem(&far_over, 413, "body_too_large", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     assert_eq!(door.send(1, &padded(64 * 1024)).await?.body["status"], "executed");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_who_cannot_prove_who_they_are_are_all_told_the_same() -> Result<()> {
+async fn every_unauthenticated_caller_gets_the_same_reply() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let body = row(1, "100");
     let now_s = webhook::unix_s();
@@ -149,7 +145,7 @@ async fn callers_who_cannot_prove_who_they_are_are_all_told_the_same() -> Result
         ("malformed_header", token("")),
         ("malformed_header", vec![("authorization", "Basic YTpi".to_owned())]),
     ];
-    let mut told = Vec::new();
+    let mut replies = Vec::new();
     for (cause, headers) in cases {
         let mut request =
             Request::post(door.url("/execute-trade")).header("content-type", "application/json");
@@ -159,22 +155,22 @@ async fn callers_who_cannot_prove_who_they_are_are_all_told_the_same() -> Result
         let reply = reply(request.body(body.clone().into())?).await?;
         assert_problem(&reply, 401, "unauthorized", "no");
         assert_eq!(reply.headers["www-authenticate"], "Bearer");
-        // The line of this request, and no other's.
-        let newest = soon(door.host.log.nth(told.len())).await?;
+        // Each request logs one line, so this line belongs to this request.
+        let newest = soon(door.host.log.nth(replies.len())).await?;
         assert!(newest.contains(cause), "{cause}: {newest}");
         let mut body = reply.body;
-        // A reference is told to a caller who proved to know the secret, and signed for another row.
+        // Only a caller that knows the secret and signed for another row gets a reference in its reply.
         body.as_object_mut().map(|body| body.remove("reference"));
-        told.push(body.to_string());
+        replies.push(body.to_string());
     }
-    told.dedup();
-    assert_eq!(told.len(), 1, "{told:?}");
-    nothing_reached(door).await;
+    replies.dedup();
+    assert_eq!(replies.len(), 1, "the replies differ: {replies:?}");
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn during_a_rotation_either_secret_lets_in() -> Result<()> {
+async fn the_function_accepts_either_secret_during_a_rotation() -> Result<()> {
     let both = format!("{}, {SECOND_SECRET}", webhook::SECRET);
     let door = FrontDoor::with(&[("webhook_secrets", &both)]).await?;
     for (id, secret) in [(1, webhook::SECRET), (2, SECOND_SECRET)] {
@@ -191,7 +187,7 @@ async fn during_a_rotation_either_secret_lets_in() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<()> {
+async fn unknown_paths_wrong_methods_and_wrong_content_types_each_get_their_own_problem() -> Result<()> {
     let door = FrontDoor::open().await?;
     for path in [
         "/execute-trade/",
@@ -235,7 +231,7 @@ async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<(
     two.headers_mut()
         .append(HeaderName::from_static("content-type"), HeaderValue::from_static("application/json"));
     assert_problem(&reply(two).await?, 415, "unsupported_media_type", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
 
     for (id, content_type) in [(2, "application/json; charset=utf-8"), (3, "Application/JSON;charset=UTF-8")]
     {
@@ -247,18 +243,18 @@ async fn other_paths_methods_and_content_types_are_refused_by_name() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ledgers_doorbell_at_a_function_without_a_ledger_never_bets() -> Result<()> {
+async fn a_ledger_notification_to_a_standalone_function_never_bets() -> Result<()> {
     let door = FrontDoor::open().await?;
     let reply = door.send(1, &format!(r#"{{"record":{},"ledger":true}}"#, row(1, "100"))).await?;
     assert_problem(&reply, 503, "ledger_not_configured", "no");
     assert_eq!(reply.body["retryable"], true);
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
-/// The caller promises more than it sends and stays silent; the function answers when the body's time is over.
+/// The caller announces more bytes than it sends and stays silent. The function replies after its limit for a body.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_never_arrives_whole_is_refused() -> Result<()> {
+async fn the_function_refuses_a_body_that_never_arrives_completely() -> Result<()> {
     let door = FrontDoor::open().await?;
     let address = door.host.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await?;
@@ -268,7 +264,7 @@ async fn a_body_that_never_arrives_whole_is_refused() -> Result<()> {
     soon(stream.read_exact(&mut first)).await??;
     assert_eq!(&first, b"HTTP/1.1 400");
     door.line(&["incomplete_body"]).await?;
-    nothing_reached(door).await;
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 

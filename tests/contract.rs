@@ -1,9 +1,9 @@
-//! The contract with Purple Flea, as files that can be read: for each service and dialect what goes out, to the byte, and
-//! what becomes of what comes back.
+//! Checks the contract with Purple Flea against readable files. For each service and dialect, a file shows every
+//! request byte for byte, and the outcome of every reply.
 //!
-//! A file holds cases: the job, and Purple Flea's replies, are what is given (`job`, `←`); the requests (`→`) and how it
-//! ended (`=`) are what the function makes of it, and the test makes them anew and compares. `UPDATE_CONTRACT=1 cargo
-//! test contract` writes them down; read what changes.
+//! Each case of a file gives a job (`job`) and Purple Flea's replies (`←`). The test derives the requests (`→`) and the
+//! outcome (`=`), and compares them with the file. `UPDATE_CONTRACT=1 cargo test contract` writes the derived lines into
+//! the files; review the difference.
 
 use futures::FutureExt;
 use purple_flea_edge::{
@@ -22,54 +22,60 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The keys that are shown, and what the files call them.
+/// The keys of the cases, and the names that the files give them.
 const KEYS: [(&str, &str); 4] = [
     ("pf_shared", "the shared key"),
     ("sk_trade_shared", "the shared key for trading"),
-    ("sk_live_own", "the agent's own"),
-    ("sk_trade_own", "the agent's own, for trading"),
+    ("sk_live_own", "the agent's own key"),
+    ("sk_trade_own", "the agent's own key for trading"),
 ];
 
+/// How the files write a request that gets no reply.
+const NO_REPLY: &str = "no reply within the time limit";
+const REFUSED: &str = "the connection was refused";
+const RESET: &str = "the connection was reset";
+
 #[test]
-fn requests_and_what_becomes_of_replies_are_as_they_are_written_down() {
+fn requests_and_outcomes_match_the_contract_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract");
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     files.sort();
-    assert!(files.len() >= 10, "{files:?}");
-    let mut differ = Vec::new();
+    assert!(files.len() >= 10, "contract files are missing: {files:?}");
+    let mut differences = Vec::new();
     for path in files {
         let written = fs::read_to_string(&path).unwrap();
         let live = path.file_name().unwrap().to_str().unwrap().starts_with("live");
-        let made = file(&written, live);
+        let derived = derive_file(&written, live);
         if env::var_os("UPDATE_CONTRACT").is_some() {
-            fs::write(&path, made).unwrap();
-        } else if made != written {
-            let pairs = written.lines().zip(made.lines()).enumerate();
-            let first = pairs.filter(|(_, (was, is))| was != is).map(|(n, (was, is))| {
-                format!("{}:{}\n  written: {was}\n  made:    {is}", path.display(), n + 1)
+            fs::write(&path, derived).unwrap();
+        } else if derived != written {
+            let pairs = written.lines().zip(derived.lines()).enumerate();
+            let mut lines = pairs.filter(|(_, (was, is))| was != is).map(|(n, (was, is))| {
+                format!("{}:{}\n  written: {was}\n  derived: {is}", path.display(), n + 1)
             });
-            differ.push(first.take(1).next().unwrap_or_else(|| format!("{}: its end", path.display())));
+            differences.push(lines.next().unwrap_or_else(|| format!("{}: the end differs", path.display())));
         }
     }
-    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// A file, made anew: what is given stays, what follows from it is made.
-fn file(written: &str, live: bool) -> String {
+/// Copies what a file gives, and derives the rest of it.
+fn derive_file(written: &str, live: bool) -> String {
     let (head, cases) = written.split_once("\n## ").unwrap();
-    let mut made = head.trim_end().to_owned() + "\n";
+    let mut derived = head.trim_end().to_owned() + "\n";
     for case in cases.split("\n## ") {
         let (title, text) = case.split_once('\n').unwrap();
-        made += &format!("\n## {title}\n\n{}", run(text, live));
+        derived += &format!("\n## {title}\n\n{}", derive_case(text, live));
     }
-    made
+    derived
 }
 
-/// One case.
-fn run(text: &str, live: bool) -> String {
+/// Executes the job of one case, and writes the requests, the replies and the outcome.
+fn derive_case(text: &str, live: bool) -> String {
     let job = text.lines().find_map(|line| line.strip_prefix("job ")).unwrap();
-    let purple_flea = Scripted { replies: RefCell::new(replies(text)), made: RefCell::default() };
+    let purple_flea =
+        ScriptedRuntime { replies: RefCell::new(replies(text)), transcript: RefCell::default() };
     let settings = config::check(|name| {
         Some(match name {
             "purple_flea_api" if live => "live".to_owned(),
@@ -84,8 +90,8 @@ fn run(text: &str, live: bool) -> String {
             _ => return None,
         })
     });
-    let job_as_handed_out = to_raw_value(&whole(serde_json::from_str(job).unwrap())).unwrap();
-    let read = Job::read(&Object::read(job_as_handed_out.get()).unwrap()).unwrap();
+    let claimed_job = to_raw_value(&with_defaults(serde_json::from_str(job).unwrap())).unwrap();
+    let read = Job::read(&Object::read(claimed_job.get()).unwrap()).unwrap();
     let Job { reference, idempotency_key, columns, .. } = &read;
     let columns = columns.as_ref().unwrap();
     let task = jobs::decode(columns).unwrap();
@@ -97,16 +103,16 @@ fn run(text: &str, live: bool) -> String {
         runtime: &purple_flea,
     };
     let outcome = jobs::execute(&task, &context).now_or_never().unwrap();
-    assert!(purple_flea.replies.borrow().is_empty(), "a reply that nobody asked for: {text}");
+    assert!(purple_flea.replies.borrow().is_empty(), "the function sent fewer requests than replies: {text}");
     let mut state = format!("{:?}", outcome.state()).to_lowercase();
     if let Some(secret) = outcome.secret() {
         state += &format!(", with a key for the vault: {}", secret.expose());
     }
-    format!("job {job}\n{}= {state}\n  {}\n", purple_flea.made.take(), outcome.body(reference).get())
+    format!("job {job}\n{}= {state}\n  {}\n", purple_flea.transcript.take(), outcome.body(reference).get())
 }
 
-/// A job as the ledger hands it out, with what nobody has to write down each time.
-fn whole(given: Value) -> Value {
+/// Completes a case's job with defaults to a job as the ledger hands it out.
+fn with_defaults(given: Value) -> Value {
     let kind = given["kind"].as_str().unwrap();
     let reference = if kind == "deposit" { "wallet-change-42".to_owned() } else { format!("{kind}-7") };
     let mut job = json!({
@@ -129,16 +135,16 @@ fn whole(given: Value) -> Value {
     job
 }
 
-/// Purple Flea's replies, in order: a status, perhaps headers, a body; or `nothing` and `refused`.
+/// Parses a case's replies, in order. A reply is a status with headers and a body, or one of three connection errors.
 fn replies(text: &str) -> VecDeque<Result<Answer, SendError>> {
     let mut replies = VecDeque::new();
     for part in text.split("\n← ").skip(1) {
         let mut lines = part.lines();
         let head = lines.next().unwrap();
         let reply = match head {
-            "nothing, and the time was over" => Err(SendError::TimedOut),
-            "the connection was refused" => Err(SendError::NotSent("connection_refused")),
-            "the connection was reset" => Err(SendError::Broken("connection_terminated")),
+            NO_REPLY => Err(SendError::TimedOut),
+            REFUSED => Err(SendError::NotSent("connection_refused")),
+            RESET => Err(SendError::Broken("connection_terminated")),
             status => {
                 let mut response = http::Response::builder().status(status);
                 let mut body = Vec::new();
@@ -159,32 +165,32 @@ fn replies(text: &str) -> VecDeque<Result<Answer, SendError>> {
     replies
 }
 
-/// Answers as it was written down, and writes down what it was asked and what it answered.
-struct Scripted {
+/// Gives the replies of a case in order, and writes each request and its reply into a transcript.
+struct ScriptedRuntime {
     replies: RefCell<VecDeque<Result<Answer, SendError>>>,
-    made: RefCell<String>,
+    transcript: RefCell<String>,
 }
 
-impl Runtime for Scripted {
+impl Runtime for ScriptedRuntime {
     async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
-        let mut made = format!("→ {} {}\n", request.method(), request.uri());
+        let mut lines = format!("→ {} {}\n", request.method(), request.uri());
         for (name, value) in request.headers() {
             let value = value.to_str().unwrap();
             let key = value.strip_prefix("Bearer ").map(|key| KEYS.iter().find(|(known, _)| *known == key));
-            made += &match key {
+            lines += &match key {
                 Some(key) => format!("  {name}: {}\n", key.unwrap().1),
                 None => format!("  {name}: {value}\n"),
             };
         }
         let body = String::from_utf8(request.into_body()).unwrap();
         if !body.is_empty() {
-            made += &format!("  {body}\n");
+            lines += &format!("  {body}\n");
         }
         let reply = self.replies.borrow_mut().pop_front().unwrap_or(Err(SendError::TimedOut));
-        made += &match &reply {
-            Err(SendError::TimedOut) => "← nothing, and the time was over\n".to_owned(),
-            Err(SendError::NotSent(_)) => "← the connection was refused\n".to_owned(),
-            Err(SendError::Broken(_)) => "← the connection was reset\n".to_owned(),
+        lines += &match &reply {
+            Err(SendError::TimedOut) => format!("← {NO_REPLY}\n"),
+            Err(SendError::NotSent(_)) => format!("← {REFUSED}\n"),
+            Err(SendError::Broken(_)) => format!("← {RESET}\n"),
             Ok(answer) => {
                 let mut text = format!("← {}\n", answer.head.status.as_u16());
                 for (name, value) in &answer.head.headers {
@@ -193,7 +199,7 @@ impl Runtime for Scripted {
                 text + &format!("  {}\n", String::from_utf8_lossy(&answer.body))
             }
         };
-        *self.made.borrow_mut() += &made;
+        *self.transcript.borrow_mut() += &lines;
         reply
     }
 

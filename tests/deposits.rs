@@ -1,6 +1,6 @@
-//! One deposit, one bet, one reply.
+//! A standalone function makes one bet and one reply of one deposit.
 
-use crate::front_door::{FrontDoor, reply, row, soon};
+use crate::front_door::{FrontDoor, assert_no_call, reply, row, soon};
 use anyhow::Result;
 use serde_json::{Value, json};
 use stack::{
@@ -12,7 +12,7 @@ use stack::{
 use std::collections::HashSet;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_becomes_one_bet_and_the_reply_says_how_it_ended() -> Result<()> {
+async fn a_deposit_becomes_one_bet_and_the_reply_tells_its_outcome() -> Result<()> {
     let door = FrontDoor::open().await?;
     let reply = door.deposit(42, "100.0000").await?;
     let bets = door.purple_flea.bets();
@@ -32,7 +32,7 @@ async fn a_deposit_becomes_one_bet_and_the_reply_says_how_it_ended() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_purple_flea_gets_is_the_documented_request_to_the_byte() -> Result<()> {
+async fn purple_flea_receives_the_documented_request_byte_for_byte() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.deposit(7, "12345678.1235").await?;
     let coin = r#"{"record":{"id":8,"agent_id":"agent-001","change_type":"deposit","new_balance":"100"},"policy":{"game":"coin-flip","side":"tails"}}"#;
@@ -54,7 +54,7 @@ async fn what_purple_flea_gets_is_the_documented_request_to_the_byte() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_three_shapes_and_the_three_paths_do_the_same() -> Result<()> {
+async fn the_three_body_shapes_and_the_three_paths_place_the_same_bet() -> Result<()> {
     let door = FrontDoor::open().await?;
     let webhook = |id| {
         let record = row(id, "50");
@@ -84,7 +84,7 @@ async fn the_three_shapes_and_the_three_paths_do_the_same() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
+async fn a_change_that_is_no_reason_to_bet_is_skipped_with_its_reason() -> Result<()> {
     let door = FrontDoor::with(&[("min_change", "10")]).await?;
     let with = |key: &str, value: Value| {
         let mut row: Value = serde_json::from_str(&row(1, "100")).unwrap();
@@ -107,22 +107,22 @@ async fn what_is_no_reason_to_bet_is_skipped_and_says_why() -> Result<()> {
         assert_eq!(reply.status, 200);
         assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!(reason)));
     }
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_every_bet_back() -> Result<()> {
+async fn a_paused_function_places_no_bet() -> Result<()> {
     let door = FrontDoor::with(&[("paused", "true")]).await?;
     let reply = door.deposit(1, "100").await?;
     assert_eq!(reply.status, 200);
     assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("waiting"), &json!("paused")));
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bearer_token_is_enough_where_one_is_configured() -> Result<()> {
+async fn a_configured_bearer_token_replaces_the_signature() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let request = |body: &str| {
         http::Request::post(door.url("/execute-trade"))
@@ -142,29 +142,29 @@ async fn a_bearer_token_is_enough_where_one_is_configured() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_deposits_at_once_get_a_hundred_bets_and_none_crosses_over() -> Result<()> {
+async fn a_hundred_concurrent_deposits_get_a_hundred_bets_each_in_its_own_reply() -> Result<()> {
     let door = FrontDoor::open().await?;
-    let replies = (1..=100_u64).map(|id| {
+    let requests = (1..=100_u64).map(|id| {
         let door = &door;
         async move { (id, door.deposit(id, &format!("{}", id * 100)).await) }
     });
-    for (id, reply) in soon(futures_util::future::join_all(replies)).await? {
+    for (id, reply) in soon(futures_util::future::join_all(requests)).await? {
         let reply = reply?;
         assert_eq!(reply.body["reference"], format!("wallet-change-{id}"));
         assert_eq!(reply.body["wager"].to_string(), format!("{}.00", id * 10));
         let bets = door.purple_flea.bets();
         let bet = bets.iter().find(|bet| reply.body["bet_id"] == bet.bet_id.as_str());
-        let bet = bet.unwrap_or_else(|| panic!("{}", reply.body));
+        let bet = bet.unwrap_or_else(|| panic!("no bet has the id in the reply {}", reply.body));
         assert_eq!(bet.idempotency_key, Some(format!("wallet-change-{id}")));
         assert_eq!(reply.body["payout"].to_string(), bet.payout.to_string());
     }
     let keys: HashSet<_> = door.purple_flea.bets().into_iter().map(|bet| bet.idempotency_key).collect();
-    assert_eq!(keys.len(), 100);
+    assert_eq!(keys.len(), 100, "each bet has its own idempotency key");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secret() -> Result<()> {
+async fn each_request_logs_one_line_with_its_decision_and_no_secret() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.deposit(1, "100").await?;
     let line = door.line(&["\"wallet-change-1\""]).await?;
@@ -177,7 +177,7 @@ async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secr
     );
     assert!(line["ms"].is_number() && line["purple_flea_ms"].is_number(), "{line}");
 
-    // Requests that fail in every way, so that every kind of line is there.
+    // A bet of unknown outcome and a refused caller log the other kinds of line.
     door.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     door.deposit(2, "100").await?;
     let wrong_token = http::Request::post(door.url("/?key=in-the-query"))
@@ -192,27 +192,27 @@ async fn each_request_leaves_one_line_of_log_that_says_what_happened_and_no_secr
     for secret in
         [purple_flea::KEY, webhook::SECRET, &webhook::SECRET[6..], "hunter2", "in-the-query", "in-the-body"]
     {
-        assert!(!everything.contains(secret), "{everything}");
+        assert!(!everything.contains(secret), "the log contains {secret}: {everything}");
     }
     Ok(())
 }
 
-/// What `WASI_HOST` names, or both builds on the embedded host: health, a skip, a bet, a refusal, and a caller
-/// that hangs up in mid-bet.
+/// Runs on the host that `WASI_HOST` names. Without that, both builds run on the embedded host.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_host_and_both_builds_do_the_main_job() -> Result<()> {
+async fn every_host_and_both_builds_place_bets_and_refuse_forged_requests() -> Result<()> {
     let hosts = match Kind::from_env()? {
         Kind::Embedded => vec![(Kind::Embedded, Build::Spin), (Kind::Embedded, Build::Wasi)],
         Kind::Wasmtime => vec![(Kind::Wasmtime, Build::Wasi)],
         kind => vec![(kind, Build::on(kind))],
     };
     for (kind, build) in hosts {
-        smoke(FrontDoor::on(kind, build, &[]).await?).await?;
+        check_the_main_paths(FrontDoor::on(kind, build, &[]).await?).await?;
     }
     Ok(())
 }
 
-async fn smoke(door: FrontDoor) -> Result<()> {
+/// Checks health, a skipped deposit, a bet, a forged request, and a caller that hangs up during a bet.
+async fn check_the_main_paths(door: FrontDoor) -> Result<()> {
     let health = reply(http::Request::get(door.url("/health")).body(vec![])?).await?;
     assert_eq!((health.status.as_u16(), &health.body["status"]), (200, &json!("ok")));
     assert_eq!(door.deposit(1, "1").await?.body["reason"], "below_min_balance");
@@ -222,7 +222,7 @@ async fn smoke(door: FrontDoor) -> Result<()> {
     assert_eq!(reply(forged.body(body.into())?).await?.status, 401);
     assert_eq!(door.purple_flea.bets().len(), 1);
 
-    // The bet is on its way when the caller goes. It is made once all the same, and the host serves on.
+    // The caller hangs up after the bet was sent. The bet is placed once, and the host keeps serving.
     door.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Hang });
     let body = row(4, "100");
     let request = webhook::signed(&door.url("/execute-trade"), "wallet-change-4", body.as_bytes())?;

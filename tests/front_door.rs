@@ -1,4 +1,4 @@
-//! The function on a host, with a simulator behind it: what most tests start from.
+//! Starts the function on a host, with a simulator of Purple Flea, and checks its replies. Most tests begin here.
 
 use crate::openapi;
 use anyhow::{Context, Result};
@@ -12,22 +12,22 @@ use stack::{
 };
 use std::time::Duration;
 
-/// Longer than anything here takes on a busy machine, builds by the scripts included.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Limit of every wait. It is longer than any step takes on a busy machine, builds by the scripts included.
+const WAIT_LIMIT: Duration = Duration::from_secs(180);
 
 /// The setting `operator_tokens` of the tests that have operators.
 pub const OPERATORS: &str = "ada:6f1c9a02be774d35a8e0c4d1937b5f28, grace:Zk3vT-8qWm_LxR5nYb2hJd";
 
-/// One of them, by the token.
+/// The token of the operator ada.
 pub const ADAS_TOKEN: &str = "6f1c9a02be774d35a8e0c4d1937b5f28";
 
-/// A function and the Purple Flea that it plays at.
+/// The function on a host, and the simulator of Purple Flea that it calls.
 pub struct FrontDoor {
     pub host: Host,
     pub purple_flea: PurpleFlea,
 }
 
-/// A reply, taken apart.
+/// A parsed reply of the function.
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -36,17 +36,17 @@ pub struct Reply {
 }
 
 impl FrontDoor {
-    /// With the stack's own settings, and agent-001 well funded.
+    /// Starts the function with the stack's own settings. The account of agent-001 is well funded.
     pub async fn open() -> Result<Self> {
         Self::with(&[]).await
     }
 
-    /// With some settings changed.
+    /// Starts the function with some settings changed.
     pub async fn with(changes: &[(&str, &str)]) -> Result<Self> {
         Self::on(Kind::Embedded, Build::Spin, changes).await
     }
 
-    /// On a certain host.
+    /// Starts a build of the function on a kind of host, with some settings changed.
     pub async fn on(kind: Kind, build: Build, changes: &[(&str, &str)]) -> Result<Self> {
         let purple_flea = PurpleFlea::start().await?;
         purple_flea.fund("agent-001", 1_000_000_000.into());
@@ -61,7 +61,7 @@ impl FrontDoor {
         Ok(Self { host, purple_flea })
     }
 
-    /// The URL of a route.
+    /// Gives the URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.host.url)
     }
@@ -71,14 +71,14 @@ impl FrontDoor {
         self.send(id, &row(id, balance)).await
     }
 
-    /// Signs a body as what belongs to a row, and sends it.
+    /// Signs a body with the reference of a deposit, and sends it.
     pub async fn send(&self, id: u64, body: &str) -> Result<Reply> {
         let request =
             webhook::signed(&self.url("/execute-trade"), &format!("wallet-change-{id}"), body.as_bytes())?;
         reply(request.body(body.into())?).await
     }
 
-    /// The log line of the request that has all these words in it.
+    /// Waits for the first log line of the function that contains all these words, and parses it.
     pub async fn line(&self, words: &[&str]) -> Result<Value> {
         let line =
             self.host.log.find(|line| line.starts_with('{') && words.iter().all(|word| line.contains(word)));
@@ -86,14 +86,14 @@ impl FrontDoor {
     }
 }
 
-/// A row as the trigger sends it.
+/// Writes a deposit row as the trigger of a standalone function sends it.
 pub fn row(id: u64, balance: &str) -> String {
     format!(
         r#"{{"id": {id}, "agent_id": "agent-001", "created_at": "2026-11-21T00:00:00+00:00", "change_type": "deposit", "new_balance": {balance}, "change_amount": {balance}}}"#
     )
 }
 
-/// The paths by hand, and the operation that a body for each names.
+/// The paths that request a job, and the operation that a body for each path names.
 pub const OPERATIONS: [(&str, &str); 10] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
@@ -107,8 +107,8 @@ pub const OPERATIONS: [(&str, &str); 10] = [
     ("/reconcile", "reconcile"),
 ];
 
-/// A body that names a path's operation, whatever else is wrong with it.
-pub fn named(path: &str, body: &str) -> String {
+/// Adds the operation of a path to a body. A body that is not an object stays as it is.
+pub fn with_operation(path: &str, body: &str) -> String {
     let operation = OPERATIONS.iter().find(|(known, _)| *known == path).map(|(_, operation)| operation);
     match (operation, body.strip_prefix('{')) {
         (Some(operation), Some("}")) => format!(r#"{{"operation": "{operation}"}}"#),
@@ -117,28 +117,36 @@ pub fn named(path: &str, body: &str) -> String {
     }
 }
 
-/// Sends a request and takes the reply apart. Every reply is JSON, says how long it is, and is described in
+/// Sends a request and parses the reply. Fails unless the reply is JSON, has its length in a header, and matches
 /// docs/openapi.json.
 pub async fn reply(request: http::Request<Vec<u8>>) -> Result<Reply> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (head, body) = soon(http1::send(request)).await??.into_parts();
     let length = head.headers.get("content-length").context("a reply without content-length")?;
-    assert_eq!(length.to_str()?, body.len().to_string());
+    assert_eq!(length.to_str()?, body.len().to_string(), "the content-length of {method} {path}");
     let content_type = head.headers.get("content-type").context("a reply without content-type")?.to_str()?;
     let expected = if head.status.is_success() { "application/json" } else { "application/problem+json" };
-    assert_eq!(content_type, expected);
+    assert_eq!(content_type, expected, "the content-type of {method} {path}: {}", head.status);
     let body = serde_json::from_slice(&body).with_context(|| format!("not JSON: {body:?}"))?;
     let reply = Reply { status: head.status, headers: head.headers, body };
     openapi::check(&method, &path, &reply)?;
     Ok(reply)
 }
 
-/// Waits for something that must come.
+/// Waits for a future that must end. Fails after [`WAIT_LIMIT`].
 pub async fn soon<T>(future: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(PATIENCE, future).await.context("it did not happen in time")
+    let limit_s = WAIT_LIMIT.as_secs();
+    tokio::time::timeout(WAIT_LIMIT, future).await.with_context(|| format!("no result within {limit_s} s"))
 }
 
-/// Asserts that a reply is a problem of a certain kind.
+/// Asserts that Purple Flea has received no request.
+#[track_caller]
+pub fn assert_no_call(purple_flea: &PurpleFlea) {
+    let requests = purple_flea.requests();
+    assert!(requests.is_empty(), "Purple Flea received {requests:?}");
+}
+
+/// Asserts that a reply is a problem with this status, this code, and this value of `executed`.
 #[track_caller]
 pub fn assert_problem(reply: &Reply, status: u16, code: &str, executed: &str) {
     assert_eq!(reply.status.as_u16(), status, "{}", reply.body);

@@ -1,8 +1,8 @@
-//! Callers that hang up. What a caller asked for is brought to its end on every host; a request that is not whole is none.
+//! Callers that hang up. Every host finishes the work of a complete request; an incomplete request has no effect.
 
 use crate::{
-    front_door::soon,
-    whole_stack::{count, deposit, job, job_in},
+    front_door::{assert_no_call, soon},
+    whole_stack::{count, deposit, job, job_in, silence},
     wire::Wire,
 };
 use anyhow::{Context, Result};
@@ -15,10 +15,10 @@ use stack::{
 };
 use std::{path::Path, time::Duration};
 
-/// Long enough for a caller to hang up before Purple Flea answers.
+/// Purple Flea's delay. A caller has enough time to hang up before the answer.
 const DELAY: Duration = Duration::from_secs(2);
 
-/// The hosts that this machine can start. For one that it cannot, a line says so.
+/// Lists the hosts that this machine can start, and prints a line for each missing one.
 fn kinds() -> Vec<Kind> {
     let mut kinds = vec![Kind::Embedded, Kind::Child];
     for (kind, program) in [(Kind::Wasmtime, "wasmtime"), (Kind::Spin, "spin")] {
@@ -32,17 +32,16 @@ fn kinds() -> Vec<Kind> {
     kinds
 }
 
-/// The whole stack on a host, with a doorbell that does not ring.
+/// Starts the whole stack on a kind of host, with silenced triggers.
 async fn start(kind: Kind, changes: &[(&str, &str)]) -> Result<Local> {
     let stack = Local::start(kind, changes, None, |_| {}).await?;
     stack.purple_flea.fund(AGENT, 1_000.into());
-    let silence = "alter table public.wallet_changes disable trigger purple_flea_doorbell";
-    stack.owner.batch_execute(silence).await?;
+    silence(&stack).await?;
     Ok(stack)
 }
 
-/// A signed ring for a deposit, as it goes over the wire.
-fn ring(stack: &Local, id: i64, more: &str) -> Result<(String, String)> {
+/// Writes the head and the body of a signed notification of a deposit, with more headers.
+fn notification(stack: &Local, id: i64, more: &str) -> Result<(String, String)> {
     let reference = format!("wallet-change-{id}");
     let body = format!("{{\"ledger\": true, \"reference\": \"{reference}\"}}");
     let url = format!("{}/execute-trade", stack.host.url);
@@ -56,63 +55,63 @@ fn ring(stack: &Local, id: i64, more: &str) -> Result<(String, String)> {
     Ok((head, body))
 }
 
-/// Asserts that a deposit's job ends as executed, and that there is one bet.
-async fn is_executed_once(stack: &Local, id: i64) -> Result<()> {
+/// Waits until a deposit's job is executed, and asserts that the function placed one bet in one attempt.
+async fn assert_executed_once(stack: &Local, id: i64) -> Result<()> {
     let job = job_in(stack, id, "executed").await?;
     assert_eq!((&job["attempts"], stack.purple_flea.bets().len()), (&1.into(), 1), "{job}");
     assert_eq!(count(stack, "select count(*) from public.trade_results").await?, 1);
-    assert_eq!(stack.traps(), 0);
+    assert_eq!(stack.traps(), 0, "the component trapped");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_in_mid_bet_leaves_an_executed_job_and_one_bet() -> Result<()> {
+async fn a_caller_that_hangs_up_during_a_bet_leaves_one_bet_and_an_executed_job() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[("after_reply", "false")]).await?;
         stack.purple_flea.delay(Some(DELAY));
         let id = deposit(&stack, "100").await?;
-        let (head, body) = ring(&stack, id, "")?;
+        let (head, body) = notification(&stack, id, "")?;
         let mut caller = Wire::to(&stack.host.url).await?;
         caller.send(&(head + &body)).await?;
         soon(stack.purple_flea.reached(1)).await?;
         drop(caller);
-        is_executed_once(&stack, id).await.with_context(|| format!("{kind:?}"))?;
+        assert_executed_once(&stack, id).await.with_context(|| format!("{kind:?}"))?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_after_an_early_reply_leaves_the_work_to_be_done() -> Result<()> {
+async fn the_worker_finishes_the_job_of_a_caller_that_hangs_up_after_an_early_reply() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[]).await?;
         stack.purple_flea.delay(Some(DELAY));
         let id = deposit(&stack, "100").await?;
-        let (head, body) = ring(&stack, id, "prefer: respond-async\r\n")?;
+        let (head, body) = notification(&stack, id, "prefer: respond-async\r\n")?;
         let mut caller = Wire::to(&stack.host.url).await?;
         caller.send(&(head + &body)).await?;
         assert_eq!(caller.reply().await?.status, 202);
         soon(stack.purple_flea.reached(1)).await?;
         drop(caller);
-        is_executed_once(&stack, id).await.with_context(|| format!("{kind:?}"))?;
+        assert_executed_once(&stack, id).await.with_context(|| format!("{kind:?}"))?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_hangs_up_while_it_sends_its_body_has_asked_for_nothing() -> Result<()> {
+async fn a_caller_that_hangs_up_before_its_body_is_complete_causes_no_bet() -> Result<()> {
     for kind in kinds() {
         let stack = start(kind, &[("after_reply", "false")]).await?;
         let id = deposit(&stack, "100").await?;
-        let (head, body) = ring(&stack, id, "")?;
+        let (head, body) = notification(&stack, id, "")?;
         let mut caller = Wire::to(&stack.host.url).await?;
         caller.send(&(head + &body[..body.len() / 2])).await?;
         drop(caller);
-        // The function's own line on the request is its last word on it.
+        // The function logs a request when it is done with it.
         let line = soon(stack.host.log.find(|line| line.contains("\"status\":4"))).await?;
         assert!(line.contains("execute_trade"), "{line}");
         let job = job(&stack, id).await?;
         assert_eq!((&job["state"], &job["attempts"]), (&"pending".into(), &0.into()), "{kind:?}: {job}");
-        assert!(stack.purple_flea.requests().is_empty());
+        assert_no_call(&stack.purple_flea);
         let health = Request::get(format!("{}/health", stack.host.url)).body(vec![])?;
         assert_eq!(soon(http1::send(health)).await??.status(), 200, "{kind:?}");
     }

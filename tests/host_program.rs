@@ -1,4 +1,4 @@
-//! `purple-flea-host`, the program, as a child of a test.
+//! Runs the program `purple-flea-host` as a child process of a test.
 
 use crate::{
     front_door::{row, soon},
@@ -20,7 +20,7 @@ use std::{
 };
 use tokio::{process::Command, sync::OnceCell};
 
-/// Where cargo puts the program.
+/// Gives the path of the program that cargo builds. Fails if it is not built.
 pub fn program() -> Result<PathBuf> {
     let program = repository().join("target/debug/purple-flea-host");
     if !program.exists() {
@@ -29,7 +29,7 @@ pub fn program() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The component, compiled ahead of time: once for all tests.
+/// Compiles the component ahead of time, once for all tests, and gives its path.
 pub async fn compiled() -> Result<&'static Path> {
     static COMPILED: OnceCell<PathBuf> = OnceCell::const_new();
     let path = COMPILED.get_or_try_init(async || {
@@ -43,28 +43,28 @@ pub async fn compiled() -> Result<&'static Path> {
     Ok(path.await?)
 }
 
-/// How a program is started.
+/// How a test starts the program.
 #[derive(Default)]
 pub struct Start<'a> {
-    /// Its arguments, `--listen` and the component not among them.
+    /// Arguments besides `--listen` and the component.
     pub arguments: &'a [&'a str],
-    /// How many files it may open, as `prlimit` writes it: `soft:hard`. Empty: as many as the test.
+    /// Limits for open files as `prlimit` writes them, `soft:hard`. If empty, the limits of the test apply.
     pub open_files: &'a str,
 }
 
-/// A running program. Ends when it is dropped.
+/// A running program. Dropping it ends the program.
 pub struct Program {
     pub process: Process,
-    /// Its URL, without a slash at the end.
+    /// URL of the public address, without a slash at the end.
     pub url: String,
-    /// What the function printed.
+    /// Lines that the function printed.
     pub log: Log,
-    /// What the host itself said.
+    /// Lines of the host itself.
     pub said: Log,
 }
 
 impl Program {
-    /// Starts it with these settings of the function, and waits until it listens.
+    /// Starts the program with these settings of the function, and waits until it listens.
     pub async fn start(settings: &Settings, start: Start<'_>) -> Result<Self> {
         let mut command = command(start.open_files, &program()?);
         command.env_clear().args(["--listen", "127.0.0.1:0"]).args(start.arguments).arg(compiled().await?);
@@ -85,7 +85,7 @@ impl Program {
     }
 }
 
-/// The program, and a simulator that its function plays at.
+/// The program, and the simulator of Purple Flea that its function calls.
 pub struct Playing {
     pub program: Program,
     pub purple_flea: PurpleFlea,
@@ -109,12 +109,12 @@ impl Playing {
     }
 }
 
-/// An address for the administration.
+/// Finds a free address for the admin listener.
 pub fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// The value of a metric.
+/// Reads the value of a metric from the admin address.
 pub async fn metric(admin: &str, name: &str) -> Result<u64> {
     let mut wire = Wire::to(admin).await?;
     wire.send("GET /metrics HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
@@ -123,7 +123,7 @@ pub async fn metric(admin: &str, name: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("{name} is not in {text}"))?.parse()?)
 }
 
-/// A command for a program that may open so many files, and that dies with the test.
+/// Builds a command for a program with these limits for open files. The program dies with the test.
 pub fn command(open_files: &str, program: &Path) -> Command {
     if open_files.is_empty() {
         return process::command(program, None, "KILL");

@@ -1,5 +1,5 @@
-//! Agents' keys and secrets: an upgrade gives each agent's to that agent, an operator sets them without writing them
-//! into a statement, and Postgres logs none.
+//! Agents' keys and other secrets. An upgrade gives each agent its own secrets. Secrets that an operator sets appear in
+//! no SQL statement, and Postgres logs none.
 
 use crate::front_door::soon;
 use anyhow::{Context, Result};
@@ -12,20 +12,20 @@ use std::process::{Output, Stdio};
 use tokio::{io::AsyncWriteExt, process::Command};
 use tokio_postgres::Client;
 
-/// Supabase's Vault, as far as this project uses it.
+/// The parts of Supabase's Vault that this project uses.
 const VAULT: &str = include_str!("stack/src/vault.sql");
 
-/// The SQL of release 0.1.0, whose triggers would ask for registrations of the agents here.
+/// The SQL of release 0.1.0. Its triggers on agents are disabled, because they would request registrations.
 const RELEASE: [&str; 2] = [
     include_str!("releases/0.1.0.sql"),
     "alter table public.agents disable trigger purple_flea_greet; alter table public.agents disable trigger purple_flea_ring",
 ];
 
-/// The specification's own tables, as far as agents are concerned.
+/// The specification's own table of agents.
 const SPECIFICATION: &str = "create table public.agents (id text primary key, api_key text not null, \
     balance numeric(12,4) default 0, status text default 'idle', created_at timestamptz default now())";
 
-/// A database as hosted Supabase has it, with Vault or without.
+/// Starts a cluster with hosted Supabase's roles, with or without Vault, and connects as the owner.
 async fn database(vault: bool) -> Result<(Cluster, Client)> {
     let cluster = Cluster::start().await?;
     if vault {
@@ -35,8 +35,8 @@ async fn database(vault: bool) -> Result<(Cluster, Client)> {
     Ok((cluster, owner))
 }
 
-/// Stores a secret as release 0.1.0 did.
-fn stored(vault: bool, name: &str, value: &str) -> String {
+/// Writes the SQL that stores a secret as release 0.1.0 did.
+fn store_secret(vault: bool, name: &str, value: &str) -> String {
     if vault {
         format!("select vault.create_secret('{value}', '{name}', 'Purple Flea Edge');")
     } else {
@@ -44,12 +44,12 @@ fn stored(vault: bool, name: &str, value: &str) -> String {
     }
 }
 
-/// One text of one row.
+/// Reads one text with SQL.
 async fn text(client: &Client, sql: &str) -> Result<String> {
     Ok(client.query_one(sql, &[]).await.with_context(|| sql.to_owned())?.get(0))
 }
 
-/// Every agent's `api_key`, and every secret with its value.
+/// Reads every agent's `api_key`, and every secret with its value.
 async fn keys(client: &Client) -> Result<Value> {
     let agents = text(client, "select jsonb_object_agg(id, api_key)::text from public.agents").await?;
     let vault = text(client, "select (to_regclass('vault.secrets') is not null)::text").await? == "true";
@@ -64,7 +64,7 @@ async fn keys(client: &Client) -> Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_gives_each_agent_the_secrets_that_were_its_own() -> Result<()> {
+async fn an_upgrade_gives_each_agent_its_own_secrets() -> Result<()> {
     for vault in [false, true] {
         let (cluster, owner) = database(vault).await?;
         for sql in RELEASE {
@@ -78,10 +78,10 @@ async fn an_upgrade_gives_each_agent_the_secrets_that_were_its_own() -> Result<(
             ("purple_flea_agent_by-hand", "sk_by_hand"),
             ("purple_flea_function_url", "https://function.test/"),
         ]
-        .map(|(name, value)| stored(vault, name, value))
+        .map(|(name, value)| store_secret(vault, name, value))
         .concat();
         owner.batch_execute(&secrets).await?;
-        // An application's trigger that no upgrade may set off, one that is switched off, and one for replicas.
+        // Three triggers of an application: one that the upgrade must not fire, one disabled, one for replicas.
         let agents = "insert into public.agents (id, api_key) values ('bob', 'bobs_key'), ('one', 'pool'), ('two', 'pool'), \
               ('by-hand', ''), ('shared', ''), ('registering', 'registerings_key'), ('raw', 'sk_live_a_key_by_mistake'), ('blank', ' '); \
             insert into purple_flea.jobs (reference, idempotency_key, kind, agent_id, request, expires_at) \
@@ -125,15 +125,15 @@ async fn an_upgrade_gives_each_agent_the_secrets_that_were_its_own() -> Result<(
         assert_eq!(
             text(&owner, jobs).await?,
             "balance-bob registration-registering",
-            "no registration was asked for"
+            "the upgrade requested a registration"
         );
-        cluster.migrate(OWNER).await.context("a second time")?;
+        cluster.migrate(OWNER).await.context("the second migration")?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_copies_what_is_not_ours_and_passes_over_what_cannot_be_read() -> Result<()> {
+async fn an_upgrade_copies_an_applications_secret_and_skips_an_unreadable_one() -> Result<()> {
     let (cluster, owner) = database(true).await?;
     for sql in RELEASE {
         owner.batch_execute(sql).await?;
@@ -162,13 +162,13 @@ async fn an_upgrade_copies_what_is_not_ours_and_passes_over_what_cannot_be_read(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_stops_where_one_secret_is_two_agents_and_changes_nothing() -> Result<()> {
+async fn an_upgrade_stops_without_changes_if_one_secret_belongs_to_two_agents() -> Result<()> {
     let (cluster, owner) = database(false).await?;
     for sql in RELEASE {
         owner.batch_execute(sql).await?;
     }
-    let secrets =
-        stored(false, "bobs_key", "sk_of_bob") + &stored(false, "bobs_key.trading", "sk_whose_is_it");
+    let secrets = store_secret(false, "bobs_key", "sk_of_bob")
+        + &store_secret(false, "bobs_key.trading", "sk_whose_is_it");
     let agents =
         "insert into public.agents (id, api_key) values ('bob', 'bobs_key'), ('forger', 'bobs_key.trading')";
     owner.batch_execute(&format!("{secrets}{agents}")).await?;
@@ -181,7 +181,7 @@ async fn an_upgrade_stops_where_one_secret_is_two_agents_and_changes_nothing() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn raw_keys_of_the_specifications_table_move_into_the_vault_and_are_logged_nowhere() -> Result<()> {
+async fn the_migration_moves_the_specifications_raw_keys_into_the_vault_and_logs_none() -> Result<()> {
     let (cluster, owner) = database(true).await?;
     owner.batch_execute(SPECIFICATION).await?;
     let rows = "insert into public.agents (id, api_key) \
@@ -195,7 +195,7 @@ async fn raw_keys_of_the_specifications_table_move_into_the_vault_and_are_logged
     let said = format!("{:#}", cluster.migrate(OWNER).await.unwrap_err());
     assert!(said.contains("2 agents") && said.contains("odd-1, odd-2"), "{said}");
     owner.batch_execute("update public.agents set api_key = '' where id like 'odd%'").await?;
-    let told = cluster.migrate(OWNER).await?;
+    let migrated = cluster.migrate(OWNER).await?;
     let moved = "select (count(*) || ' ' || count(distinct d.decrypted_secret)) from public.agents a \
         join vault.decrypted_secrets d on d.name = a.api_key \
         where a.api_key = 'purple_flea_key:' || a.id and d.decrypted_secret = 'raw_key_of_' || replace(a.id, 'agent-', '')";
@@ -203,9 +203,9 @@ async fn raw_keys_of_the_specifications_table_move_into_the_vault_and_are_logged
     let left = "select count(*)::text from public.agents where api_key like '%raw%'";
     assert_eq!(text(&owner, left).await?, "0");
     let log = std::fs::read_to_string(cluster.log_path())?;
-    assert!(log.contains("purple_flea_agents"), "the migration's statements are logged");
-    for place in [&said, &told, &log] {
-        assert!(!place.contains("raw_key_of_"), "{}", &place[..place.len().min(2_000)]);
+    assert!(log.contains("purple_flea_agents"), "Postgres did not log the migration's statements");
+    for place in [&said, &migrated, &log] {
+        assert!(!place.contains("raw_key_of_"), "a raw key is in {}", &place[..place.len().min(2_000)]);
     }
     Ok(())
 }
@@ -217,14 +217,14 @@ async fn ops(cluster: &Cluster, words: &[&str], value: &str) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    // A script that refuses its arguments reads nothing.
+    // A script that refuses its arguments reads nothing, so this write may fail.
     let _ = stdin.write_all(value.as_bytes()).await;
     drop(stdin);
     Ok(soon(child.wait_with_output()).await??)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_sets_secrets_that_stand_in_no_statement_and_no_log() -> Result<()> {
+async fn secrets_that_an_operator_sets_appear_in_no_statement_and_no_log() -> Result<()> {
     let (cluster, owner) = database(false).await?;
     cluster.migrate(OWNER).await?;
     owner.batch_execute("insert into public.agents (id) values ('bob'), ('an \"odd'' one')").await?;
@@ -239,14 +239,14 @@ async fn an_operator_sets_secrets_that_stand_in_no_statement_and_no_log() -> Res
         (&["set-secret", "purple_flea_key:an \"odd' one"], "\tsk_secret'); select 1; --"),
     ] {
         let output = ops(&cluster, &[&["--json"], words].concat(), value).await?;
-        // (A key has no blank.)
-        let fits = !value.contains("; select");
-        assert_eq!(output.status.success(), fits, "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // The script refuses the last value, because a key contains no blank.
+        let valid = !value.contains("; select");
+        assert_eq!(output.status.success(), valid, "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         let said = [output.stdout.clone(), output.stderr.clone()]
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .concat();
         assert!(!said.contains("sk_secret") && !said.contains(url), "{said}");
-        if fits {
+        if valid {
             let said: Value = serde_json::from_slice(&output.stdout)?;
             assert_eq!(said["command"], words[0]);
         }
@@ -275,23 +275,24 @@ async fn an_operator_sets_secrets_that_stand_in_no_statement_and_no_log() -> Res
         assert!(said.contains(because) && !said.contains("sk_secret"), "{words:?}: {said}");
     }
     let log = std::fs::read_to_string(cluster.log_path())?;
-    assert!(log.contains("purple_flea.set_agent_key"), "statements are logged");
+    assert!(log.contains("purple_flea.set_agent_key"), "Postgres did not log the statements");
     assert!(!log.contains("sk_secret") && !log.contains(url), "a secret is in the log");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_registration_does_not_print_its_key_into_postgres_log() -> Result<()> {
-    // Newer Supabase projects let their owner change the one, older ones the other: then the call is not logged at all.
+async fn postgres_does_not_log_the_key_of_a_slow_registration() -> Result<()> {
+    // Owners of newer Supabase projects may change the first setting. Owners of older projects may change the second:
+    // there Postgres logs no call that settles a key.
     for (setting, calls) in [("log_parameter_max_length", 2), ("log_min_duration_statement", 1)] {
         settle_slowly(setting, calls).await.context(setting)?;
     }
     Ok(())
 }
 
-/// Settles two registrations, one with a key and one without, where statements that take longer than 20 ms are logged
-/// with their parameters and the owner may change one setting. So many of the two calls are logged.
-async fn settle_slowly(setting: &str, calls: usize) -> Result<()> {
+/// Settles two registrations, one with a key and one without, and asserts how many of the two calls Postgres logs.
+/// Postgres logs statements that take longer than 20 ms, with their parameters. The owner may change one setting.
+async fn settle_slowly(setting: &str, logged_calls: usize) -> Result<()> {
     let (cluster, owner) = database(false).await?;
     cluster.migrate(OWNER).await?;
     let superuser = cluster.connect(SUPERUSER).await?;
@@ -324,13 +325,16 @@ async fn settle_slowly(setting: &str, calls: usize) -> Result<()> {
         json!({"state": "executed", "result": {"account": "ag_1"}, "secret": "sk_secret_of_a_registration"});
     let said = settle("registration-new", key).await?;
     assert!(said.contains("\"settled\""), "{said}");
-    let kept = "select secret from purple_flea.secrets where name = 'purple_flea_key:new'";
-    assert_eq!(text(&owner, kept).await?, "sk_secret_of_a_registration");
+    let stored = "select secret from purple_flea.secrets where name = 'purple_flea_key:new'";
+    assert_eq!(text(&owner, stored).await?, "sk_secret_of_a_registration");
     let shown = text(&service, "show log_parameter_max_length").await?;
-    assert_eq!(shown, "-1", "later transactions log as before");
+    assert_eq!(shown, "-1", "the setting must not outlast its transaction");
     let log = std::fs::read_to_string(cluster.log_path())?;
-    assert!(log.contains("a_reason_that_is_logged"), "parameters of slow statements are logged: {log}");
-    assert_eq!(log.matches("settle_jobs($1").count(), calls, "{log}");
+    assert!(
+        log.contains("a_reason_that_is_logged"),
+        "Postgres did not log the parameters of a slow statement: {log}"
+    );
+    assert_eq!(log.matches("settle_jobs($1").count(), logged_calls, "{log}");
     assert!(!log.contains("sk_secret"), "{log}");
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! docs/openapi.json tells the truth: every reply that any test gets is one that it describes, and the paths are the
-//! router's.
+//! docs/openapi.json is correct: it describes every reply that any test gets, and it lists the router's paths.
 
 use crate::front_door::{OPERATIONS, Reply};
 use anyhow::{Context, Result, ensure};
@@ -19,20 +18,20 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(&text).expect("docs/openapi.json is JSON")
 });
 
-/// What is compiled of it, by the place in the document.
+/// Compiled validators, by the text of their schema.
 static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(Mutex::default);
 
-/// The paths that the document has.
+/// Lists the paths of the document.
 pub fn paths() -> BTreeSet<&'static str> {
     DOCUMENT["paths"].as_object().map(|paths| paths.keys().map(String::as_str).collect()).unwrap_or_default()
 }
 
-/// Whether a reply is one that the document describes for its path.
+/// Checks that the document describes a reply for its path and method. Fails with the differences.
 pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
     let name = method.as_str().to_lowercase();
     let (status, content_type) = (reply.status.as_str(), reply.headers["content-type"].to_str()?);
     let path = DOCUMENT["paths"].get(path);
-    // What is no path of ours is answered with a problem, as everything else is.
+    // The reply to an unknown path is a problem.
     let operation = path.and_then(|path| path.get(&name).or_else(|| path.as_object()?.values().next()));
     let schema = match operation {
         Some(operation) => {
@@ -59,14 +58,14 @@ pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
         .collect();
     ensure!(
         errors.is_empty(),
-        "{method} {status} is not as docs/openapi.json has it: {errors:?}\n{}",
+        "{method} {status} does not match docs/openapi.json: {errors:?}\n{}",
         reply.body
     );
     Ok(())
 }
 
 #[test]
-fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
+fn the_openapi_document_lists_the_routers_paths_and_methods() -> Result<()> {
     let routes: BTreeSet<&str> = route::paths().map(|(path, _)| path).collect();
     let paths = DOCUMENT["paths"].as_object().context("no paths")?;
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
@@ -82,9 +81,8 @@ fn the_document_has_the_routers_paths_and_methods() -> Result<()> {
     Ok(())
 }
 
-/// Every example of a body is one that its schema takes, and names its path's operation.
 #[test]
-fn every_example_is_of_its_schema_and_names_its_paths_operation() -> Result<()> {
+fn every_example_matches_its_schema_and_names_the_operation_of_its_path() -> Result<()> {
     let mut seen = 0;
     for (path, operations) in DOCUMENT["paths"].as_object().context("no paths")? {
         let content = &operations["post"]["requestBody"]["content"]["application/json"];
@@ -110,7 +108,7 @@ fn every_example_is_of_its_schema_and_names_its_paths_operation() -> Result<()> 
 }
 
 #[test]
-fn a_reply_that_is_not_described_is_noticed() -> Result<()> {
+fn the_reply_check_refuses_a_reply_that_the_document_does_not_describe() -> Result<()> {
     let reply = |status: u16, content_type: &str, body: Value| -> Result<Reply> {
         let headers = [("content-type", content_type)];
         let headers =
@@ -123,7 +121,7 @@ fn a_reply_that_is_not_described_is_noticed() -> Result<()> {
     chatty["secret"] = json!("pf_live");
     let html = reply(200, "text/html", skipped.clone())?;
     for wrong in [reply(200, "application/json", chatty)?, reply(201, "application/json", skipped)?, html] {
-        assert!(check(&Method::POST, "/execute-trade", &wrong).is_err());
+        assert!(check(&Method::POST, "/execute-trade", &wrong).is_err(), "the check accepts {wrong:?}");
     }
     Ok(())
 }

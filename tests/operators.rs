@@ -1,9 +1,9 @@
-//! What an operator does through the API is done once, by name, or refused with its reason; and what anybody may ask
-//! about the function's health tells no numbers and costs the database no more than a look a second.
+//! The operators' API and the health route. The ledger executes an operator's request once and records the operator's
+//! name, or refuses it with a reason. A public health reply contains no numbers and costs the database little.
 
 use crate::{
     front_door::{ADAS_TOKEN, FrontDoor, OPERATORS, Reply, assert_problem, reply, soon},
-    whole_stack::{count, deposit, job, later, ring, sql, start_silent},
+    whole_stack::{count, deposit, job, notify, pass_time, sql, start_silent},
 };
 use anyhow::Result;
 use futures_util::future::join_all;
@@ -15,7 +15,7 @@ use stack::{
     purple_flea::{Fault, How},
 };
 
-/// The stack with two operators; its doorbell does not ring.
+/// Starts the stack with two operators and silenced triggers.
 async fn with_operators() -> Result<Local> {
     let key = postgrest::key("purple_flea_operator")?;
     let changes = [("operator_tokens", OPERATORS), ("supabase_operator_key", &key), ("after_reply", "false")];
@@ -41,40 +41,40 @@ async fn get(url: &str, token: Option<&str>) -> Result<Reply> {
     reply(request.body(vec![])?).await
 }
 
-/// A deposit whose bet was lost on its way; its job is unknown, and its claimant cannot be at work any more.
-async fn unknown(stack: &Local) -> Result<i64> {
+/// Makes a deposit whose job is unknown. Its claim is so old that no worker can still execute it.
+async fn unknown_deposit(stack: &Local) -> Result<i64> {
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(stack, "100").await?;
-    assert_problem(&ring(stack, id).await?, 502, "outcome_unknown", "unknown");
-    later(stack, id, "104 seconds").await?;
+    assert_problem(&notify(stack, id).await?, 502, "outcome_unknown", "unknown");
+    pass_time(stack, id, "104 seconds").await?;
     Ok(id)
 }
 
-/// The events that an operator caused, as the history shows them to one.
+/// Reads the events of a deposit's history that an operator caused.
 async fn history(stack: &Local, id: i64) -> Result<Vec<Value>> {
     let history =
         operate(stack, &json!({ "operation": "history", "reference": format!("wallet-change-{id}") }))
             .await?;
     assert_eq!(history.status, 200, "{}", history.body);
     let events = history.body["events"].as_array().cloned().unwrap_or_default();
-    assert_eq!(events[0]["to_state"], "pending");
+    assert_eq!(events[0]["to_state"], "pending", "the history begins with the new job: {}", history.body);
     Ok(events.into_iter().filter(|event| event["changed_by"] == "operator").collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
+async fn an_operator_settles_each_unknown_job_once_and_the_history_names_the_operator() -> Result<()> {
     let stack = with_operators().await?;
     let [released, closed, recorded] =
-        [unknown(&stack).await?, unknown(&stack).await?, unknown(&stack).await?];
-    let named = |id: i64| format!("wallet-change-{id}");
+        [unknown_deposit(&stack).await?, unknown_deposit(&stack).await?, unknown_deposit(&stack).await?];
+    let reference = |id: i64| format!("wallet-change-{id}");
     let status = get(&format!("{}/operator/status", stack.host.url), Some(ADAS_TOKEN)).await?;
     assert_eq!((&status.body["health"]["unknown"], &status.body["health"]["due"]), (&json!(3), &json!(0)));
     let stuck: Vec<&Value> =
         status.body["stuck_jobs"].as_array().unwrap().iter().map(|job| &job["reference"]).collect();
-    assert_eq!(stuck, [&json!(named(released)), &json!(named(closed)), &json!(named(recorded))]);
+    assert_eq!(stuck, [&json!(reference(released)), &json!(reference(closed)), &json!(reference(recorded))]);
 
     let why = "support says there is no such bet";
-    for (id, asked, state) in [
+    for (id, mut request, state) in [
         (released, json!({ "operation": "release_job", "why": why }), "pending"),
         (closed, json!({ "operation": "close_job", "why": why }), "rejected"),
         (
@@ -83,9 +83,8 @@ async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
             "executed",
         ),
     ] {
-        let mut asked = asked;
-        asked["reference"] = json!(named(id));
-        let done = operate(&stack, &asked).await?;
+        request["reference"] = json!(reference(id));
+        let done = operate(&stack, &request).await?;
         assert_eq!((done.status.as_u16(), &done.body), (200, &json!({ "done": true })));
         assert_eq!(job(&stack, id).await?["state"], state);
         let events = history(&stack, id).await?;
@@ -93,11 +92,12 @@ async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
         if state != "executed" {
             assert_eq!(events[0]["detail"]["why"], why);
         }
-        let line = stack.host.log.find(|line| line.contains(r#""operator""#) && line.contains(&named(id)));
+        let line =
+            stack.host.log.find(|line| line.contains(r#""operator""#) && line.contains(&reference(id)));
         let line: Value = serde_json::from_str(&soon(line).await?)?;
-        assert_eq!((&line["event"], &line["decision"]), (&json!("operator"), &asked["operation"]));
-        // What is done is done once.
-        let again = operate(&stack, &asked).await?;
+        assert_eq!((&line["event"], &line["decision"]), (&json!("operator"), &request["operation"]));
+        // The ledger refuses the same request a second time.
+        let again = operate(&stack, &request).await?;
         assert_problem(&again, 409, "not_possible", "no");
         assert!(again.body["detail"].as_str().unwrap().contains(state), "{}", again.body);
     }
@@ -105,26 +105,29 @@ async fn an_operator_settles_unknown_jobs_by_name() -> Result<()> {
         "select count(*) from public.trade_results where payout = 15.50 and wager = 10 and bet_id = 'bet_1'";
     assert_eq!(count(&stack, payout).await?, 1);
     sql(&stack, "update purple_flea.jobs set due_at = 'infinity' where state = 'pending'").await?;
-    let retry = json!({ "operation": "retry_job", "reference": named(released) });
+    let retry = json!({ "operation": "retry_job", "reference": reference(released) });
     assert_eq!(operate(&stack, &retry).await?.body, json!({ "done": true }));
-    assert_eq!(ring(&stack, released).await?.body["status"], "executed");
-    assert!(!stack.host.log.lines().join("\n").contains(ADAS_TOKEN));
+    assert_eq!(notify(&stack, released).await?.body["status"], "executed");
+    assert!(
+        !stack.host.log.lines().join("\n").contains(ADAS_TOKEN),
+        "the function logged an operator's token"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_operator_may_not_do_is_refused_with_its_reason_and_changes_nothing() -> Result<()> {
+async fn a_refused_operator_request_gives_its_reason_and_changes_nothing() -> Result<()> {
     let stack = with_operators().await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let id = deposit(&stack, "100").await?;
-    ring(&stack, id).await?;
+    notify(&stack, id).await?;
     let reference = format!("wallet-change-{id}");
     let before = job(&stack, id).await?;
     let too_early = json!({ "operation": "release_job", "reference": reference, "why": "hurry" });
     let refused = operate(&stack, &too_early).await?;
     assert_problem(&refused, 409, "not_possible", "no");
     assert!(refused.body["detail"].as_str().unwrap().contains("may still be under way"), "{}", refused.body);
-    later(&stack, id, "104 seconds").await?;
+    pass_time(&stack, id, "104 seconds").await?;
 
     let twice =
         format!(r#"{{"operation": "history", "operation": "release_job", "reference": "{reference}"}}"#);
@@ -156,7 +159,7 @@ async fn what_an_operator_may_not_do_is_refused_with_its_reason_and_changes_noth
             400,
             "invalid_event",
         ),
-        // A wager of nothing is no bet: the tables refuse it.
+        // The tables refuse a bet with a wager of zero.
         (
             r#"{"operation": "record_bet", "reference": "wallet-change-1", "bet_id": "b", "wager": 0, "won": false}"#,
             409,
@@ -179,7 +182,7 @@ async fn what_an_operator_may_not_do_is_refused_with_its_reason_and_changes_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_its_own_operators_and_the_name_alone_is_none() -> Result<()> {
+async fn a_token_identifies_its_operator_and_an_operators_name_is_no_token() -> Result<()> {
     let stack = with_operators().await?;
     let body = r#"{"operation": "history", "reference": "wallet-change-1"}"#;
     for wrong in ["ada", &format!("ada:{ADAS_TOKEN}"), &format!("grace:{ADAS_TOKEN}"), &ADAS_TOKEN[1..]] {
@@ -191,13 +194,13 @@ async fn a_token_is_its_own_operators_and_the_name_alone_is_none() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_operators_nothing_opens_their_routes_and_a_key_that_is_refused_is_named() -> Result<()> {
+async fn operator_routes_need_operators_and_a_refused_operator_key_is_reported() -> Result<()> {
     let door = FrontDoor::with(&[("operator_tokens", OPERATORS)]).await?;
     let status = get(&door.url("/operator/status"), Some(ADAS_TOKEN)).await?;
     assert_problem(&status, 503, "ledger_not_configured", "no");
     let stack = start_silent(&[]).await?;
     assert_problem(&operate(&stack, &json!({ "operation": "history" })).await?, 401, "unauthorized", "no");
-    // The worker's key claims and settles, and does nothing by hand.
+    // The worker's key can claim and settle, but it cannot act for an operator.
     let stack = start_silent(&[("operator_tokens", OPERATORS)]).await?;
     let status = get(&format!("{}/operator/status", stack.host.url), Some(ADAS_TOKEN)).await?;
     assert_problem(&status, 503, "operator_key_refused", "no");
@@ -209,7 +212,7 @@ async fn without_operators_nothing_opens_their_routes_and_a_key_that_is_refused_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_is_told_words_about_the_health_and_operators_the_numbers() -> Result<()> {
+async fn health_shows_its_numbers_to_operators_only() -> Result<()> {
     let stack = with_operators().await?;
     deposit(&stack, "100").await?;
     let url = format!("{}/health", stack.host.url);
@@ -224,7 +227,8 @@ async fn everybody_is_told_words_about_the_health_and_operators_the_numbers() ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_ledger_says_about_itself_is_passed_on_as_far_as_it_is_meant_for_the_caller() -> Result<()> {
+async fn health_passes_the_ledgers_reasons_to_every_caller_and_its_job_counts_to_operators_only() -> Result<()>
+{
     let stack = with_operators().await?;
     sql(
         &stack,
@@ -239,7 +243,8 @@ async fn what_the_ledger_says_about_itself_is_passed_on_as_far_as_it_is_meant_fo
         (&public.body["status"], &public.body["why"]),
         (&json!("degraded"), &json!(["waiting_for_keys"]))
     );
-    assert!(public.body.get("not_executed").is_none() && public.body.get("anything_new").is_none());
+    let hidden = public.body.get("not_executed").is_none() && public.body.get("anything_new").is_none();
+    assert!(hidden, "a public reply shows members for operators: {}", public.body);
     let operators = get(&url, Some(ADAS_TOKEN)).await?;
     assert_eq!(
         operators.body["not_executed"],
@@ -248,9 +253,9 @@ async fn what_the_ledger_says_about_itself_is_passed_on_as_far_as_it_is_meant_fo
     Ok(())
 }
 
-/// (By the second, and with its clock: src/health/tests.rs. Here a host decides how many instances it makes.)
+/// Here the host decides how many instances it starts. The function's own tests of its health check one look a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_ask_about_the_health_the_ledger_is_seldom_asked() -> Result<()> {
+async fn four_hundred_health_requests_cause_at_most_eighty_ledger_queries() -> Result<()> {
     let stack = with_operators().await?;
     let url = format!("{}/health", stack.host.url);
     for _ in 0..50 {
@@ -259,6 +264,6 @@ async fn however_many_ask_about_the_health_the_ledger_is_seldom_asked() -> Resul
         }
     }
     let looks = stack.postgrest.calls().iter().filter(|call| *call == "ledger_health").count();
-    assert!((1..=80).contains(&looks), "{looks} looks for 400 callers");
+    assert!((1..=80).contains(&looks), "{looks} queries for 400 requests");
     Ok(())
 }

@@ -1,26 +1,28 @@
-//! What the function promises, a file a promise, through its front doors: HTTP, SQL and the scripts. The component
-//! runs as it is built, on a WASI host, against a simulator of Purple Flea.
+//! Tests of the function's promises, one file for each subject. The tests use the front doors: HTTP, SQL and the
+//! scripts. They run the built component on a WASI host, with a simulator in place of Purple Flea.
 
 mod artifacts;
+mod authorization;
 mod bad_input;
-mod by_hand;
+mod connections;
 mod contract;
 mod deposits;
 mod descriptors;
 mod documents;
-mod doorbell;
 mod front_door;
 mod hang_up;
 mod host_program;
+mod isolation;
 mod keys;
 mod ledger;
-mod ledger_troubles;
-mod neighbours;
+mod ledger_failures;
+mod notifications;
 mod openapi;
 mod operators;
 mod pgtap;
 mod production_host;
 mod release;
+mod request_job;
 mod restores;
 mod scripts;
 mod services;
@@ -30,11 +32,9 @@ mod stand_in_postgres;
 mod stand_in_postgrest;
 mod stand_ins;
 mod statements;
-mod strangers;
-mod unknown;
+mod unknown_outcomes;
 mod upgrade;
 mod versions;
 mod watch;
-mod who_may_call;
 mod whole_stack;
 mod wire;

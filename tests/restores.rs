@@ -1,8 +1,10 @@
-//! A restore bets on nothing again: docs/restore.md, tried as it is written, with the real pg_dump and pg_restore.
+//! A restore repeats no bet. These tests follow docs/restore.md with the real pg_dump and pg_restore.
 
 use crate::{
     front_door::{assert_problem, reply, soon},
-    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, later, ring, send, sql, start_silent},
+    whole_stack::{
+        LOOK_EVERY, NOTIFY_ALL, count, deposit, job, job_in, notify, pass_time, send, sql, start_silent,
+    },
 };
 use anyhow::{Context, Result};
 use http::Request;
@@ -16,26 +18,23 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// Rings for whatever is due.
-const RING: &str = r#"{"ledger": true}"#;
-
-/// One of PostgreSQL's own programs, as the superuser.
+/// Builds a command for one of PostgreSQL's own programs, which connects as the superuser.
 fn program(cluster: &Cluster, name: &str) -> Command {
     let mut command = Command::new(cluster.bin().join(name));
     command.arg("--dbname").arg(cluster.url(SUPERUSER));
     command
 }
 
-/// Writes a dump of our schemas.
+/// Dumps a cluster's database into a file.
 async fn dump(cluster: &Cluster, options: &[&str], file: &Path) -> Result<()> {
     let mut dump = program(cluster, "pg_dump");
     dump.args(["--format=custom", "--no-publications"]).args(options).arg("--file").arg(file);
     process::run(&mut dump).await.map(drop)
 }
 
-/// Restores a dump. What is there once and for all stays as it is, and pg_restore says so: that is no reason to fail.
+/// Restores a dump. pg_restore fails for objects that it cannot replace; the callers check the restored rows.
 async fn restore(cluster: &Cluster, options: &[&str], file: &Path) -> Result<()> {
-    // In a deadlock with a neighbour, Postgres ends the session that looks for it first: the neighbour's, after a second.
+    // In a deadlock, Postgres ends the session that checks first. The other session checks after one second.
     program(cluster, "pg_restore")
         .env("PGOPTIONS", "-c deadlock_timeout=5s")
         .args(options)
@@ -45,8 +44,8 @@ async fn restore(cluster: &Cluster, options: &[&str], file: &Path) -> Result<()>
     Ok(())
 }
 
-/// Three deposits, dumped, then bet on: what a backup does not know.
-async fn bet_since_the_backup(options: &[&str]) -> Result<(Local, TempDir, Vec<i64>)> {
+/// Makes a backup of three deposits, then executes them, so the backup does not contain their bets.
+async fn bets_after_a_backup(options: &[&str]) -> Result<(Local, TempDir, Vec<i64>)> {
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -54,17 +53,17 @@ async fn bet_since_the_backup(options: &[&str]) -> Result<(Local, TempDir, Vec<i
     }
     let folder = tempfile::tempdir()?;
     dump(&stack.cluster, options, &folder.path().join("backup")).await?;
-    assert_eq!(send(&stack, "ring-1", RING).await?.body["jobs"], 3);
+    assert_eq!(send(&stack, "notification-1", NOTIFY_ALL).await?.body["jobs"], 3);
     assert_eq!(stack.purple_flea.bets().len(), 3);
     Ok((stack, folder, ids))
 }
 
-/// The URL of another database of the same server.
+/// Gives the URL of another database of the same server.
 fn beside(url: &str, database: &str) -> String {
     url.rsplit_once('/').map_or_else(String::new, |(server, _)| format!("{server}/{database}"))
 }
 
-/// How many jobs a claim on a database takes.
+/// Claims up to ten jobs in a database, and gives the number of claimed jobs.
 async fn claimed(cluster: &Cluster, database: &str) -> Result<i64> {
     let url = beside(&cluster.url(OWNER), database);
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
@@ -74,29 +73,33 @@ async fn claimed(cluster: &Cluster, database: &str) -> Result<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgotten() -> Result<()> {
-    let (stack, folder, ids) = bet_since_the_backup(&["--schema=public", "--schema=purple_flea"]).await?;
+async fn a_restore_in_place_repeats_no_bet_and_loses_no_deposit() -> Result<()> {
+    let (stack, folder, ids) = bets_after_a_backup(&["--schema=public", "--schema=purple_flea"]).await?;
     restore(&stack.cluster, &["--clean", "--if-exists"], &folder.path().join("backup")).await?;
-    assert_eq!(job(&stack, ids[0]).await?["state"], "pending", "the restore has forgotten its bet");
-    let since = deposit(&stack, "100").await?;
+    assert_eq!(job(&stack, ids[0]).await?["state"], "pending", "the restored job must not know its bet");
+    let later_deposit = deposit(&stack, "100").await?;
 
-    // PostgREST finds the functions anew.
-    let told = soon(async {
+    // PostgREST must first reload its schema.
+    let waiting = soon(async {
         loop {
-            let told = ring(&stack, ids[0]).await?;
-            if told.status == 200 {
-                return anyhow::Ok(told);
+            let reply = notify(&stack, ids[0]).await?;
+            if reply.status == 200 {
+                return anyhow::Ok(reply);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
     .await??;
-    send(&stack, "ring-2", RING).await?;
+    send(&stack, "notification-2", NOTIFY_ALL).await?;
     assert_eq!(
-        (&told.body["status"], &told.body["reason"]),
+        (&waiting.body["status"], &waiting.body["reason"]),
         (&json!("waiting"), &json!("restore_unconfirmed"))
     );
-    assert_eq!(stack.purple_flea.bets().len(), 3, "a stake before the operator's word");
+    assert_eq!(
+        stack.purple_flea.bets().len(),
+        3,
+        "the function bet before an operator confirmed the restore"
+    );
     let health = reply(Request::get(format!("{}/health", stack.host.url)).body(vec![])?).await?.body;
     assert_eq!(health["status"], "degraded");
     assert!(
@@ -105,20 +108,20 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
     );
 
     sql(&stack, "select purple_flea.confirm_restore(why => 'restored from the backup')").await?;
-    assert_problem(&ring(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
-    // The operator's word rings. The worker that comes may have the job already: until it is done, the answer is a conflict.
+    assert_problem(&notify(&stack, ids[0]).await?, 502, "outcome_unknown", "unknown");
+    // The confirmation notifies the function. Its worker may have claimed the job, and then the reply is a conflict.
     soon(async {
-        while ring(&stack, since).await?.body["status"] != "executed" {
+        while notify(&stack, later_deposit).await?.body["status"] != "executed" {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         anyhow::Ok(())
     })
     .await
-    .context("what came since the restore goes on")??;
+    .context("a deposit after the restore was not executed")??;
     for id in &ids {
-        later(&stack, *id, "104 seconds").await?;
+        pass_time(&stack, *id, "104 seconds").await?;
     }
-    send(&stack, "ring-3", RING).await?;
+    send(&stack, "notification-3", NOTIFY_ALL).await?;
     for id in &ids {
         assert_eq!(job_in(&stack, *id, "executed").await?["reason"], "found_in_history");
     }
@@ -128,7 +131,7 @@ async fn after_a_restore_in_place_nothing_is_bet_on_twice_and_nothing_is_forgott
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> Result<()> {
+async fn an_operator_releases_all_restored_bets_that_no_look_up_found_with_one_call() -> Result<()> {
     let stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -137,12 +140,12 @@ async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> R
     sql(&stack, "select purple_flea.declare_restore('a snapshot'); select purple_flea.confirm_restore(why => 'a snapshot')")
         .await?;
     for id in &ids {
-        later(&stack, *id, "104 seconds").await?;
+        pass_time(&stack, *id, "104 seconds").await?;
     }
-    send(&stack, "ring-1", RING).await?;
+    send(&stack, "notification-1", NOTIFY_ALL).await?;
     assert_eq!(job(&stack, ids[0]).await?["reason"], "not_found");
     assert_eq!(count(&stack, "select purple_flea.release_restored('checked by hand')::bigint").await?, 3);
-    send(&stack, "ring-2", RING).await?;
+    send(&stack, "notification-2", NOTIFY_ALL).await?;
     for id in &ids {
         job_in(&stack, *id, "executed").await?;
     }
@@ -151,10 +154,10 @@ async fn what_a_look_up_does_not_find_after_a_restore_is_released_at_once() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_in_another_cluster_and_a_copy_beside_the_original_hand_out_no_stake() -> Result<()> {
-    let (stack, folder, _) = bet_since_the_backup(&["--schema=public", "--schema=purple_flea"]).await?;
+async fn a_dump_in_another_cluster_and_a_copied_database_hand_out_no_stake() -> Result<()> {
+    let (stack, folder, _) = bets_after_a_backup(&["--schema=public", "--schema=purple_flea"]).await?;
     let another = Cluster::start().await?;
-    // As a new project has them before its data comes.
+    // A new project has the functions before it gets the data.
     another.migrate(OWNER).await?;
     restore(&another, &["--clean", "--if-exists"], &folder.path().join("backup")).await?;
     let owner = another.connect(OWNER).await?;
@@ -162,25 +165,25 @@ async fn a_dump_in_another_cluster_and_a_copy_beside_the_original_hand_out_no_st
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 3, "the dump was not restored");
     assert_eq!(claimed(&another, "postgres").await?, 0);
     owner.batch_execute("select purple_flea.confirm_restore(nothing_lost => true, why => 'tested')").await?;
-    assert_eq!(claimed(&another, "postgres").await?, 3, "and with the operator's word it does");
+    assert_eq!(claimed(&another, "postgres").await?, 3, "a confirmed restore hands out its jobs");
 
     let superuser = another.connect(SUPERUSER).await?;
     owner
         .batch_execute("insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)")
         .await?;
     drop(owner);
-    let copy = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'postgres' and pid <> pg_backend_pid()";
-    superuser.batch_execute(copy).await?;
+    let disconnect = "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'postgres' and pid <> pg_backend_pid()";
+    superuser.batch_execute(disconnect).await?;
     drop(superuser);
-    copied(&another).await?;
-    assert_eq!(claimed(&another, "beside").await?, 0);
-    assert_eq!(claimed(&another, "postgres").await?, 1, "the original goes on");
+    copy_database(&another).await?;
+    assert_eq!(claimed(&another, "beside").await?, 0, "the copy handed out a job");
+    assert_eq!(claimed(&another, "postgres").await?, 1, "the original keeps handing out jobs");
     drop(stack);
     Ok(())
 }
 
-/// Copies the database beside itself, from another one, as soon as no connection is left to it.
-async fn copied(cluster: &Cluster) -> Result<()> {
+/// Copies the database to `beside` over a connection to template1. Waits until no other connection uses the database.
+async fn copy_database(cluster: &Cluster) -> Result<()> {
     let url = beside(&cluster.url(SUPERUSER), "template1");
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
@@ -196,10 +199,9 @@ async fn copied(cluster: &Cluster) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_is_loaded_into_another_installation_is_not_bet_on_before_the_operators_word() -> Result<()>
-{
+async fn data_loaded_into_another_installation_causes_no_bet_before_an_operator_confirms_it() -> Result<()> {
     let data = ["--data-only", "--schema=public", "--schema=purple_flea"];
-    let (_stack, folder, ids) = bet_since_the_backup(&data).await?;
+    let (_stack, folder, ids) = bets_after_a_backup(&data).await?;
     let another = Cluster::start().await?;
     another.migrate(OWNER).await?;
     restore(&another, &["--data-only", "--disable-triggers"], &folder.path().join("backup")).await?;
@@ -207,8 +209,10 @@ async fn data_that_is_loaded_into_another_installation_is_not_bet_on_before_the_
     let jobs = "select count(*) from purple_flea.jobs where state = 'pending'";
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 3, "the data was not loaded");
     assert_eq!(claimed(&another, "postgres").await?, 0);
-    let why = "select public.ledger_health() -> 'why' ? 'restore_unconfirmed'";
-    assert!(owner.query_one(why, &[]).await?.get::<_, bool>(0));
+    let why = "select public.ledger_health() ->> 'why'";
+    let why: String = owner.query_one(why, &[]).await?.get(0);
+    let reasons: Vec<&str> = serde_json::from_str(&why)?;
+    assert!(reasons.contains(&"restore_unconfirmed"), "health gives the reasons {why}");
     owner.batch_execute("select purple_flea.confirm_restore(why => 'tested')").await?;
     let unknown = "select count(*) from purple_flea.jobs where state = 'unknown' and changed_by = 'restore'";
     assert_eq!(owner.query_one(unknown, &[]).await?.get::<_, i64>(0), i64::try_from(ids.len())?);
@@ -216,22 +220,22 @@ async fn data_that_is_loaded_into_another_installation_is_not_bet_on_before_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deposits_that_are_loaded_with_their_results_are_not_bet_on_again() -> Result<()> {
+async fn deposits_loaded_with_their_results_cause_no_second_bet() -> Result<()> {
     let stack = start_silent(&[("after_reply", "false")]).await?;
     for _ in 0..3 {
         let id = deposit(&stack, "100").await?;
-        ring(&stack, id).await?;
+        notify(&stack, id).await?;
     }
     let folder = tempfile::tempdir()?;
     dump(&stack.cluster, &["--data-only", "--schema=public"], &folder.path().join("data")).await?;
     let another = Cluster::start().await?;
     another.migrate(OWNER).await?;
-    // With the triggers, as an import runs them: each deposit gets a job.
+    // Like an import, this restore runs the triggers, so each deposit gets a job.
     restore(&another, &["--data-only"], &folder.path().join("data")).await?;
     let owner = another.connect(OWNER).await?;
     let jobs = "select count(*) from purple_flea.jobs where kind = 'deposit'";
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 3);
-    owner.batch_execute("select purple_flea.ring()").await?;
+    owner.batch_execute("select purple_flea.sweep()").await?;
     let stakes = "select count(*) from jsonb_array_elements(public.claim_jobs('{}', 10) -> 'jobs') as j where j ->> 'kind' = 'deposit'";
     assert_eq!(owner.query_one(stakes, &[]).await?.get::<_, i64>(0), 0);
     let listed =

@@ -1,4 +1,4 @@
-//! The scripts do what they say, and clean up after themselves.
+//! The scripts do what their usage says, and stop everything they started.
 
 use crate::front_door::{FrontDoor, soon};
 use anyhow::{Context, Result};
@@ -14,9 +14,10 @@ use tokio::{
     process::Command,
 };
 
+/// Builds a command for a script.
 pub fn script(name: &str) -> Command {
     let mut command = Command::new(repository().join("scripts").join(name));
-    // As a person would call it: with what cargo tells its tests about themselves, another cargo builds anew.
+    // Cargo sets these variables for its tests. A script's own cargo would rebuild everything because of them.
     for (name, _) in std::env::vars()
         .filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
     {
@@ -31,11 +32,11 @@ fn text(output: &[u8]) -> String {
 }
 
 async fn output(command: &mut Command) -> Result<Output> {
-    soon(command.output()).await?.context("it does not run")
+    soon(command.output()).await?.with_context(|| format!("{command:?} does not run"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Result<()> {
+async fn every_script_prints_its_usage_and_refuses_unknown_options() -> Result<()> {
     for name in [
         "bench",
         "build",
@@ -50,7 +51,8 @@ async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Res
         "verify-fairness",
     ] {
         let help = output(script(name).arg("--help")).await?;
-        assert!(help.status.success() && text(&help.stdout).starts_with("Usage: scripts/"), "{name}");
+        let usage = text(&help.stdout);
+        assert!(help.status.success() && usage.starts_with("Usage: scripts/"), "{name}: {usage}");
         let unknown = output(script(name).arg("--no-such-option")).await?;
         assert_eq!(unknown.status.code(), Some(2), "{name}: {}", text(&unknown.stderr));
     }
@@ -58,7 +60,7 @@ async fn every_script_explains_itself_and_refuses_what_it_does_not_know() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_once_ends_with_the_row_and_the_settled_job_and_leaves_nothing_behind() -> Result<()> {
+async fn dev_once_prints_the_row_and_the_settled_job_and_stops_everything_it_started() -> Result<()> {
     let output = output(script("dev").arg("--once")).await?;
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -89,7 +91,7 @@ async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tour_walks_through_everything_in_both_dialects() -> Result<()> {
+async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
     for api in ["gateway", "live"] {
         let output = output(script("tour").args(["--api", api, "--json"])).await?;
         let said = text(&output.stderr);
@@ -105,7 +107,7 @@ async fn the_tour_walks_through_everything_in_both_dialects() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -> Result<()> {
+async fn dev_runs_until_it_is_interrupted_and_stops_everything_it_started() -> Result<()> {
     let mut child = script("dev").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
     let mut said = String::new();
@@ -137,13 +139,14 @@ async fn dev_stays_up_until_it_is_interrupted_and_ends_everything_it_started() -
     .await??;
     assert!(shown.contains("wallet-change-1"), "{shown}");
     signal(&child, "INT").await?;
-    assert!(soon(child.wait()).await??.success());
+    let status = soon(child.wait()).await??;
+    assert!(status.success(), "an interrupt must end dev without an error: {status}");
     assert_nothing_listens(&said).await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dev_once_that_is_interrupted_says_so_and_fails() -> Result<()> {
+async fn an_interrupted_dev_once_says_so_and_fails() -> Result<()> {
     let mut child = script("dev").arg("--once").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
     soon(async {
@@ -165,7 +168,7 @@ async fn dev_once_that_is_interrupted_says_so_and_fails() -> Result<()> {
     Ok(())
 }
 
-/// Sends a signal by the shell's own `kill`: the program of this name is not everywhere.
+/// Sends a signal with the shell's own `kill`, because not every system has the program `kill`.
 async fn signal(child: &tokio::process::Child, name: &str) -> Result<()> {
     let pid = child.id().context("it has ended")?;
     let kill = format!("kill -{name} {pid}");
@@ -176,7 +179,7 @@ async fn signal(child: &tokio::process::Child, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// No URL of the loopback interface that was printed answers any more.
+/// Asserts that no listener is left at any address of the loopback interface that a script printed.
 async fn assert_nothing_listens(said: &str) {
     let addresses: Vec<&str> = said
         .split("127.0.0.1:")
@@ -196,7 +199,7 @@ async fn assert_nothing_listens(said: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<()> {
+async fn invoke_signs_and_sends_a_file_and_its_printed_command_does_the_same() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let invoke = || {
         let mut command = script("invoke");
@@ -215,7 +218,7 @@ async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<(
     let line = text(&printed.stdout);
     assert!(line.starts_with("curl ") && !line.contains(&webhook::SECRET[6..]), "{line}");
     let ran = output(Command::new("bash").current_dir(repository()).args(["-c", &line])).await?;
-    assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed");
+    assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed", "{line}");
     assert_eq!(door.purple_flea.bets().len(), 3);
 
     let refused =
@@ -226,7 +229,7 @@ async fn invoke_signs_and_sends_and_its_printed_line_does_the_same() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invoke_names_the_paths_operation_and_changes_nothing_else_of_the_body() -> Result<()> {
+async fn invoke_adds_the_paths_operation_and_leaves_the_rest_of_the_body_unchanged() -> Result<()> {
     let door = FrontDoor::open().await?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("body.json");
@@ -263,14 +266,15 @@ async fn invoke_names_the_paths_operation_and_changes_nothing_else_of_the_body()
         let reply: Value = serde_json::from_slice(&sent.stdout)?;
         assert_eq!(reply["code"], code, "{path}: {reply}");
     }
-    let named = invoke("/trade", r#"{"operation": "order"}"#, &["--operation", "trade"]);
-    let differ = output(&mut named?).await?;
-    assert!(!differ.status.success() && text(&differ.stderr).contains("names the operation order"));
+    let contradiction = invoke("/trade", r#"{"operation": "order"}"#, &["--operation", "trade"]);
+    let refused = output(&mut contradiction?).await?;
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("names the operation order"), "{said}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_migration_changes_nothing_and_a_failed_one_neither() -> Result<()> {
+async fn a_dry_run_and_a_failed_migration_change_nothing() -> Result<()> {
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
     let migrate = |url: String| {
@@ -284,16 +288,16 @@ async fn a_dry_migration_changes_nothing_and_a_failed_one_neither() -> Result<()
     };
     let dry = output(migrate(cluster.url(OWNER)).arg("--dry-run")).await?;
     assert!(dry.status.success(), "{}", text(&dry.stderr));
-    assert_eq!(tables().await?, 0);
+    assert_eq!(tables().await?, 0, "the dry run created tables");
 
-    // Something in the way of the tables: what was done before goes too.
+    // A view takes a table's name, so the migration fails and must undo its earlier steps.
     owner.batch_execute("create view public.trade_results as select 1").await?;
     let failed = output(&mut migrate(cluster.url(OWNER))).await?;
-    assert!(!failed.status.success());
+    assert!(!failed.status.success(), "the migration succeeded although a view takes a table's name");
     assert!(text(&failed.stderr).contains("sql/migrations/0001_tables.sql"), "{}", text(&failed.stderr));
-    assert_eq!(tables().await?, 0);
+    assert_eq!(tables().await?, 0, "the failed migration created tables");
 
-    let nobody = output(&mut migrate(cluster.url("nobody"))).await?;
-    assert!(!nobody.status.success());
+    let unknown_role = output(&mut migrate(cluster.url("nobody"))).await?;
+    assert!(!unknown_role.status.success(), "a role that does not exist migrated the database");
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! Purple Flea's services through the whole stack: what a row asks for is done once, and the row tells what became of it.
+//! Purple Flea's services through the whole stack. The function executes each request of a row once, and the row shows
+//! the outcome.
 
 use crate::{
-    front_door::{Reply, assert_problem, named, reply, soon},
+    front_door::{Reply, assert_problem, reply, soon, with_operation},
     whole_stack::{LOOK_EVERY, count, sql, start, start_silent},
 };
 use anyhow::{Context, Result};
@@ -18,25 +19,25 @@ use stack::{
 };
 use std::time::Duration;
 
-/// A second agent, who is paid.
+/// A second agent, which receives escrows.
 const OTHER: &str = "agent-002";
 
-/// The stack with both agents funded, and so with accounts at Purple Flea.
-async fn two_agents(changes: &[(&str, &str)]) -> Result<Local> {
+/// Starts the stack with two agents. Both have funded accounts at Purple Flea.
+async fn start_with_two_agents(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = start(changes).await?;
     stack.purple_flea.fund(OTHER, 100.into());
     sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
     Ok(stack)
 }
 
-/// Signs a body, which names the path's operation, and sends it.
-async fn ask(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
-    let (url, body) = (format!("{}{path}", stack.host.url), named(path, &body.to_string()));
+/// Adds the path's operation to a body, signs it, and sends it.
+async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
+    let (url, body) = (format!("{}{path}", stack.host.url), with_operation(path, &body.to_string()));
     reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
 }
 
-/// One value of SQL as JSON, as soon as there is one.
-async fn seen(stack: &Local, sql: &str) -> Result<Value> {
+/// Waits until a query gives a row, and parses the row's JSON.
+async fn wait_for_row(stack: &Local, sql: &str) -> Result<Value> {
     soon(async {
         loop {
             if let Some(row) = stack.owner.query_opt(sql, &[]).await.with_context(|| sql.to_owned())? {
@@ -48,38 +49,41 @@ async fn seen(stack: &Local, sql: &str) -> Result<Value> {
     .await?
 }
 
+/// Waits until the row of an escrow meets a condition, and reads the row.
 async fn escrow_row(stack: &Local, id: i64, condition: &str) -> Result<Value> {
-    seen(
+    wait_for_row(
         stack,
         &format!("select to_jsonb(e)::text from public.escrow_requests e where id = {id} and {condition}"),
     )
     .await
 }
 
-async fn escrow(stack: &Local, amount: &str) -> Result<i64> {
+/// Inserts an escrow from the first agent to the second, and gives its id.
+async fn insert_escrow(stack: &Local, amount: &str) -> Result<i64> {
     let insert = format!(
         "insert into public.escrow_requests (sender_id, receiver_id, amount) values ('{AGENT}', '{OTHER}', {amount}) returning id"
     );
     Ok(stack.owner.query_one(&insert, &[]).await?.get(0))
 }
 
-fn posts(stack: &Local, path: &str) -> usize {
+/// Counts the requests that Purple Flea received on a path.
+fn calls(stack: &Local, path: &str) -> usize {
     stack.purple_flea.requests().iter().filter(|request| request.path == path).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_is_made_once_and_released_once_however_often_it_is_asked_for() -> Result<()> {
-    let stack = two_agents(&[]).await?;
-    let id = escrow(&stack, "10").await?;
+async fn an_escrow_is_created_once_and_released_once_despite_concurrent_requests() -> Result<()> {
+    let stack = start_with_two_agents(&[]).await?;
+    let id = insert_escrow(&stack, "10").await?;
     let row = escrow_row(&stack, id, "pf_escrow_id is not null").await?;
     assert_eq!((&row["status"], row["fee"].to_string().as_str()), (&json!("pending"), "0.1000"));
     let release = json!({ "escrow_id": id });
-    let asked = (0..8).map(|n| {
+    let requests = (0..8).map(|n| {
         let (stack, release) = (&stack, &release);
-        async move { ask(stack, "/escrow/release", &format!("release-{n}"), release).await }
+        async move { request(stack, "/escrow/release", &format!("release-{n}"), release).await }
     });
-    let replies: Vec<Reply> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
-    // Done, waiting, or in somebody else's hands: nobody is told that it cannot be.
+    let replies: Vec<Reply> = join_all(requests).await.into_iter().collect::<Result<_>>()?;
+    // Each request is executed, waits, or meets another request's claim. None is refused.
     assert!(
         replies.iter().all(|reply| reply.status == 200 || reply.body["code"] == "in_flight"),
         "{replies:?}"
@@ -87,20 +91,20 @@ async fn an_escrow_is_made_once_and_released_once_however_often_it_is_asked_for(
     let row = escrow_row(&stack, id, "status = 'released'").await?;
     assert_eq!(row["reason"], json!(null));
     let pf_id = row["pf_escrow_id"].as_str().context("no id")?;
-    assert_eq!((posts(&stack, "/escrow/create"), posts(&stack, &format!("/escrow/{pf_id}/release"))), (1, 1));
+    assert_eq!((calls(&stack, "/escrow/create"), calls(&stack, &format!("/escrow/{pf_id}/release"))), (1, 1));
     assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9");
-    let again = ask(&stack, "/escrow/release", "release-9", &release).await?;
+    let again = request(&stack, "/escrow/release", "release-9", &release).await?;
     assert_eq!((again.status.as_u16(), &again.body["status"]), (200, &json!("executed")));
-    let cancel = ask(&stack, "/escrow/cancel", "cancel-1", &release).await?;
+    let cancel = request(&stack, "/escrow/cancel", "cancel-1", &release).await?;
     assert_problem(&cancel, 409, "escrow_not_open", "no");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() -> Result<()> {
-    let stack = two_agents(&[]).await?;
+async fn an_escrow_whose_reply_is_lost_becomes_unknown_and_is_not_created_twice() -> Result<()> {
+    let stack = start_with_two_agents(&[]).await?;
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
-    let id = escrow(&stack, "10").await?;
+    let id = insert_escrow(&stack, "10").await?;
     let row = escrow_row(&stack, id, "reason is not null").await?;
     assert_eq!(
         (&row["status"], &row["reason"], &row["pf_escrow_id"]),
@@ -108,66 +112,71 @@ async fn an_escrow_whose_answer_got_lost_is_unknown_and_no_second_one_is_made() 
     );
     sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
         .await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     let held = "select count(*) from purple_flea.jobs where kind = 'escrow_release' and due_at = 'infinity' and state = 'pending'";
-    assert_eq!(count(&stack, held).await?, 1, "nothing is released of which nobody knows");
-    // An operator finds it by its bet key, and all goes on.
+    assert_eq!(count(&stack, held).await?, 1, "the release must wait until the escrow is known");
+    // An operator finds the escrow by its idempotency key and records it. Then the release continues.
     sql(
         &stack,
         "update purple_flea.jobs set lease_until = lease_until - interval '2 minutes' where kind = 'escrow'",
     )
     .await?;
     let made = stack.purple_flea.escrows().remove(0);
-    let key =
-        seen(&stack, "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'")
-            .await?;
+    let key = wait_for_row(
+        &stack,
+        "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'",
+    )
+    .await?;
     assert!(made.description.contains(key.as_str().context("no key")?), "{made:?}");
     sql(
         &stack,
         &format!("select purple_flea.record_escrow('escrow-{id}', '{}', fee => 0.10)", made.escrow_id),
     )
     .await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     escrow_row(&stack, id, "status = 'released'").await?;
-    assert_eq!(posts(&stack, "/escrow/create"), 1);
+    assert_eq!(calls(&stack, "/escrow/create"), 1);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_whose_answer_got_lost_is_asked_for_again_and_settled_by_what_the_escrow_says() -> Result<()>
-{
-    let stack = two_agents(&[]).await?;
+async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()> {
+    let stack = start_with_two_agents(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
-    let id = escrow(&stack, "10").await?;
+    let id = insert_escrow(&stack, "10").await?;
     let pf_id = escrow_row(&stack, id, "pf_escrow_id is not null").await?["pf_escrow_id"].clone();
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
     sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
         .await?;
     escrow_row(&stack, id, "status = 'released'").await?;
     let path = format!("/escrow/{}/release", pf_id.as_str().context("no id")?);
-    assert_eq!(posts(&stack, &path), 2);
-    assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9", "once");
+    assert_eq!(calls(&stack, &path), 2);
+    assert_eq!(
+        stack.purple_flea.balance(OTHER).normalize().to_string(),
+        "109.9",
+        "the release must pay once"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_purple_flea_refuses_stands_in_the_row_that_asked_for_it() -> Result<()> {
-    let stack = two_agents(&[]).await?;
-    let too_much = escrow(&stack, "99999999").await?;
+async fn a_refusal_by_purple_flea_is_recorded_in_the_requesting_row() -> Result<()> {
+    let stack = start_with_two_agents(&[]).await?;
+    // The sender's balance is now 10.
     stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-999_999_990));
-    let row = escrow_row(&stack, too_much, "status = 'refused'").await;
-    // Whichever came first, the money or its leaving: then this one is too much.
-    let refused = escrow(&stack, "99999998").await?;
-    let row = if let Ok(row) = row { row } else { escrow_row(&stack, refused, "status = 'refused'").await? };
-    assert_eq!(row["reason"], "insufficient_balance");
+    for amount in ["99999999", "99999998"] {
+        let too_much = insert_escrow(&stack, amount).await?;
+        let row = escrow_row(&stack, too_much, "status = 'refused'").await?;
+        assert_eq!(row["reason"], "insufficient_balance", "{row}");
+    }
     let unknown =
-        ask(&stack, "/trade", "t-1", &json!({"agent_id": "nobody", "market": "BTC", "size": 5})).await?;
+        request(&stack, "/trade", "t-1", &json!({"agent_id": "nobody", "market": "BTC", "size": 5})).await?;
     assert_problem(&unknown, 422, "unknown_agent", "no");
-    let nowhere =
-        ask(&stack, "/trade", "t-2", &json!({"agent_id": AGENT, "market": "NOWHERE", "size": 5})).await?;
-    assert_problem(&nowhere, 422, "rejected", "no");
-    assert_eq!(nowhere.body["purple_flea_code"], "unknown_market");
-    let unknown = ask(&stack, "/escrow/release", "r-1", &json!({"escrow_id": 4711})).await?;
+    let unknown_market = json!({"agent_id": AGENT, "market": "NOWHERE", "size": 5});
+    let rejected = request(&stack, "/trade", "t-2", &unknown_market).await?;
+    assert_problem(&rejected, 422, "rejected", "no");
+    assert_eq!(rejected.body["purple_flea_code"], "unknown_market");
+    let unknown = request(&stack, "/escrow/release", "r-1", &json!({"escrow_id": 4711})).await?;
     assert_problem(&unknown, 422, "unknown_escrow", "no");
     for (values, code) in [
         (format!("'{AGENT}', '{AGENT}', 5"), "23514"),
@@ -180,29 +189,30 @@ async fn what_purple_flea_refuses_stands_in_the_row_that_asked_for_it() -> Resul
         let refused = stack.owner.batch_execute(&insert).await;
         assert_eq!(refused.unwrap_err().code().map(|code| code.code()), Some(code), "{values}");
     }
-    let cents = escrow(&stack, "0.001").await?;
+    let cents = insert_escrow(&stack, "0.001").await?;
     assert_eq!(escrow_row(&stack, cents, "status = 'refused'").await?["reason"], "invalid_amount");
-    assert!(stack.purple_flea.positions().is_empty());
+    let positions = stack.purple_flea.positions();
+    assert!(positions.is_empty(), "a refused request opened {positions:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_order_at_the_same_time_opens_one_position() -> Result<()> {
+async fn eight_identical_concurrent_orders_open_one_position() -> Result<()> {
     for (api, trading_key) in [("gateway", ""), ("live", TRADING_KEY)] {
         let settings = [("purple_flea_api", api), ("purple_flea_trading_key", trading_key)];
         let stack = start(&settings).await?;
         let order = json!({"agent_id": AGENT, "market": "BTC", "direction": "short", "size": 25});
-        let asked = (0..8).map(|_| ask(&stack, "/order", "order-1", &order));
-        let replies: Vec<Reply> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
+        let requests = (0..8).map(|_| request(&stack, "/order", "order-1", &order));
+        let replies: Vec<Reply> = join_all(requests).await.into_iter().collect::<Result<_>>()?;
         assert!(replies.iter().all(|reply| [200, 409].contains(&reply.status.as_u16())), "{replies:?}");
-        let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+        let row = wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
         assert_eq!(
             (&row["game"], &row["market"], &row["direction"]),
             (&json!(null), &json!("BTC"), &json!("short"))
         );
         assert_eq!((stack.purple_flea.positions().len(), &row["reference"]), (1, &json!("order-1")), "{api}");
         let other =
-            ask(&stack, "/order", "order-1", &json!({"agent_id": AGENT, "market": "ETH", "size": 25}))
+            request(&stack, "/order", "order-1", &json!({"agent_id": AGENT, "market": "ETH", "size": 25}))
                 .await?;
         assert_problem(&other, 409, "reference_taken", "no");
     }
@@ -210,11 +220,11 @@ async fn the_same_order_at_the_same_time_opens_one_position() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<()> {
+async fn a_deposit_opens_the_trade_of_its_agents_policy() -> Result<()> {
     let stack = start(&[]).await?;
     sql(&stack, "update purple_flea.trade_policies set game = 'trade', market = 'ETH', direction = 'short', size = 12.50").await?;
     sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
-    let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+    let row = wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
     assert_eq!(
         (&row["market"], &row["game"], row["wager"].to_string().as_str()),
         (&json!("ETH"), &json!(null), "12.5000")
@@ -224,38 +234,42 @@ async fn a_deposit_opens_the_trade_that_its_agents_policy_asks_for() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_with_a_key_of_its_own_never_plays_with_anybody_elses() -> Result<()> {
+async fn an_agent_with_its_own_key_never_bets_with_another_key() -> Result<()> {
     let stack = start(&[]).await?;
     let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
     sql(&stack, "insert into public.agents (id, api_key) values ('keyed', 'purple_flea_key:keyed')").await?;
     let registered =
         "select to_jsonb(id)::text from public.agents where id = 'keyed' and referral_code is not null";
-    seen(&stack, registered).await?;
+    wait_for_row(&stack, registered).await?;
     stack.purple_flea.fund("keyed", 1_000.into());
     let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('keyed', 'deposit', 100, 100)";
     sql(&stack, deposit).await?;
-    seen(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'").await?;
-    let key = seen(&stack, "select to_jsonb(purple_flea.secret('purple_flea_key:keyed'))::text").await?;
+    wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t where agent_id = 'keyed'")
+        .await?;
+    let key =
+        wait_for_row(&stack, "select to_jsonb(purple_flea.secret('purple_flea_key:keyed'))::text").await?;
     let key = key.as_str().context("no key")?;
     let bets: Vec<_> =
         stack.purple_flea.requests().into_iter().filter(|r| r.path == "/casino/crash").collect();
-    assert!(!bets.is_empty());
+    assert!(!bets.is_empty(), "Purple Flea received no bet");
     for bet in bets {
         assert_eq!(bet.headers["authorization"], format!("Bearer {key}"));
     }
-    // It stands in the vault, and nowhere else.
+    // No table of jobs, events, agents or requests contains the key.
     let everywhere = "select string_agg(t, '') from (select j::text as t from purple_flea.jobs j union all select e::text from purple_flea.job_events e \
         union all select a::text from public.agents a union all select q::text from net.http_request_queue q union all select r::text from net._http_response r) as x";
     let text: String = stack.owner.query_one(everywhere, &[]).await?.get(0);
-    assert!(text.contains("purple_flea_key:keyed") && !text.contains(key));
-    assert!(!stack.host.log.lines().iter().any(|line| line.contains(key)));
+    assert!(text.contains("purple_flea_key:keyed"), "the tables do not name the agent's secret");
+    assert!(!text.contains(key), "a table contains the agent's key");
+    let logged = stack.host.log.lines().iter().any(|line| line.contains(key));
+    assert!(!logged, "the function logged the agent's key");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_deposits_at_once_wait_their_turn_and_no_call_is_refused() -> Result<()> {
+async fn five_hundred_concurrent_deposits_stay_within_the_rate_limit_and_no_call_is_refused() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
-    // Sixty a second instead of a minute, on both sides.
+    // The ledger and the simulator both allow 60 calls a second instead of 60 a minute.
     stack.purple_flea.limit(Some(Limits { window: Duration::from_secs(1), ..Limits::default() }));
     let limits = "insert into purple_flea.rate_limits (api, calls, per, most, within) values \
         ('live', '{crash}', 'deployment', 60, '1 second'), ('live', '{crash,coin-flip}', 'account', 60, '1 second')";
@@ -266,19 +280,22 @@ async fn five_hundred_deposits_at_once_wait_their_turn_and_no_call_is_refused() 
         select '{AGENT}', 'deposit', 100, 100 from generate_series(1, 500)"
     );
     sql(&stack, &deposits).await?;
-    seen(&stack, "select to_jsonb(count(*))::text from public.trade_results having count(*) = 500").await?;
-    assert_eq!(stack.purple_flea.refused_for_rate(), 0, "not one was too many");
+    wait_for_row(&stack, "select to_jsonb(count(*))::text from public.trade_results having count(*) = 500")
+        .await?;
+    assert_eq!(stack.purple_flea.refused_for_rate(), 0, "Purple Flea refused calls over its limit");
     assert_eq!(stack.purple_flea.bets().len(), 500);
-    assert!(stack.purple_flea.bets().iter().all(|bet| bet.agent_id == LIVE_AGENT));
+    let bets = stack.purple_flea.bets();
+    let others: Vec<_> = bets.iter().filter(|bet| bet.agent_id != LIVE_AGENT).collect();
+    assert!(others.is_empty(), "bets of other accounts: {others:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
+async fn a_dashboard_webhook_works_for_each_table() -> Result<()> {
     const TOKEN: &str = "a-token-in-a-dashboards-header";
     let stack = start_silent(&[("webhook_token", TOKEN)]).await?;
     stack.purple_flea.fund(OTHER, 100.into());
-    // Its own triggers do not ring: the dashboard's are the only ones.
+    // Without this secret our own triggers send nothing, so only the dashboard's webhooks call the function.
     sql(&stack, "delete from purple_flea.secrets where name = 'purple_flea_webhook_secret'").await?;
     let webhook = async |kind: &str, table: &str, id: &str| -> Result<Reply> {
         let record = format!("select to_jsonb(t)::text from public.{table} t where id::text = '{id}'");
@@ -294,7 +311,7 @@ async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
     sql(&stack, "update purple_flea.trade_policies set claim_faucet = true").await?;
     sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
     assert_eq!(webhook("INSERT", "agents", OTHER).await?.body["status"], "drained");
-    let id = escrow(&stack, "2.50").await?;
+    let id = insert_escrow(&stack, "2.50").await?;
     let made = webhook("INSERT", "escrow_requests", &id.to_string()).await?;
     assert_eq!((&made.body["status"], &made.body["escrow_status"]), (&json!("executed"), &json!("funded")));
     assert_eq!(
@@ -309,7 +326,7 @@ async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
         (&json!("executed"), &json!("released"))
     );
     let other = json!({"type": "INSERT", "table": "orders", "schema": "public", "record": {"id": 1}});
-    let other = ask(&stack, "/execute-trade", "x-1", &other).await?;
+    let other = request(&stack, "/execute-trade", "x-1", &other).await?;
     assert_eq!(
         (&other.body["status"], &other.body["reason"]),
         (&json!("skipped"), &json!("unhandled_table"))
@@ -318,7 +335,7 @@ async fn a_dashboards_webhook_for_any_of_the_tables_just_works() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balance_that_does_not_cover_the_wager_skips_before_anything_is_refused() -> Result<()> {
+async fn a_balance_below_the_wager_skips_the_bet_before_purple_flea_can_refuse_it() -> Result<()> {
     let stack = start(&[]).await?;
     sql(&stack, "update purple_flea.trade_policies set check_balance = true").await?;
     let held = stack.purple_flea.balance(AGENT);
@@ -328,23 +345,25 @@ async fn a_balance_that_does_not_cover_the_wager_skips_before_anything_is_refuse
     );
     sql(&stack, &deposit).await?;
     let job =
-        seen(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'").await?;
+        wait_for_row(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'")
+            .await?;
     assert_eq!(job["reason"], "insufficient_balance");
     assert_eq!(
         count(&stack, &format!("select balance::bigint from public.agents where id = '{AGENT}'")).await?,
         5
     );
-    assert!(stack.purple_flea.bets().is_empty());
-    let looked = ask(&stack, "/balance", "look-1", &json!({"agent_id": AGENT})).await?;
-    assert_eq!(looked.body["balance"].to_string().trim_end_matches(".0000"), "5");
+    let bets = stack.purple_flea.bets();
+    assert!(bets.is_empty(), "the function placed {bets:?}");
+    let balance = request(&stack, "/balance", "look-1", &json!({"agent_id": AGENT})).await?;
+    assert_eq!(balance.body["balance"].to_string().trim_end_matches(".0000"), "5");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_bet_is_shown_to_be_fair_once_its_seed_is_revealed() -> Result<()> {
+async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_seed() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
     sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
-    let row = seen(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+    let row = wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
     assert_eq!(row["proof"]["nonce"], 0);
     let rotate = Request::post(format!("{}/api/v1/fairness/rotate", stack.purple_flea.url))
         .header("authorization", format!("Bearer {KEY}"))
@@ -367,20 +386,21 @@ async fn a_live_bet_is_shown_to_be_fair_once_its_seed_is_revealed() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_faucet_claimed_by_many_at_once_is_claimed_once_and_is_one_deposit() -> Result<()> {
-    let stack = two_agents(&[]).await?;
+async fn concurrent_faucet_requests_claim_once_and_make_one_deposit() -> Result<()> {
+    let stack = start_with_two_agents(&[]).await?;
     sql(&stack, "insert into public.agents (id) values ('newcomer')").await?;
     stack.purple_flea.fund("newcomer", 0.into());
     let agent = json!({"agent_id": "newcomer"});
     let names: Vec<String> = (0..8).map(|n| format!("claim-{n}")).collect();
-    let asked = names.iter().map(|name| ask(&stack, "/faucet", name, &agent));
-    let replies: Vec<Reply> = join_all(asked).await.into_iter().collect::<Result<_>>()?;
+    let requests = names.iter().map(|name| request(&stack, "/faucet", name, &agent));
+    let replies: Vec<Reply> = join_all(requests).await.into_iter().collect::<Result<_>>()?;
     assert!(
         replies.iter().all(|reply| reply.status == 200 || reply.body["code"] == "in_flight"),
         "{replies:?}"
     );
-    seen(&stack, "select to_jsonb(w)::text from public.wallet_changes w where agent_id = 'newcomer'").await?;
-    assert_eq!(posts(&stack, "/faucet/claim"), 1);
+    wait_for_row(&stack, "select to_jsonb(w)::text from public.wallet_changes w where agent_id = 'newcomer'")
+        .await?;
+    assert_eq!(calls(&stack, "/faucet/claim"), 1);
     assert_eq!(
         count(&stack, "select count(*) from public.wallet_changes where agent_id = 'newcomer'").await?,
         1

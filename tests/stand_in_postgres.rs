@@ -1,10 +1,10 @@
-//! The local PostgreSQL is as strict with the API's roles as a hosted Supabase project, and there is one of each version.
+//! The local PostgreSQL is as strict with the API's roles as a hosted Supabase project. Each supported version exists.
 
 use anyhow::Result;
 use stack::postgres::{Cluster, OWNER};
 use tokio_postgres::Client;
 
-/// Functions that change every row, in every way that a function can.
+/// Functions that change every row: in SQL, in PL/pgSQL, in a CTE, by EXECUTE, and as security definer.
 const CARELESS: &str = "create table public.marks (n integer); \
     create function public.careless_update() returns void language plpgsql as 'begin update public.marks set n = 1; end'; \
     create function public.careless_delete() returns void language sql as 'delete from public.marks'; \
@@ -24,13 +24,14 @@ const CARELESS_FUNCTIONS: [(&str, &str); 5] = [
     ("careless_definer", "DELETE requires a WHERE clause"),
 ];
 
+/// Reads a setting of a connection.
 async fn show(client: &Client, setting: &str) -> Result<String> {
     Ok(client.query_one(&format!("show {setting}"), &[]).await?.get(0))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_or_delete_without_where_is_refused_to_the_roles_of_the_api_and_not_to_the_owner()
--> Result<()> {
+async fn postgres_refuses_an_update_or_delete_without_where_to_api_roles_and_not_to_the_owner() -> Result<()>
+{
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
     owner.batch_execute(CARELESS).await?;
@@ -54,7 +55,7 @@ async fn an_update_or_delete_without_where_is_refused_to_the_roles_of_the_api_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_waits_eight_seconds_for_a_statement_and_for_a_lock() -> Result<()> {
+async fn api_connections_wait_eight_seconds_for_a_statement_and_for_a_lock() -> Result<()> {
     let cluster = Cluster::start().await?;
     let api = cluster.connect("authenticator").await?;
     assert_eq!([show(&api, "statement_timeout").await?, show(&api, "lock_timeout").await?], ["8s", "8s"]);
@@ -64,9 +65,9 @@ async fn the_api_waits_eight_seconds_for_a_statement_and_for_a_lock() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clusters_of_newer_versions_start_with_supabases_roles() -> Result<()> {
+async fn clusters_of_postgresql_17_and_18_start_with_supabases_roles() -> Result<()> {
     for major in [17, 18] {
-        assert!(Cluster::has_version(major).await, "PostgreSQL {major} cannot be had");
+        assert!(Cluster::has_version(major).await, "PostgreSQL {major} is not installed");
         let cluster = Cluster::start_version(major).await?;
         let owner = cluster.connect(OWNER).await?;
         let version = show(&owner, "server_version").await?;
@@ -75,6 +76,6 @@ async fn clusters_of_newer_versions_start_with_supabases_roles() -> Result<()> {
         assert_eq!(owner.query_one(signed, &[]).await?.get::<_, String>(0).len(), 64);
         cluster.connect("authenticator").await?.batch_execute("set role anon; select 1").await?;
     }
-    assert!(!Cluster::has_version(9).await);
+    assert!(!Cluster::has_version(9).await, "has_version must not find the unsupported version 9");
     Ok(())
 }

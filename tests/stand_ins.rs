@@ -1,4 +1,5 @@
-//! The stand-ins are as unpleasant as what they stand for. Where the real pg_net is there, these hold for it too.
+//! The stand-in for pg_net behaves like pg_net, failures included, and the simulator's balances add up. If the real
+//! pg_net is installed, the same tests run against it.
 
 use crate::front_door::soon;
 use anyhow::Result;
@@ -12,6 +13,7 @@ use stack::{
 use std::time::Duration;
 use tokio_postgres::Client;
 
+/// A cluster with pg_net, and a simulator that receives its requests.
 struct Net {
     _cluster: Cluster,
     _pg_net: PgNet,
@@ -27,6 +29,7 @@ impl Net {
         Ok(Self { _cluster: cluster, _pg_net: pg_net, client, purple_flea: PurpleFlea::start().await? })
     }
 
+    /// Queues a request to the simulator, and gives its id.
     async fn post(&self, body: &str, timeout_ms: i32) -> Result<i64> {
         let post = format!(
             "select net.http_post(url => '{}/casino/crash', body => '{body}', timeout_milliseconds => {timeout_ms})",
@@ -35,7 +38,7 @@ impl Net {
         Ok(self.client.query_one(&post, &[]).await?.get(0))
     }
 
-    /// A response, as soon as it is there: its status and whether it timed out.
+    /// Waits for a response, and gives its status and whether it timed out.
     async fn response(&self, id: i64) -> Result<(Option<i32>, Option<bool>)> {
         let sql = "select status_code, timed_out from net._http_response where id = $1";
         soon(async {
@@ -64,7 +67,7 @@ async fn pg_net_sends_a_request_twice_when_a_kept_connection_dies() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_does_not_send_again_what_was_answered_in_part() -> Result<()> {
+async fn pg_net_does_not_repeat_a_partly_answered_request() -> Result<()> {
     let net = Net::start().await?;
     let first = net.post(r#"{"n": 1}"#, 5000).await?;
     net.response(first).await?;
@@ -76,7 +79,7 @@ async fn pg_net_does_not_send_again_what_was_answered_in_part() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> {
+async fn pg_net_shows_the_responses_of_a_batch_only_after_its_slowest() -> Result<()> {
     let net = Net::start().await?;
     net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::Hang });
     net.client.batch_execute("begin").await?;
@@ -94,12 +97,12 @@ async fn pg_net_shows_no_response_of_a_batch_before_its_slowest() -> Result<()> 
         }
     })
     .await??;
-    assert_eq!((late, all), (1, 2), "whoever sees the first sees both");
+    assert_eq!((late, all), (1, 2), "both responses must appear together");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_sends_200_at_once_and_the_rest_a_second_later() -> Result<()> {
+async fn pg_net_sends_200_requests_at_once_and_the_rest_a_second_later() -> Result<()> {
     let net = Net::start().await?;
     let url = &net.purple_flea.url;
     let many = format!("select net.http_post('{url}/casino/crash') from generate_series(1, 201)");
@@ -116,12 +119,12 @@ async fn pg_net_sends_200_at_once_and_the_rest_a_second_later() -> Result<()> {
         }
     })
     .await??;
-    assert!(apart_s >= 1.0, "only {apart_s} s lie between the batches");
+    assert!(apart_s >= 1.0, "only {apart_s} s passed between the batches");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_does_not_try_again_whatever_the_status() -> Result<()> {
+async fn pg_net_does_not_retry_an_error_status_or_a_refused_connection() -> Result<()> {
     let net = Net::start().await?;
     net.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
     let failed = net.post("{}", 5000).await?;
@@ -164,7 +167,7 @@ async fn pg_net_follows_redirects_and_only_a_307_keeps_the_body() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_nets_tables_are_unlogged_and_everybody_may_read_them() -> Result<()> {
+async fn pg_nets_tables_are_unlogged_and_readable_by_anon() -> Result<()> {
     let net = Net::start().await?;
     let tables = "select relname::text, relpersistence::text, has_table_privilege('anon', oid, 'select') from pg_class \
                   where relnamespace = 'net'::regnamespace and relkind = 'r' order by 1";
@@ -175,7 +178,7 @@ async fn pg_nets_tables_are_unlogged_and_everybody_may_read_them() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<()> {
+async fn pg_net_raises_in_the_callers_transaction_on_invalid_arguments() -> Result<()> {
     let net = Net::start().await?;
     for call in [
         "url => null",
@@ -184,7 +187,7 @@ async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<
     ] {
         assert!(net.client.query_one(&format!("select net.http_post({call})"), &[]).await.is_err(), "{call}");
     }
-    // Without a content type it gets one.
+    // pg_net adds a content type to a request without one.
     let bare = format!(
         "select net.http_post('{}/casino/crash', headers => '{{\"x\": \"y\"}}')",
         net.purple_flea.url
@@ -196,7 +199,7 @@ async fn pg_net_raises_in_the_transaction_of_whoever_calls_it_badly() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_simulator_takes_the_same_bet_twice_and_its_ledger_adds_up() -> Result<()> {
+async fn the_simulator_accepts_the_same_bet_twice_and_its_balances_add_up() -> Result<()> {
     let purple_flea = PurpleFlea::start().await?;
     purple_flea.fund("agent-001", 100.into());
     for _ in 0..2 {

@@ -3,7 +3,7 @@
 
 use crate::{
     front_door::{assert_problem, reply},
-    whole_stack::{count, deposit, job_in, later, ring, sql, start_silent},
+    whole_stack::{count, deposit, job_in, notify, pass_time, sql, start_silent},
 };
 use anyhow::Result;
 use http::Request;
@@ -24,17 +24,17 @@ async fn the_last_releases_function_goes_on_working_by_todays_database() -> Resu
     // It does not know the settings that came later.
     stack.host = Host::start(Kind::Embedded, &stack.options).await?;
     let id = deposit(&stack, "100").await?;
-    let executed = ring(&stack, id).await?;
+    let executed = notify(&stack, id).await?;
     assert_eq!(executed.body["status"], "executed", "{}", executed.body);
-    assert_eq!(ring(&stack, id).await?.headers["idempotent-replayed"], "true");
+    assert_eq!(notify(&stack, id).await?.headers["idempotent-replayed"], "true");
 
     // What was under way when the database was brought up to date is looked up by either.
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::answer(500, "{}") });
     let unknown = deposit(&stack, "100").await?;
-    assert_problem(&ring(&stack, unknown).await?, 502, "outcome_unknown", "unknown");
-    later(&stack, unknown, "104 seconds").await?;
+    assert_problem(&notify(&stack, unknown).await?, 502, "outcome_unknown", "unknown");
+    pass_time(&stack, unknown, "104 seconds").await?;
     let another = deposit(&stack, "100").await?;
-    ring(&stack, another).await?;
+    notify(&stack, another).await?;
     job_in(&stack, unknown, "executed").await?;
     assert_eq!(stack.purple_flea.bets().len(), 3);
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 3);
@@ -42,7 +42,7 @@ async fn the_last_releases_function_goes_on_working_by_todays_database() -> Resu
     // After a restore it bets no more than today's.
     sql(&stack, "select purple_flea.declare_restore('tested')").await?;
     let waiting = deposit(&stack, "100").await?;
-    let told = ring(&stack, waiting).await?;
+    let told = notify(&stack, waiting).await?;
     assert_eq!(
         (&told.body["status"], &told.body["reason"]),
         (&json!("waiting"), &json!("restore_unconfirmed"))

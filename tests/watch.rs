@@ -1,5 +1,5 @@
-//! In a steady stream nobody waits for the doorbell: whoever goes on after its reply waits for the next deposit. And
-//! whatever becomes of whoever waits, no deposit is forgotten for it.
+//! Long polling: a worker that keeps running after its reply watches for the next deposit. A steady stream of deposits
+//! needs no notifications. A watcher that fails never loses a deposit.
 
 use crate::{
     front_door::soon,
@@ -14,13 +14,13 @@ use stack::{
 };
 use std::time::Duration;
 
-/// How many doorbells have reached the function.
-fn rings(stack: &Local) -> usize {
+/// Counts the notifications that have reached the function.
+fn notifications(stack: &Local) -> usize {
     stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count()
 }
 
-/// Waits until nobody watches.
-async fn unwatched(stack: &Local) -> Result<()> {
+/// Waits until no worker holds the watch.
+async fn wait_for_end_of_watch(stack: &Local) -> Result<()> {
     let watched = "select count(*) from purple_flea.watch where until > clock_timestamp()";
     soon(async {
         while count(stack, watched).await? > 0 {
@@ -31,52 +31,53 @@ async fn unwatched(stack: &Local) -> Result<()> {
     .await?
 }
 
-/// Gives a watch to nobody in particular, of which everybody else believes that it is kept.
+/// Gives the watch to a watcher that does not exist. Transactions that insert deposits rely on it.
 const WATCH: &str = "select public.claim_jobs(watcher => md5('nobody')::uuid, linger_ms => 3000)";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_somebody_waits_for_deposits_nobody_has_to_ring() -> Result<()> {
+async fn deposits_send_no_notification_while_a_worker_watches() -> Result<()> {
     let stack = start(&[("linger_ms", "3000")]).await?;
     for _ in 0..10 {
         let id = deposit(&stack, "100").await?;
         job_in(&stack, id, "executed").await?;
     }
-    assert_eq!(rings(&stack), 1);
+    assert_eq!(notifications(&stack), 1);
     assert_eq!(stack.purple_flea.bets().len(), 10);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_nothing_comes_any_more_the_wait_ends_and_the_next_deposit_rings() -> Result<()> {
+async fn the_watch_ends_after_linger_ms_and_the_next_deposit_notifies() -> Result<()> {
     let stack = start(&[("linger_ms", "200")]).await?;
-    for rung in 1..=2 {
+    for count in 1..=2 {
         let id = deposit(&stack, "100").await?;
         job_in(&stack, id, "executed").await?;
-        unwatched(&stack).await?;
-        assert_eq!(rings(&stack), rung);
+        wait_for_end_of_watch(&stack).await?;
+        assert_eq!(notifications(&stack), count);
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_time_to_linger_every_deposit_rings() -> Result<()> {
+async fn every_deposit_notifies_if_linger_ms_is_zero() -> Result<()> {
     let stack = start(&[("linger_ms", "0")]).await?;
-    for rung in 1..=2 {
+    for count in 1..=2 {
         let id = deposit(&stack, "100").await?;
         job_in(&stack, id, "executed").await?;
-        assert_eq!(rings(&stack), rung);
+        assert_eq!(notifications(&stack), count);
     }
-    assert!(!stack.postgrest.calls().iter().any(|call| call == "await_jobs"));
+    let calls = stack.postgrest.calls();
+    assert!(!calls.iter().any(|call| call == "await_jobs"), "a worker watched: {calls:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_relies_on_a_watch_is_waited_for_at_its_end() -> Result<()> {
+async fn the_end_of_a_watch_waits_for_a_deposit_that_relied_on_it() -> Result<()> {
     let stack = start_silent(&[]).await?;
-    sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_doorbell").await?;
+    sql(&stack, "alter table public.wallet_changes enable trigger purple_flea_notify").await?;
     sql(&stack, WATCH).await?;
     let depositor = stack.cluster.connect(OWNER).await?;
-    // Not committed yet, and so not to be seen; and it did not ring.
+    // The deposit is not committed, so the watcher cannot see it. The trigger relied on the watch and did not notify.
     depositor.batch_execute("begin; insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)").await?;
     let watcher = stack.cluster.connect(OWNER).await?;
     let waiting = watcher.query_one("select public.await_jobs(md5('nobody')::uuid, 10)", &[]);
@@ -89,13 +90,13 @@ async fn who_relies_on_a_watch_is_waited_for_at_its_end() -> Result<()> {
     };
     let (due, committed) = soon(async { tokio::join!(waiting, committing) }).await?;
     committed?;
-    assert!(due?.get::<_, bool>(0), "the watch ended without it");
-    assert_eq!(rings(&stack), 0);
+    assert!(due?.get::<_, bool>(0), "the watch ended without the deposit that relied on it");
+    assert_eq!(notifications(&stack), 0);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_watcher_is_gone_is_found_by_the_sweeper() -> Result<()> {
+async fn the_sweeper_finds_a_deposit_that_relied_on_a_dead_watcher() -> Result<()> {
     let mut stack = start(&[]).await?;
     sql(&stack, WATCH).await?;
     let id = deposit(&stack, "100").await?;
@@ -106,9 +107,9 @@ async fn whose_watcher_is_gone_is_found_by_the_sweeper() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_deposit() -> Result<()> {
+async fn a_host_that_cuts_off_work_after_a_reply_loses_no_deposit() -> Result<()> {
     let mut stack = start(&[("linger_ms", "3000")]).await?;
-    // It is cut off while it waits, and everybody still relies on it.
+    // The host cuts the worker off during its watch, and later deposits still rely on the watch.
     stack.options.after_reply = Duration::from_millis(700);
     stack.options.listen = None;
     stack.host = Host::start(Kind::Embedded, &stack.options).await?;
@@ -116,16 +117,16 @@ async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_depos
     sql(&stack, &here).await?;
     stack.sweeper = Some(Sweeper::start(&stack.cluster, Duration::from_millis(500)));
     for _ in 0..3 {
-        let seen = deposit(&stack, "100").await?;
-        job_in(&stack, seen, "executed").await?;
+        let watched = deposit(&stack, "100").await?;
+        job_in(&stack, watched, "executed").await?;
         soon(async {
             while stack.host.instances() > 0 {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         })
         .await?;
-        let unseen = deposit(&stack, "100").await?;
-        for id in [seen, unseen] {
+        let unwatched = deposit(&stack, "100").await?;
+        for id in [watched, unwatched] {
             assert_eq!(job_in(&stack, id, "executed").await?["attempts"], 1);
         }
     }
@@ -135,17 +136,18 @@ async fn a_host_that_cuts_off_what_goes_on_after_a_reply_costs_time_and_no_depos
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_goes_on_after_a_reply_the_sweeper_has_it_done_before_one() -> Result<()> {
+async fn the_sweeper_asks_for_work_before_the_reply_after_a_notification_failed() -> Result<()> {
     let stack = start_silent(&[]).await?;
     let id = deposit(&stack, "100").await?;
-    // Since the last sweep nothing has come of it; and from now on all that is answered at once is cut off.
+    // The deposit was due before the last sweep and is still due. So work after a reply may have been cut off, and the
+    // sweeper asks the function to work before it replies.
     sql(&stack, "update purple_flea.ledger set swept_at = clock_timestamp()").await?;
-    sql(&stack, "select purple_flea.ring()").await?;
+    sql(&stack, "select purple_flea.sweep()").await?;
     let preference =
         "select count(*) from net.http_request_queue where headers ->> 'Prefer' = 'respond-async'";
     assert_eq!(count(&stack, preference).await?, 0);
     job_in(&stack, id, "executed").await?;
-    let asked = stack.host.log.find(|line| line.contains("execute_trade")).await;
-    assert!(asked.contains("\"status\":200"), "answered before it was done: {asked}");
+    let line = soon(stack.host.log.find(|line| line.contains("execute_trade"))).await?;
+    assert!(line.contains("\"status\":200"), "the function replied before it was done: {line}");
     Ok(())
 }

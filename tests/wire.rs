@@ -1,4 +1,4 @@
-//! A caller's connection, byte by byte: for what no HTTP client would do.
+//! A caller's raw connection, for requests that no HTTP client would send.
 
 use crate::front_door::soon;
 use anyhow::{Context, Result};
@@ -9,14 +9,14 @@ use tokio::{
     time::Instant,
 };
 
-/// A connection.
+/// A TCP connection to a host.
 pub struct Wire {
     stream: TcpStream,
-    /// What came in and was not read yet.
+    /// Received bytes that no reply was parsed from yet.
     unread: Vec<u8>,
 }
 
-/// A reply, as far as these tests look at it.
+/// The parts of a reply that these tests check. The head is in lower case.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
@@ -36,20 +36,20 @@ impl Wire {
         Ok(self.stream.write_all(bytes.as_bytes()).await?)
     }
 
-    /// Sends bytes for as long as the other side takes them without a pause of this length.
-    pub async fn stuff(&mut self, bytes: &str, pause: Duration) -> Result<()> {
+    /// Sends the same bytes repeatedly until the other side reads none for the length of this pause.
+    pub async fn fill(&mut self, bytes: &str, pause: Duration) -> Result<()> {
         while let Ok(sent) = tokio::time::timeout(pause, self.stream.write_all(bytes.as_bytes())).await {
             sent?;
         }
         Ok(())
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending half of the connection.
     pub async fn finish(&mut self) -> Result<()> {
         Ok(self.stream.shutdown().await?)
     }
 
-    /// Reads one reply, which has a `content-length`.
+    /// Reads one reply. The reply must have a `content-length`.
     pub async fn reply(&mut self) -> Result<Reply> {
         soon(async {
             loop {
@@ -63,6 +63,7 @@ impl Wire {
         .await?
     }
 
+    /// Parses one reply from the unread bytes, if they contain a whole one.
     fn parsed(&mut self) -> Result<Option<Reply>> {
         let text = String::from_utf8_lossy(&self.unread).into_owned();
         let Some((head, rest)) = text.split_once("\r\n\r\n") else { return Ok(None) };
@@ -75,11 +76,11 @@ impl Wire {
         Ok(Some(Reply { status, head, body: body.to_owned() }))
     }
 
-    /// Waits until the other side has closed, and gives how long that took. What comes before is dropped.
+    /// Waits until the other side closes the connection, and gives the time that took. Drops all bytes until then.
     pub async fn closed(&mut self) -> Result<Duration> {
         let started = Instant::now();
         soon(async {
-            // An end and a reset are the same here.
+            // A reset counts as closed, too.
             while let Ok(1..) = self.stream.read_buf(&mut self.unread).await {
                 self.unread.clear();
             }

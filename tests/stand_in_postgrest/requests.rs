@@ -1,4 +1,4 @@
-//! Which function a request means, and what it is called with.
+//! How PostgREST chooses the function for a request, and how it passes arguments.
 
 use super::{Api, MARKS, code, text};
 use anyhow::Result;
@@ -7,7 +7,7 @@ use serde_json::json;
 use stack::postgrest;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_without_arguments_takes_any_empty_body() -> Result<()> {
+async fn a_function_without_arguments_accepts_any_valid_json_body() -> Result<()> {
     let api = Api::with(
         "create function public.one() returns integer language sql as 'select 1'; \
          create function public.settle(outcomes jsonb) returns integer language sql as 'select 1'; \
@@ -24,7 +24,7 @@ async fn a_function_without_arguments_takes_any_empty_body() -> Result<()> {
         let (status, answer) = api.call("one", body).await?;
         assert_eq!((status, code(&answer)?.as_str()), (400, "PGRST102"), "{body:?}: {answer}");
     }
-    // A single parameter of JSON is found whatever its name is, and then gets nothing.
+    // PostgREST finds a function with a single JSON parameter whatever the parameter's name, but passes no argument.
     let (status, body) = api.call("settle", "{}").await?;
     assert_eq!((status, code(&body)?.as_str()), (404, "42883"), "{body}");
     assert_eq!(api.call("settle", r#"{"outcomes": []}"#).await?, (200, "1".to_owned()));
@@ -38,7 +38,7 @@ async fn a_function_without_arguments_takes_any_empty_body() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_looks_at_the_types_that_are_sent_and_taken() -> Result<()> {
+async fn postgrest_checks_the_content_type_the_accept_header_and_the_method() -> Result<()> {
     let one = "create function public.one() returns integer language sql as 'select 1'; \
         create function public.add(a integer) returns integer language sql as 'select a + 1'";
     let api = Api::with(one).await?;
@@ -64,7 +64,7 @@ async fn postgrest_looks_at_the_types_that_are_sent_and_taken() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_finds_a_function_by_the_names_of_its_arguments_and_keeps_their_digits() -> Result<()> {
+async fn postgrest_finds_a_function_by_its_argument_names_and_keeps_the_digits_of_numbers() -> Result<()> {
     let api = Api::with(
         "create function public.echo(names text[], odds jsonb, \"limit\" integer default 7, of uuid default null) \
          returns jsonb language sql as $$ select jsonb_build_object('names', names, 'odds', odds, 'limit', \"limit\", 'of', of) $$; \
@@ -97,7 +97,7 @@ async fn postgrest_finds_a_function_by_the_names_of_its_arguments_and_keeps_thei
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_tells_nothing_from_null() -> Result<()> {
+async fn postgrest_distinguishes_void_from_null() -> Result<()> {
     let null = "create function public.null() returns jsonb language sql as 'select null::jsonb'";
     let api = Api::with(&format!("{MARKS}; {null}")).await?;
     assert_eq!(api.call("mark", r#"{"n": 1}"#).await?, (204, String::new()));

@@ -1,4 +1,4 @@
-//! Tokens, and what a transaction is carried out as.
+//! Tokens, and the role and settings of a transaction.
 
 use super::{Api, WHOAMI, code, text};
 use crate::front_door::soon;
@@ -8,7 +8,7 @@ use serde_json::json;
 use stack::{postgres::SUPERUSER, postgrest};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_refuses_who_has_no_apikey_or_a_broken_token() -> Result<()> {
+async fn postgrest_refuses_calls_without_an_apikey_or_with_a_broken_token() -> Result<()> {
     let api = Api::with(WHOAMI).await?;
     let (status, body) = api.call_with(&[], "whoami", "{}").await?;
     assert_eq!((status, body.as_str()), (401, r#"{"message":"No API key found in request"}"#));
@@ -40,7 +40,7 @@ async fn postgrest_runs_a_function_as_the_role_of_the_token() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_not_good_is_refused_with_a_challenge() -> Result<()> {
+async fn postgrest_refuses_an_invalid_token_with_a_challenge() -> Result<()> {
     let api = Api::with(WHOAMI).await?;
     let now = stack::webhook::unix_s();
     let user = "00000000-0000-4000-8000-000000000001";
@@ -60,11 +60,11 @@ async fn a_token_that_is_not_good_is_refused_with_a_challenge() -> Result<()> {
         assert_eq!((status, code(&body)?.as_str()), (401, "PGRST301"), "{body}");
         assert!(body.contains(message), "{body}");
     }
-    // Half a minute is forgiven.
-    let late =
+    // PostgREST tolerates clocks that differ by up to half a minute.
+    let tolerated =
         json!({ "role": "service_role", "exp": now - 10, "nbf": now + 10, "iat": now + 10, "iss": "late" });
-    assert_eq!(api.call_as(&postgrest::key_with(&late)?, "whoami", "{}").await?.0, 200);
-    // Another scheme, and an empty token, are none.
+    assert_eq!(api.call_as(&postgrest::key_with(&tolerated)?, "whoami", "{}").await?.0, 200);
+    // PostgREST treats another scheme and an empty token like a missing token.
     for none in ["Basic YTpi", "Bearer", "Bearer "] {
         let response =
             api.send(Method::POST, "rpc/whoami", &[("apikey", "any"), ("authorization", none)], "{}").await?;
@@ -166,14 +166,14 @@ async fn postgrest_applies_the_settings_of_the_role_to_each_transaction() -> Res
     }
     let (status, body) = api.call_as(&postgrest::key("quick")?, "nap", "{}").await?;
     assert_eq!((status, code(&body)?.as_str()), (500, "57014"), "{body}");
-    // What was set for one is gone for the next.
+    // The next transaction does not inherit the settings of another role.
     let (_, body) = api.call("settings", "{}").await?;
     assert!(body.contains(r#""statement_timeout": "8s""#), "{body}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_learns_of_changed_settings_by_a_notification() -> Result<()> {
+async fn postgrest_reloads_changed_role_settings_when_the_schema_changes() -> Result<()> {
     let api = Api::with(
         "create role quick nologin; grant quick to authenticator; \
          create function public.timeout() returns text language sql as $$ select current_setting('statement_timeout') $$",
@@ -181,7 +181,7 @@ async fn postgrest_learns_of_changed_settings_by_a_notification() -> Result<()> 
     .await?;
     let key = postgrest::key("quick")?;
     assert_eq!(api.call_as(&key, "timeout", "{}").await?, (200, r#""8s""#.to_owned()));
-    // A change of a role fires no event trigger; one of a table does.
+    // A changed role fires no event trigger. A new table does, and its notification makes PostgREST reload everything.
     api.owner
         .batch_execute("alter role quick set statement_timeout = '5s'; create table public.t ()")
         .await?;

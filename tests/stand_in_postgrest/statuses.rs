@@ -1,4 +1,4 @@
-//! What fails, and the status that it is answered with.
+//! The status of PostgREST's reply to each kind of failure.
 
 use super::{Api, MARKS, code};
 use crate::front_door::soon;
@@ -9,7 +9,7 @@ use stack::postgrest;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgrest_has_a_status_for_each_error_of_the_database() -> Result<()> {
+async fn postgrest_maps_each_database_error_to_its_status() -> Result<()> {
     let api = Api::with(MARKS).await?;
     for (state, status) in [
         ("57014", 500),
@@ -41,7 +41,7 @@ async fn postgrest_has_a_status_for_each_error_of_the_database() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_may_choose_its_whole_answer() -> Result<()> {
+async fn a_function_can_choose_its_status_its_headers_and_its_body() -> Result<()> {
     let refuse = "create function public.refuse() returns void language plpgsql as $$ begin raise sqlstate 'PGRST' using \
         message = '{\"code\": \"x\", \"message\": \"m\", \"hint\": \"h\"}', \
         detail = '{\"status\": 402, \"headers\": {\"x-why\": \"because\"}}'; end $$";
@@ -57,7 +57,7 @@ async fn a_function_may_choose_its_whole_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_or_delete_without_where_is_a_fault_of_the_callers() -> Result<()> {
+async fn postgrest_answers_400_to_a_delete_without_where() -> Result<()> {
     let careless =
         "create function public.careless() returns void language sql as 'delete from public.marks'";
     let api = Api::with(&format!("{MARKS}; {careless}")).await?;
@@ -68,7 +68,7 @@ async fn an_update_or_delete_without_where_is_a_fault_of_the_callers() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_race_is_tried_again_without_an_answer() -> Result<()> {
+async fn postgrest_retries_a_serialization_failure_without_a_reply() -> Result<()> {
     let api = Api::with(
         "create sequence public.tries; \
          create function public.race(losses integer) returns bigint language plpgsql as $$ begin \
@@ -78,8 +78,8 @@ async fn a_lost_race_is_tried_again_without_an_answer() -> Result<()> {
     .await?;
     assert_eq!(api.call("race", r#"{"losses": 20}"#).await?, (200, "21".to_owned()));
     let endless = api.call("race", r#"{"losses": 1000000000}"#);
-    assert!(tokio::time::timeout(Duration::from_secs(1), endless).await.is_err(), "it was answered");
-    // The caller has gone, and so it ends.
+    assert!(tokio::time::timeout(Duration::from_secs(1), endless).await.is_err(), "PostgREST replied");
+    // The caller has hung up, so PostgREST must stop its retries.
     let last = "select last_value from public.tries";
     soon(async {
         let mut seen: i64 = 0;
@@ -96,7 +96,7 @@ async fn a_lost_race_is_tried_again_without_an_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_must_not_change_anything_runs_in_a_transaction_that_cannot() -> Result<()> {
+async fn get_requests_and_stable_functions_run_in_a_read_only_transaction() -> Result<()> {
     let api = Api::with(&format!(
         "{MARKS}; \
          create function public.add(a integer, b numeric default 1.5) returns numeric language sql stable as 'select a + b'; \

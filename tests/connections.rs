@@ -1,44 +1,53 @@
-//! Callers that nobody knows, at the production host's public address: silent, slow, endless, odd. None of them keeps
-//! others waiting for longer than a request head may take, and nothing odd reaches the function.
+//! Unknown callers at the production host's public address: silent, slow, endless, malformed. None of them delays
+//! another caller longer than the limit for a request head, and no malformed request reaches the function.
 
 use crate::{
+    front_door::assert_no_call,
     host_program::{Playing, Program, Start, free_address, metric, program},
     wire::Wire,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 use tokio::process::Command;
 
 /// A whole request.
 const HEALTH: &str = "GET /health HTTP/1.1\r\nhost: edge\r\n\r\n";
 
-/// How long a head may take in these tests.
+/// Limit for a request head in these tests.
 const HEAD: Duration = Duration::from_millis(300);
 
-/// Much longer than a head may take, and much shorter than a connection may idle.
+/// Much longer than the limit for a request head, and much shorter than the default limit for an idle connection.
 const LATE: Duration = Duration::from_secs(30);
 
-/// A host with little patience for heads, and the usual one for idle connections.
+/// Starts a host with a short limit for request heads, and the default limit for idle connections.
 async fn host(more: &[&str]) -> Result<Playing> {
     let head = HEAD.as_millis().to_string();
     let arguments = [&["--head-ms", &head, "--threads", "1"], more].concat();
     Playing::start(Start { arguments: &arguments, ..Start::default() }).await
 }
 
-/// Asserts that a newcomer is served, and not only after an idle connection's usual time.
-async fn is_served(host: &Program) -> Result<()> {
+/// Asserts that the host serves a new caller long before an idle connection reaches its default limit.
+async fn assert_serves(host: &Program) -> Result<()> {
     let serving = async {
-        let mut newcomer = Wire::to(&host.url).await?;
-        newcomer.send(HEALTH).await?;
-        newcomer.reply().await
+        let mut new_caller = Wire::to(&host.url).await?;
+        new_caller.send(HEALTH).await?;
+        new_caller.reply().await
     };
-    assert_eq!(tokio::time::timeout(LATE, serving).await??.status, 200);
+    let reply =
+        tokio::time::timeout(LATE, serving).await.context("the host did not serve a new caller in time")?;
+    assert_eq!(reply?.status, 200);
+    Ok(())
+}
+
+/// Asserts that the host closes a connection long before an idle connection reaches its default limit.
+async fn assert_closed(connection: &mut Wire) -> Result<()> {
+    let closed_after = connection.closed().await?;
+    assert!(closed_after < LATE, "the host closed the connection only after {closed_after:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_default_a_head_has_five_seconds_and_an_idle_connection_longer_than_proxies_keep_theirs()
--> Result<()> {
+async fn the_default_limits_are_5_s_for_a_request_head_and_75_s_for_an_idle_connection() -> Result<()> {
     let help = Command::new(program()?).arg("--help").output().await?.stdout;
     let help = String::from_utf8(help)?;
     assert!(help.contains("[default: 5000]") && help.contains("[default: 75000]"), "{help}");
@@ -46,16 +55,16 @@ async fn by_default_a_head_has_five_seconds_and_an_idle_connection_longer_than_p
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_sends_no_whole_head_in_time_is_cut_off() -> Result<()> {
+async fn the_host_closes_a_connection_whose_request_head_is_late() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let mut silent = Wire::to(&host.url).await?;
-    assert!(silent.closed().await? < LATE);
+    assert_closed(&mut silent).await?;
 
     let mut dripping = Wire::to(&host.url).await?;
     let dripped = async {
         dripping.send("GET /health HTTP/1.1\r\nhost: edge\r\nx-drip: ").await?;
-        // It is never silent for as long as a head may take.
+        // The pauses between the bytes are shorter than the limit for a head.
         while dripping.send("x").await.is_ok() {
             tokio::time::sleep(HEAD / 10).await;
         }
@@ -67,7 +76,7 @@ async fn a_caller_that_sends_no_whole_head_in_time_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_kept_while_nobody_waits_for_its_place() -> Result<()> {
+async fn the_host_keeps_an_idle_connection_while_places_are_free() -> Result<()> {
     let host = host(&[]).await?.program;
     let mut kept = Wire::to(&host.url).await?;
     for _ in 0..2 {
@@ -75,24 +84,24 @@ async fn an_idle_connection_is_kept_while_nobody_waits_for_its_place() -> Result
         assert_eq!(kept.reply().await?.status, 200);
         tokio::time::sleep(HEAD * 3).await;
     }
-    // A head that was begun has no longer than the first one.
+    // A later head has the same limit as the first one.
     kept.send("GET /health").await?;
-    assert!(kept.closed().await? < LATE);
+    assert_closed(&mut kept).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_at_last() -> Result<()> {
+async fn the_host_closes_an_idle_connection_after_its_idle_limit() -> Result<()> {
     let host = host(&["--idle-ms", "600"]).await?.program;
     let mut idle = Wire::to(&host.url).await?;
     idle.send(HEALTH).await?;
     assert_eq!(idle.reply().await?.status, 200);
-    assert!(idle.closed().await? < LATE);
+    assert_closed(&mut idle).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result<()> {
+async fn silent_and_idle_connections_make_room_when_all_places_are_taken() -> Result<()> {
     let host = host(&["--connections", "8"]).await?.program;
     let mut held = Vec::new();
     for number in 0..8 {
@@ -103,8 +112,8 @@ async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result
         }
         held.push(wire);
     }
-    is_served(&host).await?;
-    // And again, when all of them only idle.
+    assert_serves(&host).await?;
+    // The same holds if all connections are idle.
     held.clear();
     for _ in 0..8 {
         let mut wire = Wire::to(&host.url).await?;
@@ -112,32 +121,32 @@ async fn when_all_places_are_taken_the_silent_and_the_idle_make_room() -> Result
         assert_eq!(wire.reply().await?.status, 200);
         held.push(wire);
     }
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_takes_no_reply_makes_room() -> Result<()> {
+async fn a_caller_that_reads_no_reply_makes_room() -> Result<()> {
     let host = host(&["--connections", "1"]).await?.program;
     let mut greedy = Wire::to(&host.url).await?;
-    // Until the buffers of both sides are full: the host waits for the caller, and not the other way round.
-    greedy.stuff(&HEALTH.repeat(100), HEAD).await?;
-    is_served(&host).await
+    // The caller sends until the buffers of both sides are full. Now the host waits for the caller to read.
+    greedy.fill(&HEALTH.repeat(100), HEAD).await?;
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_never_ends_is_refused_and_makes_room() -> Result<()> {
+async fn a_caller_whose_body_never_ends_is_refused_and_makes_room() -> Result<()> {
     let playing = host(&["--connections", "1"]).await?;
     let mut endless = Wire::to(&playing.program.url).await?;
     endless.send("POST /execute-trade HTTP/1.1\r\nhost: edge\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await?;
-    is_served(&playing.program).await?;
+    assert_serves(&playing.program).await?;
     let reply = endless.reply().await?;
     assert!((400..500).contains(&reply.status), "{reply:?}");
-    assert!(playing.purple_flea.requests().is_empty());
+    assert_no_call(&playing.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_exactly_one_host_header_the_function_sees_no_request() -> Result<()> {
+async fn a_request_without_exactly_one_valid_host_never_reaches_the_function() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     for head in [
@@ -163,11 +172,11 @@ async fn without_exactly_one_host_header_the_function_sees_no_request() -> Resul
     }
     assert_eq!(metric(&admin, "purple_flea_requests_refused_total").await?, 11);
     assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_plain_request_does_not_reach_the_function() -> Result<()> {
+async fn a_malformed_or_oversized_request_never_reaches_the_function() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let large = format!("GET /health HTTP/1.1\r\nhost: edge\r\nx: {}\r\n\r\n", "x".repeat(40_000));
@@ -190,14 +199,14 @@ async fn what_is_no_plain_request_does_not_reach_the_function() -> Result<()> {
     }
     let mut second = Wire::to(&host.url).await?;
     second.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
-    assert!(second.closed().await? < LATE);
+    assert_closed(&mut second).await?;
     assert_eq!(metric(&admin, "purple_flea_instances_total").await?, 0);
-    is_served(&host).await
+    assert_serves(&host).await
 }
 
-/// A request with both lengths is read as chunked, and what follows it is not taken for another request.
+/// The host reads a request with both lengths as chunked, and does not read the rest as another request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
+async fn a_caller_cannot_hide_a_request_in_the_body_of_another() -> Result<()> {
     let admin = free_address()?;
     let host = host(&["--admin", &admin]).await?.program;
     let lengths = [
@@ -209,7 +218,7 @@ async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
         wire.send(&format!("POST / HTTP/1.1\r\nhost: edge\r\n{lengths}\r\n\r\n0\r\n\r\n{HEALTH}")).await?;
         let reply = wire.reply().await?;
         assert!((400..500).contains(&reply.status), "{reply:?}");
-        assert!(wire.reply().await.is_err(), "the second request was answered");
+        assert!(wire.reply().await.is_err(), "the host answered the hidden request");
         let answered = metric(&admin, "purple_flea_reply_seconds_count").await?;
         assert_eq!(answered, number as u64 + 1);
     }
@@ -217,7 +226,7 @@ async fn a_request_cannot_be_hidden_in_anothers_body() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_as_for_a_proxy_and_pipelined_requests_are_answered_in_order() -> Result<()> {
+async fn the_host_answers_pipelined_requests_and_absolute_targets_in_order() -> Result<()> {
     let host = host(&[]).await?.program;
     let mut wire = Wire::to(&host.url).await?;
     let proxied = "GET http://edge/health HTTP/1.1\r\nhost: other\r\n\r\n";
@@ -236,16 +245,16 @@ async fn a_caller_that_half_closes_gets_its_reply() -> Result<()> {
     wire.send(HEALTH).await?;
     wire.finish().await?;
     assert_eq!(wire.reply().await?.status, 200);
-    assert!(wire.closed().await? < LATE);
+    assert_closed(&mut wire).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_do_not_keep_the_administration_waiting() -> Result<()> {
+async fn silent_connections_do_not_delay_the_admin_address() -> Result<()> {
     let admin = free_address()?;
     let _host = host(&["--admin", &admin]).await?;
     let mut silent = Vec::new();
-    // More than it has places for.
+    // The admin address has fewer places than these 40.
     for _ in 0..40 {
         silent.push(Wire::to(&admin).await?);
     }
@@ -253,7 +262,7 @@ async fn silent_connections_do_not_keep_the_administration_waiting() -> Result<(
     wire.send("GET /live HTTP/1.1\r\nhost: admin\r\n\r\n").await?;
     assert_eq!(tokio::time::timeout(LATE, wire.reply()).await??.body, "live\n");
     for mut silent in silent {
-        assert!(silent.closed().await? < LATE);
+        assert_closed(&mut silent).await?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Which caller may call what: a request counts for the operation that its body names and for no other, and each
-//! credential opens its own routes.
+//! Which caller may call which route. The function executes a request only as the operation that its body names. Each
+//! credential opens only its own routes.
 
 use crate::{
-    front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, named, reply, soon},
+    front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, reply, soon, with_operation},
     openapi,
     whole_stack::{LOOK_EVERY, count, sql, start},
 };
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 /// A second agent, which receives escrows.
 const OTHER: &str = "agent-002";
 
-/// The stack with a balance that the column for it can hold.
+/// Starts the stack with a balance that fits the column `balance`.
 async fn start_modest(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = start(changes).await?;
     let held = stack.purple_flea.balance(AGENT);
@@ -29,7 +29,7 @@ async fn start_modest(changes: &[(&str, &str)]) -> Result<Local> {
     Ok(stack)
 }
 
-/// The stack with both agents funded and one open escrow from the first to the second, whose row has this id.
+/// Starts the stack with two funded agents and one open escrow from the first to the second, and gives the escrow's id.
 async fn with_an_escrow(changes: &[(&str, &str)]) -> Result<(Local, i64)> {
     let stack = start_modest(changes).await?;
     stack.purple_flea.fund(OTHER, 100.into());
@@ -50,8 +50,8 @@ async fn with_an_escrow(changes: &[(&str, &str)]) -> Result<(Local, i64)> {
     Ok((stack, id))
 }
 
-/// The same signed bytes and headers, sent to two paths.
-async fn signed_for_both(stack: &Local, body: &str, paths: [&str; 2]) -> Result<[Reply; 2]> {
+/// Sends the same signed bytes and headers to two paths.
+async fn send_to_both(stack: &Local, body: &str, paths: [&str; 2]) -> Result<[Reply; 2]> {
     let signed = webhook::signed("http://anywhere.test/", "replayed-1", body.as_bytes())?;
     let head = signed.body(())?.into_parts().0;
     let send = async |path: &str| {
@@ -63,17 +63,17 @@ async fn signed_for_both(stack: &Local, body: &str, paths: [&str; 2]) -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancellation_that_is_replayed_as_a_release_releases_nothing() -> Result<()> {
+async fn a_cancellation_replayed_as_a_release_releases_nothing() -> Result<()> {
     let (stack, id) = with_an_escrow(&[]).await?;
     let paths = ["/escrow/release", "/escrow/cancel"];
-    // As it was signed before operations had names.
+    // Earlier releases signed bodies without an operation.
     let unnamed = json!({ "escrow_id": id }).to_string();
-    let [release, cancel] = signed_for_both(&stack, &unnamed, paths).await?;
+    let [release, cancel] = send_to_both(&stack, &unnamed, paths).await?;
     for refused in [release, cancel] {
         assert_problem(&refused, 400, "missing_operation", "no");
     }
-    let named = json!({ "operation": "escrow_cancel", "escrow_id": id }).to_string();
-    let [release, cancel] = signed_for_both(&stack, &named, paths).await?;
+    let cancellation = json!({ "operation": "escrow_cancel", "escrow_id": id }).to_string();
+    let [release, cancel] = send_to_both(&stack, &cancellation, paths).await?;
     assert_problem(&release, 400, "other_operation", "no");
     assert_eq!(cancel.status, 200, "{}", cancel.body);
     let released = "select count(*) from purple_flea.jobs where kind = 'escrow_release'";
@@ -83,16 +83,16 @@ async fn a_cancellation_that_is_replayed_as_a_release_releases_nothing() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_look_at_a_balance_that_is_replayed_as_a_registration_registers_nobody() -> Result<()> {
+async fn a_balance_request_replayed_as_a_registration_registers_no_agent() -> Result<()> {
     let stack = start_modest(&[]).await?;
     let paths = ["/register", "/balance"];
     let unnamed = json!({ "agent_id": AGENT }).to_string();
-    let [registration, balance] = signed_for_both(&stack, &unnamed, paths).await?;
+    let [registration, balance] = send_to_both(&stack, &unnamed, paths).await?;
     for refused in [registration, balance] {
         assert_problem(&refused, 400, "missing_operation", "no");
     }
-    let named = json!({ "operation": "balance", "agent_id": AGENT }).to_string();
-    let [registration, balance] = signed_for_both(&stack, &named, paths).await?;
+    let balance_request = json!({ "operation": "balance", "agent_id": AGENT }).to_string();
+    let [registration, balance] = send_to_both(&stack, &balance_request, paths).await?;
     assert_problem(&registration, 400, "other_operation", "no");
     assert_eq!(balance.body["status"], "executed", "{}", balance.body);
     assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where kind = 'registration'").await?, 0);
@@ -126,7 +126,7 @@ const MATRIX: &str = "
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401
     /health                     | opens   | opens     | opens           | opens         | opens       | opens | opens         | opens  | opens   | opens    | opens";
 
-/// A body that a path takes.
+/// Writes a body that a path accepts.
 fn body(path: &str, escrow_id: i64) -> String {
     let arguments = match path {
         "/" | "/execute-trade" | "/functions/v1/execute-trade" => json!({ "ledger": true }),
@@ -138,10 +138,10 @@ fn body(path: &str, escrow_id: i64) -> String {
         "/operator/status" | "/health" => return String::new(),
         _ => json!({ "agent_id": AGENT }),
     };
-    named(path, &arguments.to_string())
+    with_operation(path, &arguments.to_string())
 }
 
-/// A request with a credential of the matrix.
+/// Builds a request with a credential of the matrix.
 fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<Request<Vec<u8>>> {
     let mut request = webhook::signed(url, webhook_id, body.as_bytes())?.body(body.into())?;
     if url.ends_with("/health") || url.ends_with("/status") {
@@ -173,7 +173,7 @@ fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<
     Ok(request)
 }
 
-/// The stack with all credentials, the first agent owned by one user and the second by another.
+/// Starts the stack with all credentials. Two users own one agent each.
 async fn with_owners() -> Result<(Local, i64)> {
     let operator_key = postgrest::key("purple_flea_operator")?;
     let changes = [
@@ -193,7 +193,7 @@ async fn with_owners() -> Result<(Local, i64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() -> Result<()> {
+async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> {
     let (stack, escrow_id) = with_owners().await?;
     let rows: Vec<Vec<&str>> =
         MATRIX.trim().lines().map(|line| line.split('|').map(str::trim).collect()).collect();
@@ -206,7 +206,7 @@ async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() ->
             let (path, body) = (row[0], body(row[0], escrow_id));
             let url = format!("{}{path}", stack.host.url);
             let reply = reply(request(&url, credential, &format!("matrix-{number}"), &body)?).await?;
-            // What opens is answered by what stands behind: an escrow is released once, and a faucet claimed.
+            // An open route may still answer 409 or 422, for example because an escrow can be released only once.
             let status = match reply.status.as_u16() {
                 401 | 403 => reply.status.as_str().to_owned(),
                 200 | 409 | 422 => "opens".to_owned(),
@@ -219,27 +219,27 @@ async fn each_credential_opens_the_routes_that_the_matrix_says_and_no_other() ->
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let paths: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
-    assert_eq!(paths, openapi::paths(), "the matrix has every path");
-    // Every call with a user's token on a path by hand was checked by the database, once.
+    assert_eq!(paths, openapi::paths(), "the matrix must have every path");
+    // The database checked each user's token once on each of the nine paths that open to users.
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
-    assert_eq!(checks, 9 * ["owner", "another owner", "forged", "expired"].len());
+    assert_eq!(checks, 9 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
     for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET] {
-        assert!(!log.contains(secret), "a credential was logged");
+        assert!(!log.contains(secret), "the function logged a credential");
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_ends_the_escrows_that_the_users_agents_send_and_not_those_that_they_receive() -> Result<()> {
+async fn a_user_can_end_escrows_that_the_users_agents_send_but_not_those_they_receive() -> Result<()> {
     let (stack, id) = with_owners().await?;
     let end = async |user: &str, path: &str, id: i64| {
-        let body = named(path, &json!({ "escrow_id": id }).to_string());
+        let body = with_operation(path, &json!({ "escrow_id": id }).to_string());
         let token = user_key(user)?;
         reply(bearer(&stack, path, &token, &body)?).await
     };
     for path in ["/escrow/release", "/escrow/cancel"] {
-        // The receiver's owner sees the row, and may not end it. A row that is not there looks the same.
+        // The receiver's owner can read the row but cannot end the escrow. A missing row gets the same reply.
         assert_problem(&end(ANOTHER, path, id).await?, 403, "not_yours", "no");
         assert_problem(&end(OWNER, path, id + 1).await?, 403, "not_yours", "no");
     }
@@ -252,11 +252,11 @@ async fn a_user_ends_the_escrows_that_the_users_agents_send_and_not_those_that_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
+async fn a_user_can_act_only_for_the_users_own_agents() -> Result<()> {
     let (stack, _) = with_owners().await?;
     sql(&stack, "insert into public.agents (id) values ('unowned')").await?;
     let ask = async |token: &str, agent: &str| {
-        let body = named("/balance", &json!({ "agent_id": agent }).to_string());
+        let body = with_operation("/balance", &json!({ "agent_id": agent }).to_string());
         reply(bearer(&stack, "/balance", token, &body)?).await
     };
     let owners = user_key(OWNER)?;
@@ -264,13 +264,13 @@ async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
     for agent in [OTHER, "unowned", "nobody", "' or true --"] {
         assert_problem(&ask(&owners, agent).await?, 403, "not_yours", "no");
     }
-    // Tokens of other roles own nothing, whatever they could do in the database.
+    // Tokens of other roles own no agent, even if the role may do more in the database.
     let of_role = |role: &str| key_with(&json!({ "role": role, "sub": OWNER }));
     assert_problem(&ask(&of_role("anon")?, AGENT).await?, 401, "unauthorized", "no");
     for role in ["service_role", "purple_flea_worker", "purple_flea_operator"] {
         assert_problem(&ask(&of_role(role)?, AGENT).await?, 403, "not_yours", "no");
     }
-    // A user without an id, or with none of its form.
+    // A token without a user id owns no agent.
     assert_problem(
         &ask(&key_with(&json!({ "role": "authenticated" }))?, AGENT).await?,
         403,
@@ -281,31 +281,32 @@ async fn a_user_asks_for_the_users_own_agents_only() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_users_token_that_cannot_be_checked_opens_nothing() -> Result<()> {
+async fn a_user_token_that_the_ledger_cannot_verify_opens_nothing() -> Result<()> {
     let (stack, _) = with_owners().await?;
     let body = body("/balance", 0);
     let send = async |token: &str| reply(bearer(&stack, "/balance", token, &body)?).await;
-    let asked = || stack.postgrest.calls().len();
+    let ledger_calls = || stack.postgrest.calls().len();
     stack.postgrest.misbehave_once(Trouble::BeforeTheCall);
     assert_problem(&send(&user_key(OWNER)?).await?, 503, "ledger_not_reached", "no");
-    let before = asked();
+    let before = ledger_calls();
     for garbage in ["..", "a.b", "a.b.c.d", "a..c", "a.b.c=", &format!("a.{}.c", "b".repeat(9_000))] {
         assert_problem(&send(garbage).await?, 401, "unauthorized", "no");
     }
-    assert_eq!(asked(), before, "what has not the form of a token is not asked about");
+    assert_eq!(ledger_calls(), before, "the function asked the ledger about a malformed token");
     assert_problem(&send("eyJhbGciOiJIUzI1NiJ9.e30.c2ln").await?, 401, "unauthorized", "no");
-    // Larger than any header may be: the host refuses it, and goes on.
+    // This header is larger than the host's limit. The host refuses it and keeps serving.
     let enormous = http1::send(bearer(&stack, "/balance", &"x".repeat(1024 * 1024), &body)?);
     if let Ok(refused) = soon(enormous).await? {
         assert!(refused.status().is_client_error(), "{refused:?}");
     }
     assert_eq!(send(&user_key(OWNER)?).await?.body["status"], "executed");
-    let wrong = json!({ "operation": "balance", "agent_id": AGENT, "agent_id2": OTHER }).to_string();
-    let wrong = reply(bearer(&stack, "/balance", &user_key(OWNER)?, &wrong)?).await?;
-    assert_problem(&wrong, 400, "invalid_event", "no");
+    let two_agents = json!({ "operation": "balance", "agent_id": AGENT, "agent_id2": OTHER }).to_string();
+    let refused = reply(bearer(&stack, "/balance", &user_key(OWNER)?, &two_agents)?).await?;
+    assert_problem(&refused, 400, "invalid_event", "no");
     Ok(())
 }
 
+/// Builds a request with a bearer token.
 fn bearer(stack: &Local, path: &str, token: &str, body: &str) -> Result<Request<Vec<u8>>> {
     Ok(Request::post(format!("{}{path}", stack.host.url))
         .header("authorization", format!("Bearer {token}"))

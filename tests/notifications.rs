@@ -1,7 +1,10 @@
-//! End to end: a row goes into Postgres, the trigger rings, the function bets, and its reply comes back. And whatever
-//! is wrong with the doorbell, the deposit is stored.
+//! End to end: a deposit goes into Postgres, the trigger notifies the function, the function bets, and the outcome
+//! comes back as a row. A notification that fails never keeps a deposit from being stored.
 
-use crate::whole_stack::{job_in, start};
+use crate::{
+    front_door::assert_no_call,
+    whole_stack::{job_in, start},
+};
 use anyhow::{Context, Result};
 use serde_json::json;
 use stack::{
@@ -19,16 +22,16 @@ async fn deposit(stack: &Local, columns: &str, values: &str) -> Result<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_in_postgres_becomes_one_bet_and_one_row_of_trade_results() -> Result<()> {
+async fn a_deposit_row_becomes_one_bet_and_one_trade_result() -> Result<()> {
     let stack = start(&[]).await?;
-    // Another session's time zone changes nothing.
+    // The session's time zone must not change the outcome.
     stack.owner.batch_execute("set timezone = 'Asia/Kathmandu'").await?;
     let id = deposit(&stack, "change_amount, new_balance", "100, 12345678.1235").await?;
     let job = job_in(&stack, id, "executed").await?;
     let reply = &job["result"];
     assert_eq!((&reply["status"], &reply["agent_id"]), (&json!("executed"), &json!("agent-001")));
     assert_eq!(reply["wager"].to_string(), "1234567.81");
-    // The specification's own test row leaves change_amount out.
+    // The specification's own test row omits change_amount.
     let id = deposit(&stack, "new_balance", "50").await?;
     assert_eq!(job_in(&stack, id, "executed").await?["result"]["wager"].to_string(), "5.00");
     assert_eq!(stack.purple_flea.bets().len(), 2);
@@ -40,7 +43,7 @@ async fn a_row_in_postgres_becomes_one_bet_and_one_row_of_trade_results() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
+async fn a_deposit_of_an_agent_with_unicode_in_its_id_becomes_a_bet() -> Result<()> {
     let stack = start(&[]).await?;
     let agent = "agent-ü-😀-\"quoted\"-\\";
     stack.purple_flea.fund(agent, 1_000.into());
@@ -52,23 +55,23 @@ async fn unicode_in_a_row_is_signed_as_it_is_sent() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_deposits_ring() -> Result<()> {
+async fn only_deposits_notify_the_function() -> Result<()> {
     let stack = start(&[]).await?;
     let others = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values \
                   ('agent-001', 'withdrawal', -50, 100), ('agent-001', 'payout', 50, 100)";
     stack.owner.batch_execute(others).await?;
     let id = deposit(&stack, "new_balance", "1").await?;
     assert_eq!(job_in(&stack, id, "skipped").await?["reason"], "below_min_balance");
-    let rung = stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
-    assert_eq!(rung, 1);
-    assert!(stack.purple_flea.requests().is_empty());
+    let notified = stack.host.log.lines().iter().filter(|line| line.contains("execute_trade")).count();
+    assert_eq!(notified, 1, "the function logs one request for one deposit");
+    assert_no_call(&stack.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<()> {
+async fn neither_pg_nets_queue_nor_a_trigger_definition_contains_a_secret() -> Result<()> {
     let stack = start(&[]).await?;
-    // In one transaction, so that the queue is seen before it is sent.
+    // pg_net sends a queued request after the commit, so an open transaction shows the queue.
     stack.owner.batch_execute("begin").await?;
     deposit(&stack, "new_balance", "100").await?;
     let queue = "select convert_from(body, 'UTF8'), headers::text, url from net.http_request_queue";
@@ -81,13 +84,14 @@ async fn no_secret_lies_in_the_queue_or_in_the_triggers_definition() -> Result<(
                        where tgrelid = 'public.wallet_changes'::regclass and not tgisinternal";
     let defined: String = stack.owner.query_one(definitions, &[]).await?.get(0);
     assert!(shown.starts_with("{\"ledger\": true, \"reference\": \"wallet-change-"), "{shown}");
-    assert!(shown.contains("webhook-signature") && defined.contains("http_post"));
-    assert!(!format!("{shown}{defined}").contains(&webhook::SECRET[6..]), "{shown}");
+    assert!(shown.contains("webhook-signature"), "the request is not signed: {shown}");
+    assert!(defined.contains("http_post"), "the definitions are not complete: {defined}");
+    assert!(!format!("{shown}{defined}").contains(&webhook::SECRET[6..]), "{shown}{defined}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() -> Result<()> {
+async fn a_deposit_is_stored_even_if_its_notification_fails_and_a_warning_says_why() -> Result<()> {
     let cluster = Cluster::start().await?;
     let psql = |sql: &'static str| {
         let (program, url) = (cluster.bin().join("psql"), cluster.url(OWNER));
@@ -102,7 +106,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
         }
     };
     const DEPOSIT: &str = "insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
-    // Without pg_net (the stand-in comes later), and without any setting.
+    // First without pg_net, which starts further down, and without any setting.
     let migrated = cluster.migrate(OWNER).await?;
     assert!(migrated.contains("migrations: 0001_tables, 0002_ledger"), "{migrated}");
     psql("insert into public.agents (id) values ('agent-001')").await?;
@@ -116,7 +120,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
         Ok(())
     };
     warns("purple_flea_function_url is not set").await?;
-    // As release 0.1.0 let them be set: set_secret() refuses both.
+    // Release 0.1.0 accepted these two values; set_secret() refuses both.
     psql("insert into purple_flea.secrets (name, secret) values ('purple_flea_function_url', 'not a url')")
         .await?;
     warns("purple_flea_webhook_secret is not set").await?;
@@ -129,7 +133,7 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
     warns("look at purple_flea_function_url").await?;
     drop(pg_net);
 
-    // pg_net raises, and pg_net's queue is locked by somebody else.
+    // Another session locks pg_net's queue, and then pg_net raises because the queue is missing.
     psql("select purple_flea.set_secret('purple_flea_function_url', 'http://127.0.0.1:9')").await?;
     let superuser = cluster.connect(SUPERUSER).await?;
     superuser.batch_execute("begin; lock table net.http_request_queue in access exclusive mode").await?;
@@ -138,13 +142,13 @@ async fn a_deposit_never_fails_because_of_the_doorbell_and_a_warning_says_why() 
     warns("SQLSTATE 42P01").await?;
 
     let count = "select count(*) from public.wallet_changes";
-    assert_eq!(superuser.query_one(count, &[]).await?.get::<_, i64>(0), stored);
+    assert_eq!(superuser.query_one(count, &[]).await?.get::<_, i64>(0), stored, "every deposit was stored");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sql_applies_twice_to_supabase_and_to_plain_postgres_and_to_the_specifications_tables()
--> Result<()> {
+async fn the_sql_applies_twice_on_supabase_on_plain_postgres_and_over_the_specifications_tables() -> Result<()>
+{
     let supabase = Cluster::start().await?;
     let plain = Cluster::start_plain().await?;
     let older = Cluster::start().await?;
@@ -169,7 +173,7 @@ async fn the_sql_applies_twice_to_supabase_and_to_plain_postgres_and_to_the_spec
         cluster.migrate(role).await?;
         let once = dump().await?;
         cluster.migrate(role).await?;
-        assert_eq!(dump().await?, once);
+        assert_eq!(dump().await?, once, "the second migration changed something");
         let client = cluster.connect(role).await?;
         let stored = "insert into public.agents (id) values ('agent-001') on conflict do nothing; \
                       insert into public.wallet_changes (agent_id, change_type, new_balance) values ('agent-001', 'deposit', 100)";
@@ -178,7 +182,7 @@ async fn the_sql_applies_twice_to_supabase_and_to_plain_postgres_and_to_the_spec
     Ok(())
 }
 
-/// Everything that the SQL makes, as text.
+/// Describes everything that the SQL creates, as text.
 const SHAPE: &str = "
     select string_agg(line, E'\\n' order by line) from (
         select format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable, column_default)

@@ -1,12 +1,15 @@
-//! What is asked for by hand: every path takes what it documents and nothing else, and what is wrong moves no money.
+//! The paths that request a job: every path accepts its documented body and nothing else, and a wrong request
+//! moves no money.
 
-use crate::front_door::{FrontDoor, OPERATIONS, Reply, assert_problem, named, reply};
+use crate::front_door::{
+    FrontDoor, OPERATIONS, Reply, assert_no_call, assert_problem, reply, with_operation,
+};
 use anyhow::Result;
 use http::Request;
 use serde_json::json;
 use stack::webhook;
 
-/// Every path, with a body that it takes.
+/// Every path, with a body that it accepts once the operation is added.
 const PATHS: [(&str, &str); 9] = [
     ("/register", r#"{"agent_id": "agent-001"}"#),
     ("/faucet", r#"{"agent_id": "agent-001"}"#),
@@ -19,26 +22,26 @@ const PATHS: [(&str, &str); 9] = [
     ("/escrow/cancel", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
 ];
 
-/// Signs what is asked for, by the name of the path's operation, and sends it.
+/// Adds the path's operation to a body, signs it, and sends it.
 async fn send(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
-    send_as_it_is(door, path, &named(path, body)).await
+    send_unchanged(door, path, &with_operation(path, body)).await
 }
 
-async fn send_as_it_is(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
+/// Signs a body and sends it.
+async fn send_unchanged(door: &FrontDoor, path: &str, body: &str) -> Result<Reply> {
     reply(webhook::signed(&door.url(path), "by-hand-1", body.as_bytes())?.body(body.into())?).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
+async fn every_path_refuses_unsigned_oversized_and_malformed_requests() -> Result<()> {
     let door = FrontDoor::open().await?;
     for (path, body) in PATHS {
         let url = door.url(path);
         let unsigned = Request::post(&url).header("content-type", "application/json").body(body.into())?;
         assert_problem(&reply(unsigned).await?, 401, "unauthorized", "no");
-        let got = Request::get(&url).body(vec![])?;
-        let got = reply(got).await?;
-        assert_problem(&got, 405, "method_not_allowed", "no");
-        assert_eq!(got.headers["allow"], "POST");
+        let wrong_method = reply(Request::get(&url).body(vec![])?).await?;
+        assert_problem(&wrong_method, 405, "method_not_allowed", "no");
+        assert_eq!(wrong_method.headers["allow"], "POST");
         let text = Request::post(&url).header("content-type", "text/plain").body(body.into())?;
         assert_problem(&reply(text).await?, 415, "unsupported_media_type", "no");
         let large = format!(r#"{{"agent_id": "{}"}}"#, "x".repeat(65_536));
@@ -51,10 +54,10 @@ async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
             (r#"{"record": {"operation": "trade"}}"#, "missing_operation"),
             ("{}", "missing_operation"),
         ] {
-            assert_problem(&send_as_it_is(&door, path, wrong).await?, 400, code, "no");
+            assert_problem(&send_unchanged(&door, path, wrong).await?, 400, code, "no");
         }
-        let twice = named(path, &named(path, body));
-        assert_problem(&send_as_it_is(&door, path, &twice).await?, 400, "invalid_event", "no");
+        let twice = with_operation(path, &with_operation(path, body));
+        assert_problem(&send_unchanged(&door, path, &twice).await?, 400, "invalid_event", "no");
         for (wrong, code) in [
             ("", "invalid_json"),
             ("{", "invalid_json"),
@@ -71,37 +74,38 @@ async fn every_path_refuses_what_every_path_refuses() -> Result<()> {
         let deep = format!(r#"{{"agent_id": {}1{}}}"#, "[".repeat(70), "]".repeat(70));
         assert_problem(&send(&door, path, &deep).await?, 400, "invalid_event", "no");
     }
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
-/// Every path of ours that takes a body, with a body of every operation: no signed request does what another path does.
+/// Sends the body of every operation to every other path, so no path executes a request that was signed for another.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_counts_for_its_own_operation_and_for_no_other() -> Result<()> {
+async fn a_signed_body_is_accepted_only_on_the_path_of_its_operation() -> Result<()> {
     let door = FrontDoor::open().await?;
     let arguments =
         |path: &str| PATHS.iter().find(|(known, _)| *known == path).map_or("{}", |(_, body)| body);
     for (path, operation) in OPERATIONS {
         for (other, _) in OPERATIONS.into_iter().filter(|(other, _)| *other != path) {
-            let refused = send_as_it_is(&door, path, &named(other, arguments(other))).await?;
+            let refused = send_unchanged(&door, path, &with_operation(other, arguments(other))).await?;
             assert_problem(&refused, 400, "other_operation", "no");
             let detail = refused.body["detail"].as_str().unwrap();
             assert!(detail.contains(operation) && !detail.contains("agent-001"), "{detail}");
         }
         for notifications in ["/", "/execute-trade", "/functions/v1/execute-trade"] {
-            let refused = send_as_it_is(&door, notifications, &named(path, arguments(path))).await?;
+            let refused =
+                send_unchanged(&door, notifications, &with_operation(path, arguments(path))).await?;
             assert_problem(&refused, 400, "other_operation", "no");
         }
     }
-    assert!(door.purple_flea.requests().is_empty());
-    // Under its own name a row may be sent, too.
+    assert_no_call(&door.purple_flea);
+    // A deposit row may name its own operation.
     let row = crate::front_door::row(1, "100").replacen('{', r#"{"operation": "execute_trade", "#, 1);
     assert_eq!(door.send(1, &row).await?.body["status"], "executed");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn amounts_and_names_that_cannot_be_are_refused_before_anything_is_sent() -> Result<()> {
+async fn invalid_amounts_and_names_are_refused_before_any_call() -> Result<()> {
     let door = FrontDoor::open().await?;
     let trade = |market: &str, direction: &str, size: &str| {
         format!(
@@ -148,43 +152,44 @@ async fn amounts_and_names_that_cannot_be_are_refused_before_anything_is_sent() 
         let body = json!({"agent_id": "agent-001", "pf_escrow_id": id}).to_string();
         assert_problem(&send(&door, "/escrow/release", &body).await?, 400, "invalid_event", "no");
     }
-    // With a ledger it would be `escrow_id`.
+    // Only a function with a ledger accepts `escrow_id`.
     let body = r#"{"escrow_id": 7}"#;
     assert_problem(&send(&door, "/escrow/release", body).await?, 400, "invalid_event", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_moves_money_by_hand_needs_a_name_and_a_registration_a_ledger() -> Result<()> {
+async fn a_token_caller_needs_a_webhook_id_to_move_money_and_a_ledger_to_register() -> Result<()> {
     let door = FrontDoor::with(&[("webhook_token", "a-token-for-calls-by-hand")]).await?;
     let bearer = async |path: &str, body: &str| {
         let request = Request::post(door.url(path))
             .header("authorization", "Bearer a-token-for-calls-by-hand")
             .header("content-type", "application/json")
-            .body(named(path, body).into())?;
+            .body(with_operation(path, body).into())?;
         reply(request).await
     };
     for (path, body) in PATHS.into_iter().filter(|(path, _)| ["/trade", "/order", "/escrow"].contains(path)) {
         assert_problem(&bearer(path, body).await?, 400, "missing_reference", "no");
     }
     assert_problem(&bearer(PATHS[0].0, PATHS[0].1).await?, 503, "ledger_not_configured", "no");
-    assert!(door.purple_flea.requests().is_empty());
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_dialect_cannot_cancel_and_says_so() -> Result<()> {
+async fn the_live_dialect_skips_a_cancellation_and_says_why() -> Result<()> {
     let door = FrontDoor::with(&[("purple_flea_api", "live")]).await?;
     let reply = send(&door, PATHS[8].0, PATHS[8].1).await?;
     assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("no_cancel")));
-    assert!(reply.body["detail"].as_str().is_some_and(|detail| detail.contains("dispute")));
-    assert!(door.purple_flea.requests().is_empty());
+    let detail = reply.body["detail"].as_str();
+    assert!(detail.is_some_and(|detail| detail.contains("dispute")), "{}", reply.body);
+    assert_no_call(&door.purple_flea);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_ledger_a_webhook_of_each_table_is_done_there_and_then() -> Result<()> {
+async fn a_standalone_function_executes_a_webhook_of_each_table_before_it_replies() -> Result<()> {
     let door = FrontDoor::open().await?;
     door.purple_flea.fund("agent-002", 0.into());
     let webhook = async |id: &str, kind: &str, table: &str, record: serde_json::Value| {
@@ -199,21 +204,21 @@ async fn without_a_ledger_a_webhook_of_each_table_is_done_there_and_then() -> Re
     assert_problem(&again, 422, "rejected", "no");
     assert_eq!(again.body["purple_flea_code"], "already_claimed");
     let row = json!({"id": 7, "sender_id": "agent-001", "receiver_id": "agent-002", "amount": 2.50, "status": "pending"});
-    let otherwise = webhook("escrow-8", "INSERT", "escrow_requests", row.clone()).await?;
-    assert_problem(&otherwise, 401, "unauthorized", "no");
+    let wrong_reference = webhook("escrow-8", "INSERT", "escrow_requests", row.clone()).await?;
+    assert_problem(&wrong_reference, 401, "unauthorized", "no");
     let made = webhook("escrow-7", "INSERT", "escrow_requests", row.clone()).await?;
     assert_eq!(
         (&made.body["reference"], &made.body["escrow_status"]),
         (&json!("escrow-7"), &json!("funded"))
     );
-    let mut asked = row;
-    asked["requested_status"] = json!("released");
-    asked["pf_escrow_id"] = made.body["pf_escrow_id"].clone();
-    let released = webhook("escrow-7-release", "UPDATE", "escrow_requests", asked.clone()).await?;
+    let mut updated = row;
+    updated["requested_status"] = json!("released");
+    updated["pf_escrow_id"] = made.body["pf_escrow_id"].clone();
+    let released = webhook("escrow-7-release", "UPDATE", "escrow_requests", updated.clone()).await?;
     assert_eq!(released.body["escrow_status"], "released");
     assert_eq!(door.purple_flea.balance("agent-002").normalize().to_string(), "3.475");
-    asked["requested_status"] = json!("cancelled");
-    let late = webhook("escrow-7-cancel", "UPDATE", "escrow_requests", asked).await?;
+    updated["requested_status"] = json!("cancelled");
+    let late = webhook("escrow-7-cancel", "UPDATE", "escrow_requests", updated).await?;
     assert_problem(&late, 422, "rejected", "no");
     assert_eq!(late.body["escrow_status"], "released");
     Ok(())
