@@ -196,7 +196,7 @@ declare
   one    record;
 begin
   perform model.go_past_triggers();
-  before := array(select j.bet_key from purple_flea.all_jobs j);
+  before := array(select j.idempotency_key from purple_flea.all_jobs j);
   for one in select * from model.copied c order by c.place loop
     continue when as_snapshot and one.name = 'purple_flea.generation';
     execute format('delete from %s t where true', one.name);
@@ -210,9 +210,9 @@ begin
   perform setval(c.name, c.last_value, c.is_called) from model.counters c;
   perform model.shift(passed_ms);
   return array(
-    select b.bet_key
-    from unnest(before) as b (bet_key)
-    where not exists (select from purple_flea.all_jobs j where j.bet_key = b.bet_key)
+    select b.idempotency_key
+    from unnest(before) as b (idempotency_key)
+    where not exists (select from purple_flea.all_jobs j where j.idempotency_key = b.idempotency_key)
   );
 end;
 $$;

@@ -220,14 +220,14 @@ fn make_agent(agent: &str, own: bool) -> String {
 
 /// Runs the sweeper.
 pub(super) async fn sweep(world: &World<'_>) {
-    world.run("select purple_flea.ring()").await;
+    world.run("select purple_flea.sweep()").await;
 }
 
 /// Lets an operator look up the unknown jobs whose claimants are certainly gone, and release those that Purple Flea does not
 /// have. After a jump of the clock the operator cannot be certain, and releases nothing.
 pub(super) async fn operate(world: &World<'_>) {
     let _turn = world.turn_alone().await;
-    let sql = "select reference, bet_key, kind, changed_by = 'restore', reason, purple_flea.secret(key_name) from purple_flea.jobs where state = 'unknown' \
+    let sql = "select reference, idempotency_key, kind, changed_by = 'restore', reason, purple_flea.secret(key_name) from purple_flea.jobs where state = 'unknown' \
                and clock_timestamp() > lease_until + (purple_flea.timing()).lookup_wait + interval '1 second' order by reference";
     let mut restored = Vec::new();
     for row in world.database.rows(sql, &[]).await {

@@ -42,7 +42,7 @@ struct Job {
 const JOBS: &str = "select j.reference, j.kind, j.idempotency_key, j.state, coalesce(j.reason, ''), j.wager::text, j.payout::text, \
     (select count(*) from public.trade_results t where t.reference = j.reference and t.wager = j.wager \
      and t.payout is not distinct from j.payout), \
-    j.key_name, purple_flea.secret(j.key_name), coalesce(j.account, j.agent_id), purple_flea.is_repeatable(j.kind), \
+    j.key_name, purple_flea.secret(j.key_name), coalesce(j.account, j.agent_id), purple_flea.is_retryable(j.kind), \
     e.pf_escrow_id, e.status, purple_flea.secret(a.api_key), \
     exists (select from purple_flea.job_events v where v.reference = j.reference and v.changed_by = 'restore') \
     from purple_flea.all_jobs j join public.agents a on a.id = j.agent_id left join public.escrow_requests e on e.id = j.escrow_id order by j.reference";
