@@ -1,6 +1,7 @@
-//! Purple Flea's books: what it has taken and given. It has no idempotency: a stake that is asked for twice is made twice.
+//! Purple Flea's books: the money that it has taken and given. Purple Flea has no idempotency: two requests for one stake
+//! make two stakes.
 
-use super::purple_flea::KEY;
+use super::purple_flea::SHARED_KEY;
 use rust_decimal::Decimal;
 use std::{
     cell::{Cell, RefCell},
@@ -8,97 +9,118 @@ use std::{
     time::Duration,
 };
 
-/// What the faucet gives. No deposit of the model's is as large.
+/// The credit of the faucet. It differs from every amount that the model deposits.
 pub(super) const CREDIT: Decimal = Decimal::from_parts(77, 0, 0, false, 2);
 
-/// What an account holds that was not registered: enough.
+/// The balance of an account that no function registered: enough for every bet.
 const PLENTY: Decimal = Decimal::from_parts(100_000, 0, 0, false, 2);
 
-/// How long after a daily claim the next one is taken.
+/// How long after a daily claim Purple Flea takes the next one.
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Money that was staked.
+/// Money that Purple Flea has taken.
 #[derive(Debug, Clone)]
 pub(super) struct Stake {
-    pub(super) bet_key: String,
-    /// Purple Flea's name for it.
+    pub(super) idempotency_key: String,
+    /// Purple Flea's name for the stake.
     pub(super) id: String,
-    /// The key that it was made with.
+    /// The key of the request.
     pub(super) key: String,
     pub(super) amount: Decimal,
     pub(super) at: Duration,
-    pub(super) what: What,
+    pub(super) staked_on: StakedOn,
 }
 
-/// What it was staked on.
+/// The thing that money was staked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum StakedOn {
     Bet {
         payout: Decimal,
         in_history: bool,
     },
     Position,
-    /// An escrow. `ended`: what it has become.
+    /// An escrow. `ended`: its status after its end.
     Escrow {
         ended: Option<&'static str>,
     },
 }
 
 impl Stake {
-    /// Whether a look-up with a key finds it; without one, with everybody's.
+    /// Tells whether a look-up finds the bet with this key; `None` for the shared key.
     pub(super) fn is_in_history_of(&self, key: Option<&str>) -> bool {
-        matches!(self.what, What::Bet { in_history: true, .. }) && self.key == key.unwrap_or(KEY)
+        matches!(self.staked_on, StakedOn::Bet { in_history: true, .. })
+            && self.key == key.unwrap_or(SHARED_KEY)
     }
 }
 
 #[derive(Default)]
 pub(super) struct Books {
     stakes: RefCell<Vec<Stake>>,
-    /// Accounts' names by their keys.
+    /// The accounts' names by their keys.
     accounts: RefCell<HashMap<String, String>>,
-    /// The accounts that have had the faucet's credit, and under which bet key.
+    /// The accounts that have had the faucet's credit, and the idempotency keys of the requests.
     credited: RefCell<HashMap<String, String>>,
-    /// When an account last made its claim of the day, and under which bet key.
+    /// The time of each account's last daily claim, and the idempotency key of the request.
     daily: RefCell<HashMap<String, (Duration, String)>>,
-    /// By which bet keys escrows were ended.
+    /// Idempotency keys of the requests that ended escrows.
     endings: RefCell<HashSet<String>>,
-    /// Bet keys that were refused for good.
+    /// Idempotency keys of the requests that Purple Flea refused for good.
     refused: RefCell<HashSet<String>>,
     names: Cell<u32>,
 }
 
 impl Books {
-    /// All that was staked under a bet key.
-    pub(super) fn stakes_of(&self, bet_key: &str) -> Vec<Stake> {
-        self.stakes.borrow().iter().filter(|stake| stake.bet_key == bet_key).cloned().collect()
+    /// Lists the stakes under an idempotency key.
+    pub(super) fn stakes_of(&self, idempotency_key: &str) -> Vec<Stake> {
+        self.stakes
+            .borrow()
+            .iter()
+            .filter(|stake| stake.idempotency_key == idempotency_key)
+            .cloned()
+            .collect()
     }
 
-    /// All that was staked, with a key, the newest first.
+    /// Lists the bets with an account's key, the newest first.
     pub(super) fn bets_with(&self, key: &str) -> Vec<Stake> {
         let stakes = self.stakes.borrow();
-        let bets =
-            stakes.iter().rev().filter(|stake| stake.key == key && matches!(stake.what, What::Bet { .. }));
+        let bets = stakes
+            .iter()
+            .rev()
+            .filter(|stake| stake.key == key && matches!(stake.staked_on, StakedOn::Bet { .. }));
         bets.cloned().collect()
     }
 
-    /// Every bet key that something was staked under, once for each time.
-    pub(super) fn bet_keys(&self) -> Vec<String> {
-        self.stakes.borrow().iter().map(|stake| stake.bet_key.clone()).collect()
+    /// Lists the idempotency key of each stake.
+    pub(super) fn idempotency_keys(&self) -> Vec<String> {
+        self.stakes.borrow().iter().map(|stake| stake.idempotency_key.clone()).collect()
     }
 
-    pub(super) fn stake(&self, what: What, bet_key: &str, key: &str, amount: Decimal, at: Duration) -> Stake {
-        let kind = match what {
-            What::Bet { .. } => "bet",
-            What::Position => "pos",
-            What::Escrow { .. } => "esc",
+    pub(super) fn stake(
+        &self,
+        staked_on: StakedOn,
+        idempotency_key: &str,
+        key: &str,
+        amount: Decimal,
+        at: Duration,
+    ) -> Stake {
+        let kind = match staked_on {
+            StakedOn::Bet { .. } => "bet",
+            StakedOn::Position => "pos",
+            StakedOn::Escrow { .. } => "esc",
         };
-        let stake =
-            Stake { bet_key: bet_key.to_owned(), id: self.name(kind), key: key.to_owned(), amount, at, what };
+        let stake = Stake {
+            idempotency_key: idempotency_key.to_owned(),
+            id: self.name(kind),
+            key: key.to_owned(),
+            amount,
+            at,
+            staked_on,
+        };
         self.stakes.borrow_mut().push(stake.clone());
         stake
     }
 
-    /// A new account: its name and its key. The gateway's are called as they ask to be.
+    /// Makes an account and gives its name and its key. At the gateway the request chooses the name.
     pub(super) fn register(&self, named: Option<&str>) -> (String, String) {
         let name = named.map_or_else(|| self.name("ag"), str::to_owned);
         let key = format!("sk_live_0123456789abcdef0123456789{}", self.name("key"));
@@ -106,12 +128,12 @@ impl Books {
         (name, key)
     }
 
-    /// Whose key it is, if it is a registered account's.
+    /// Names the registered account that a key belongs to.
     pub(super) fn owner(&self, key: &str) -> Option<String> {
         self.accounts.borrow().get(key).cloned()
     }
 
-    /// What an account holds. (Stakes move nothing here: every account has enough.)
+    /// Gives the balance of an account. (Stakes leave it as it is: every account has enough.)
     pub(super) fn balance(&self, account: &str, registered: bool) -> Decimal {
         if !registered {
             return PLENTY;
@@ -120,79 +142,80 @@ impl Books {
         CREDIT * Decimal::from(times.into_iter().filter(|had| *had).count())
     }
 
-    /// The faucet's credit, once for an account: whether it was given now.
-    pub(super) fn credit(&self, account: &str, bet_key: &str) -> bool {
+    /// Gives the faucet's credit once to an account, and tells whether this request was the one.
+    pub(super) fn credit(&self, account: &str, idempotency_key: &str) -> bool {
         let mut credited = self.credited.borrow_mut();
         let first = !credited.contains_key(account);
         if first {
-            credited.insert(account.to_owned(), bet_key.to_owned());
+            credited.insert(account.to_owned(), idempotency_key.to_owned());
         }
         first
     }
 
-    /// The claim of the day: whether it was taken.
-    pub(super) fn claim_of_the_day(&self, account: &str, bet_key: &str, now: Duration) -> bool {
+    /// Takes the daily claim of an account, and tells whether it was due.
+    pub(super) fn claim_daily(&self, account: &str, idempotency_key: &str, now: Duration) -> bool {
         let mut daily = self.daily.borrow_mut();
         let due = daily.get(account).is_none_or(|(last, _)| now >= *last + DAY);
         if due {
-            daily.insert(account.to_owned(), (now, bet_key.to_owned()));
+            daily.insert(account.to_owned(), (now, idempotency_key.to_owned()));
         }
         due
     }
 
-    /// Whether an account has had the faucet's credit.
+    /// Tells whether an account has had the faucet's credit.
     pub(super) fn has_credit(&self, account: &str) -> bool {
         self.credited.borrow().contains_key(account)
     }
 
-    /// Whether an account has ever made a claim of the day.
+    /// Tells whether an account has ever made a daily claim.
     pub(super) fn has_claimed_daily(&self, account: &str) -> bool {
         self.daily.borrow().contains_key(account)
     }
 
-    /// What an escrow has become; `None` if there is none of this name.
+    /// Gives the status of an escrow; `None` if there is none of this name.
     pub(super) fn escrow(&self, id: &str) -> Option<&'static str> {
         let stakes = self.stakes.borrow();
-        stakes.iter().find(|stake| stake.id == id).and_then(|stake| match stake.what {
-            What::Escrow { ended } => Some(ended.unwrap_or("funded")),
+        stakes.iter().find(|stake| stake.id == id).and_then(|stake| match stake.staked_on {
+            StakedOn::Escrow { ended } => Some(ended.unwrap_or("funded")),
             _ => None,
         })
     }
 
-    /// Ends an escrow, if it is still open: whether it did.
-    pub(super) fn end_escrow(&self, id: &str, ended_as: &'static str, bet_key: &str) -> bool {
+    /// Ends an escrow that is still open, and tells whether it was.
+    pub(super) fn end_escrow(&self, id: &str, ended_as: &'static str, idempotency_key: &str) -> bool {
         let mut stakes = self.stakes.borrow_mut();
         let Some(stake) = stakes.iter_mut().find(|stake| stake.id == id) else { return false };
-        let open = stake.what == What::Escrow { ended: None };
+        let open = stake.staked_on == StakedOn::Escrow { ended: None };
         if open {
-            stake.what = What::Escrow { ended: Some(ended_as) };
-            self.endings.borrow_mut().insert(bet_key.to_owned());
+            stake.staked_on = StakedOn::Escrow { ended: Some(ended_as) };
+            self.endings.borrow_mut().insert(idempotency_key.to_owned());
         }
         open
     }
 
-    /// Whether an escrow was ended under a bet key.
-    pub(super) fn has_ended(&self, bet_key: &str) -> bool {
-        self.endings.borrow().contains(bet_key)
+    /// Tells whether the request with this idempotency key ended an escrow.
+    pub(super) fn has_ended(&self, idempotency_key: &str) -> bool {
+        self.endings.borrow().contains(idempotency_key)
     }
 
-    pub(super) fn refuse(&self, bet_key: &str) {
-        self.refused.borrow_mut().insert(bet_key.to_owned());
+    pub(super) fn refuse(&self, idempotency_key: &str) {
+        self.refused.borrow_mut().insert(idempotency_key.to_owned());
     }
 
-    /// Whether something was refused for good under a bet key.
-    pub(super) fn has_refused(&self, bet_key: &str) -> bool {
-        self.refused.borrow().contains(bet_key)
+    /// Tells whether Purple Flea refused the request with this idempotency key for good.
+    pub(super) fn has_refused(&self, idempotency_key: &str) -> bool {
+        self.refused.borrow().contains(idempotency_key)
     }
 
-    /// Whether what a bet key stands for was done already.
-    pub(super) fn is_done(&self, bet_key: &str) -> bool {
-        let under =
-            |had: &RefCell<HashMap<String, String>>| had.borrow().values().any(|under| under == bet_key);
-        self.has_ended(bet_key)
+    /// Tells whether Purple Flea has already done what the request with this idempotency key asks for.
+    pub(super) fn is_done(&self, idempotency_key: &str) -> bool {
+        let under = |had: &RefCell<HashMap<String, String>>| {
+            had.borrow().values().any(|under| under == idempotency_key)
+        };
+        self.has_ended(idempotency_key)
             || under(&self.credited)
-            || self.daily.borrow().values().any(|(_, under)| under == bet_key)
-            || self.stakes.borrow().iter().any(|stake| stake.bet_key == bet_key)
+            || self.daily.borrow().values().any(|(_, under)| under == idempotency_key)
+            || self.stakes.borrow().iter().any(|stake| stake.idempotency_key == idempotency_key)
     }
 
     fn name(&self, kind: &str) -> String {

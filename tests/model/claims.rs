@@ -1,6 +1,7 @@
-//! What the world knows of claims: how long each bet's lease holds at least, under which token an instance holds it, which
-//! tokens were given up, and which function keeps the watch.
+//! What the world knows of claims: how long the lease of each job holds at least, the token under which an instance holds a
+//! job, the tokens that were abandoned, and the function that long-polls.
 
+use super::{parts::RequestId, record::Violation};
 use serde_json::Value;
 use std::{
     cell::{Cell, RefCell},
@@ -8,95 +9,96 @@ use std::{
     time::Duration,
 };
 
-/// For how long after a claim the database lets a watch stand beside its linger: for the way from one call to the next.
+/// How long the database lets a watch last after a claim, beside its linger: the way from one call to the next takes time.
 const WATCH_GRACE: Duration = Duration::from_secs(1);
 
 /// The kinds that stake money.
 const STAKES: [&str; 4] = ["deposit", "trade", "order", "escrow"];
 
-/// A number for each instance.
-pub(super) type InstanceId = u64;
+/// An instance, by the request that it runs for.
+pub(super) type InstanceId = RequestId;
 
 #[derive(Default)]
 pub(super) struct Claims {
-    /// Until when each bet's lease holds at least, by our clock.
+    /// The earliest end of each job's lease, by the model's clock.
     leases: RefCell<HashMap<String, Duration>>,
-    /// Under which token an instance holds a bet.
+    /// The tokens under which instances hold jobs.
     held: RefCell<HashMap<(InstanceId, String), String>>,
     abandoned: RefCell<HashSet<String>>,
     newly_abandoned: Cell<bool>,
     watch: RefCell<Option<Watch>>,
-    /// Whether the database waits for an operator's word on a restore.
+    /// Whether the database waits for an operator to confirm a restore.
     unconfirmed: Cell<bool>,
 }
 
-/// The function that waits for the next job.
+/// A function that waits for the next job.
 struct Watch {
     watcher: String,
     until: Duration,
 }
 
 impl Claims {
-    /// Takes in what a claim was answered. Gives what is wrong with it.
+    /// Takes in the answer to a claim. Gives the promises that the answer breaks.
     pub(super) fn note_answer(
         &self,
         instance: InstanceId,
         (arrived, now): (Duration, Duration),
         asked: &str,
         reply: &str,
-    ) -> Vec<String> {
+    ) -> Vec<Violation> {
         let (asked, reply): (Value, Value) =
             (serde_json::from_str(asked).unwrap(), serde_json::from_str(reply).unwrap());
         let token = reply["token"].as_str().unwrap();
         let lease = Duration::from_millis(reply["lease_ms"].as_u64().unwrap_or(0));
         let mut wrong = Vec::new();
         for job in reply["jobs"].as_array().unwrap() {
-            let bet_key = job["idempotency_key"].as_str().unwrap().to_owned();
+            let idempotency_key = job["idempotency_key"].as_str().unwrap().to_owned();
             if self.unconfirmed.get() && STAKES.contains(&job["kind"].as_str().unwrap()) {
-                wrong.push(format!("{bet_key}: handed out though no operator has confirmed the restore"));
+                let promise = "a stake is handed out before an operator confirms the restore";
+                wrong.push(Violation::new(promise, &*idempotency_key));
             }
-            self.leases.borrow_mut().insert(bet_key.clone(), arrived + lease);
-            self.held.borrow_mut().insert((instance, bet_key), token.to_owned());
+            self.leases.borrow_mut().insert(idempotency_key.clone(), arrived + lease);
+            self.held.borrow_mut().insert((instance, idempotency_key), token.to_owned());
         }
         if reply["watching"] == true {
             let watcher = asked["watcher"].as_str().unwrap().to_owned();
             let linger = Duration::from_millis(asked["linger_ms"].as_u64().unwrap());
             let mut watch = self.watch.borrow_mut();
             if watch.as_ref().is_some_and(|other| other.watcher != watcher && other.until > now) {
-                wrong.push("two functions keep the watch at once".to_owned());
+                wrong.push(Violation::new("two functions keep the watch at once", &*watcher));
             }
             *watch = Some(Watch { watcher, until: arrived + WATCH_GRACE + linger });
         }
         wrong
     }
 
-    /// A claim is given up: from now on nothing may be sent under its token.
+    /// Abandons a claim: from now on no instance may send anything under its token.
     pub(super) fn abandon(&self, token: &str) {
         self.abandoned.borrow_mut().insert(token.to_owned());
         self.newly_abandoned.set(true);
     }
 
-    /// A claim may have come that was given up before.
+    /// Expects that a claim may have come after it was abandoned.
     pub(super) fn look_for_abandoned(&self) {
         self.newly_abandoned.set(true);
     }
 
-    /// Whether a claim was given up since this was last asked.
+    /// Tells whether a claim was abandoned since the last call of this.
     pub(super) fn take_newly_abandoned(&self) -> bool {
         self.newly_abandoned.take()
     }
 
-    /// A function's watch may be over.
+    /// Ends a function's watch, as far as the model relies on it.
     pub(super) fn end_watch(&self, watcher: &str) {
         self.watch.borrow_mut().take_if(|watch| watch.watcher == watcher);
     }
 
-    /// The database does not know of any watch any more, or for how long one lasts.
+    /// Forgets the watch: the database knows of none any more, or not for how long one lasts.
     pub(super) fn forget_watch(&self) {
         *self.watch.borrow_mut() = None;
     }
 
-    /// The database is restored: it knows of no watch, and hands out no stake.
+    /// Expects no watch and no stake from a database that was restored.
     pub(super) fn await_confirmation(&self) {
         self.forget_watch();
         self.unconfirmed.set(true);
@@ -110,18 +112,27 @@ impl Claims {
         self.unconfirmed.get()
     }
 
-    /// What is wrong with an instance's sending something now that may take so long.
+    /// Gives the promise that an instance breaks if it sends a request now that ends at `ends` at the latest.
     ///
-    /// Nothing may be sent that could outlive its lease. (What stands still on its way can: it makes its job unknown, and the
-    /// last claimant's late answer counts.)
-    pub(super) fn check(&self, instance: InstanceId, bet_key: &str, ends: Duration) -> Option<String> {
-        let Some(token) = self.held.borrow().get(&(instance, bet_key.to_owned())).cloned() else {
-            return Some(format!("{bet_key}: sent by an instance that never claimed it"));
+    /// No request may outlive its lease. (A request can that stands still on its way: its job becomes unknown, and the late
+    /// answer to the last claimant counts.)
+    pub(super) fn check(
+        &self,
+        instance: InstanceId,
+        idempotency_key: &str,
+        ends: Duration,
+    ) -> Option<Violation> {
+        let Some(token) = self.held.borrow().get(&(instance, idempotency_key.to_owned())).cloned() else {
+            return Some(Violation::new("an instance sends a job that it never claimed", idempotency_key));
         };
         if self.abandoned.borrow().contains(&token) {
-            return Some(format!("{bet_key}: sent under a token that was abandoned"));
+            return Some(Violation::new(
+                "an instance sends a job under a token that was abandoned",
+                idempotency_key,
+            ));
         }
-        let lease = self.leases.borrow().get(bet_key).copied().unwrap_or_default();
-        (ends > lease).then(|| format!("{bet_key}: sent, and could outlive its lease"))
+        let lease = self.leases.borrow().get(idempotency_key).copied().unwrap_or_default();
+        (ends > lease)
+            .then(|| Violation::new("an instance sends a job that could outlive its lease", idempotency_key))
     }
 }

@@ -1,6 +1,5 @@
-//! The ledger's own SQL, on a Postgres of its own. What the function calls through PostgREST is called directly, each
-//! function by its own arguments. `model.sql` has what is beside it: a clock that moves, a doorbell that is written down, a
-//! copy to go back to.
+//! The ledger's own SQL, on a Postgres of its own. The model calls the functions that PostgREST offers directly, by the names
+//! of their arguments. `model.sql` adds a clock that moves, notifications that are written down, and a copy to go back to.
 
 use serde_json::{Map, Value, json};
 use stack::{
@@ -16,41 +15,41 @@ use std::{
 };
 use tokio_postgres::{Client, Error, Row, Statement, types::ToSql};
 
-/// The role that PostgREST connects as, and the one that the function has.
+/// The role that PostgREST connects as, and the role of the function.
 const API: &str = "authenticator";
 const WORKER: &str = "purple_flea_worker";
 
-/// What Postgres may refuse at any time, because of another transaction: PostgREST passes it on, and the function asks again.
+/// The errors that another transaction may cause at any time. PostgREST passes them on, and the function tries again.
 const PASSING: [&str; 4] = ["40001", "40P01", "55P03", "57014"];
 
 pub(super) struct Database {
     cluster: Cluster,
-    /// The operator's connection, the sweeper's and the model's own.
+    /// The connection of the operator, the sweeper and the model itself.
     admin: Connection,
     /// PostgREST's idle connections.
     idle: RefCell<Vec<Arc<Connection>>>,
     /// The depositors' idle connections.
     depositors: RefCell<Vec<Connection>>,
-    /// Those whose callers are gone while they still work.
-    left: RefCell<Vec<Arc<Connection>>>,
+    /// Connections that still work though their callers are gone.
+    abandoned: RefCell<Vec<Arc<Connection>>>,
     functions: HashMap<String, Function>,
 }
 
-/// A connection, and what it has prepared.
+/// A connection, and its prepared statements.
 pub(super) struct Connection {
     client: Client,
     statements: Mutex<HashMap<String, Statement>>,
 }
 
-/// A function of the schema `public`: its arguments' types by their names.
+/// A function of the schema `public`: the types of its arguments by their names.
 struct Function {
     arguments: HashMap<String, String>,
 }
 
-/// What PostgREST answers: a status, and a body.
+/// PostgREST's answer: a status, and a body.
 pub(super) type Reply = (u16, String);
 
-/// When a sequence begins, by the wall clock.
+/// Gives the wall clock's time after this much of a sequence.
 pub(super) fn wall_clock(since: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + since
 }
@@ -76,7 +75,7 @@ impl Connection {
         self.client.query(&statement, parameters).await
     }
 
-    /// Runs statements that give nothing back.
+    /// Runs statements that return no rows.
     pub(super) async fn run(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"));
     }
@@ -90,7 +89,7 @@ impl Connection {
     }
 }
 
-/// What PostgREST answers to an error of Postgres'.
+/// Gives PostgREST's answer to an error of Postgres.
 fn refused(error: &Error) -> Reply {
     let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
     let code = error.code().code();
@@ -117,17 +116,17 @@ impl Database {
             admin,
             idle: RefCell::default(),
             depositors: RefCell::default(),
-            left: RefCell::default(),
+            abandoned: RefCell::default(),
             functions,
         }
     }
 
-    /// Rows of a query of the model's.
+    /// Gives the rows of a query of the model's.
     pub(super) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
         self.admin.rows(sql, parameters).await.unwrap_or_else(|error| panic!("{error:?}: {sql}"))
     }
 
-    /// The first column of a query's only row.
+    /// Gives the first column of a query's only row.
     pub(super) async fn one<T>(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> T
     where
         T: for<'a> tokio_postgres::types::FromSql<'a>,
@@ -140,9 +139,9 @@ impl Database {
         self.admin.run(sql).await;
     }
 
-    /// Sets everything back, and what chance there is in SQL.
+    /// Empties the database, and seeds the chance in SQL.
     pub(super) async fn clear(&self, seed: f64) {
-        self.wait_for_those_left().await;
+        self.wait_for_abandoned_calls().await;
         self.run(&format!("select model.clear(); select setseed({seed})")).await;
         let idle = self.idle.borrow().clone();
         for connection in idle {
@@ -150,21 +149,29 @@ impl Database {
         }
     }
 
-    /// Lets so many milliseconds pass, or none and some back.
+    /// Tells which statements are under way or wait for a lock, after a run that did not end.
+    pub(super) async fn activity(&self) -> String {
+        let sql = "select concat_ws(' ', pid::text, pg_blocking_pids(pid)::text, state, wait_event, query) \
+                   from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state <> 'idle'";
+        let rows = self.connect().await.rows(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n    ")
+    }
+
+    /// Lets this many milliseconds pass; fewer than none set the clock back.
     pub(super) async fn shift(&self, ms: i64) {
         self.rows("select model.shift($1)", &[&ms]).await;
     }
 
     /// Waits for calls whose callers are gone.
-    pub(super) async fn wait_for_those_left(&self) {
-        let left = std::mem::take(&mut *self.left.borrow_mut());
-        for connection in left {
+    pub(super) async fn wait_for_abandoned_calls(&self) {
+        let abandoned = std::mem::take(&mut *self.abandoned.borrow_mut());
+        for connection in abandoned {
             connection.run("").await;
             self.idle.borrow_mut().push(connection);
         }
     }
 
-    /// A connection of PostgREST's, for as long as it is kept.
+    /// Lends a connection of PostgREST's.
     pub(super) async fn lend(&self) -> Lent<'_> {
         let idle = self.idle.borrow_mut().pop();
         let connection = match idle {
@@ -174,12 +181,12 @@ impl Database {
         Lent { database: self, connection: Some(connection), works: false }
     }
 
-    /// A new connection of the superuser's.
+    /// Opens a new connection of the superuser.
     pub(super) async fn connect(&self) -> Connection {
         Connection::open(&self.cluster, SUPERUSER, SUPERUSER).await
     }
 
-    /// A depositor's connection, to be given back.
+    /// Lends a depositor's connection. The caller gives it back.
     pub(super) async fn depositor(&self) -> Connection {
         let idle = self.depositors.borrow_mut().pop();
         match idle {
@@ -192,7 +199,8 @@ impl Database {
         self.depositors.borrow_mut().push(depositor);
     }
 
-    /// The statement that calls a function by the names of some arguments, or PostgREST's answer if there is none such.
+    /// Gives the statement that calls a function by the names of some arguments, or PostgREST's answer if the function or an
+    /// argument is unknown.
     fn statement(&self, function: &str, arguments: &str) -> Result<String, Reply> {
         let named: Map<String, Value> = serde_json::from_str(arguments).unwrap();
         let unknown = || (404, json!({ "code": "PGRST202", "message": function }).to_string());
@@ -228,7 +236,7 @@ impl Lent<'_> {
             Err(reply) => reply,
             Ok(sql) => {
                 self.works = true;
-                let connection = self.connection.as_ref().expect("it is not called beside");
+                let connection = self.connection.as_ref().expect("call_beside has not taken the connection");
                 let reply = connection.call(&sql, arguments).await;
                 self.works = false;
                 reply
@@ -236,9 +244,9 @@ impl Lent<'_> {
         }
     }
 
-    /// Calls a function beside everything else, even if its caller is gone. The connection ends with the call.
+    /// Calls a function beside everything else, even after its caller is gone. The connection ends with the call.
     pub(super) fn call_beside(mut self, function: &str, arguments: &str) -> tokio::task::JoinHandle<Reply> {
-        let connection = self.connection.take().expect("it is called once");
+        let connection = self.connection.take().expect("call_beside takes the connection once");
         let sql = self.database.statement(function, arguments);
         let arguments = arguments.to_owned();
         tokio::spawn(async move {
@@ -252,12 +260,12 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let place = if self.works { &self.database.left } else { &self.database.idle };
+        let place = if self.works { &self.database.abandoned } else { &self.database.idle };
         place.borrow_mut().extend(self.connection.take());
     }
 }
 
-/// The functions of the schema `public`, as PostgREST reads them.
+/// Reads the functions of the schema `public`, as PostgREST does.
 async fn functions(admin: &Connection) -> HashMap<String, Function> {
     let sql = "select p.proname::text, coalesce(a.name, ''), coalesce(format_type(a.type, null), '') from pg_catalog.pg_proc p \
                left join lateral unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) as a (name, type) on true \

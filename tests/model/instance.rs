@@ -1,9 +1,11 @@
-//! One instance of the function, and the way from it to the ledger and to Purple Flea. Each step of that way can go wrong,
-//! before it is done and after.
+//! One instance of the function, and the way from it to the ledger and to Purple Flea. Each message may meet a fault, before
+//! the other side has done its part and after.
 
 use super::{
     claims::InstanceId,
     database::{self, Connection},
+    faults::{Circumstances, Fault},
+    parts::{self, MessageId, Part},
     purple_flea,
     world::{World, field},
 };
@@ -14,89 +16,68 @@ use purple_flea_edge::{
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     future::pending,
     time::{Duration, SystemTime},
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
-/// How often something goes wrong with a step, of a hundred.
-const FAULTS_PERCENT: u32 = 18;
-
-/// How often the next try of a claim fails as well whose answer got lost, of a hundred: an outage lasts.
-const OUTAGE_PERCENT: u32 = 70;
-
-/// How often a call waits for others before it is made, at most.
+/// How often a message waits for others at most before it leaves.
 const PAUSES: u32 = 3;
 
 /// The longest ordinary exchange with Purple Flea, in milliseconds.
 const EXCHANGE_MS: u64 = 300;
 
-/// How long at most a request is under way whose sender has given it up, in seconds: less than the ledger waits before it
-/// looks anything up.
-pub(super) const LATE_S: u64 = 60;
-
-/// For how long a stalled claim stands still if nothing comes for it, by the machine's clock.
+/// How long a claim is stuck if nothing comes for it, by the machine's clock.
 const STALL: Duration = Duration::from_millis(30);
 
-/// How long a call takes to get to where it waits for a lock, by the machine's clock.
+/// How long a call takes to reach the lock that it waits for, by the machine's clock.
 pub(super) const TO_THE_LOCK: Duration = Duration::from_millis(2);
 
 /// The ledger's host. Purple Flea's is any other.
 pub(super) const LEDGER_HOST: &str = "supabase.test";
 
-/// What goes wrong with one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    None,
-    /// It is proven not to have left.
-    NotSent,
-    /// It gets lost on the way there.
-    LostBefore,
-    /// Its answer gets lost.
-    LostAfter,
-    /// It arrives only after so many seconds. Its sender has given it up by then.
-    Late(u64),
-    /// Its answer takes so many seconds.
-    Slow(u64),
-    /// A claim gets stuck in the database, and its connection breaks.
-    Stalls,
-    /// The instance dies before.
-    DiesBefore,
-    /// The instance dies after.
-    DiesAfter,
-    /// The instance stands still for so many seconds, and then finds its answer there.
-    Freezes(u64),
-}
-
 /// One instance of the function.
 pub(super) struct Instance<'a> {
     world: &'a World<'a>,
     id: InstanceId,
+    seed: u64,
+    /// How many messages of each kind the instance has sent.
+    messages: RefCell<HashMap<usize, usize>>,
+    /// The function's own chance.
     chance: RefCell<fastrand::Rng>,
     died: Notify,
-    /// Until when it stands still.
+    /// The end of its freeze.
     frozen_until: Cell<Duration>,
-    /// The claim whose last try got lost.
+    /// The token of the claim whose last try got lost.
     lost_claim: RefCell<String>,
     stalled: RefCell<Option<Stalled>>,
-    /// Whether it is the only one that runs: only then may a claim get stuck with locks that others need.
+    /// Whether no other instance runs: only then may a claim get stuck with locks that others need.
     alone: bool,
+}
+
+/// A message that is under way.
+struct Message {
+    id: MessageId,
+    chance: RefCell<fastrand::Rng>,
 }
 
 /// A claim that is stuck in the database.
 struct Stalled {
     token: String,
-    /// Lets it go on.
+    /// Lets the claim go on.
     release: tokio::sync::oneshot::Sender<()>,
     claim: JoinHandle<database::Reply>,
 }
 
 impl<'a> Instance<'a> {
-    pub(super) fn new(world: &'a World<'a>, alone: bool) -> Self {
+    pub(super) fn new(world: &'a World<'a>, id: InstanceId, seed: u64, alone: bool) -> Self {
         Self {
             world,
-            id: world.next_instance(),
-            chance: RefCell::new(world.fork()),
+            id,
+            seed,
+            messages: RefCell::default(),
+            chance: RefCell::new(parts::chance(seed, &[id.step, id.place])),
             died: Notify::new(),
             frozen_until: Cell::default(),
             lost_claim: RefCell::default(),
@@ -110,7 +91,7 @@ impl<'a> Instance<'a> {
         self.died.notified().await;
     }
 
-    /// Waits for what is stuck in the database.
+    /// Waits for a claim that is stuck in the database.
     pub(super) async fn clean_up(&self) {
         let stalled = self.stalled.borrow_mut().take();
         if let Some(Stalled { release, claim, .. }) = stalled {
@@ -120,51 +101,53 @@ impl<'a> Instance<'a> {
         }
     }
 
+    /// Names the instance in a trace.
+    fn name(&self) -> Part {
+        Part::Request(self.id)
+    }
+
+    /// Names the next message of a kind, and gives it chance of its own.
+    fn next_message(&self, kind: &str) -> Message {
+        let kind = parts::message_kind(kind);
+        let mut messages = self.messages.borrow_mut();
+        let count = messages.entry(kind).or_default();
+        let place = std::mem::replace(count, *count + 1);
+        let chance = parts::chance(self.seed, &[self.id.step, self.id.place, kind, place]);
+        Message { id: MessageId { request: self.id, kind, place }, chance: RefCell::new(chance) }
+    }
+
     async fn die<T>(&self) -> T {
-        self.world.trace(|| format!("#{} dies", self.id));
+        self.world.trace(|| format!("{} dies", self.name()));
         self.died.notify_one();
         pending().await
     }
 
-    fn fault(&self, function: Option<&str>, claim: &str) -> Fault {
-        let mut chance = self.chance.borrow_mut();
-        if self.world.is_calm() {
+    /// Chooses a fault for a message, unless the run leaves this fault out.
+    fn fault(&self, message: &Message, function: Option<&str>, claim: &str, path: &str) -> Fault {
+        let circumstances = Circumstances {
+            is_claim: function == Some("claim_jobs"),
+            in_outage: !claim.is_empty() && *self.lost_claim.borrow() == claim,
+            is_stuck: self.stalled.borrow().as_ref().is_some_and(|stalled| stalled.token == claim),
+            any_stuck: self.stalled.borrow().is_some(),
+        };
+        let fault = circumstances.fault(&mut message.chance.borrow_mut());
+        let part = Part::Fault(message.id);
+        if fault == Fault::None || !self.world.allows(part) {
             return Fault::None;
         }
-        let goes_on = !claim.is_empty() && *self.lost_claim.borrow() == claim;
-        let stuck = self.stalled.borrow().as_ref().is_some_and(|stalled| stalled.token == claim);
-        if stuck {
-            // Mostly it is given up, and that gets through.
-            let tried_again = function == Some("claim_jobs") && chance.u32(0..4) > 0;
-            return if tried_again { Fault::NotSent } else { Fault::None };
-        }
-        if chance.u32(0..100) >= if goes_on { OUTAGE_PERCENT } else { FAULTS_PERCENT } {
-            return Fault::None;
-        }
-        if function == Some("claim_jobs") && self.stalled.borrow().is_none() && chance.u32(0..4) == 0 {
-            return Fault::Stalls;
-        }
-        match chance.u32(0..if goes_on { 4 } else { 12 }) {
-            0 => Fault::LostBefore,
-            1 => Fault::LostAfter,
-            2 => Fault::Late(chance.u64(1..=LATE_S)),
-            3 | 4 => Fault::NotSent,
-            5 => Fault::DiesBefore,
-            6 => Fault::DiesAfter,
-            7 | 8 => Fault::Slow(chance.u64(1..12)),
-            n => Fault::Freezes([3, 25, 40][usize::try_from(n).unwrap() % 3]),
-        }
+        self.world.tell(format!("{fault}: {path} ({part})"));
+        fault
     }
 
-    /// Others go on first, so many times as chance has it.
-    async fn let_others_go_on(&self) {
-        let times = self.chance.borrow_mut().u32(0..=PAUSES);
+    /// Lets others go on first, as often as chance has it.
+    async fn let_others_go_on(&self, message: &Message) {
+        let times = message.chance.borrow_mut().u32(0..=PAUSES);
         for _ in 0..times {
             self.world.schedule.step_aside().await;
         }
     }
 
-    /// While an instance stands still nothing in it goes on.
+    /// Waits until the instance is no longer frozen: nothing in a frozen instance goes on.
     async fn thaw(&self) {
         while let Some(left) =
             self.frozen_until.get().checked_sub(self.monotonic()).filter(|left| !left.is_zero())
@@ -173,20 +156,21 @@ impl<'a> Instance<'a> {
         }
     }
 
-    async fn deliver(&self, request: &Request<Vec<u8>>, function: Option<&str>) -> Answer {
+    async fn deliver(&self, message: &Message, request: &Request<Vec<u8>>, function: Option<&str>) -> Answer {
         let (status, headers, body) = match function {
             Some(function) => {
                 let body = std::str::from_utf8(request.body()).unwrap();
-                let (status, body) = self.call(function, body).await;
+                let (status, body) = self.call(message, function, body).await;
                 (status, None, body)
             }
             None => {
-                let time = Duration::from_millis(self.chance.borrow_mut().u64(0..EXCHANGE_MS));
+                let time = Duration::from_millis(message.chance.borrow_mut().u64(0..EXCHANGE_MS));
                 self.world.schedule.sleep(time / 2).await;
-                let mut chance = fastrand::Rng::with_seed(self.chance.borrow_mut().u64(..));
+                let mut chance = message.chance.borrow_mut().fork();
                 let now = self.world.schedule.now();
-                let answer = self.world.purple_flea.answer(request, now, &mut chance, self.world.is_calm());
-                self.world.trace(|| format!("#{} {} -> {} {}", self.id, request.uri(), answer.0, answer.2));
+                let answer = self.world.answer(request, now, Part::Failure(message.id), &mut chance);
+                self.world
+                    .trace(|| format!("{} {} -> {} {}", self.name(), request.uri(), answer.0, answer.2));
                 self.world.schedule.sleep(time / 2).await;
                 answer
             }
@@ -199,16 +183,16 @@ impl<'a> Instance<'a> {
         Answer { head, body: body.into_bytes(), whole: true }
     }
 
-    /// Calls a function of the ledger's.
-    async fn call(&self, function: &str, arguments: &str) -> database::Reply {
+    /// Calls a function of the ledger.
+    async fn call(&self, message: &Message, function: &str, arguments: &str) -> database::Reply {
         let world = self.world;
-        world.trace(|| format!("#{} {function} {arguments}", self.id));
+        world.trace(|| format!("{} {function} {arguments}", self.name()));
         if let Some(stalled) = self.take_stalled(arguments) {
             return self.call_beside(stalled, function, arguments).await;
         }
         let arrived = world.schedule.now();
         if function == "await_jobs" {
-            return self.await_jobs(arguments).await;
+            return self.await_jobs(message, arguments).await;
         }
         let reply = world.call(function, arguments).await;
         if function == "claim_jobs" && reply.0 == 200 {
@@ -220,15 +204,16 @@ impl<'a> Instance<'a> {
     fn take_in(&self, arrived: Duration, arguments: &str, reply: &str) {
         let times = (arrived, self.world.schedule.now());
         for wrong in self.world.claims.note_answer(self.id, times, arguments, reply) {
-            self.world.accuse(wrong);
+            self.world.note(wrong);
         }
     }
 
-    /// Waits for a job as long as it is asked to, on the world's clock; then the database looks once more, and ends the watch.
-    async fn await_jobs(&self, arguments: &str) -> database::Reply {
+    /// Waits for a job as long as the function asks, by the model's clock. Then the database looks once more, and ends the
+    /// watch.
+    async fn await_jobs(&self, message: &Message, arguments: &str) -> database::Reply {
         let mut arguments: serde_json::Value = serde_json::from_str(arguments).unwrap();
         let most = arguments["wait_ms"].as_u64().unwrap();
-        let waits = self.chance.borrow_mut().u64(0..=most);
+        let waits = message.chance.borrow_mut().u64(0..=most);
         self.world.schedule.sleep(Duration::from_millis(waits)).await;
         arguments["wait_ms"] = 0.into();
         self.world.call("await_jobs", &arguments.to_string()).await
@@ -240,12 +225,12 @@ impl<'a> Instance<'a> {
         if stalled.as_ref().is_some_and(|stalled| stalled.token == token) { stalled.take() } else { None }
     }
 
-    /// A claim gets stuck: before it has its own lock, or later, when it has looked whether it was abandoned. The later place
-    /// keeps others waiting, too.
-    async fn stall(&self, arguments: &str) {
+    /// Lets a claim get stuck: before it has its own lock, or after it has looked whether it was abandoned. In the later place
+    /// it keeps others waiting, too.
+    async fn stall(&self, message: &Message, arguments: &str) {
         let token = field(arguments, "claim");
-        let late = self.alone && self.chance.borrow_mut().u32(0..4) > 0;
-        self.world.trace(|| format!("#{} claim_jobs {arguments} gets stuck ({late})", self.id));
+        let late = self.alone && message.chance.borrow_mut().u32(0..4) > 0;
+        self.world.trace(|| format!("{} claim_jobs {arguments} gets stuck ({late})", self.name()));
         let _turn = self.world.turn_alone().await;
         let lock = if late {
             "lock table purple_flea.trade_policies in access exclusive mode".to_owned()
@@ -264,7 +249,7 @@ impl<'a> Instance<'a> {
         *self.stalled.borrow_mut() = Some(Stalled { token, release, claim });
     }
 
-    /// Calls a function for a claim that is stuck, and lets that one go on while it is under way.
+    /// Calls a function for a claim that is stuck, and lets the claim go on while the call is under way.
     async fn call_beside(&self, stalled: Stalled, function: &str, arguments: &str) -> database::Reply {
         let world = self.world;
         let _turn = world.turn_alone().await;
@@ -290,31 +275,28 @@ impl Runtime for Instance<'_> {
         let arguments =
             function.map(|_| String::from_utf8(request.body().clone()).unwrap()).unwrap_or_default();
         let claim = function.map(|_| field(&arguments, "claim")).unwrap_or_default();
-        match (function, purple_flea::bet_key(&request)) {
+        match (function, purple_flea::idempotency_key(&request)) {
             (Some("abandon_claim"), _) => world.claims.abandon(&claim),
-            // Whatever becomes of the request, the function does not rely on the watch any more.
+            // Even if the request fails, the function no longer relies on the watch.
             (Some("await_jobs" | "end_watch"), _) => world.claims.end_watch(&field(&arguments, "watcher")),
-            (None, Some(bet_key)) => {
+            (None, Some(idempotency_key)) => {
                 let ends = self.monotonic() + limits.timeout;
-                if let Some(wrong) = world.claims.check(self.id, &bet_key, ends) {
-                    world.accuse(wrong);
+                if let Some(wrong) = world.claims.check(self.id, &idempotency_key, ends) {
+                    world.note(wrong);
                 }
             }
             _ => {}
         }
-        self.let_others_go_on().await;
-        let fault = self.fault(function, &claim);
-        if fault != Fault::None {
-            world.trace(|| format!("#{} {path}: {fault:?}", self.id));
-        }
+        let message = self.next_message(function.unwrap_or_else(|| purple_flea::operation(&request)));
+        self.let_others_go_on(&message).await;
+        let fault = self.fault(&message, function, &claim, &path);
         if !claim.is_empty() {
-            let lost = !matches!(fault, Fault::None | Fault::Slow(_) | Fault::Freezes(_));
-            *self.lost_claim.borrow_mut() = if lost { claim } else { String::new() };
+            *self.lost_claim.borrow_mut() = if fault.loses_the_answer() { claim } else { String::new() };
         }
         match fault {
             Fault::NotSent => return Err(SendError::NotSent("model")),
             Fault::DiesBefore => return self.die().await,
-            // (A wait that comes later ends its own watch at most.)
+            // (A wait that arrives later ends at most its own watch.)
             Fault::Late(_) if function == Some("await_jobs") => {
                 world.schedule.sleep(limits.timeout).await;
                 return Err(SendError::TimedOut);
@@ -327,18 +309,21 @@ impl Runtime for Instance<'_> {
                 let time = Duration::from_secs(seconds);
                 match function {
                     Some(function) => world.send_late_to_ledger(function, &arguments, time),
-                    None => world.send_late_to_purple_flea(request, time),
+                    None => {
+                        let chance = message.chance.borrow_mut().fork();
+                        world.send_late_to_purple_flea(request, Part::Failure(message.id), chance, time);
+                    }
                 }
                 world.schedule.sleep(limits.timeout).await;
                 return Err(SendError::TimedOut);
             }
             Fault::Stalls => {
-                self.stall(&arguments).await;
+                self.stall(&message, &arguments).await;
                 return Err(SendError::Broken("model"));
             }
             _ => {}
         }
-        let answer = self.deliver(&request, function).await;
+        let answer = self.deliver(&message, &request, function).await;
         match fault {
             Fault::DiesAfter => return self.die().await,
             Fault::LostAfter => return Err(SendError::Broken("model")),

@@ -1,58 +1,61 @@
-//! The ledger's promises as a model test: the function's own core, natively, and the ledger's own SQL on a real
-//! Postgres, between them a world in which everything may go wrong at every step. Random sequences of it; after each
-//! one the world calms down, and then no deposit may be forgotten, none bet on twice, and every cent must agree.
+//! Tests the ledger's promises with random sequences. The real core of the function runs natively, the real SQL runs on a
+//! Postgres of its own, and the world between them may fail at every step. After a sequence the world calms down. Then the
+//! ledger has forgotten no deposit and placed no bet twice, and its amounts agree with Purple Flea's books to the cent.
 //!
-//! What happens follows from a seed, as far as the database allows: half of the sequences have one call of the database at a
-//! time. A sequence that fails prints its seed. Settings, as variables of the environment:
+//! A sequence follows from a seed, as far as the database allows: half of the sequences make one call of the database at a
+//! time. If a sequence breaks a promise, the test looks for a small part of the sequence that breaks the same promise. It
+//! prints that part in plain words, and the command that runs it again. Settings, as variables of the environment:
 //!
-//! | variable | what it does |
+//! | variable | meaning |
 //! | --- | --- |
-//! | `MODEL_SEED` | runs the sequence of this seed alone |
-//! | `MODEL_TRACE` | set to anything: tells what happens |
-//! | `MODEL_SEQUENCES` | how many sequences each dialect gets |
-//! | `MODEL_RESTORES_PERCENT` | in how many of them, of a hundred, the database is restored |
+//! | `MODEL_SEED` | runs only the sequence of this seed |
+//! | `MODEL_KEEP` | runs only these parts of it, by their names ([`parts`]) |
+//! | `MODEL_TRACE` | set to any value: prints every event |
+//! | `MODEL_SEQUENCES` | the number of sequences in each dialect |
+//! | `MODEL_RESTORES_PERCENT` | the percentage of the sequences that restore the database |
+//! | `MODEL_SHRINK_SECONDS` | the longest search for a smaller sequence, in seconds; 0: no search |
 //!
-//! | what | where |
+//! | subject | place |
 //! | --- | --- |
-//! | a sequence, its steps and its end | here, [`steps`], [`people`] |
-//! | whose turn it is, and what time it is | [`schedule`] |
-//! | one instance of the function, and what goes wrong on its way | [`instance`] |
+//! | a sequence, its steps and its end | [`sequence`], [`steps`], [`requests`], [`people`] |
+//! | turns at the database, and the time | [`schedule`] |
+//! | one instance of the function, and faults on its way | [`instance`], [`faults`] |
 //! | the database, and a copy of it to go back to | [`database`], [`restore`], `model.sql` |
 //! | Purple Flea and its books | [`purple_flea`], [`books`] |
-//! | what must never happen, and what must hold in the end | [`world`], [`claims`], [`verdict`] |
+//! | events that must never happen, and conditions that hold in the end | [`world`], [`claims`], [`verdict`] |
+//! | a smaller sequence that still fails | [`parts`], [`record`], [`shrink`], [`report`], [`planted`] |
 
 mod books;
 mod claims;
 mod database;
+mod faults;
 mod instance;
+mod parts;
 mod people;
+mod planted;
 mod purple_flea;
+mod record;
+mod report;
+mod requests;
 mod restore;
 mod schedule;
+mod sequence;
+mod shrink;
 mod steps;
 mod verdict;
 mod world;
 
 use database::Database;
-use purple_flea_edge::{config, domain::account::Api};
-use restore::Copy;
-use schedule::Schedule;
-use std::{env, time::SystemTime};
-use world::World;
+use purple_flea_edge::domain::account::Api;
+use sequence::{Plan, Sequence};
+use std::{
+    env,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 /// How many sequences each dialect gets unless `MODEL_SEQUENCES` says otherwise: about a minute on two cores.
 const SEQUENCES: u64 = 100;
-
-/// Most steps of a sequence.
-const STEPS: usize = 25;
-
-/// How often a database is restored in a sequence, of a hundred: it takes time.
-const RESTORES_PERCENT: u32 = 15;
-
-/// How many functions there are. Each has settings of its own.
-const FUNCTIONS: usize = 2;
-
-const TOKEN: &str = "a-token-for-the-model";
 
 #[test]
 fn no_deposit_is_forgotten_or_bet_on_twice_in_the_gateway_dialect() {
@@ -65,84 +68,32 @@ fn no_deposit_is_forgotten_or_bet_on_twice_in_the_live_dialect() {
 }
 
 fn run(api: Api) {
-    let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("MODEL_SEED");
-    let sequences = if seed.is_some() { 1 } else { number("MODEL_SEQUENCES").unwrap_or(SEQUENCES) };
+    let seed = variable::<u64>("MODEL_SEED");
+    let kept = variable("MODEL_KEEP");
+    assert!(seed.is_some() || kept.is_none(), "MODEL_KEEP names parts of the sequence that MODEL_SEED runs");
+    let sequences = if seed.is_some() { 1 } else { variable("MODEL_SEQUENCES").unwrap_or(SEQUENCES) };
+    let shrink_time = Duration::from_secs(variable("MODEL_SHRINK_SECONDS").unwrap_or(report::SHRINK_S));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let mut seeds = fastrand::Rng::with_seed(now as u64);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    block_on(async {
         let database = Database::start().await;
         for _ in 0..sequences {
             let seed = seed.unwrap_or_else(|| u64::from(seeds.u32(..)));
-            let violations = Sequence::new(&database, api, seed).await.run().await;
-            assert!(violations.is_empty(), "{api:?}, MODEL_SEED={seed}:\n{}", violations.join("\n"));
+            let plan = Plan { api, seed, kept: kept.clone() };
+            let record = plan.run(&database).await;
+            if !record.violations().is_empty() {
+                panic!("{}", report::explain(&plan, &record, shrink_time, &database).await);
+            }
         }
     });
 }
 
-/// One sequence.
-struct Sequence<'a> {
-    world: World<'a>,
-    functions: Vec<config::Checked>,
-    chance: fastrand::Rng,
-    /// Whether the database is restored in it.
-    restores: bool,
-    copy: Option<Copy>,
-    /// Whether a pause had ended between the copy that was gone back to and the restore.
-    let_go: bool,
-    /// How many agents have come.
-    newcomers: u32,
+/// Reads a setting; one that cannot be read is an error, and not the default.
+fn variable<T: FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error:?}")))
 }
 
-impl<'a> Sequence<'a> {
-    async fn new(database: &'a Database, api: Api, seed: u64) -> Self {
-        let mut chance = fastrand::Rng::with_seed(seed);
-        database.clear(chance.f64()).await;
-        let at_once = if chance.bool() { 1 } else { 3 };
-        let schedule = Schedule::new(at_once, chance.fork());
-        let traced = env::var_os("MODEL_TRACE").is_some();
-        let world = World::new(database, api, schedule, chance.fork(), traced);
-        let functions = (0..FUNCTIONS).map(|_| settings(api, &mut chance)).collect();
-        let percent =
-            env::var("MODEL_RESTORES_PERCENT").map_or(RESTORES_PERCENT, |text| text.parse().unwrap());
-        let restores = chance.u32(0..100) < percent;
-        Self { world, functions, chance, restores, copy: None, let_go: false, newcomers: 0 }
-    }
-
-    async fn run(mut self) -> Vec<String> {
-        let schedule = self.world.schedule.clone();
-        schedule
-            .drive(async {
-                self.begin().await;
-                for _ in 0..self.chance.usize(5..STEPS) {
-                    self.step().await;
-                    self.look_after_the_step().await;
-                }
-                self.calm_down().await;
-                verdict::judge(&self.world).await
-            })
-            .await
-    }
-}
-
-/// A function's settings.
-fn settings(api: Api, chance: &mut fastrand::Rng) -> config::Checked {
-    let (after_reply, bets_at_once) = (chance.bool(), chance.u32(1..5));
-    let linger_ms = if chance.bool() { chance.u32(1..=3_000) } else { 0 };
-    config::check(|name| {
-        Some(match name {
-            "purple_flea_url" => "https://purple-flea.test".to_owned(),
-            "purple_flea_key" => purple_flea::KEY.to_owned(),
-            "purple_flea_api" => if api == Api::Live { "live" } else { "gateway" }.to_owned(),
-            "purple_flea_timeout_ms" => "8000".to_owned(),
-            "webhook_token" => TOKEN.to_owned(),
-            "supabase_url" => format!("https://{}", instance::LEDGER_HOST),
-            "supabase_key" => "key".to_owned(),
-            "bets_at_once" => bets_at_once.to_string(),
-            "after_reply" => after_reply.to_string(),
-            "linger_ms" => linger_ms.to_string(),
-            _ => return None,
-        })
-    })
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

@@ -1,8 +1,8 @@
-//! Purple Flea in a few lines: takes every kind of request, in both dialects, keeps books of them, and fails before and
-//! after, with and without a row in its history.
+//! A stand-in for Purple Flea. It takes every kind of request in both dialects, keeps books of them, and fails before or after
+//! it has done its part, with or without a row in its history.
 
 use super::{
-    books::{Books, CREDIT, Stake, What},
+    books::{Books, CREDIT, Stake, StakedOn},
     database,
 };
 use http::{
@@ -17,31 +17,36 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Everybody's key.
-pub(super) const KEY: &str = "everybodys-key";
+/// The key that agents without a key of their own share.
+pub(super) const SHARED_KEY: &str = "shared-key";
 
-/// How often it fails in a way of its own, of a hundred.
+/// How often Purple Flea fails in a way of its own, of a hundred.
 const FAILURES_PERCENT: u32 = 20;
 
 pub(super) struct PurpleFlea {
     api: Api,
     pub(super) books: Books,
-    refuses_key: Cell<bool>,
-    /// Whether the database's clock was set: then the times of the history are nothing to look for.
+    refuses_keys: Cell<bool>,
+    /// Whether the clock of the database was set: then the history ignores the times of a look-up.
     timeless: Cell<bool>,
 }
 
-/// A reply: its status, perhaps a header, its body.
+/// A reply: status, perhaps a header, body.
 pub(super) type Reply = (u16, Option<(HeaderName, &'static str)>, String);
 
-/// What a request calls what is to be done; `None` for one that only reads.
-pub(super) fn bet_key(request: &Request<Vec<u8>>) -> Option<String> {
+/// Gives the idempotency key of a request; `None` for a request that only reads.
+pub(super) fn idempotency_key(request: &Request<Vec<u8>>) -> Option<String> {
     let key = request.headers().get("idempotency-key")?;
     Some(key.to_str().unwrap().to_owned())
 }
 
-/// What is asked for.
-enum Asked {
+/// Names the operation that a request asks for.
+pub(super) fn operation(request: &Request<Vec<u8>>) -> &'static str {
+    Operation::of(request).name()
+}
+
+/// The operation that a request asks for.
+enum Operation {
     Bet,
     Position,
     EscrowMade,
@@ -54,7 +59,7 @@ enum Asked {
     History,
 }
 
-impl Asked {
+impl Operation {
     fn of(request: &Request<Vec<u8>>) -> Self {
         let path = request.uri().path();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -78,30 +83,60 @@ impl Asked {
         }
     }
 
+    /// Names the operation.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Bet => "bet",
+            Self::Position => "position",
+            Self::EscrowMade => "escrow",
+            Self::EscrowEnded { .. } => "escrow-end",
+            Self::Escrow { .. } => "escrow-status",
+            Self::Registration => "registration",
+            Self::Balance => "balance",
+            Self::Faucet => "faucet",
+            Self::Daily => "daily-claim",
+            Self::History => "history",
+        }
+    }
+
     fn only_reads(&self) -> bool {
         matches!(self, Self::Balance | Self::Escrow { .. } | Self::History)
     }
 }
 
-/// In which way it fails.
+/// A way to fail.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Failure {
     Refused,
     TooMany,
     Before,
     After,
-    /// It is done, leaves no row in the history, and fails.
+    /// Purple Flea does its part, leaves no row in the history, and fails.
     AfterUnseen,
     Unreadable,
 }
 
-/// A request as far as it matters to its handler.
-struct Call<'a> {
+impl Failure {
+    /// Says in words what Purple Flea does.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Refused => "refuses the request",
+            Self::TooMany => "takes no more requests for 3 s",
+            Self::Before => "fails, and has done nothing",
+            Self::After => "does its part, and answers that it failed",
+            Self::AfterUnseen => "does its part without a row in the history, and answers that it failed",
+            Self::Unreadable => "does its part, and answers unreadably",
+        }
+    }
+}
+
+/// The details of a request that its handler needs.
+struct Details<'a> {
     body: Value,
-    bet_key: &'a str,
-    /// The key that is shown; empty: none.
+    idempotency_key: &'a str,
+    /// The key that the request shows; empty for none.
     key: &'a str,
-    /// What the account is called, and whether it was registered.
+    /// The name of the account, and whether a function registered it.
     account: String,
     registered: bool,
     now: Duration,
@@ -110,41 +145,43 @@ struct Call<'a> {
 
 impl PurpleFlea {
     pub(super) fn new(api: Api) -> Self {
-        Self { api, books: Books::default(), refuses_key: Cell::default(), timeless: Cell::default() }
+        Self { api, books: Books::default(), refuses_keys: Cell::default(), timeless: Cell::default() }
     }
 
-    pub(super) fn refuse_key(&self, refuse: bool) {
-        self.refuses_key.set(refuse);
+    pub(super) fn refuse_keys(&self, refuse: bool) {
+        self.refuses_keys.set(refuse);
     }
 
-    pub(super) fn refuses_key(&self) -> bool {
-        self.refuses_key.get()
+    pub(super) fn refuses_keys(&self) -> bool {
+        self.refuses_keys.get()
     }
 
     pub(super) fn forget_times(&self) {
         self.timeless.set(true);
     }
 
+    /// Answers a request. `allows` decides whether a failure happens, which it is told in words.
     pub(super) fn answer(
         &self,
         request: &Request<Vec<u8>>,
         now: Duration,
         chance: &mut fastrand::Rng,
-        calm: bool,
+        allows: &dyn Fn(&str) -> bool,
     ) -> Reply {
-        let asked = Asked::of(request);
+        let operation = Operation::of(request);
         let key = request.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
         let key = key.strip_prefix("Bearer ").unwrap_or_default();
         let owner = self.books.owner(key);
-        let known = key.is_empty() || key == KEY || owner.is_some();
-        if !known || (self.refuses_key.get() && !key.is_empty()) {
+        let known = key.is_empty() || key == SHARED_KEY || owner.is_some();
+        if !known || (self.refuses_keys.get() && !key.is_empty()) {
             return (401, None, r#"{"error":"unauthorized"}"#.to_owned());
         }
-        let bet_key = bet_key(request).unwrap_or_default();
-        let failure = if calm { None } else { self.failure(&asked, &bet_key, chance) };
+        let idempotency_key = idempotency_key(request).unwrap_or_default();
+        let failure =
+            self.failure(&operation, &idempotency_key, chance).filter(|failure| allows(failure.words()));
         match failure {
             Some(Failure::Refused) => {
-                self.books.refuse(&bet_key);
+                self.books.refuse(&idempotency_key);
                 return (400, None, r#"{"error":"insufficient_balance"}"#.to_owned());
             }
             Some(Failure::TooMany) => return (429, Some((RETRY_AFTER, "3")), "{}".to_owned()),
@@ -152,8 +189,8 @@ impl PurpleFlea {
             _ => {}
         }
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
-        let call = Call {
-            bet_key: &bet_key,
+        let details = Details {
+            idempotency_key: &idempotency_key,
             key,
             registered: owner.is_some(),
             account: owner.unwrap_or_else(|| named(request, &body)),
@@ -161,7 +198,7 @@ impl PurpleFlea {
             in_history: failure != Some(Failure::AfterUnseen),
             body,
         };
-        let reply = self.perform(&asked, &call, request, chance);
+        let reply = self.perform(&operation, &details, request, chance);
         match failure {
             Some(Failure::After | Failure::AfterUnseen) => {
                 (500, None, r#"{"error":"internal_error"}"#.to_owned())
@@ -171,134 +208,144 @@ impl PurpleFlea {
         }
     }
 
-    fn failure(&self, asked: &Asked, bet_key: &str, chance: &mut fastrand::Rng) -> Option<Failure> {
+    fn failure(
+        &self,
+        operation: &Operation,
+        idempotency_key: &str,
+        chance: &mut fastrand::Rng,
+    ) -> Option<Failure> {
         if chance.u32(0..100) >= FAILURES_PERCENT {
             return None;
         }
         Some(match chance.u32(0..7) {
-            // What was done is not refused afterwards: it says so, or fails.
-            0 if !asked.only_reads() && !self.books.is_done(bet_key) => Failure::Refused,
+            // Purple Flea refuses nothing that it has done: it fails, or says that it is done.
+            0 if !operation.only_reads() && !self.books.is_done(idempotency_key) => Failure::Refused,
             1 => Failure::TooMany,
             2 => Failure::Before,
             3 => Failure::After,
             4 => Failure::AfterUnseen,
-            5 if !matches!(asked, Asked::History) => Failure::Unreadable,
+            5 if !matches!(operation, Operation::History) => Failure::Unreadable,
             _ => return None,
         })
     }
 
     fn perform(
         &self,
-        asked: &Asked,
-        call: &Call<'_>,
+        operation: &Operation,
+        details: &Details<'_>,
         request: &Request<Vec<u8>>,
         chance: &mut fastrand::Rng,
     ) -> Reply {
         let books = &self.books;
-        match asked {
-            Asked::Bet => self.bet(call, chance),
-            Asked::Position => self.position(call, chance),
-            Asked::EscrowMade => self.make_escrow(call),
-            Asked::EscrowEnded { id, ended_as } => self.end_escrow(id, ended_as, call),
-            Asked::Escrow { id } => match books.escrow(id) {
+        match operation {
+            Operation::Bet => self.bet(details, chance),
+            Operation::Position => self.position(details, chance),
+            Operation::EscrowMade => self.make_escrow(details),
+            Operation::EscrowEnded { id, ended_as } => self.end_escrow(id, ended_as, details),
+            Operation::Escrow { id } => match books.escrow(id) {
                 Some(status) => ok(json!({ "id": id, "escrow_id": id, "status": status })),
                 None => refuse(404, "not_found"),
             },
-            Asked::Registration => self.register(call, chance),
-            Asked::Balance => ok(json!({ "balance": number(books.balance(&call.account, call.registered)) })),
-            Asked::Faucet if books.credit(&call.account, call.bet_key) => {
+            Operation::Registration => self.register(details, chance),
+            Operation::Balance => {
+                ok(json!({ "balance": number(books.balance(&details.account, details.registered)) }))
+            }
+            Operation::Faucet if books.credit(&details.account, details.idempotency_key) => {
                 ok(json!({ "credited": number(CREDIT), "claim_id": "claim_1" }))
             }
-            Asked::Daily if books.claim_of_the_day(&call.account, call.bet_key, call.now) => {
+            Operation::Daily if books.claim_daily(&details.account, details.idempotency_key, details.now) => {
                 ok(json!({ "amount_usdc": number(CREDIT) }))
             }
-            Asked::Faucet | Asked::Daily => refuse(409, "already_claimed"),
-            Asked::History => (200, None, self.history(call, request)),
+            Operation::Faucet | Operation::Daily => refuse(409, "already_claimed"),
+            Operation::History => (200, None, self.history(details, request)),
         }
     }
 
-    fn bet(&self, call: &Call<'_>, chance: &mut fastrand::Rng) -> Reply {
-        let amount = amount(&call.body, &["wager", "amount"]);
+    fn bet(&self, details: &Details<'_>, chance: &mut fastrand::Rng) -> Reply {
+        let amount = amount(&details.body, &["wager", "amount"]);
         let won = chance.bool();
         let payout = if won { amount * Decimal::TWO } else { Decimal::ZERO };
-        let what = What::Bet { payout, in_history: call.in_history };
-        let Stake { id, .. } = self.books.stake(what, call.bet_key, call.key, amount, call.now);
+        let staked_on = StakedOn::Bet { payout, in_history: details.in_history };
+        let Stake { id, .. } =
+            self.books.stake(staked_on, details.idempotency_key, details.key, amount, details.now);
         ok(json!({ "bet_id": id, "won": won, "payout": number(payout) }))
     }
 
-    fn position(&self, call: &Call<'_>, chance: &mut fastrand::Rng) -> Reply {
-        let amount = amount(&call.body, &["size", "size_usdc", "size_usd"]);
-        let fails = !call.in_history && chance.bool();
-        // The exchange behind it can refuse, or fail, after the order was sent.
+    fn position(&self, details: &Details<'_>, chance: &mut fastrand::Rng) -> Reply {
+        let amount = amount(&details.body, &["size", "size_usdc", "size_usd"]);
+        let fails = !details.in_history && chance.bool();
+        // The exchange behind Purple Flea may refuse an order, or fail after it has taken the order.
         if fails && chance.bool() {
             return refuse(400, "trade_failed");
         }
-        let Stake { id, .. } = self.books.stake(What::Position, call.bet_key, call.key, amount, call.now);
+        let Stake { id, .. } =
+            self.books.stake(StakedOn::Position, details.idempotency_key, details.key, amount, details.now);
         if fails {
             return refuse(400, "trade_failed");
         }
         ok(json!({ "position_id": id, "order_id": id, "size": number(amount), "entry_price": 100 }))
     }
 
-    fn make_escrow(&self, call: &Call<'_>) -> Reply {
-        let amount = amount(&call.body, &["amount_usdc", "amount_usd"]);
-        assert!(call.body["description"].as_str().unwrap().contains(call.bet_key));
-        let what = What::Escrow { ended: None };
-        let Stake { id, .. } = self.books.stake(what, call.bet_key, call.key, amount, call.now);
+    fn make_escrow(&self, details: &Details<'_>) -> Reply {
+        let amount = amount(&details.body, &["amount_usdc", "amount_usd"]);
+        assert!(details.body["description"].as_str().unwrap().contains(details.idempotency_key));
+        let staked_on = StakedOn::Escrow { ended: None };
+        let Stake { id, .. } =
+            self.books.stake(staked_on, details.idempotency_key, details.key, amount, details.now);
         ok(json!({ "id": id, "status": "funded", "fee_usdc": number(fee(amount)) }))
     }
 
-    fn end_escrow(&self, id: &str, ended_as: &'static str, call: &Call<'_>) -> Reply {
+    fn end_escrow(&self, id: &str, ended_as: &'static str, details: &Details<'_>) -> Reply {
         if self.books.escrow(id).is_none() {
             return refuse(404, "not_found");
         }
-        if !self.books.end_escrow(id, ended_as, call.bet_key) {
+        if !self.books.end_escrow(id, ended_as, details.idempotency_key) {
             return refuse(409, "invalid_status");
         }
         ok(json!({ "id": id, "status": ended_as }))
     }
 
-    fn register(&self, call: &Call<'_>, chance: &mut fastrand::Rng) -> Reply {
-        let named = call.body["agent_id"].as_str();
+    fn register(&self, details: &Details<'_>, chance: &mut fastrand::Rng) -> Reply {
+        let named = details.body["agent_id"].as_str();
         let (account, key) = self.books.register(named);
-        // The released servers' registration may claim the faucet by itself.
+        // The registration of the released servers may claim the faucet by itself.
         if self.api == Api::Live && chance.bool() {
             self.books.credit(&account, "registration");
         }
         ok(json!({ "agent_id": account, "api_key": key, "referral_code": "ref_1" }))
     }
 
-    /// The key's bets between two times, newest first.
-    fn history(&self, call: &Call<'_>, request: &Request<Vec<u8>>) -> String {
+    /// Lists the bets of the key between two times, the newest first.
+    fn history(&self, details: &Details<'_>, request: &Request<Vec<u8>>) -> String {
         let at = |name: &str| {
             let query = request.uri().query().unwrap_or_default();
             let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             humantime::parse_rfc3339_weak(value.unwrap()).unwrap()
         };
-        // The database's clock is the machine's; what has passed for the functions lies behind it.
-        let passed = |at: Duration| SystemTime::now() - call.now.saturating_sub(at);
+        // The clock of the database is the machine's. Time that has passed for the functions lies behind it.
+        let passed = |at: Duration| SystemTime::now() - details.now.saturating_sub(at);
         let (since, until) = (at("since"), at("until"));
         let mut csv = "bet_id,amount_usd,amount_won_usd,won,client_seed,timestamp_utc\r\n".to_owned();
-        for Stake { bet_key, id, amount, at, what, .. } in self.books.bets_with(call.key) {
+        for Stake { idempotency_key, id, amount, at, staked_on, .. } in self.books.bets_with(details.key) {
             let within = self.timeless.get() || (since..=until).contains(&passed(at));
-            if let (What::Bet { payout, in_history: true }, true) = (what, within) {
+            if let (StakedOn::Bet { payout, in_history: true }, true) = (staked_on, within) {
                 let (won, at) =
                     (!payout.is_zero(), humantime::format_rfc3339_seconds(database::wall_clock(at)));
-                csv += &format!("{id},{amount},{payout},{won},{bet_key},{at}\r\n");
+                csv += &format!("{id},{amount},{payout},{won},{idempotency_key},{at}\r\n");
             }
         }
         csv
     }
 }
 
-/// What an account is called in a request that shows no key of its own.
+/// Gives the account that a request names if it shows no key of the account's own.
 fn named(request: &Request<Vec<u8>>, body: &Value) -> String {
     let in_body = ["agent_id", "agent_casino_id"].iter().find_map(|name| body[*name].as_str());
     let in_query = request.uri().query().and_then(|query| query.strip_prefix("agent_id="));
     in_body.or(in_query).unwrap_or_default().to_owned()
 }
 
-/// What Purple Flea keeps of an escrow.
+/// Gives the fee that Purple Flea keeps of an escrow.
 pub(super) fn fee(amount: Decimal) -> Decimal {
     amount * Decimal::new(1, 2)
 }

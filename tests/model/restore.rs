@@ -1,14 +1,14 @@
-//! Restores: a copy of the database, and going back to it after time has passed and bets were made. What was made since is
-//! lost from the database, and stands at Purple Flea.
+//! Restores: a copy of the database, and the way back to the copy after time has passed and functions have bet. The database
+//! loses the jobs made since; Purple Flea keeps their bets.
 
 use super::world::World;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// A copy of the database.
 pub(super) struct Copy {
-    /// When it was taken.
+    /// When an operator took the copy.
     at: Duration,
-    /// Whether a pause has ended since: what it held back may have been bet on.
+    /// Whether a pause has ended since: functions may have bet on the jobs that the pause held back.
     pub(super) let_go: bool,
     /// How many agents had come by then.
     pub(super) newcomers: u32,
@@ -17,10 +17,19 @@ pub(super) struct Copy {
 /// How the database is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// In place, as `pg_restore --clean` does. The database sees that.
+    /// In place, as `pg_restore --clean` does. The database notices.
     InPlace,
-    /// By a snapshot of the disk, which the database cannot see: an operator says so.
+    /// By a snapshot of the disk. The database cannot notice, and an operator tells it.
     Snapshot,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InPlace => "in place",
+            Self::Snapshot => "as a snapshot of the disk",
+        })
+    }
 }
 
 impl Copy {
@@ -31,7 +40,7 @@ impl Copy {
         Self { at: world.schedule.now(), let_go: false, newcomers }
     }
 
-    /// Goes back to it.
+    /// Goes back to the copy.
     pub(super) async fn restore(&self, way: Way, world: &World<'_>) {
         let _turn = world.turn_alone().await;
         world.trace(|| format!("the database is restored: {way:?}"));
@@ -47,7 +56,7 @@ impl Copy {
     }
 }
 
-/// An operator confirms a restore: what may be bet on again, and what is looked up first.
+/// Confirms a restore, as an operator does: functions may bet on some jobs again, and look up others first.
 pub(super) async fn confirm(world: &World<'_>, nothing_lost: bool, paused_too: bool) {
     let _turn = world.turn_alone().await;
     let sql = format!("select purple_flea.confirm_restore({nothing_lost}, 'model', {paused_too})");
@@ -56,7 +65,7 @@ pub(super) async fn confirm(world: &World<'_>, nothing_lost: bool, paused_too: b
     world.claims.confirm();
 }
 
-/// A failover that has lost nothing: the database does not know that by itself.
+/// Fails over without a loss. The database does not know by itself that it lost nothing.
 pub(super) async fn fail_over(world: &World<'_>) {
     let turn = world.turn_alone().await;
     world.database.run("select purple_flea.declare_restore('model: a failover')").await;
@@ -65,8 +74,8 @@ pub(super) async fn fail_over(world: &World<'_>) {
     confirm(world, true, false).await;
 }
 
-/// Releases jobs that a restore made unknown and that are not at Purple Flea: all in one go, if these are all that were looked
-/// for in vain.
+/// Releases jobs that a restore made unknown and that Purple Flea does not have: with one call, if no other job was looked up
+/// in vain.
 pub(super) async fn release(world: &World<'_>, references: &[String]) {
     if references.is_empty() {
         return;

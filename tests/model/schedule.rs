@@ -1,8 +1,8 @@
-//! Whose turn it is, and what time it is.
+//! Grants turns at the database, and keeps the time.
 //!
-//! A sequence is one future, in which several functions and depositors may be under way at once. Where more than one of them
-//! can go on, chance decides; where none can, time passes up to the first that waits for it. So a sequence follows from its
-//! seed, as far as the database allows.
+//! A sequence is one future, in which several functions and depositors may be under way at once. If more than one of them can
+//! go on, chance decides. If none can, time passes up to the first that waits for it. So a sequence follows from its seed, as
+//! far as the database allows.
 
 use futures::channel::oneshot;
 use std::{
@@ -27,9 +27,9 @@ struct State {
     /// Most calls of the database that are under way at once.
     at_once: usize,
     under_way: Cell<usize>,
-    /// Whether the one that is under way must be alone.
+    /// Whether the call that is under way must be alone.
     alone: Cell<bool>,
-    /// How many turns there were.
+    /// How many turns the schedule has granted.
     turns: Cell<u64>,
     waiting: RefCell<Vec<Waiting>>,
     sleepers: RefCell<Vec<Sleeper>>,
@@ -40,7 +40,7 @@ struct State {
 struct Waiting {
     go: oneshot::Sender<Turn>,
     alone: bool,
-    /// Granted after so many turns, beside those under way, because one of them may wait for it.
+    /// Granted after this many turns, beside the calls under way, because one of these may wait for it.
     beside: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ struct Sleeper {
     wake: oneshot::Sender<()>,
 }
 
-/// A turn at the database. It ends when this is dropped.
+/// A turn at the database. The turn ends when its owner drops this.
 pub(super) struct Turn {
     state: Rc<State>,
     alone: bool,
@@ -70,21 +70,34 @@ impl Schedule {
         }))
     }
 
+    /// Replaces the chance that decides between the calls that wait.
+    pub(super) fn set_chance(&self, chance: fastrand::Rng) {
+        self.0.chance.replace(chance);
+    }
+
+    /// Says in words how many calls of the database may be under way.
+    pub(super) fn describe(&self) -> String {
+        match self.0.at_once {
+            1 => "one call of the database at a time".to_owned(),
+            calls => format!("up to {calls} calls of the database at a time"),
+        }
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.0.now.get()
     }
 
-    /// What has passed since the database was last told.
+    /// Takes the time that has passed since the database was last told.
     pub(super) fn take_unshifted(&self) -> Duration {
         self.0.unshifted.take()
     }
 
-    /// Time passes for all, at once.
+    /// Lets time pass for all, at once.
     pub(super) fn pass(&self, time: Duration) {
         self.0.pass(time);
     }
 
-    /// Waits until so much time has passed.
+    /// Waits until this time has passed.
     pub(super) async fn sleep(&self, time: Duration) {
         let until = self.now() + time;
         while self.now() < until {
@@ -94,14 +107,14 @@ impl Schedule {
         }
     }
 
-    /// Waits for a turn. Alone: nothing else of the database's is under way meanwhile.
+    /// Waits for a turn. `alone`: the database does nothing else meanwhile.
     pub(super) async fn turn(&self, alone: bool) -> Turn {
         // After time has passed the first thing is to tell the database so.
         self.wait(alone || !self.0.unshifted.get().is_zero(), None).await
     }
 
-    /// Waits for a turn that is granted when there were so many others, though they may be under way: one of them may wait for
-    /// what it does.
+    /// Waits for a turn that the schedule grants after this many others, even while these are under way: one of them may wait
+    /// for this one.
     pub(super) async fn turn_beside(&self, others: u64) -> Turn {
         self.wait(false, Some(self.0.turns.get() + others)).await
     }
@@ -112,7 +125,7 @@ impl Schedule {
         granted.await.expect("every turn comes")
     }
 
-    /// Lets whatever else can go on do so first.
+    /// Lets everything else that can go on do so first.
     pub(super) async fn step_aside(&self) {
         let mut before = true;
         poll_fn(|cx| {
@@ -125,15 +138,15 @@ impl Schedule {
         .await
     }
 
-    /// Runs what happens in a sequence.
-    pub(super) async fn drive<T>(&self, what: impl Future<Output = T>) -> T {
-        let mut what = pin!(what);
+    /// Runs the future of a sequence.
+    pub(super) async fn drive<T>(&self, sequence: impl Future<Output = T>) -> T {
+        let mut sequence = pin!(sequence);
         let state = &self.0;
         poll_fn(|cx| {
             let woken = Arc::new(Woken { again: AtomicBool::new(false), outer: cx.waker().clone() });
             let waker = Waker::from(woken.clone());
             loop {
-                if let Poll::Ready(done) = what.as_mut().poll(&mut Context::from_waker(&waker)) {
+                if let Poll::Ready(done) = sequence.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return Poll::Ready(done);
                 }
                 let again = woken.again.swap(false, Ordering::Relaxed);
@@ -147,7 +160,7 @@ impl Schedule {
 }
 
 impl State {
-    /// Grants a turn to one of those that wait, if there can be another.
+    /// Grants a turn to one of the calls that wait, if another can be under way.
     fn grant(self: &Rc<Self>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         waiting.retain(|one| !one.go.is_canceled());
@@ -168,7 +181,7 @@ impl State {
         self.under_way.set(under_way + 1);
         self.turns.set(turns + 1);
         self.alone.set(self.alone.get() || alone);
-        // One that does not want it any more gives it back at once.
+        // A caller that has stopped waiting gives the turn back at once.
         let _ = go.send(Turn { state: self.clone(), alone });
         true
     }
@@ -182,7 +195,7 @@ impl State {
         }
     }
 
-    /// While nothing is under way, time passes up to the first that waits for it.
+    /// Lets time pass up to the first sleeper, if no call is under way.
     fn pass_to_the_first(&self) -> bool {
         if self.under_way.get() > 0 {
             return false;
@@ -199,7 +212,7 @@ impl State {
 }
 
 impl Turn {
-    /// Others may go on beside it from here on.
+    /// Lets others go on beside this turn from here on.
     pub(super) fn share(&mut self) {
         if std::mem::take(&mut self.alone) {
             self.state.alone.set(false);
@@ -214,7 +227,7 @@ impl Drop for Turn {
     }
 }
 
-/// Notes that something can go on.
+/// Notes that the future can go on.
 struct Woken {
     again: AtomicBool,
     outer: Waker,

@@ -1,42 +1,25 @@
-//! The steps of a sequence.
+//! The steps of a sequence, and its end.
 
 use super::{
-    Sequence, TOKEN,
-    instance::{Instance, LATE_S},
-    people, restore,
+    Sequence,
+    faults::LATE_S,
+    people,
+    requests::Post,
+    restore,
     restore::{Copy, Way},
 };
 use futures::future::{join, join_all};
-use http::{Request, StatusCode};
-use purple_flea_edge::{
-    config,
-    http::{
-        dispatch::AfterReply,
-        router::{self, Body, Memory},
-    },
-    time_budget,
-};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
-/// Most rounds until everything is settled, faults over. Each lets two minutes pass.
+/// Most rounds until no job is open, after the faults end. Each round lets two minutes pass.
 const CALM_ROUNDS: usize = 45;
 
-/// Most rounds of notifications until no more come, in calm.
+/// Most rounds of notifications until no more come, while nothing goes wrong.
 const NOTIFIED_ROUNDS: usize = 8;
 
-/// For how long a watch is relied on at most after its last claim: twice the longest linger, and a second.
+/// The longest time for which the trigger relies on a watch after the last claim: twice the longest linger, and a second.
 const LONGEST_WATCH: Duration = Duration::from_secs(7);
-
-/// A request to a function.
-#[derive(Clone)]
-pub(super) struct Post {
-    path: &'static str,
-    /// What the body says that it asks for; empty where it need not.
-    operation: &'static str,
-    body: Value,
-    webhook_id: Option<String>,
-}
 
 impl Sequence<'_> {
     pub(super) async fn step(&mut self) {
@@ -45,54 +28,74 @@ impl Sequence<'_> {
         }
         match self.chance.u32(0..100) {
             0..=15 => {
-                let sql = self.a_deposit();
-                self.world.run(&sql).await;
+                if let Some(sql) = self.a_deposit() {
+                    self.world.run(&sql).await;
+                }
             }
-            // Rung for, doubled, out of order, at the same time, while others deposit.
+            // Notifications come, twice, in any order, at the same time, and while depositors insert rows.
             16..=42 => {
                 let times = if self.chance.u32(0..3) == 0 { self.chance.usize(2..4) } else { 1 };
-                self.ring(times).await;
+                self.notify(times).await;
             }
-            43..=48 => self.by_hand().await,
+            43..=48 => self.request_job().await,
             49..=51 => self.newcomer().await,
             52..=57 => self.ask_for_an_escrow().await,
             58..=62 => self.post(Post::asking("/reconcile", "reconcile", json!({})), true).await,
             63..=76 => {
                 let seconds = [1, 5, 31, 61, 110, 300][self.chance.usize(0..6)];
-                self.world.pass(Duration::from_secs(seconds));
+                self.pass(seconds);
             }
             77..=79 if !self.restores => {
                 let seconds = self.chance.i64(-600..600);
+                self.world.tell(format!("the clock of the database jumps by {seconds} s"));
                 self.world.jump(seconds).await;
             }
             77..=82 => self.pause().await,
             83..=84 => {
                 let refuse = self.chance.bool();
-                self.world.purple_flea.refuse_key(refuse);
+                self.world.tell(format!(
+                    "Purple Flea {} the keys from now on",
+                    if refuse { "refuses" } else { "takes" }
+                ));
+                self.world.purple_flea.refuse_keys(refuse);
             }
-            85..=87 => people::sweep(&self.world).await,
-            88..=90 => people::operate(&self.world).await,
-            91 => people::record_logged(&self.world).await,
-            92..=95 => self.nothing_relied_on_is_forgotten().await,
+            85..=87 => {
+                self.world.tell("the sweeper runs");
+                people::sweep(&self.world).await;
+            }
+            88..=90 => {
+                self.world.tell("an operator looks the unknown jobs up");
+                people::operate(&self.world).await;
+            }
+            91 => {
+                self.world.tell("an operator records the outcomes that functions have logged");
+                people::record_logged(&self.world).await;
+            }
+            92..=95 => self.expect_no_deposit_to_need_the_sweeper().await,
             96 => self.health().await,
-            _ => self.world.pass(Duration::from_secs(25 * 3_600)),
+            _ => self.pass(25 * 3_600),
         }
     }
 
-    /// Doorbells, for deposits by their numbers, by what the database has posted, or a sweeper's.
-    async fn ring(&mut self, times: usize) {
+    fn pass(&self, seconds: u64) {
+        self.world.tell(format!("{seconds} s pass"));
+        self.world.pass(Duration::from_secs(seconds));
+    }
+
+    /// Sends notifications, each for a deposit by its number, as the database has posted it, or for no deposit by name.
+    async fn notify(&mut self, times: usize) {
         let mut posts = Vec::new();
         for _ in 0..times {
-            posts.push(self.a_ring().await);
+            posts.push(self.a_notification().await);
         }
         let deposits = if self.chance.bool() { self.chance.usize(1..3) } else { 0 };
+        let alone = times == 1 && deposits == 0;
         let deposits = self.plan_deposits(deposits);
-        let alone = times == 1 && deposits.is_empty();
         let posts = posts.into_iter().map(|(function, post)| self.post_to(function, post, alone));
         join(join_all(posts), self.deposit_meanwhile(deposits)).await;
     }
 
-    async fn a_ring(&mut self) -> (usize, Post) {
+    async fn a_notification(&mut self) -> (usize, Post) {
         let body = match self.chance.u32(0..4) {
             0 => None,
             1 => self.world.a_notification().await.map(|body| serde_json::from_str(&body).unwrap()),
@@ -108,8 +111,8 @@ impl Sequence<'_> {
         (self.any_function(), Post::notifying(body.unwrap_or_else(|| json!({ "ledger": true }))))
     }
 
-    /// Something is asked for by hand, perhaps twice under one name, perhaps at the same time.
-    async fn by_hand(&mut self) {
+    /// Asks for a job through one of the paths, perhaps twice under one name, perhaps at the same time.
+    async fn request_job(&mut self) {
         let (agent, other) = (self.any_agent(), self.any_agent());
         let size = self.chance.u32(1..20);
         let (path, operation, body) = match self.chance.u32(0..9) {
@@ -131,8 +134,8 @@ impl Sequence<'_> {
             7 => ("/escrow/release", "escrow_release", json!({ "escrow_id": self.chance.u32(1..4) })),
             _ => ("/escrow/cancel", "escrow_cancel", json!({ "escrow_id": self.chance.u32(1..4) })),
         };
-        let webhook_id = Some(format!("hand-{}", self.chance.u32(1..8)));
-        let post = Post { webhook_id, ..Post::asking(path, operation, body) };
+        let id = format!("request-{}", self.chance.u32(1..8));
+        let post = Post::asking(path, operation, body).with_id(id);
         if self.chance.u32(0..3) == 0 {
             let (one, other) = (self.any_function(), self.any_function());
             join(self.post_to(one, post.clone(), false), self.post_to(other, post, false)).await;
@@ -141,42 +144,34 @@ impl Sequence<'_> {
         }
     }
 
-    /// With nothing going wrong, each deposit is either rung for or seen by the function that waits for it: none needs the
-    /// sweeper.
-    async fn nothing_relied_on_is_forgotten(&mut self) {
-        // (When the database's clock was set back, the watch of a function that is gone lasts as much longer.)
+    /// Checks that no deposit needs the sweeper while nothing goes wrong: the trigger notifies a function of each one, or a
+    /// function that long-polls sees it.
+    async fn expect_no_deposit_to_need_the_sweeper(&mut self) {
+        // (After the clock of the database was set back, the watch of a function that is gone lasts as much longer.)
         let excused = self.world.claims.is_unconfirmed() || self.world.has_jumped();
-        if excused || self.world.purple_flea.refuses_key() {
+        if excused || self.world.purple_flea.refuses_keys() {
             return;
         }
+        self.world.tell("nothing goes wrong, and functions long-poll while depositors insert rows");
         self.world.be_calm(true);
-        // What is late arrives first, and the watch of a function that is gone runs out: those that relied on it wait for the
-        // sweeper.
-        self.world.pass(Duration::from_secs(LATE_S));
-        drop(self.world.turn().await);
-        self.world.pass(LONGEST_WATCH);
-        let before = self
-            .world
-            .texts("select coalesce(max(id), 0)::text from public.wallet_changes")
-            .await
-            .pop()
-            .unwrap();
+        self.let_watches_end().await;
+        let newest = "select coalesce(max(id), 0)::text from public.wallet_changes";
+        let before = self.world.texts(newest).await.pop().unwrap();
         self.world.take_notifications().await;
         let (deposits, times) = (self.chance.usize(1..4), self.chance.usize(1..3));
         let functions: Vec<usize> = (0..times).map(|_| self.any_function()).collect();
         let deposits = self.plan_deposits(deposits);
-        let rings = functions
+        let posts = functions
             .into_iter()
             .map(|function| self.post_to(function, Post::notifying(json!({ "ledger": true })), false));
-        join(join_all(rings), self.deposit_meanwhile(deposits)).await;
+        join(join_all(posts), self.deposit_meanwhile(deposits)).await;
         for _ in 0..NOTIFIED_ROUNDS {
             let notified = self.world.take_notifications().await;
             if notified.is_empty() {
                 break;
             }
             for body in notified {
-                let post = Post::notifying(serde_json::from_str(&body).unwrap());
-                self.post(post, false).await;
+                self.post_calmly(Post::notifying(serde_json::from_str(&body).unwrap())).await;
             }
         }
         let forgotten = format!(
@@ -187,39 +182,52 @@ impl Sequence<'_> {
              and (select count(*) from purple_flea.rate_slots) < 30"
         );
         for reference in self.world.texts(&forgotten).await {
-            self.world.accuse(format!("{reference}: neither rung for nor seen by the function that waits"));
+            self.world.accuse("a deposit waits for the sweeper, and no function knows of it", reference);
         }
         self.world.be_calm(false);
     }
 
-    /// The ledger says whether it waits for an operator's word.
+    /// Lets late requests arrive, and then the watch of a function that is gone run out. Deposits that relied on that watch
+    /// wait for the sweeper.
+    async fn let_watches_end(&self) {
+        self.world.pass(Duration::from_secs(LATE_S));
+        drop(self.world.turn().await);
+        self.world.pass(LONGEST_WATCH);
+    }
+
+    /// Checks that the health of the ledger tells whether it waits for an operator's confirmation.
     async fn health(&mut self) {
+        self.world.tell("an operator asks for the health of the ledger");
         let (status, body) = self.world.call("ledger_health", "{}").await;
         let says = body.contains("restore_unconfirmed");
         if status == 200 && says != self.world.claims.is_unconfirmed() {
-            self.world.accuse(format!("the health says otherwise: {body}"));
+            self.world.accuse("the health is wrong about a restore", body);
         }
     }
 
-    /// A copy is taken, or gone back to; later an operator confirms that.
+    /// Takes a copy, goes back to the copy, or confirms that as an operator.
     async fn restore(&mut self) {
         if self.world.claims.is_unconfirmed() {
+            self.world.tell("an operator confirms the restore");
             return restore::confirm(&self.world, false, self.let_go).await;
         }
         let Some(copy) = self.copy.take() else {
             if self.chance.u32(0..4) == 0 {
+                self.world.tell("the database fails over, and loses nothing");
                 return restore::fail_over(&self.world).await;
             }
+            self.world.tell("an operator takes a copy of the database");
             self.copy = Some(Copy::take(&self.world, self.newcomers).await);
             return;
         };
         (self.newcomers, self.let_go) = (copy.newcomers, copy.let_go);
         let way = if self.chance.bool() { Way::InPlace } else { Way::Snapshot };
+        self.world.tell(format!("an operator restores the copy of the database ({way})"));
         if self.chance.bool() {
             return copy.restore(way, &self.world).await;
         }
         // In the middle of bets.
-        let (function, post) = self.a_ring().await;
+        let (function, post) = self.a_notification().await;
         let after = Duration::from_millis(self.chance.u64(0..500));
         let restored = async {
             self.world.schedule.sleep(after).await;
@@ -228,44 +236,23 @@ impl Sequence<'_> {
         join(self.post_to(function, post, false), restored).await;
     }
 
-    /// What must hold whenever no function runs.
-    pub(super) async fn look_after_the_step(&mut self) {
+    /// Checks, while no function runs, that no job is claimed under a token that was abandoned.
+    pub(super) async fn check_abandoned_claims(&mut self) {
         if self.world.claims.take_newly_abandoned() {
             let taken = "select j.reference from purple_flea.jobs j join purple_flea.abandoned_claims c using (token) \
                          where j.state = 'claimed' and not exists (select from purple_flea.job_troubles t where t.reference = j.reference)";
             for reference in self.world.texts(taken).await {
-                self.world.accuse(format!("{reference}: claimed under a token that was abandoned"));
+                self.world.accuse("a job is claimed under a token that was abandoned", reference);
             }
         }
     }
 
-    fn any_function(&mut self) -> usize {
-        self.chance.usize(0..self.functions.len())
-    }
-
-    async fn post(&mut self, post: Post, alone: bool) {
-        let function = self.any_function();
-        self.post_to(function, post, alone).await;
-    }
-
-    /// Posts to a function, and lets it do what it does until it is done, dies, or its host ends it.
-    async fn post_to(&self, function: usize, post: Post, alone: bool) {
-        let settings = &self.functions[function];
-        let instance = Instance::new(&self.world, alone);
-        self.world.trace(|| format!("post to {function}: {} {}", post.path, post.body));
-        tokio::select! {
-            biased;
-            () = run(settings, post.request(), &instance) => {}
-            () = instance.death() => {}
-            () = self.world.schedule.sleep(Duration::from_secs(time_budget::HOST_LIFE_S)) => {}
-        }
-        instance.clean_up().await;
-    }
-
-    /// Nothing goes wrong any more, and time passes until nothing is left to do.
+    /// Ends the faults, and lets time pass until no job is open.
     pub(super) async fn calm_down(&mut self) {
+        self.world.begin_chapter("end".to_owned());
+        self.world.tell("nothing goes wrong from now on, and time passes until no job is open");
         self.world.be_calm(true);
-        self.world.purple_flea.refuse_key(false);
+        self.world.purple_flea.refuse_keys(false);
         if self.world.claims.is_unconfirmed() {
             restore::confirm(&self.world, false, self.let_go).await;
         }
@@ -275,49 +262,15 @@ impl Sequence<'_> {
         for _ in 0..CALM_ROUNDS {
             self.world.pass(Duration::from_secs(120));
             people::sweep(&self.world).await;
-            people::register_by_hand(&self.world).await;
-            self.post(Post::notifying(json!({ "ledger": true })), false).await;
+            people::register_again(&self.world).await;
+            self.post_calmly(Post::notifying(json!({ "ledger": true }))).await;
             let open = "select reference from purple_flea.jobs where state in ('pending', 'claimed') \
                         or (state = 'unknown' and reason not in ('not_found', 'no_history')) limit 1";
             if self.world.texts(open).await.is_empty() {
                 return;
             }
-            // Deposits that wait for an unknown bet of their agent's wait for an operator.
+            // A deposit waits for an operator if its agent has an unknown bet.
             people::operate(&self.world).await;
         }
-    }
-}
-
-/// What a function does about a request: it answers, and goes on.
-async fn run(settings: &config::Checked, request: Request<Body>, instance: &Instance<'_>) {
-    let (response, later) = router::respond(settings, &Memory::empty(), request, instance).await;
-    assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    if let (Some(later), Ok(settings)) = (later, settings) {
-        AfterReply::run(later, settings, instance).await;
-    }
-}
-
-impl Post {
-    fn notifying(body: Value) -> Self {
-        Self { path: "/execute-trade", operation: "", body, webhook_id: None }
-    }
-
-    fn asking(path: &'static str, operation: &'static str, body: Value) -> Self {
-        Self { path, operation, body, webhook_id: None }
-    }
-
-    fn request(&self) -> Request<Body> {
-        let mut body = self.body.clone();
-        if !self.operation.is_empty() {
-            body["operation"] = self.operation.into();
-        }
-        let mut request = Request::post(self.path)
-            .header("authorization", format!("Bearer {TOKEN}"))
-            .header("content-type", "application/json")
-            .header("prefer", "respond-async");
-        if let Some(id) = &self.webhook_id {
-            request = request.header("webhook-id", id);
-        }
-        request.body(Body::Whole(body.to_string().into_bytes())).unwrap()
     }
 }

@@ -1,9 +1,11 @@
-//! Everything around the functions: the database, Purple Flea, the time, and what must never happen between them.
+//! Everything around the functions: the database, Purple Flea, the time, and the record of violations between them.
 
 use super::{
     claims::Claims,
     database::{Database, Reply},
+    parts::{Part, RequestId},
     purple_flea::{self, PurpleFlea},
+    record::{Record, Violation},
     schedule::{Schedule, Turn},
 };
 use http::Request;
@@ -12,10 +14,12 @@ use serde_json::{Value, json};
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
+    env,
+    rc::Rc,
     time::Duration,
 };
 
-/// Most outcomes of one call.
+/// Most outcomes that one call of the ledger records.
 const LOGGED_LIMIT: usize = 100;
 
 pub(super) struct World<'a> {
@@ -23,58 +27,87 @@ pub(super) struct World<'a> {
     pub(super) schedule: Schedule,
     pub(super) purple_flea: PurpleFlea,
     pub(super) claims: Claims,
-    pub(super) chance: RefCell<fastrand::Rng>,
+    pub(super) record: Rc<Record>,
+    /// The chance of the current step.
+    chance: RefCell<fastrand::Rng>,
+    /// The current part of the story.
+    chapter: RefCell<String>,
+    /// The current step, and how many requests and deposits it has had.
+    step: Cell<usize>,
+    requests: Cell<usize>,
+    deposits: Cell<usize>,
     calm: Cell<bool>,
-    /// Whether the database's clock ever jumped: then its leases and ours differ.
+    /// Whether the clock of the database ever jumped: then its leases differ from the model's.
     jumped: Cell<bool>,
     /// Requests that are still on their way though their senders have given them up.
     late: RefCell<Vec<Late>>,
-    /// Bet keys of jobs that a restore has made the database forget.
+    /// Idempotency keys of jobs that a restore has made the database forget.
     pub(super) forgotten: RefCell<HashSet<String>>,
-    /// Outcomes that functions have logged because they could not report them.
+    /// Outcomes that functions have logged because no report got through.
     logged: RefCell<Vec<Value>>,
-    violations: RefCell<Vec<String>>,
-    instances: Cell<u64>,
     traced: bool,
 }
 
 /// A request that arrives late.
 struct Late {
     at: Duration,
-    what: LateRequest,
+    request: LateRequest,
 }
 
 enum LateRequest {
     ToLedger { function: String, arguments: String },
-    ToPurpleFlea(Request<Vec<u8>>),
+    ToPurpleFlea { request: Request<Vec<u8>>, failure: Part, chance: fastrand::Rng },
 }
 
 impl<'a> World<'a> {
-    pub(super) fn new(
-        database: &'a Database,
-        api: Api,
-        schedule: Schedule,
-        chance: fastrand::Rng,
-        traced: bool,
-    ) -> Self {
+    pub(super) fn new(database: &'a Database, api: Api, schedule: Schedule, record: Rc<Record>) -> Self {
         Self {
             database,
             schedule,
             purple_flea: PurpleFlea::new(api),
             claims: Claims::default(),
-            chance: RefCell::new(chance),
+            record,
+            chance: RefCell::new(fastrand::Rng::with_seed(0)),
+            chapter: RefCell::new("beginning".to_owned()),
+            step: Cell::default(),
+            requests: Cell::default(),
+            deposits: Cell::default(),
             calm: Cell::new(false),
             jumped: Cell::new(false),
             late: RefCell::default(),
             forgotten: RefCell::default(),
             logged: RefCell::default(),
-            violations: RefCell::default(),
-            instances: Cell::default(),
-            traced,
+            traced: env::var_os("MODEL_TRACE").is_some(),
         }
     }
 
-    /// Nothing goes wrong any more, or anything may again.
+    pub(super) fn begin_step(&self, step: usize, chance: fastrand::Rng) {
+        self.begin_chapter(format!("step {step}"));
+        self.chance.replace(chance);
+        self.step.set(step);
+        self.requests.set(0);
+        self.deposits.set(0);
+    }
+
+    /// Begins a part of the story: a step, or the end.
+    pub(super) fn begin_chapter(&self, chapter: String) {
+        self.trace(|| chapter.clone());
+        self.chapter.replace(chapter);
+    }
+
+    /// Names the next request of the step.
+    pub(super) fn next_request(&self) -> RequestId {
+        let place = self.requests.replace(self.requests.get() + 1);
+        RequestId { step: self.step.get(), place }
+    }
+
+    /// Names the next deposit of the step.
+    pub(super) fn next_deposit(&self) -> Part {
+        let place = self.deposits.replace(self.deposits.get() + 1);
+        Part::Deposit(self.step.get(), place)
+    }
+
+    /// Ends the faults, or lets them happen again.
     pub(super) fn be_calm(&self, calm: bool) {
         self.calm.set(calm);
     }
@@ -83,28 +116,35 @@ impl<'a> World<'a> {
         self.calm.get()
     }
 
+    /// Tells whether a fault or failure happens that chance has chosen.
+    pub(super) fn allows(&self, part: Part) -> bool {
+        !self.is_calm() && self.record.keeps(part)
+    }
+
     pub(super) fn has_jumped(&self) -> bool {
         self.jumped.get()
     }
 
-    pub(super) fn next_instance(&self) -> u64 {
-        self.instances.set(self.instances.get() + 1);
-        self.instances.get()
+    /// Records that a promise was broken.
+    pub(super) fn accuse(&self, promise: &'static str, about: impl Into<String>) {
+        self.note(Violation::new(promise, about));
     }
 
-    /// Something happened that never may.
-    pub(super) fn accuse(&self, what: String) {
-        self.trace(|| format!("VIOLATION {what}"));
-        self.violations.borrow_mut().push(what);
+    pub(super) fn note(&self, violation: Violation) {
+        self.tell(format!("VIOLATION {violation}"));
+        self.record.accuse(violation);
     }
 
-    pub(super) fn violations(&self) -> Vec<String> {
-        self.violations.borrow().clone()
+    /// Adds a line to the story of the run.
+    pub(super) fn tell(&self, line: impl Into<String>) {
+        let line = line.into();
+        self.trace(|| line.clone());
+        self.record.tell(format!("{}: {line}", self.chapter.borrow()));
     }
 
-    pub(super) fn trace(&self, what: impl FnOnce() -> String) {
+    pub(super) fn trace(&self, line: impl FnOnce() -> String) {
         if self.traced {
-            eprintln!("{:>9.3} {}", self.schedule.now().as_secs_f64(), what());
+            eprintln!("{:>9.3} {}", self.schedule.now().as_secs_f64(), line());
         }
     }
 
@@ -116,7 +156,7 @@ impl<'a> World<'a> {
         turn
     }
 
-    /// The same, and nothing else is under way in the database meanwhile.
+    /// Waits for a turn while nothing else is under way in the database.
     pub(super) async fn turn_alone(&self) -> Turn {
         let turn = self.schedule.turn(true).await;
         self.catch_up().await;
@@ -124,7 +164,7 @@ impl<'a> World<'a> {
     }
 
     async fn catch_up(&self) {
-        self.database.wait_for_those_left().await;
+        self.database.wait_for_abandoned_calls().await;
         let passed = self.schedule.take_unshifted();
         if !passed.is_zero() {
             self.database.shift(i64::try_from(passed.as_millis()).unwrap()).await;
@@ -141,31 +181,37 @@ impl<'a> World<'a> {
         reply
     }
 
-    /// What the ledger may refuse at any time is asked for again; anything else it never refuses.
+    /// Checks that the ledger refuses a call only for a reason that passes: the caller tries that one again.
     pub(super) fn check_reply(&self, function: &str, (status, body): &Reply) {
         self.trace(|| format!("  {function} -> {status} {body}"));
         if !matches!(status, 200 | 500) {
-            self.accuse(format!("{function}: {status} {body}"));
+            self.accuse("the ledger refuses a call", format!("{function}: {status} {body}"));
         }
     }
 
-    /// A request of the ledger arrives only after so long. Its caller has given it up.
+    /// Lets a request to the ledger arrive only after this time. Its caller has given it up.
     pub(super) fn send_late_to_ledger(&self, function: &str, arguments: &str, time: Duration) {
         let (function, arguments) = (function.to_owned(), arguments.to_owned());
         self.send_late(LateRequest::ToLedger { function, arguments }, time);
     }
 
-    /// The same to Purple Flea.
-    pub(super) fn send_late_to_purple_flea(&self, request: Request<Vec<u8>>, time: Duration) {
-        self.send_late(LateRequest::ToPurpleFlea(request), time);
+    /// Lets a request to Purple Flea arrive only after this time. `failure` names the failure that it may meet there.
+    pub(super) fn send_late_to_purple_flea(
+        &self,
+        request: Request<Vec<u8>>,
+        failure: Part,
+        chance: fastrand::Rng,
+        time: Duration,
+    ) {
+        self.send_late(LateRequest::ToPurpleFlea { request, failure, chance }, time);
     }
 
-    fn send_late(&self, what: LateRequest, time: Duration) {
+    fn send_late(&self, request: LateRequest, time: Duration) {
         let at = self.schedule.now() + time;
-        self.late.borrow_mut().push(Late { at, what });
+        self.late.borrow_mut().push(Late { at, request });
     }
 
-    /// What was late arrives, if it is its time.
+    /// Delivers the late requests whose time has come.
     async fn deliver_late(&self) {
         loop {
             let now = self.schedule.now();
@@ -176,27 +222,39 @@ impl<'a> World<'a> {
             };
             match due {
                 None => return,
-                Some(Late { what: LateRequest::ToLedger { function, arguments }, .. }) => {
+                Some(Late { request: LateRequest::ToLedger { function, arguments }, .. }) => {
                     let reply = self.database.lend().await.call(&function, &arguments).await;
-                    self.trace(|| format!("late {function} {arguments}"));
+                    self.tell(format!("a late call of {function} arrives"));
                     self.check_reply(&function, &reply);
                     self.claims.look_for_abandoned();
                 }
-                Some(Late { what: LateRequest::ToPurpleFlea(request), at }) => {
-                    self.trace(|| format!("late {}", purple_flea::bet_key(&request).unwrap_or_default()));
-                    let mut chance = self.fork();
-                    self.purple_flea.answer(&request, at, &mut chance, self.is_calm());
+                Some(Late { request: LateRequest::ToPurpleFlea { request, failure, mut chance }, at }) => {
+                    self.tell(format!("a late request for {} arrives", request.uri().path()));
+                    self.answer(&request, at, failure, &mut chance);
                 }
             }
         }
     }
 
-    /// Chance of its own for a part of what happens.
-    pub(super) fn fork(&self) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.chance.borrow_mut().u64(..))
+    /// Lets Purple Flea answer a request, unless it fails in a way of its own.
+    pub(super) fn answer(
+        &self,
+        request: &Request<Vec<u8>>,
+        at: Duration,
+        failure: Part,
+        chance: &mut fastrand::Rng,
+    ) -> purple_flea::Reply {
+        let allows = |words: &str| {
+            let allowed = self.allows(failure);
+            if allowed {
+                self.tell(format!("Purple Flea {words}: {} ({failure})", request.uri().path()));
+            }
+            allowed
+        };
+        self.purple_flea.answer(request, at, chance, &allows)
     }
 
-    /// A function logs an outcome.
+    /// Takes in an outcome that a function logs.
     pub(super) fn log(&self, reference: &str, token: &str, state: &str, result: &str) {
         let result: Value = serde_json::from_str(result).unwrap();
         let outcome = json!({ "reference": reference, "token": token, "state": state, "result": result });
@@ -204,20 +262,20 @@ impl<'a> World<'a> {
         self.logged.borrow_mut().push(outcome);
     }
 
-    /// What was logged and is not recorded yet; no more than one call takes.
+    /// Takes logged outcomes that are not recorded yet, as many as one call takes.
     pub(super) fn take_logged(&self) -> Vec<Value> {
         let mut logged = self.logged.borrow_mut();
         let count = logged.len().min(LOGGED_LIMIT);
         logged.drain(..count).collect()
     }
 
-    /// Time passes, for all.
+    /// Lets time pass for all.
     pub(super) fn pass(&self, time: Duration) {
         self.trace(|| format!("pass {time:?}"));
         self.schedule.pass(time);
     }
 
-    /// The database's clock alone is set, forwards or backwards.
+    /// Sets the clock of the database alone, forwards or backwards.
     pub(super) async fn jump(&self, seconds: i64) {
         self.trace(|| format!("jump {seconds} s"));
         self.jumped.set(true);
@@ -227,7 +285,7 @@ impl<'a> World<'a> {
         self.database.shift(seconds * 1_000).await;
     }
 
-    /// Rows of a query of the model's, as texts.
+    /// Gives the first column of a query's rows, as texts.
     pub(super) async fn texts(&self, sql: &str) -> Vec<String> {
         let _turn = self.turn().await;
         let rows = self.database.rows(sql, &[]).await;
@@ -241,7 +299,7 @@ impl<'a> World<'a> {
         self.database.run(sql).await;
     }
 
-    /// Delivers one of the notifications that the database has posted: perhaps late, perhaps again.
+    /// Gives one of the notifications that the database has posted: perhaps late, perhaps again.
     pub(super) async fn a_notification(&self) -> Option<String> {
         let sent = self.texts("select body::text from net.sent order by id").await;
         let place = self.chance.borrow_mut().usize(0..sent.len().max(1));
@@ -255,7 +313,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// The text of a field of a JSON object.
+/// Gives the text of a field of a JSON object.
 pub(super) fn field(object: &str, name: &str) -> String {
     let object: Value = serde_json::from_str(object).unwrap();
     object[name].as_str().unwrap_or_default().to_owned()
