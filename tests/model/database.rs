@@ -22,6 +22,9 @@ const WORKER: &str = "purple_flea_worker";
 /// The errors that another transaction may cause at any time. PostgREST passes them on, and the function tries again.
 const PASSING: [&str; 4] = ["40001", "40P01", "55P03", "57014"];
 
+/// How long the database has to tell what it does, by the machine's clock: it may be the part that hangs.
+const ACTIVITY_WITHIN: Duration = Duration::from_secs(5);
+
 pub(super) struct Database {
     cluster: Cluster,
     /// The connection of the operator, the sweeper and the model itself.
@@ -149,12 +152,20 @@ impl Database {
         }
     }
 
+    /// Tells whether the database has closed the model's own connection.
+    pub(super) fn is_closed(&self) -> bool {
+        self.admin.client.is_closed()
+    }
+
     /// Tells which statements are under way or wait for a lock, after a run that did not end.
     pub(super) async fn activity(&self) -> String {
         let sql = "select concat_ws(' ', pid::text, pg_blocking_pids(pid)::text, state, wait_event, query) \
                    from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state <> 'idle'";
-        let rows = self.connect().await.rows(sql, &[]).await.unwrap();
-        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n    ")
+        let read = async { self.cluster.connect(SUPERUSER).await.ok()?.query(sql, &[]).await.ok() };
+        match tokio::time::timeout(ACTIVITY_WITHIN, read).await.ok().flatten() {
+            Some(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n    "),
+            None => "the database does not answer".to_owned(),
+        }
     }
 
     /// Lets this many milliseconds pass; fewer than none set the clock back.

@@ -4,7 +4,7 @@ use super::{
     database::Database,
     parts::{Kind, Parts},
     record::Record,
-    sequence::{ENDLESS, Plan},
+    sequence::{ENDLESS, NO_DATABASE, Plan},
     shrink::{self, Limits, Smallest},
 };
 use purple_flea_edge::domain::account::Api;
@@ -41,9 +41,9 @@ pub(super) async fn explain(plan: &Plan, record: &Record, time: Duration, databa
     for violation in record.violations() {
         writeln!(text, "  {violation}").unwrap();
     }
-    // A developer names parts to run exactly these. A run that did not end leaves calls in the database that keep the next
-    // runs waiting.
-    if time.is_zero() || plan.kept.is_some() || promise == ENDLESS {
+    // A developer names parts to run exactly these.
+    let no_search = time.is_zero() || plan.kept.is_some() || [ENDLESS, NO_DATABASE].contains(&promise);
+    if no_search {
         tell_story(&mut text, record);
     } else {
         let failed_again = count_failures(plan, promise, database).await;

@@ -31,8 +31,10 @@ const FUNCTIONS: usize = 2;
 /// The longest run, in seconds, by the machine's clock. A run takes less than a second on an idle machine.
 const LONGEST_RUN_S: u64 = 60;
 
-/// The violation of a run that was ended at that limit.
+/// The violations of runs that leave no database to run a smaller sequence on: one that was ended at that limit, and one
+/// whose database ended.
 pub(super) const ENDLESS: &str = "the sequence does not end";
+pub(super) const NO_DATABASE: &str = "the database ended during the sequence";
 
 pub(super) const TOKEN: &str = "a-token-for-the-model";
 
@@ -74,7 +76,8 @@ impl Plan {
             Ok(Err(panic)) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                record.accuse(Violation::new("the sequence panicked", text.unwrap_or("no text")));
+                let promise = if database.is_closed() { NO_DATABASE } else { "the sequence panicked" };
+                record.accuse(Violation::new(promise, text.unwrap_or("no text")));
             }
             Err(_) => record.accuse(Violation::new(ENDLESS, database.activity().await)),
         }

@@ -56,7 +56,7 @@ struct Late {
 
 enum LateRequest {
     ToLedger { function: String, arguments: String },
-    ToPurpleFlea { request: Request<Vec<u8>>, failure: Part, chance: fastrand::Rng },
+    ToPurpleFlea { request: Box<Request<Vec<u8>>>, failure: Part, chance: fastrand::Rng },
 }
 
 impl<'a> World<'a> {
@@ -203,6 +203,7 @@ impl<'a> World<'a> {
         chance: fastrand::Rng,
         time: Duration,
     ) {
+        let request = Box::new(request);
         self.send_late(LateRequest::ToPurpleFlea { request, failure, chance }, time);
     }
 
