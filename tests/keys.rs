@@ -84,7 +84,7 @@ async fn an_upgrade_gives_each_agent_its_own_secrets() -> Result<()> {
         // Three triggers of an application: one that the upgrade must not fire, one disabled, one for replicas.
         let agents = "insert into public.agents (id, api_key) values ('bob', 'bobs_key'), ('one', 'pool'), ('two', 'pool'), \
               ('by-hand', ''), ('shared', ''), ('registering', 'registerings_key'), ('raw', 'sk_live_a_key_by_mistake'), ('blank', ' '); \
-            insert into purple_flea.jobs (reference, idempotency_key, kind, agent_id, request, expires_at) \
+            insert into purple_flea.jobs (reference, bet_key, kind, agent_id, request, expires_at) \
               values ('registration-registering', 'r-1', 'registration', 'registering', '{}', now() + interval '1 day'), \
                      ('balance-bob', 'b-1', 'balance', 'bob', '{}', now() + interval '1 day'); \
             insert into purple_flea.rate_slots values ('balance-bob', gen_random_uuid(), 'balance', 'bobs_key', now() + interval '1 day', '1 minute'); \
