@@ -4,6 +4,7 @@
 mod artifacts;
 mod authorization;
 mod bad_input;
+mod codes;
 mod connections;
 mod contract;
 mod deposits;

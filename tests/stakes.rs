@@ -4,8 +4,13 @@
 //! function decides: a `stake`, or why it stakes nothing (`skip`, `wait`). The ledger decides nothing. It reserves the
 //! `stake`, or what is `reserved`, where it makes a job at all.
 
-use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use anyhow::{Context, Result, bail};
+use purple_flea_edge::{
+    domain::reason::Hold,
+    jobs::{self, Task},
+    ledger::{job::Job, object::Object},
+};
+use serde_json::{Map, Value, json};
 use stack::{
     postgres::{Cluster, OWNER},
     repository,
@@ -14,6 +19,55 @@ use std::collections::BTreeMap;
 
 /// Jobs of one claim.
 const CLAIM_MOST: usize = 100;
+
+fn cases() -> Result<Vec<Value>> {
+    let cases = std::fs::read_to_string(repository().join("tests/cases/stakes.json"))?;
+    Ok(serde_json::from_str(&cases)?)
+}
+
+/// Makes a claimed job of a case, as the ledger would hand it out with this policy.
+fn claimed(case: &Value) -> Result<Value> {
+    let mut job = json!({
+        "reference": "wallet-change-1", "idempotency_key": "wallet-change-1-0123456789abcdef", "attempt": 1, "kind": "deposit",
+        "row": {"id": 1, "agent_id": "agent-001", "change_type": "deposit"},
+        "policy": {
+            "game": "crash", "cashout_at": "1.5", "side": "heads", "market": null, "direction": "long", "size": null,
+            "check_balance": false, "min_balance": "5", "min_change": "0", "wager_fraction": "0.1", "max_wager": null,
+            "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
+        },
+    });
+    for (into, from) in [("policy", &case["policy"]), ("row", &case["deposit"])] {
+        let given = from.as_object().with_context(|| format!("{into} is missing"))?.clone();
+        job[into].as_object_mut().context("no object")?.extend(given);
+    }
+    // Postgres writes numerics as numbers.
+    let wager_fraction = job["policy"]["wager_fraction"].as_str().context("no fraction")?.parse()?;
+    job["policy"]["wager_fraction"] = Value::Number(wager_fraction);
+    if let Some(spent) = case["spent"].as_object() {
+        for (name, amount) in spent {
+            job["spent"][name] = Value::Number(amount.as_str().context("no amount")?.parse()?);
+        }
+    }
+    Ok(job)
+}
+
+#[test]
+fn the_function_stakes_what_the_table_says_or_names_its_reason() -> Result<()> {
+    let cases = cases()?;
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
+    for case in &cases {
+        let text = claimed(case)?.to_string();
+        let read = |text| Job::read(&Object::read(text).ok()?).ok()?.columns.as_ref().and_then(jobs::decode);
+        let Some(Task::Deposit(task)) = read(&text) else { bail!("{} is not read", case["name"]) };
+        let (key, value) = match task.policy.decide(&task.row, task.spent.as_ref()) {
+            Ok(stake) => ("stake", stake.amount().to_string()),
+            Err(Hold::Skip(reason)) => ("skip", reason.name().to_owned()),
+            Err(Hold::Retry(reason)) => ("wait", reason.name().to_owned()),
+        };
+        assert_eq!(case[key], value, "{}: {key}", case["name"]);
+    }
+    Ok(())
+}
 
 /// The names and values of an object whose values are strings, as SQL.
 fn columns(object: &Map<String, Value>) -> Result<(String, String)> {
@@ -27,8 +81,7 @@ fn columns(object: &Map<String, Value>) -> Result<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_reserves_what_the_function_stakes() -> Result<()> {
-    let cases = std::fs::read_to_string(repository().join("tests/cases/stakes.json"))?;
-    let cases: Vec<Value> = serde_json::from_str(&cases)?;
+    let cases = cases()?;
     assert!((1..=CLAIM_MOST).contains(&cases.len()), "one claim takes all of them");
     let cluster = Cluster::start().await?;
     cluster.migrate(OWNER).await?;
