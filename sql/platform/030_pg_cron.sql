@@ -15,7 +15,7 @@ begin
   select e.extversion into version from pg_catalog.pg_extension e where e.extname = 'pg_cron';
   if version is null then
     raise notice 'without pg_cron a timer of yours has to call purple_flea.sweep() '
-      'every 10 seconds: the README has one';
+      'every 10 seconds: docs/deploy/supabase.md has one';
     return;
   end if;
   begin
