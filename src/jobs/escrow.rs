@@ -16,9 +16,8 @@ use crate::{
     ledger::job::Columns,
     runtime::Runtime,
 };
-use serde::{Deserialize, Serialize, de::IgnoredAny};
-use serde_json::json;
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 /// A step of an escrow.
 #[derive(Debug)]
@@ -84,7 +83,7 @@ pub(super) fn decode_end(columns: &Columns, end: End) -> Option<Task> {
 /// Reads a caller's request for an escrow.
 pub(super) fn read(body: &[u8]) -> Result<Request, ReadError> {
     // A row may have other columns. An unknown field in a request is a caller's mistake.
-    let fields: HashMap<String, IgnoredAny> = json::arguments(body)?;
+    let fields: Map<String, Value> = json::arguments(body)?;
     let known = ["sender_id", "receiver_id", "amount", "description", "timeout_hours"];
     if !fields.keys().all(|field| known.contains(&field.as_str())) {
         return refuse("the fields are sender_id, receiver_id, amount, description and timeout_hours");

@@ -14,7 +14,6 @@ use crate::{
     runtime::Runtime,
 };
 use std::{
-    collections::HashMap,
     ops::RangeInclusive,
     time::{Duration, SystemTime},
 };
@@ -36,7 +35,7 @@ const CLOCK_SKEW_S: u64 = 300;
 pub struct History {
     /// The wanted bets by their `client_seed`, oldest first. `None` stands for a row that does not say how
     /// its bet ended.
-    pub bets: HashMap<String, Vec<Option<FoundBet>>>,
+    bets: Vec<(String, Vec<Option<FoundBet>>)>,
     /// Whether the function read the history to its end. Only then is a missing bet not in the history.
     pub whole: bool,
 }
@@ -59,6 +58,24 @@ pub enum HistoryError {
     Unreadable(&'static str),
 }
 
+impl History {
+    /// Returns the rows of a wanted bet by its `client_seed`, oldest first. `None` stands for a row that does not say how
+    /// its bet ended.
+    pub fn bets(&self, client_seed: &str) -> Option<&[Option<FoundBet>]> {
+        self.bets.iter().find(|(seed, _)| seed == client_seed).map(|(_, bets)| bets.as_slice())
+    }
+
+    /// Keeps a row of a wanted bet. Rows come newest first, and pages overlap.
+    fn keep(&mut self, client_seed: &str, bet: Option<FoundBet>) {
+        // A look-up asks for at most 50 bets, so a list is as fast as a map, and less code.
+        match self.bets.iter_mut().find(|(seed, _)| seed == client_seed) {
+            Some((_, bets)) if bets.contains(&bet) => {}
+            Some((_, bets)) => bets.insert(0, bet),
+            None => self.bets.push((client_seed.to_owned(), vec![bet])),
+        }
+    }
+}
+
 impl PurpleFlea {
     /// Returns the wanted bets of an account between two times (Unix seconds), by their `client_seed`. If a
     /// bet was made more than once, it returns all of them. After `deadline`, on the monotonic clock, it
@@ -77,11 +94,7 @@ impl PurpleFlea {
         for _ in 0..PAGES_LIMIT {
             let page = self.page(account, &since, &until, runtime).await?;
             for row in page.rows.iter().filter(|row| wanted.contains(&row.client_seed.as_str())) {
-                let (bet, bets) = (row.bet(), history.bets.entry(row.client_seed.clone()).or_default());
-                // Pages overlap, so a bet can occur twice.
-                if !bets.contains(&bet) {
-                    bets.insert(0, bet);
-                }
+                history.keep(&row.client_seed, row.bet());
             }
             let oldest = page.rows.last().and_then(|row| humantime::parse_rfc3339_weak(&row.at).ok());
             history.whole = page.last;

@@ -181,7 +181,7 @@ fn sorted_by_key_and_time(jobs: Vec<Lookup>) -> Vec<Lookup> {
 /// Makes the settlements of a look-up. If the history holds more than one bet of a job, the ledger gets all
 /// of them. It records the first as the outcome, and each other one as a conflict for an operator.
 fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
-    let (Some(bets), Some(game)) = (history.bets.get(&job.idempotency_key), job.game) else {
+    let (Some(bets), Some(game)) = (history.bets(&job.idempotency_key), job.game) else {
         let reason = if history.whole { "not_found" } else { "history_too_long" };
         return vec![still_unknown(job, reason)];
     };
