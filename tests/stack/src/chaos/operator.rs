@@ -25,7 +25,7 @@ struct Books {
 
 impl Books {
     fn of(stack: &Local) -> Self {
-        let named = |bet: Bet| Some((bet.bet_key()?.to_owned(), bet));
+        let named = |bet: Bet| Some((bet.key()?.to_owned(), bet));
         Self {
             bets: stack.purple_flea.bets().into_iter().filter_map(named).collect(),
             escrows: stack.purple_flea.escrows(),

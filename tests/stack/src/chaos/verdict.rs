@@ -54,7 +54,7 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Repo
     };
     let mut bets: HashMap<String, Vec<Bet>> = HashMap::new();
     for bet in stack.purple_flea.bets() {
-        bets.entry(bet.bet_key().unwrap_or("a bet without a key").to_owned()).or_default().push(bet);
+        bets.entry(bet.key().unwrap_or("a bet without a key").to_owned()).or_default().push(bet);
     }
     verdict.bets = bets.values().map(Vec::len).sum();
     let jobs = owner.query(JOBS, &[]).await?;
