@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_is_told_by_whom_and_as_parts() {
+    fn cpu_time_is_told_by_part_and_as_shares() {
         let cpu = |host, calls| {
             let ms = Duration::from_millis;
             Cpu([(HOST.to_owned(), ms(host)), (FUNCTION.to_owned(), ms(calls))].into())
