@@ -222,7 +222,7 @@ impl PurpleFlea {
         let _ = requests.wait_for(|seen| *seen >= count).await;
     }
 
-    /// Sets the fault of one request. Earlier calls' faults come first.
+    /// Plans the fault of one request. Faults that were planned earlier come first.
     pub fn misbehave_once(&self, fault: Fault) {
         self.shared.state().next.push_back(fault);
     }
