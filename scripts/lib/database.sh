@@ -1,6 +1,6 @@
 # Shared by the scripts that connect to a database: sourced, not run.
 
-# Asks for a database's URL and for psql; moves the URL's password into the environment. psql's arguments are visible
+# Requires a database's URL and psql, and moves the URL's password into the environment. psql's arguments are visible
 # to every user of the machine; its environment is not. The first argument is the calling script's name.
 use_database() {
   local name=$1 encoded

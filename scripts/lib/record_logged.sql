@@ -1,6 +1,6 @@
 -- Settles the outcomes that a function's log holds. The caller has filled pg_temp.given, a row for
--- each line of the log. A line that is no JSON, or has another subject, is passed over. An outcome
--- that is recorded already changes nothing.
+-- each line of the log. It skips a line that is no JSON or has another subject. An outcome that
+-- is recorded already changes nothing.
 create function pg_temp.outcome(line text) returns jsonb
   language plpgsql
 as $$

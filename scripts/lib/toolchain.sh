@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Finds the tools that the other scripts need, and installs missing ones. Sourced by them, from the repository's root.
 #
-# On Debian and Ubuntu each function names the packages that it installs, and what for, before it installs them. On macOS it
+# On Debian and Ubuntu each function names the packages and their purpose before it installs them. On macOS it
 # names the Homebrew packages and ends; on other systems it names the Debian packages and ends.
 #
 # toolchain_for_host: sets CARGO, for programs of this machine, and HOST_ENV, which runs other tools with the same Rust.
@@ -10,7 +10,7 @@
 
 RUST_MINOR_MIN=95 # rust-version in Cargo.toml
 
-# Every script finds and puts its files below target, also if CARGO_TARGET_DIR or CARGO_BUILD_TARGET say otherwise.
+# Every script finds and puts its files below target, even if CARGO_TARGET_DIR or CARGO_BUILD_TARGET differ.
 export CARGO_TARGET_DIR=$PWD/target
 unset CARGO_BUILD_TARGET
 
@@ -26,7 +26,7 @@ install() {
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  command -v apt-get > /dev/null || die "$purpose needs what Debian calls ${missing[*]}; this system has no apt-get, so install them by its own means"
+  command -v apt-get > /dev/null || die "$purpose needs the Debian packages ${missing[*]}; this system has no apt-get, so install their equivalents"
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo > /dev/null || die "$purpose needs ${missing[*]}; as root: apt-get install ${missing[*]}"
     root=(sudo)
@@ -43,7 +43,7 @@ install() {
   rm -f "$log"
 }
 
-# homebrew PACKAGE...: the Homebrew packages that stand for Debian packages, each after a space.
+# homebrew PACKAGE...: prints the Homebrew packages for Debian packages, each after a space.
 homebrew() {
   local package
   for package in "$@"; do
@@ -59,7 +59,7 @@ homebrew() {
   done | sort --unique | sed 's/^/ /' | tr -d '\n'
 }
 
-# recent RUSTC: whether a compiler is new enough.
+# recent RUSTC: succeeds if a compiler is new enough.
 recent() {
   local minor
   minor=$("$1" --version 2> /dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
@@ -77,17 +77,17 @@ packaged_rust() {
     rustup toolchain install stable --profile minimal > /dev/null 2>&1 || die "rustup cannot install Rust"
     rustup default stable > /dev/null 2>&1 || die "rustup cannot use the toolchain that it has installed"
   else
-    die "$1 needs Rust 1.$RUST_MINOR_MIN or later, which this system has no package of: https://rustup.rs installs it"
+    die "$1 needs Rust 1.$RUST_MINOR_MIN or later, and this system has no package of it: https://rustup.rs installs it"
   fi
 }
 
-# packaged PACKAGE: whether the system has a package of this name to install.
+# packaged PACKAGE: succeeds if the system can install a package of this name.
 packaged() { apt-cache show "$1" > /dev/null 2>&1; }
 
-# has_wasm: whether the rustc in use has the target's library; rustup's need not be the first in PATH.
+# has_wasm: succeeds if the rustc in use has the target's library. rustup's rustc need not be the first in PATH.
 has_wasm() { [ -d "$(rustc --print target-libdir --target wasm32-wasip2 2> /dev/null)" ]; }
 
-# Whether Debian's own Rust is in use, for the component or for everything.
+# DEBIAN_RUST is set if Debian's own Rust is in use, for the component or for everything.
 DEBIAN_RUST=''
 
 toolchain_for_host() {
@@ -165,7 +165,7 @@ local_postgres() {
   postgres_headers
 }
 
-# postgres_headers: the server's headers, to compile the stand-in for safeupdate; not needed where the server has safeupdate.
+# postgres_headers: the server's headers, to compile the stand-in for safeupdate; not needed if the server has safeupdate.
 # Installing the package would also install a compiler of 500 MB and upgrade the server, so it is only unpacked.
 postgres_headers() {
   local version headers config package
@@ -201,7 +201,7 @@ test_tools() {
   version=$(server_versions | tail -n 1)
   [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
   command -v pg_prove > /dev/null || die "pg_prove is missing: https://pgtap.org has it, and pgTAP"
-  # PostgreSQL's own parser is a library in C, whose declarations are read with libclang. (macOS has it in Xcode's tools.)
+  # PostgreSQL's own parser is a library in C. Its build reads the declarations with libclang. (macOS has it in Xcode's tools.)
   ! command -v ldconfig > /dev/null || ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev
   command -v npm > /dev/null || install "the tests with PostgreSQL of other versions" npm
   command -v curl > /dev/null || install "the test of scripts/invoke" curl

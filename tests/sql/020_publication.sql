@@ -8,12 +8,18 @@ select bag_eq(
   array['wallet_changes', 'trade_results', 'escrow_requests'],
   'observers see three tables, and not the agents'
 );
-select is_empty($$
-  select p.tablename from pg_publication_tables p
-  where pubname = 'supabase_realtime' and not exists (
-    select from pg_constraint c where c.conrelid = format('%I.%I', p.schemaname, p.tablename)::regclass and contype = 'p'
-  )
-$$, 'each with a primary key, or observers would get errors');
+select is_empty(
+  $$
+    select p.tablename
+    from pg_publication_tables p
+    where pubname = 'supabase_realtime'
+      and not exists (
+        select from pg_constraint c
+        where c.conrelid = format('%I.%I', p.schemaname, p.tablename)::regclass and contype = 'p'
+      )
+  $$,
+  'each with a primary key, or observers would get errors'
+);
 
 select * from finish();
 rollback;

@@ -29,17 +29,23 @@ select is(
   array[purple_flea.is_retryable(k.kind), purple_flea.is_staking(k.kind),
         purple_flea.is_archivable(k.kind)],
   array[k.retryable, k.stakes, k.archived],
-  'the functions say of ' || k.kind || ' what the table says'
+  'the functions and the table agree about ' || k.kind
 )
 from purple_flea.job_kinds k;
 select is_empty(
   $$select kind from purple_flea.job_kinds where retryable and stakes$$,
   'no stake is retryable'
 );
-select is(pg_temp.kinds_in(pg_get_constraintdef(c.oid)), wanted, conname || ' has the table''s kinds')
+select is(
+  pg_temp.kinds_in(pg_get_constraintdef(c.oid)),
+  wanted,
+  conname || ' has the table''s kinds'
+)
 from pg_constraint c
 join (
-  select 'jobs_kind_check' as conname, array(select kind from purple_flea.job_kinds order by kind) as wanted
+  select
+    'jobs_kind_check' as conname,
+    array(select kind from purple_flea.job_kinds order by kind) as wanted
   union all
   select 'jobs_stake_check', pg_temp.kinds_where('stakes')
   union all
@@ -71,9 +77,16 @@ begin
 end;
 $$;
 select matches(
-  pg_temp.plan_of($$select from purple_flea.jobs j
-    where purple_flea.is_final(j.state) and purple_flea.is_archivable(j.kind) and j.changed_at < now()$$),
-  'jobs_settled_idx', 'final jobs are found by their index'
+  pg_temp.plan_of(
+    $$
+      select from purple_flea.jobs j
+      where purple_flea.is_final(j.state)
+        and purple_flea.is_archivable(j.kind)
+        and j.changed_at < now()
+    $$
+  ),
+  'jobs_settled_idx',
+  'final jobs are found by their index'
 );
 select matches(
   pg_temp.plan_of($$select from purple_flea.jobs j
@@ -81,9 +94,14 @@ select matches(
   'jobs_registration_idx', 'jobs under way are found by their index'
 );
 select matches(
-  pg_temp.plan_of($$select from purple_flea.jobs j
-    where j.escrow_id = 1 and j.kind = 'escrow' and not purple_flea.ended_without_effect(j.state)$$),
-  'jobs_escrow_idx', 'escrows'' jobs are found by their index'
+  pg_temp.plan_of(
+    $$
+      select from purple_flea.jobs j
+      where j.escrow_id = 1 and j.kind = 'escrow' and not purple_flea.ended_without_effect(j.state)
+    $$
+  ),
+  'jobs_escrow_idx',
+  'escrows'' jobs are found by their index'
 );
 
 select * from finish();

@@ -3,7 +3,9 @@ begin;
 select * from no_plan();
 
 create temporary view states as
-  select unnest(array['pending', 'claimed', 'executed', 'skipped', 'rejected', 'unknown', 'dead']) as state;
+  select unnest(
+    array['pending', 'claimed', 'executed', 'skipped', 'rejected', 'unknown', 'dead']
+  ) as state;
 select matches(
   pg_get_constraintdef(c.oid), '''' || s.state || '''', 'the constraint knows ' || s.state
 )
@@ -22,8 +24,13 @@ select is_empty(
   'no final state is under way'
 );
 select set_eq(
-  $$select state from states where not purple_flea.is_final(state) and not purple_flea.is_under_way(state)$$,
-  array['unknown'], 'an unknown job is neither'
+  $$
+    select state
+    from states
+    where not purple_flea.is_final(state) and not purple_flea.is_under_way(state)
+  $$,
+  array['unknown'],
+  'an unknown job is neither'
 );
 
 select * from finish();

@@ -9,16 +9,19 @@ alter table public.wallet_changes enable trigger purple_flea_jobs;
 select is(pg_temp.state_of(one), null, 'a deposit without a job') from missing;
 select matches(purple_flea.sweep(), '^not notified|^notified', 'is made one by the sweeper');
 select is(pg_temp.state_of(one), 'pending', 'and waits for its turn') from missing;
-update purple_flea.ledger set starts_after = (select max(id) from public.wallet_changes), checked_until = (select max(id) from public.wallet_changes);
+update purple_flea.ledger
+set
+  starts_after = (select max(id) from public.wallet_changes),
+  checked_until = (select max(id) from public.wallet_changes);
 alter table public.wallet_changes disable trigger purple_flea_jobs;
 create temporary table older as select pg_temp.deposit('a') as one;
 alter table public.wallet_changes enable trigger purple_flea_jobs;
 update purple_flea.ledger set starts_after = starts_after + 1;
 select purple_flea.make_missing_jobs(1);
 select is(pg_temp.state_of(one), null, 'a deposit from before the ledger gets none') from older;
-select is(public.ledger_health() ->> 'sweeper', 'ok', 'who sweeps is seen');
+select is(public.ledger_health() ->> 'sweeper', 'ok', 'a recent sweep is ok');
 update purple_flea.ledger set swept_at = clock_timestamp() - interval '4 minutes';
-select is(public.ledger_health() ->> 'sweeper', 'missing', 'who does not is missed');
+select is(public.ledger_health() ->> 'sweeper', 'missing', 'an absent sweep is missing');
 
 select * from finish();
 rollback;

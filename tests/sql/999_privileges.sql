@@ -1,7 +1,7 @@
--- Who may do what, under Supabase's default privileges: role by operation by table, column and
--- function, each allowed or refused. What is not listed as allowed is refused.
+-- The privileges of each role under Supabase's default privileges: role by operation by table,
+-- column and function, each allowed or refused. Every operation that is not listed is refused.
 begin;
--- Nobody is to be called, and each deposit would warn of that.
+-- No function is called here, and each deposit would warn of that.
 set local client_min_messages = error;
 select * from no_plan();
 
@@ -11,39 +11,69 @@ create temporary view roles as
 create temporary table allowed (role_name text, relation text, operation text);
 insert into allowed
 select 'service_role', t, o
-from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests']) t,
-     unnest(array['select', 'insert', 'update', 'delete']) o;
+from
+  unnest(
+    array[
+      'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests'
+    ]
+  ) t,
+  unnest(array['select', 'insert', 'update', 'delete']) o;
 insert into allowed
 select 'authenticated', t, 'select'
-from unnest(array['public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests', 'public.agent_jobs', 'public.referral_earnings']) t;
--- What is to become of an escrow, and nothing else of it.
-insert into allowed values ('authenticated', 'public.escrow_requests', 'update'), ('service_role', 'public.referral_earnings', 'select');
+from unnest(
+  array[
+    'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
+    'public.agent_jobs', 'public.referral_earnings'
+  ]
+) t;
+-- A user may ask for an escrow's next status, and change nothing else of it.
+insert into allowed
+values
+  ('authenticated', 'public.escrow_requests', 'update'),
+  ('service_role', 'public.referral_earnings', 'select');
 
--- Every table and view of ours. For a grant by columns, one column counts.
+-- Every table and view of the project. For a grant by columns, one column counts.
 create temporary view relations as
   select c.oid, format('%s.%s', n.nspname, c.relname) as relation
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where n.nspname in ('public', 'purple_flea') and c.relkind in ('r', 'v', 'p', 'm');
 select ok(count(*) >= 11, 'there are tables and views to look at') from relations;
 select is(
-  case when operation in ('select', 'insert', 'update', 'references')
-    then has_any_column_privilege(role_name, oid, operation)
+  case
+    when operation in (
+      'select',
+      'insert',
+      'update',
+      'references'
+    ) then has_any_column_privilege(role_name, oid, operation)
     else has_table_privilege(role_name, oid, operation)
   end,
-  exists (select from allowed a where (a.role_name, a.relation, a.operation) = (r.role_name, t.relation, o.operation)),
+  exists (
+    select from allowed a
+    where (a.role_name, a.relation, a.operation) = (r.role_name, t.relation, o.operation)
+  ),
   format('%s: %s %s', role_name, operation, relation)
 )
-from roles r, relations t, unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) as o (operation)
+from
+  roles r,
+  relations t,
+  unnest(
+    array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']
+  ) as o (operation)
 order by relation, role_name, operation;
 
--- Every column, for whoever may see a part of a table only.
+-- Every column, for the role that may read only some columns of a table.
 select is(
   has_column_privilege('authenticated', t.oid, a.attname, 'select'),
   a.attname <> 'api_key',
   format('authenticated: select %s.%s', relation, a.attname)
 )
-from relations t join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
-where exists (select from allowed w where (w.role_name, w.relation, w.operation) = ('authenticated', t.relation, 'select'))
+from relations t
+join pg_attribute a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+where exists (
+  select from allowed w
+  where (w.role_name, w.relation, w.operation) = ('authenticated', t.relation, 'select')
+)
 order by relation, a.attnum;
 
 select is(
@@ -51,47 +81,97 @@ select is(
   a.attname = 'requested_status',
   format('authenticated: update escrow_requests.%s', a.attname)
 )
-from pg_attribute a where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum;
+from pg_attribute a
+where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped
+order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- purple_flea.caller() as the role that reads. (What is for users and operators:
--- 090_operator_api.sql.)
+-- purple_flea.caller() as the role that reads. (170_operator_api.sql tests the functions for users
+-- and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
-    or (role_name in ('authenticated', 'service_role') and p.oid = 'purple_flea.caller()'::regprocedure),
+    or (
+      role_name in ('authenticated', 'service_role')
+        and p.oid = 'purple_flea.caller()'::regprocedure
+    ),
   format('%s: execute %s', role_name, p.oid::regprocedure)
 )
 from pg_proc p, roles
-where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and p.proname not in ('may_act_for', 'operate')
+where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+  and p.proname not in ('may_act_for', 'operate')
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
-  array['claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs', 'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate'],
+  array[
+    'claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs',
+    'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate'
+  ],
   'public has the functions that the edge calls, and no other'
 );
-select ok(not has_schema_privilege(role_name, 'purple_flea', 'usage'), role_name || ' may not use the private schema') from roles;
-select ok(not has_sequence_privilege(role_name, c.oid, 'usage'), format('%s may not use %s', role_name, c.oid::regclass))
-from pg_class c, roles where c.relkind = 'S' and c.relnamespace = 'purple_flea'::regnamespace;
-select is_empty($$
-  select c.oid::regclass from pg_class c
-  where c.relnamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and c.relkind = 'r' and not c.relrowsecurity
-    and c.relname <> 'secrets'
-$$, 'row-level security is on everywhere');
-select is_empty($$
-  select oid::regprocedure from pg_proc
-  where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace) and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
-    -- These are inlined into the functions that call them. No role but their owner may call them.
-    and (pronamespace::regnamespace::text, proname) not in (select 'purple_flea', unnest(array[
-      'is_retryable', 'is_staking', 'is_archivable', 'is_final', 'ended_without_effect', 'is_under_way', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready', 'deposit_row', 'speaks']))
-$$, 'every function has its search path set, and what anybody may make in pg_temp comes last');
-select is_empty($$
-  select policyname from pg_policies where schemaname = 'public' and roles && array['public', 'anon']::name[]
-$$, 'every policy names its role, and none is for anonymous callers');
-select is_empty($$
-  select policyname from pg_policies where schemaname = 'public'
-    and (qual like '%auth.uid()%' or (qual like '%purple_flea.caller()%' and qual not like '%SELECT purple_flea.caller()%'))
-$$, 'a policy asks which user reads once a query, not once a row, and by a function that never raises');
+select ok(
+  not has_schema_privilege(role_name, 'purple_flea', 'usage'),
+  role_name || ' may not use the private schema'
+)
+from roles;
+select ok(
+  not has_sequence_privilege(role_name, c.oid, 'usage'),
+  format('%s may not use %s', role_name, c.oid::regclass)
+)
+from pg_class c, roles
+where c.relkind = 'S' and c.relnamespace = 'purple_flea'::regnamespace;
+select is_empty(
+  $$
+    select c.oid::regclass
+    from pg_class c
+    where c.relnamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+      and c.relkind = 'r'
+      and not c.relrowsecurity
+      and c.relname <> 'secrets'
+  $$,
+  'row-level security is on everywhere'
+);
+select is_empty(
+  $$
+    select oid::regprocedure
+    from pg_proc
+    where pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
+      and not coalesce(proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+      -- These are inlined into the functions that call them. No role but their owner may call them.
+      and (pronamespace::regnamespace::text, proname) not in (
+        select
+          'purple_flea',
+          unnest(
+            array[
+              'is_retryable', 'is_staking', 'is_archivable', 'is_final', 'ended_without_effect',
+              'is_under_way', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready',
+              'deposit_row', 'speaks'
+            ]
+          )
+      )
+  $$,
+  'every function sets its search path, and pg_temp, which is open to all, comes last'
+);
+select is_empty(
+  $$
+    select policyname
+    from pg_policies
+    where schemaname = 'public' and roles && array['public', 'anon']::name[]
+  $$,
+  'every policy names its role, and none is for anonymous callers'
+);
+select is_empty(
+  $$
+    select policyname
+    from pg_policies
+    where schemaname = 'public'
+      and (
+        qual like '%auth.uid()%'
+          or (qual like '%purple_flea.caller()%' and qual not like '%SELECT purple_flea.caller()%')
+      )
+  $$,
+  'a policy asks which user reads once a query, not once a row, and by a function that never raises'
+);
 
 select * from finish();
 rollback;

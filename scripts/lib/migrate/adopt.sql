@@ -1,6 +1,6 @@
--- Brings tables that were there before to the shape that a migration wants. The migration makes
--- each table as it should be in the schema purple_flea_wanted. A table that is missing moves from
--- there. A table that is there is compared and changed.
+-- Brings existing tables to the shape that a migration wants. The migration makes each wanted
+-- table in the schema purple_flea_wanted. A missing table moves from there. An existing table is
+-- compared and changed.
 
 create or replace function pg_temp.purple_flea_columns(wanted regclass, there regclass)
   returns table (
@@ -49,8 +49,8 @@ as $$
   order by w.attnum
 $$;
 
--- Gives a constraint's definition, such that making it again from the text makes the same. Postgres
--- writes a `between` inside an `and` as two comparisons, which would be read as part of the `and`.
+-- Gives a constraint's definition, so that its text makes the same constraint again. Postgres
+-- writes a `between` inside an `and` as two comparisons, and would read them as part of the `and`.
 create or replace function pg_temp.purple_flea_definition(constraint_oid oid) returns text
   language sql
   volatile
@@ -63,7 +63,7 @@ as $$
   )
 $$;
 
--- Gives the wanted constraints that are missing, or are there with another definition.
+-- Gives the wanted constraints that are missing or have another definition.
 create or replace function pg_temp.purple_flea_missing(wanted regclass, there regclass)
   returns table (name text, kind "char", definition text, columns text[], expression text)
   language sql
@@ -324,7 +324,8 @@ as $$
     and a.attname = column_name
 $$;
 
--- Gives an id the sequence that the ledger expects, by its name, whatever made the numbers before.
+-- Gives an id the sequence that the ledger expects, by its name, in place of any other source of
+-- numbers.
 create or replace function pg_temp.purple_flea_adopt_serial(there regclass, column_name text)
   returns void
   language plpgsql
@@ -433,7 +434,7 @@ begin
 end;
 $$;
 
--- Gives each column its wanted default, and makes it not null where that is wanted.
+-- Gives each column its wanted default, and makes it not null if that is wanted.
 create or replace function pg_temp.purple_flea_adopt_defaults(wanted regclass, there regclass)
   returns void
   language plpgsql
@@ -476,7 +477,7 @@ begin
   execute format('select exists (select from %s)', there) into has_rows;
   for m in select * from pg_temp.purple_flea_missing(wanted, there) loop
     execute format('alter table %s drop constraint if exists %I', there, m.name);
-    -- The same constraint may be there under another name.
+    -- The same constraint may exist under another name.
     select c.conname into other_name
     from pg_catalog.pg_constraint c
     where c.conrelid = there
@@ -487,7 +488,7 @@ begin
     if other_name is not null then
       execute format('alter table %s rename constraint %I to %I', there, other_name, m.name);
     else
-      -- It holds for new rows at once. The rows that are there are checked after the transaction,
+      -- It holds for new rows at once. Existing rows are checked after the transaction,
       -- while deposits go on.
       execute format(
         'alter table %s add constraint %I %s%s',

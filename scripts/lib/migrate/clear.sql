@@ -1,6 +1,6 @@
 -- Drops this project's functions, views and triggers, so that sql/functions makes them again. A
--- migration then sees tables alone, whatever release was there, and nothing of an earlier release
--- stays behind.
+-- migration then sees tables alone, for every earlier release, and nothing of that release stays
+-- behind.
 
 -- The names of this project's functions and views in `public`, in any release. scripts/migrate adds
 -- the names that sql/functions uses now.
@@ -108,7 +108,7 @@ begin
     begin
       execute kept.grant_text;
     exception when undefined_function or undefined_table or undefined_object then
-      raise notice 'this privilege is gone with what it was for: %', kept.grant_text;
+      raise notice 'this privilege is gone with its object: %', kept.grant_text;
     end;
   end loop;
 end;

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Where the database is: what a person can get wrong about its URL, each with a sentence. Sourced by scripts/migrate.
+# Reads the database's URL, and explains each likely mistake in it with a sentence. Sourced by scripts/migrate.
 
 SUPABASE_URLS="On Supabase (Connect in the dashboard) use one of these two:
   the direct connection, which needs IPv6: postgresql://postgres:PASSWORD@db.PROJECT.supabase.co:5432/postgres
   the session pooler, which has IPv4:      postgresql://postgres.PROJECT:PASSWORD@REGION.pooler.supabase.com:5432/postgres"
 
-# check_url: refuses a DATABASE_URL that cannot be meant, before anything is sent anywhere.
+# check_url: refuses a DATABASE_URL that must be a mistake, before anything is sent.
 check_url() {
   local rest authority user=''
   case ${DATABASE_URL:-} in
@@ -47,11 +47,11 @@ hide_password() {
     PGPASSWORD=$(printf '%b' "${encoded//%/\\x}")
     export PGPASSWORD
   fi
-  # Long enough for a project that wakes up; without a limit a firewall that drops packets would keep us for minutes.
+  # Long enough for a project that wakes up. Without a limit, the script would wait minutes for a firewall that drops packets.
   export PGCONNECT_TIMEOUT=${PGCONNECT_TIMEOUT:-15} PGAPPNAME=${PGAPPNAME:-purple_flea_migrate}
 }
 
-# explain_connection MESSAGE: why psql could not connect, as a sentence.
+# explain_connection MESSAGE: prints a sentence that explains why psql could not connect.
 explain_connection() {
   case $1 in
     *'password authentication failed'* | *'Wrong password'*)
@@ -64,7 +64,7 @@ explain_connection() {
     *'could not translate host name'* | *'Network is unreachable'* | *'No route to host'* | *'timeout expired'* | *'Connection timed out'* | *'Connection refused'*)
       echo "$HOST cannot be reached from here."
       case $HOST in db.*.supabase.co) echo "It has an IPv6 address only, and this machine may have none. $SUPABASE_URLS" ;; esac ;;
-    *'does not exist'*) echo "the server knows the role or the database of the URL not" ;;
+    *'does not exist'*) echo "the server has no such role, or no such database, as in the URL" ;;
     *) echo "the database cannot be reached" ;;
   esac
 }

@@ -1,6 +1,6 @@
 -- Applies the files in pg_temp.purple_flea_files that the database lacks: one statement, so one
 -- transaction and one message. From the first lock to the commit nothing crosses the network,
--- however far away the database is. The settings purple_flea.* are its arguments.
+-- so the distance to the database does not matter. The settings purple_flea.* are its arguments.
 do $purple_flea_engine$
 declare
   this_release constant text    := current_setting('purple_flea.release');

@@ -1,5 +1,5 @@
--- The files to be applied, and how they are applied. Functions in pg_temp: they exist for this
--- session only.
+-- The files to apply, and the functions that apply them. They are in pg_temp, so they exist for
+-- this session only.
 
 -- A row for each file. scripts/migrate fills it.
 create temporary table if not exists purple_flea_files (
@@ -10,7 +10,7 @@ create temporary table if not exists purple_flea_files (
 );
 delete from pg_temp.purple_flea_files where true;
 
--- The report for scripts/migrate. Notices are for people, and a pooler might keep them.
+-- The report for scripts/migrate. Notices are for people, and a pooler might drop them.
 create temporary table if not exists purple_flea_told (
   place integer generated always as identity,
   line  text not null
@@ -59,7 +59,7 @@ end;
 $$;
 
 -- Compares the files with the record of what this database has. Raises if they do not fit. Returns
--- false if the database is of a later release and this client must go on all the same.
+-- false if the database is of a later release and this client must still go on.
 create or replace function pg_temp.purple_flea_check_files(this_release text, inline boolean)
   returns boolean
   language plpgsql
@@ -76,7 +76,7 @@ begin
   if trouble is not null then
     raise exception 'these migrations were changed after this database got them: %', trouble
       using hint = 'A migration that was released stays as it is; '
-                   'take back the change and write another one.';
+                   'undo the change and write another one.';
   end if;
   select string_agg(format('%s (release %s)', m.name, m.release), ', ' order by m.name) into trouble
   from purple_flea.schema_migrations m
@@ -233,7 +233,7 @@ begin
 end;
 $$;
 
--- Gives the constraints that hold for new rows, while the rows from before have not been checked.
+-- Gives the constraints that hold for new rows, while earlier rows have not been checked.
 create or replace function pg_temp.purple_flea_not_valid()
   returns table (on_table regclass, name text)
   language sql

@@ -1,8 +1,9 @@
--- Takes the locks of a migration. Functions in pg_temp: they exist for this session only.
+-- Takes the locks of a migration. The functions are in pg_temp, so they exist for this session
+-- only.
 
--- Names the sessions that have held a lock on a table since before a time, for a person: process,
--- role and since when, never their statements. It names the longest ones only, because those that
--- queued up behind the migration are no reason.
+-- Names the sessions that have held a lock on a table since before a time: process, role and time,
+-- never their statements. It names the longest ones only, because those that queued up behind the
+-- migration are no reason.
 create or replace function pg_temp.purple_flea_holders(locked regclass, before timestamptz)
   returns text
   language sql
@@ -17,7 +18,7 @@ as $$
         coalesce(
           'in its transaction for '
             || extract(epoch from clock_timestamp() - h.xact_start)::integer || ' s',
-          'since when is not told to this role'
+          'this role may not see for how long'
         )
       ),
       ', '

@@ -1,6 +1,6 @@
-# Sorts what psql says, with VERBOSITY verbose, for scripts/migrate. Writes lines "info …", "notice …" and "state …" to the
-# file in `facts`, and what a person needs of an error to standard output: message, detail, hint and the line in the file that
-# was applied. The whole text of that file, which Postgres quotes as well, is left out.
+# Sorts psql's messages for scripts/migrate; psql runs with VERBOSITY verbose. Writes lines "info …", "notice …" and "state …"
+# to the file in `facts`. Writes the useful parts of an error to standard output: message, detail, hint and the line in the
+# applied file. Postgres also quotes that file's whole text, which is left out.
 
 function flush() {
   gsub(/\n */, " ", text)

@@ -1,5 +1,5 @@
--- The beginning of what follows the transaction, statement by statement: for psql, which has run
--- the session's settings already.
+-- The beginning of the statements that follow the transaction one by one. psql has run the
+-- session's settings already.
 select pg_try_advisory_lock(hashtextextended('purple_flea:migrate', 0)) as alone \gset
 \if :alone
 \else

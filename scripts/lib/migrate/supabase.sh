@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# The same as files for `supabase db push`. Sourced by scripts/migrate.
+# Writes the migration as a file for `supabase db push`. Sourced by scripts/migrate.
 
-# write_supabase DIR: writes one file with everything that no earlier file in DIR has. One, because `supabase db push` commits
-# file by file: a schema without its functions would leave deposits without jobs.
+# write_supabase DIR: writes one file with everything that no earlier file in DIR has. It writes only one, because
+# `supabase db push` commits file by file: a schema without its functions would leave deposits without jobs.
 write_supabase() {
   local dir=$1 whole name last stamp earlier
   [ -d "$dir" ] || unusable "$dir is no directory; it is the project's supabase/migrations"
-  # Everything that the file is made of, so that it has the same name however often it is asked for.
+  # The hash covers every source of the file, so that the same content gets the same name each time.
   whole=$( { cat sql/groundwork/*.sql sql/migrations/*.sql sql/functions/*.sql sql/platform/*.sql scripts/lib/migrate/*.sql
     echo "$RELEASE $ALLOWED"; } | sha256 | cut -c 1-12)
   for name in "$dir"/*_purple_flea_*_"$whole".sql; do
@@ -19,7 +19,7 @@ write_supabase() {
   earlier=$(sed -n 's/^-- has \([^ ]* [0-9a-f]\{64\}\)$/\1/p' "$dir"/*_purple_flea_*.sql 2> /dev/null || true)
   stamp=$(date -u +%Y%m%d%H%M%S)
   last=$(cd "$dir" && printf '%s\n' [0-9]*_*.sql | sed -n 's/^\([0-9]\{14\}\)_.*/\1/p' | sort | tail -n 1)
-  # `supabase db push` refuses a file that would come before one that is applied.
+  # `supabase db push` refuses a file that sorts before an applied one.
   [ -z "$last" ] || [ "$stamp" -gt "$last" ] || stamp=$((last + 1))
   name=$dir/${stamp}_purple_flea_${RELEASE}_$whole.sql
   {

@@ -1,8 +1,8 @@
 -- Triggers on wallet_changes that would bet on a deposit a second time, beside the ledger.
 
 -- Gives every enabled trigger on wallet_changes that is not this project's and makes an HTTP
--- request: its function is a Database Webhook's, or its text, or the text of a function that it
--- names, calls pg_net.
+-- request. Either its function is a Database Webhook's, or the function's text calls pg_net, or the
+-- text of a function that it names does.
 create or replace function pg_temp.purple_flea_foreign_triggers()
   returns table (name text, function text, is_specifications boolean)
   language sql
@@ -40,7 +40,7 @@ as $$
     )
 $$;
 
--- Stops a migration before it changes anything, if another trigger would send deposits somewhere.
+-- Stops a migration before it changes anything, if another trigger would send deposits to a server.
 create or replace function pg_temp.purple_flea_refuse_triggers(allowed text[]) returns void
   language plpgsql
   volatile
@@ -55,7 +55,7 @@ begin
   if named is not null then
     raise exception 'a trigger on public.wallet_changes makes HTTP requests, '
       'so that each deposit might be bet on twice: %', named
-      using hint = 'Drop it, or let it stay with --allow-trigger NAME where it leads to no bet.';
+      using hint = 'Drop it, or keep it with --allow-trigger NAME if it leads to no bet.';
   end if;
 end;
 $$;

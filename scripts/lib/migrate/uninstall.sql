@@ -14,7 +14,7 @@ begin
 end;
 $$;
 
--- Says what the ledger's end leaves behind.
+-- Warns of money and secrets that the ledger's end leaves behind.
 create or replace function pg_temp.purple_flea_warn() returns void
   language plpgsql
   volatile
@@ -28,7 +28,7 @@ begin
     $q$ into number;
     if number > 0 then
       raise warning 'the ledger has % jobs whose money may be under way (claimed, unknown). '
-        'Without it nothing looks them up any more.', number;
+        'Without the ledger no worker looks them up.', number;
     end if;
   end if;
   if to_regclass('vault.secrets') is not null then
@@ -127,7 +127,7 @@ begin
   if yes and tables_named is not null then
     execute format('drop table %s', tables_named);
   end if;
-  -- Without cascade, because an operator's own object in the schema stops it.
+  -- Without cascade, an operator's own object in the schema stops the drop.
   perform pg_temp.purple_flea_drop('schema purple_flea', 'drop schema purple_flea');
 end;
 $$;

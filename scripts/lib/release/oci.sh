@@ -3,7 +3,7 @@
 # The caller sets LAYOUT, the layout's folder, SCRATCH, a folder for files in between, and CREATED, an RFC 3339 time.
 
 MANIFEST_TYPE=application/vnd.oci.image.manifest.v1+json
-# An empty object is the config of an artifact that has none; the specification gives it a type of its own.
+# An artifact without a config has an empty object as its config. The specification gives that object a type of its own.
 EMPTY_TYPE=application/vnd.oci.empty.v1+json
 
 # begin_layout: makes an empty layout.

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Makes the root file system of the host's container image. Sourced by scripts/release.
 
-# make_rootfs FOLDER HOST COMPONENT: the host, the component, and the shared libraries that the host is linked to, at the paths
-# where its loader looks for them. Nothing else: no shell, no package manager.
+# make_rootfs FOLDER HOST COMPONENT: copies the host, the component, and the host's shared libraries to the paths where its
+# loader looks for them. It copies nothing else: no shell, no package manager.
 make_rootfs() {
   local root=$1 library
   install_file 755 "$2" "$root$IMAGE_HOST"
@@ -24,7 +24,7 @@ install_file() {
   chmod "$1" "$3"
 }
 
-# libraries_of PROGRAM: the paths of its loader and its shared libraries; none for a static program.
+# libraries_of PROGRAM: prints the paths of its loader and its shared libraries; none for a static program.
 libraries_of() {
   local output
   # ldd fails for a program that is not dynamic.
@@ -33,7 +33,7 @@ libraries_of() {
   sed -nE 's#^\s+([^ ]+ => )?(/[^ ]+) \(0x[0-9a-f]+\)$#\2#p' <<< "$output"
 }
 
-# copy_license LIBRARY ROOT: copies the copyright file of the Debian package that a library comes from, where there is one.
+# copy_license LIBRARY ROOT: copies the copyright file of the Debian package that a library comes from, if there is one.
 copy_license() {
   local package
   package=$(dpkg-query --search "$1" "/usr$1" 2> /dev/null | head -n 1 | cut --delimiter : --fields 1) || true

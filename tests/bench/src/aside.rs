@@ -1,4 +1,4 @@
-//! Runs work on threads of its own, beside the load generator's one thread.
+//! Runs work on other threads than the load generator's one thread.
 
 use anyhow::{Context, Result};
 use std::thread::JoinHandle;
@@ -7,18 +7,18 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Some threads with a name, by which their CPU time is told apart.
+/// A pool of threads with a name of its own, by which [`crate::cpu`] finds their CPU time.
 pub struct Threads(Option<Runtime>);
 
 impl Threads {
-    /// Starts so many.
+    /// Starts `count` threads.
     pub fn start(name: &str, count: usize) -> Result<Self> {
         let runtime =
             Builder::new_multi_thread().worker_threads(count).thread_name(name).enable_all().build()?;
         Ok(Self(Some(runtime)))
     }
 
-    /// Does something on them, and waits for it.
+    /// Runs a future on these threads and waits for it.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -30,14 +30,14 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // It may be dropped where blocking is not allowed.
+        // The value may be dropped on a thread that must not block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// A thread with a runtime. When this is dropped the work is dropped, and with it every process that it has started.
+/// A thread with a runtime. Dropping it drops the work, and with the work every process that the work started.
 struct Aside {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -52,7 +52,7 @@ impl Drop for Aside {
     }
 }
 
-/// Does something beside the caller's thread.
+/// Runs a future on a thread of its own.
 pub async fn run<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T>
 where
     T: Send + 'static,

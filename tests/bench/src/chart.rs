@@ -1,4 +1,4 @@
-//! A picture of some lines, as SVG whose text is text.
+//! Draws lines as SVG. Its text stays text.
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -17,22 +17,23 @@ use std::{ops::Range, path::Path};
 
 const SIZE: (u32, u32) = (760, 420);
 
-/// What is beside the drawing, in pixels: titles above, labels of lines to the right, those of the axes.
+/// The space around the drawing, in pixels: the title above, the line names on the right, the axis labels left and
+/// below.
 const TITLE: u32 = 56;
 const RIGHT: u32 = 150;
 const LEFT: u32 = 72;
 const BELOW: u32 = 52;
 
-/// The colour of what it is about, and that of everything else.
+/// The colour of the highlighted line, and those of everything else.
 const ACCENT: RGBColor = RGBColor(109, 40, 217);
 const GREY: RGBColor = RGBColor(120, 120, 130);
 const INK: RGBColor = RGBColor(40, 40, 48);
 const GRID: RGBColor = RGBColor(228, 228, 232);
 
-/// How far apart the labels of two lines are at least, in pixels.
+/// The least distance between the names of two lines, in pixels.
 const LABEL_HEIGHT: i32 = 16;
 
-/// An axis from its first mark to its last one.
+/// An axis that reaches from its first mark to its last.
 struct Axis(Vec<f64>);
 
 impl Ranged for Axis {
@@ -55,40 +56,40 @@ impl Ranged for Axis {
     }
 }
 
-/// How a value becomes a place.
+/// How an axis places a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// As it is, from zero on.
+    /// In proportion, from zero.
     Linear,
-    /// Ten times as much is one step further.
+    /// By the logarithm: ten times the value is one step further.
     Log,
 }
 
 /// A line.
 pub struct Line {
-    /// What it is called, at its end.
+    /// Its name, which stands at its end.
     pub name: String,
-    /// Whether the picture is about it.
+    /// Whether the chart highlights it.
     pub accent: bool,
-    /// Where it goes, from left to right.
+    /// Its points, from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A picture.
+/// A chart.
 pub struct Chart {
-    /// What is seen.
+    /// The title.
     pub title: String,
-    /// And under which circumstances.
+    /// The circumstances of the measurement.
     pub subtitle: String,
-    /// What the horizontal axis is, with its unit.
+    /// The horizontal axis's label, with its unit.
     pub x_label: &'static str,
-    /// Its scale.
+    /// The horizontal axis's scale.
     pub x_scale: Scale,
-    /// Where it is marked, and how; the first and the last are its ends.
+    /// The horizontal axis's marks with their labels. The first and the last mark are its ends.
     pub x_marks: Vec<(f64, String)>,
-    /// What the vertical axis is, with its unit.
+    /// The vertical axis's label, with its unit.
     pub y_label: &'static str,
-    /// Its scale.
+    /// The vertical axis's scale.
     pub y_scale: Scale,
     /// The lines.
     pub lines: Vec<Line>,
@@ -109,7 +110,7 @@ impl Scale {
         }
     }
 
-    /// Round values from below the least to above the greatest.
+    /// Lists round values from below `least` to above `most`.
     pub fn marks(self, least: f64, most: f64) -> Vec<f64> {
         match self {
             Self::Linear => {
@@ -134,7 +135,7 @@ impl Scale {
 }
 
 impl Chart {
-    /// Draws it into a file.
+    /// Draws the chart into a file.
     pub fn draw(&self, path: &Path) -> Result<()> {
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         self.draw_on(&area).map_err(|error| anyhow!("{}: {error}", path.display()))?;
@@ -183,7 +184,7 @@ impl Chart {
         self.name_lines(area, &chart)
     }
 
-    /// Each name stands at its line's end, or below the name above it.
+    /// Writes each name at its line's end, or below the name above it.
     fn name_lines<'a>(
         &self,
         area: &DrawingArea<SVGBackend<'a>, plotters::coord::Shift>,
@@ -220,7 +221,7 @@ fn text(size: i32, colour: RGBColor, anchor: HPos) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&colour).pos(Pos::new(anchor, VPos::Top))
 }
 
-/// A number as people write it on an axis: 0.5, 20, 5,000, 100 k, 1 M.
+/// Writes a number as people do on an axis: 0.5, 20, 5,000, 100 k, 1 M.
 pub fn short(value: f64) -> String {
     let plain = |value: f64| {
         let text = format!("{value:.2}");

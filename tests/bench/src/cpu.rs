@@ -1,4 +1,5 @@
-//! Who uses the CPU: Postgres' processes by whom they work for, the function's host, and the threads of the stand-ins.
+//! Tells how much CPU each part uses: Postgres' processes by their client, the function's host, and the stand-ins'
+//! threads.
 
 use crate::{rig::Rig, server};
 use anyhow::{Context, Result};
@@ -8,32 +9,32 @@ use std::{collections::BTreeMap, fs, time::Duration};
 /// The kernel's unit of time in `/proc/PID/stat`: 1/100 s, on every machine that Linux runs on today.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Where `/proc/PID/stat` has them, counted from behind the name: its own time, that of children who have ended, and
-/// the parent.
+/// Fields of `/proc/PID/stat`, counted after the name: the process's own time, the time of its ended children, the
+/// parent.
 const OWN: [usize; 2] = [11, 12];
 const CHILDREN: [usize; 2] = [13, 14];
 const PARENT: usize = 1;
 
-/// Backends that PostgREST keeps: claims, waits and settlements.
+/// The backends that PostgREST keeps for claims, waits and settlements.
 pub const FUNCTION: &str = "postgres_function";
-/// Those that insert deposits.
+/// The backends that insert deposits.
 pub const DEPOSITORS: &str = "postgres_depositors";
-/// Vacuum, checkpoints, the log, and pg_net's own.
+/// Vacuum, checkpoints, the logger and pg_net's worker.
 pub const OTHERS: &str = "postgres_others";
 /// The function's host.
 pub const HOST: &str = "host";
 
-/// CPU time so far, by who has used it.
+/// CPU time so far, by the part that used it.
 #[derive(Debug, Default, Clone)]
 pub struct Cpu(BTreeMap<String, Duration>);
 
 impl Cpu {
-    /// What has been used up to now.
+    /// Reads the CPU time of all parts up to now.
     pub async fn of(rig: &Rig) -> Result<Self> {
-        let who = "select pid, case usename when 'authenticator' then 'postgres_function' \
+        let sql = "select pid, case usename when 'authenticator' then 'postgres_function' \
                    when 'postgres' then 'postgres_depositors' else 'postgres_others' end, pg_backend_pid() \
                    from pg_stat_activity";
-        let rows = rig.owner.query(who, &[]).await?;
+        let rows = rig.owner.query(sql, &[]).await?;
         let us: i32 = rows.first().context("no session is connected")?.get(2);
         let works_for: BTreeMap<u32, &str> =
             rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
@@ -43,7 +44,7 @@ impl Cpu {
             let whose = works_for.get(&pid).copied().unwrap_or(OTHERS);
             *all.entry(whose.to_owned()).or_default() += server::cpu(pid).unwrap_or_default();
         }
-        // The kernel does not tell which workers have ended: most were vacuum's.
+        // The kernel does not tell which children ended. Most were vacuum's.
         let ended = stat(&format!("/proc/{postmaster}/stat")).map(|stat| stat.time(CHILDREN));
         *all.entry(OTHERS.to_owned()).or_default() += ended.unwrap_or_default();
         all.insert(HOST.to_owned(), rig.host.cpu()?);
@@ -55,7 +56,7 @@ impl Cpu {
         Ok(Self(all))
     }
 
-    /// What has been used since an earlier time.
+    /// Gives the CPU time that each part has used since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Self {
         let used = |(who, now): (&String, &Duration)| {
             let before = earlier.0.get(who).copied().unwrap_or_default();
@@ -64,22 +65,22 @@ impl Cpu {
         Self(self.0.iter().map(used).collect())
     }
 
-    /// What some have used, in milliseconds.
+    /// Sums the CPU time of some parts, in milliseconds.
     pub fn ms(&self, whose: &[&str]) -> f64 {
         whose.iter().filter_map(|who| self.0.get(*who)).sum::<Duration>().as_secs_f64() * 1e3
     }
 
-    /// What Postgres has used, in milliseconds.
+    /// Sums the CPU time of Postgres, in milliseconds.
     pub fn postgres_ms(&self) -> f64 {
         self.ms(&[FUNCTION, DEPOSITORS, OTHERS])
     }
 
-    /// What all together have used, in milliseconds.
+    /// Sums the CPU time of all parts, in milliseconds.
     pub fn all_ms(&self) -> f64 {
         self.0.values().sum::<Duration>().as_secs_f64() * 1e3
     }
 
-    /// What each has used, as parts of something, to three decimals; what is nothing is left out.
+    /// Gives each part's share of `of_ms`, to three decimals. Parts without a share are left out.
     pub fn parts(&self, of_ms: f64) -> Map<String, Value> {
         let part = |(who, used): (&String, &Duration)| {
             let part = (used.as_secs_f64() * 1e3 / of_ms * 1e3).round() / 1e3;
@@ -89,7 +90,7 @@ impl Cpu {
     }
 }
 
-/// A line of `/proc`.
+/// A line of `/proc/PID/stat`.
 struct Stat {
     name: String,
     fields: Vec<u64>,
@@ -100,7 +101,7 @@ fn stat(path: &str) -> Option<Stat> {
 }
 
 fn read(line: &str) -> Option<Stat> {
-    // The name is in parentheses, and may have any of its own.
+    // The name stands in parentheses and may contain parentheses.
     let (before, after) = line.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
     let fields = after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_used_is_told_by_whom_and_as_parts() {
+    fn cpu_time_is_told_by_part_and_as_shares() {
         let cpu = |host, calls| {
             let ms = Duration::from_millis;
             Cpu([(HOST.to_owned(), ms(host)), (FUNCTION.to_owned(), ms(calls))].into())

@@ -1,5 +1,5 @@
-//! Deposits that come as people make them: each a transaction of its own, at random times with a steady mean, whatever
-//! has become of those before. And what they became, by the database's own record of when each transaction committed.
+//! Makes deposits as people do: each in a transaction of its own, at random times with a steady mean, without waiting
+//! for earlier deposits. The database's record of commit times tells how long each trade took.
 
 use crate::rig::{AGENTS, Rig};
 use anyhow::{Context, Result, bail, ensure};
@@ -12,13 +12,13 @@ use tokio::{
 };
 use tokio_postgres::{Client, Statement};
 
-/// Connections of those who deposit: an application's pool.
+/// Connections that insert deposits: an application's pool.
 const CONNECTIONS: usize = 24;
 
-/// The deposits after one, and their trades: how many of each, and of deposits without and with more than one trade; the
-/// latencies; the backlog when the last deposit was committed; and the time from the first deposit's commit to the last
-/// deposit's and the last trade's.
-const WHAT_BECAME: &str = "\
+/// Reads the deposits after one id, and their trades: the number of each, the latencies, and the backlog when the last
+/// deposit was committed. The last two columns are the times from the first deposit's commit to the last deposit's and
+/// to the last trade's. A deposit without a trade, or with two, makes the numbers of deposits and trades differ.
+const TRADES_AFTER: &str = "\
     with pair as materialized ( \
       select w.id, pg_xact_commit_timestamp(w.xmin) as deposited, t.id as trade, pg_xact_commit_timestamp(t.xmin) as traded \
       from public.wallet_changes w left join public.trade_results t on t.reference = 'wallet-change-' || w.id \
@@ -31,32 +31,32 @@ const WHAT_BECAME: &str = "\
       extract(epoch from max(traded) - ends.first)::float8 \
     from pair, ends group by ends.first, ends.last";
 
-/// What became of some deposits.
+/// The deposits of one measurement, and their trades.
 #[derive(Debug, Clone, Copy)]
 pub struct Traded {
-    /// How many were made.
+    /// The number of deposits.
     pub deposits: i64,
-    /// Half of the trades came in less, from commit to commit, in milliseconds.
+    /// The median time from a deposit's commit to its trade's, in milliseconds.
     pub p50_ms: f64,
-    /// 99 % of them came in less, in milliseconds.
+    /// The 99th percentile of that time, in milliseconds.
     pub p99_ms: f64,
-    /// The slowest, in milliseconds.
+    /// The longest of these times, in milliseconds.
     pub max_ms: f64,
-    /// How many trades were still to come when the last deposit was made.
+    /// The number of trades that were missing when the last deposit was committed.
     pub backlog: i64,
-    /// From the first deposit to the last one, in seconds.
+    /// The time from the first deposit to the last one, in seconds.
     pub deposited_s: f64,
-    /// From the first deposit to the last trade, in seconds.
+    /// The time from the first deposit to the last trade, in seconds.
     pub traded_s: f64,
 }
 
 impl Traded {
-    /// What became of every deposit after one. Fails if one has no trade, or one has two; at Purple Flea, too, where
-    /// there were `bets` before.
+    /// Measures every deposit after one id. Fails if a deposit has no trade or two. Fails also if Purple Flea's number
+    /// of bets has not grown from `bets` by the number of deposits.
     pub async fn after(rig: &Rig, last_id: i64, bets: usize) -> Result<Self> {
         rig.quiet().await?;
         let row =
-            rig.owner.query_opt(WHAT_BECAME, &[&last_id]).await?.context("there were no deposits at all")?;
+            rig.owner.query_opt(TRADES_AFTER, &[&last_id]).await?.context("there were no deposits at all")?;
         let (deposits, trades): (i64, i64) = (row.get(0), row.get(1));
         let bets = rig.purple_flea.bets().len() - bets;
         ensure!(
@@ -70,17 +70,17 @@ impl Traded {
     }
 }
 
-/// A connection, and its prepared insert.
+/// A connection and its prepared insert.
 type Connection = (Client, Statement);
 
-/// Those who deposit.
+/// The connections that insert deposits.
 pub struct Depositors {
     give: UnboundedSender<Connection>,
     take: UnboundedReceiver<Connection>,
 }
 
 impl Depositors {
-    /// Connects them.
+    /// Connects.
     pub async fn connect(rig: &Rig) -> Result<Self> {
         let (give, take) = unbounded_channel();
         for _ in 0..CONNECTIONS {
@@ -93,12 +93,12 @@ impl Depositors {
         Ok(Self { give, take })
     }
 
-    /// Deposits at a mean rate for a while, and waits until all of it is committed. Says how many were made.
+    /// Deposits at a mean rate for a while, and waits until all deposits are committed. Gives their number.
     pub async fn arrive(&mut self, per_s: f64, time: Duration) -> Result<usize> {
         let (from, mut at_s, mut made) = (Instant::now(), 0.0, 0);
         let mut under_way = JoinSet::new();
         loop {
-            // Poisson arrivals: what passes between two of them is exponential.
+            // The arrivals are a Poisson process, so the time between two of them is exponential.
             at_s += -(1.0 - fastrand::f64()).ln() / per_s;
             if at_s > time.as_secs_f64() {
                 break;
@@ -130,7 +130,7 @@ async fn deposit((client, insert): Connection, back: UnboundedSender<Connection>
     back.send((client, insert)).ok().context("the pool is closed")
 }
 
-/// Makes so many deposits in one statement.
+/// Makes all deposits in one statement.
 pub async fn at_once(owner: &Client, deposits: u64) -> Result<()> {
     let all = format!(
         "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \

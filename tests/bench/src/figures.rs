@@ -1,4 +1,4 @@
-//! What was measured, over all rounds, and what follows from it.
+//! Collects the measurements of all rounds, and computes the figures that the report tells.
 
 use crate::{
     load::Sample,
@@ -8,24 +8,24 @@ use crate::{
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// At how many connections CPU and memory are compared: a busy server, not yet a crowd.
+/// The number of connections at which CPU and memory are compared: a busy server, not yet a crowd.
 pub const BUSY: usize = 32;
 
-/// At how many connections memory is compared once more: what a server must have room for.
+/// The number of connections at which memory is compared again: a crowd that a server must have room for.
 pub const CROWD: usize = 256;
 
-/// Everything that was measured. What is told is the median of all rounds.
+/// All measurements. The report tells the medians over all rounds.
 #[derive(Default)]
 pub struct Figures {
-    /// Loads, by who, what, and from how many connections.
+    /// Measured loads, by peer, load and number of connections.
     pub samples: BTreeMap<(Peer, Load, usize), Vec<Sample>>,
-    /// The resident memory after one answer, in bytes.
+    /// Resident memory after one answer, in bytes.
     pub idle_bytes: BTreeMap<Peer, Vec<f64>>,
-    /// From a process's start to its first answer, in milliseconds.
+    /// Time from a process's start to its first answer, in milliseconds.
     pub start_ms: BTreeMap<(Peer, Form), Vec<f64>>,
 }
 
-/// The value in the middle, or between the two in the middle.
+/// Gives the middle value, or the mean of the two middle values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -38,7 +38,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 }
 
 impl Figures {
-    /// The median of one figure of a load.
+    /// Gives the median of one figure of a load.
     pub fn of(
         &self,
         peer: Peer,
@@ -49,17 +49,17 @@ impl Figures {
         median(self.samples.get(&(peer, load, connections))?.iter().map(figure))
     }
 
-    /// The median start.
+    /// Gives the median start, in milliseconds.
     pub fn start(&self, peer: Peer, form: Form) -> Option<f64> {
         median(self.start_ms.get(&(peer, form))?.iter().copied())
     }
 
-    /// The median memory after one answer.
+    /// Gives the median memory after one answer, in bytes.
     pub fn idle(&self, peer: Peer) -> Option<f64> {
         median(self.idle_bytes.get(&peer)?.iter().copied())
     }
 
-    /// What follows, by the names that they are looked for by. What could not be measured is `null`.
+    /// Computes the compared figures, by their names in the report. A figure without measurements is `null`.
     pub fn ratios(&self) -> Map<String, Value> {
         let cpu = |peer, load| self.of(peer, load, BUSY, |sample| sample.cpu_us);
         let memory =
@@ -83,7 +83,7 @@ impl Figures {
         ratios
     }
 
-    /// The slowest of a hundred where no other request runs, for each platform.
+    /// Gives the 99th percentile of the latency on one connection, for each platform.
     fn alone(&self) -> Map<String, Value> {
         let mut all = Map::new();
         for ((peer, load, connections), samples) in &self.samples {
@@ -99,7 +99,7 @@ impl Figures {
         all
     }
 
-    /// Everything, peer by peer.
+    /// Lists all figures by peer.
     pub fn to_json(&self) -> Value {
         let mut peers: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
         for ((peer, load, connections), samples) in &self.samples {
@@ -130,7 +130,7 @@ fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
     ours.zip(theirs).filter(|(_, theirs)| *theirs > 0.0).map(|(ours, theirs)| ours / theirs)
 }
 
-/// To three decimals: nothing here is known better.
+/// Rounds to three decimals. No measurement is more exact.
 pub fn rounded(value: Option<f64>) -> Value {
     value.map_or(Value::Null, |value| json!((value * 1e3).round() / 1e3))
 }

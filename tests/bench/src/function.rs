@@ -1,4 +1,4 @@
-//! The function by itself: what it costs beside its peers, with everything around it as fast as it can be.
+//! Measures the function alone beside its peers. Purple Flea and the ledger are as fast as they can be.
 
 use crate::{
     figures::{BUSY, CROWD, Figures},
@@ -14,34 +14,36 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use std::{fs, time::Duration};
 
-/// Rounds of a quick run: the fewest that have a median.
+/// Rounds of a quick run: the smallest number with a useful median.
 const QUICK_ROUNDS: u32 = 3;
 
 /// Rounds of a full run.
 const FULL_ROUNDS: u32 = 5;
 
-/// How long each load lasts, first unmeasured, then measured. The shortest is 1,000 requests of the slowest peer.
+/// How long each load lasts: first the unmeasured part, then the measured one. The shortest has 1,000 requests of the
+/// slowest peer.
 const QUICK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1_000));
 const FULL: (Duration, Duration) = (Duration::from_millis(1_000), Duration::from_millis(3_000));
 
-/// Starts in a round. A cold one compiles for seconds, and varies little.
+/// Starts in a round. A cold start compiles for seconds, and varies little.
 const WARM_STARTS: u32 = 3;
 const COLD_STARTS: u32 = 1;
 
-/// How long after its first answer a server is idle: what it does afterwards is done.
+/// How long the bench waits after a server's first answer before it reads the memory: the work after the reply is over
+/// by then.
 const IDLE: Duration = Duration::from_millis(300);
 
-/// What is run, and how long.
+/// The options of a run.
 pub struct Plan<'a> {
     /// Fewer and shorter loads.
     pub quick: bool,
-    /// How many rounds, if not the usual number.
+    /// The number of rounds, if it differs from the usual one.
     pub rounds: Option<u32>,
     /// The peers to measure; empty for all.
     pub peers: &'a [String],
 }
 
-/// Measures, prints tables, and adds its figures to the report. Needs a `LocalSet`.
+/// Measures the peers, prints tables, and adds the figures to the report. Needs a `LocalSet`.
 pub async fn run(plan: &Plan<'_>, report: &mut Map<String, Value>) -> Result<()> {
     let machine = Machine::look()?;
     let upstream = Upstream::start()?;
@@ -63,7 +65,7 @@ pub async fn run(plan: &Plan<'_>, report: &mut Map<String, Value>) -> Result<()>
         upstream,
         figures: Figures::default(),
     };
-    // Round by round: a disturbance of the machine then affects all peers alike.
+    // Every round measures all peers, so that a disturbance of the machine affects all alike.
     for round in 1..=rounds {
         for peer in &peers {
             let name = peer.name();
@@ -90,10 +92,11 @@ struct Bench<'a> {
     figures: Figures,
 }
 
-/// What a peer is asked, and from how many connections: the most at last, as memory that was taken is seldom given back.
+/// Lists a peer's loads with their numbers of connections. The largest number comes last, because servers seldom give
+/// memory back.
 fn cases(peer: Peer, quick: bool) -> Vec<(Load, usize)> {
     let all = [1, BUSY, CROWD].into_iter().flat_map(|n| peer.loads().iter().map(move |load| (*load, n)));
-    // Quick is what the ratios need.
+    // A quick run measures only what the ratios need.
     let needed = |(load, connections): &(Load, usize)| {
         let ours = peer.guest == Guest::Function;
         match *connections {
@@ -128,7 +131,8 @@ impl Bench<'_> {
             if cases.is_empty() {
                 continue;
             }
-            // As one deploys it: what the compiler took is not the server's memory.
+            // The server starts as in production, from compiled code. A compiler's memory would not be the server's
+            // own.
             let (mut server, authority, _) = self.start(peer, Form::Warm, mode, true).await?;
             if mode == Mode::Standalone {
                 tokio::time::sleep(IDLE).await;
@@ -202,7 +206,7 @@ fn print(figures: &Figures, peers: &[Peer], artifact_bytes: Option<u64>) {
     starts.print();
     let mut ratios = Table::new(1, &["figure", ""]);
     for (name, value) in figures.ratios() {
-        // Those of each platform in a row each.
+        // Each platform and load has a row of its own.
         match value {
             Value::Object(platforms) => {
                 for (platform, value) in platforms {

@@ -1,5 +1,5 @@
-//! What becomes of it when there is more: of deposits in a second, of deposits that wait, of jobs that are settled, of
-//! connections. A picture for each. pg_net, PostgREST and Purple Flea are as in `latency`.
+//! Measures the stack as each quantity grows: deposits a second, waiting deposits, settled jobs, connections. Draws a
+//! chart for each. pg_net, PostgREST and Purple Flea are as in `latency`.
 
 mod backlog;
 mod memory;
@@ -10,7 +10,7 @@ use crate::{aside, peers::Machine, progress::Progress, rig::Rig, table::Table};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-/// Everything that is measured.
+/// All measurements of this section.
 struct Figures {
     rate: Vec<rate::Point>,
     backlog: Vec<backlog::Point>,
@@ -18,13 +18,13 @@ struct Figures {
     memory: Vec<memory::Point>,
 }
 
-/// Measures, prints tables, draws, and adds its figures to the report. Needs a `LocalSet`.
+/// Measures, prints tables, draws charts, and adds the figures to the report. Needs a `LocalSet`.
 pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
     let machine = Machine::look()?;
     let steps = rate::steps(quick) + backlog::steps(quick) + settled::steps(quick) + memory::steps(&machine);
     let mut progress = Progress::new(steps);
     let memory = memory::measure(&machine, quick, &mut progress).await?;
-    // Only what is told of a release changes the documents.
+    // Only a full run, whose figures the documents tell, replaces their charts.
     let folder = if quick { machine.scratch.clone() } else { machine.root.join("docs") };
     let figures = aside::run(move || async move {
         let rig = Rig::start(&machine, &[]).await?;

@@ -1,9 +1,9 @@
-//! From the commit of a deposit to the commit of its trade, through the whole stack, and what it costs to have somebody
-//! wait for the next one.
+//! Measures the time from a deposit's commit to its trade's, through the whole stack, and the cost of long polling for
+//! the next deposit.
 //!
-//! PostgreSQL, its SQL and the function on its host are the real ones. pg_net and PostgREST are the real ones where the
-//! machine has them; otherwise stand-ins, which for pg_net keep the cadence that was measured of the real one (a second of
-//! sleep after each batch of at most 200). Purple Flea is always a simulator, which takes 5 ms over each bet.
+//! PostgreSQL, its SQL, and the function on its host are real. pg_net and PostgREST are real if the machine has them.
+//! Otherwise stand-ins replace them; the stand-in for pg_net sleeps a second after each batch of at most 200, as the
+//! real one was measured to. Purple Flea is always a simulator, which takes 5 ms for each bet.
 
 use crate::{
     aside,
@@ -20,48 +20,48 @@ use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// Deposits a second.
+/// Rates, in deposits a second.
 const RATES: [u32; 4] = [1, 5, 50, 200];
 
-/// The rate at which having a watch is compared with having none.
+/// The rate at which a function with a watch is compared with one without.
 const WATCHED_RATE: u32 = 50;
 
-/// How long each rate lasts. One a second needs more for any percentile.
+/// How long each rate lasts. One deposit a second needs longer for any percentile.
 const QUICK: Duration = Duration::from_secs(8);
 const QUICK_SLOWEST: Duration = Duration::from_secs(15);
 const FULL: Duration = Duration::from_secs(30);
 
-/// Pause before a lone deposit: longer than any watch lasts (1.2 s), and than pg_net sleeps.
+/// Pause before a lone deposit: longer than a watch lasts (1.2 s), and longer than pg_net sleeps.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// For how long after a lone trade the CPU is looked at: as long as the watch waits for another job.
+/// How long the bench reads the CPU after a lone trade: as long as the watch waits for another job.
 const LINGER: Duration = Duration::from_millis(1_200);
 
-/// Deposits of a burst: what the specification's own design needs 25 s to merely deliver.
+/// Deposits of a burst. The specification's own design needs 25 s to deliver them.
 const BURST: u64 = 5_000;
 
-/// How it is for one rate.
+/// The measurement of one rate.
 struct Point {
     per_s: u32,
     traded: Traded,
-    /// Calls of each of the ledger's functions, for each deposit.
+    /// Calls of each function of the ledger, for each deposit.
     claims: f64,
     awaits: f64,
     settles: f64,
-    /// Requests of pg_net, for each deposit.
+    /// Requests that pg_net sends, for each deposit.
     notifications: f64,
     postgres_ms: f64,
     host_ms: f64,
 }
 
-/// How it is for a deposit that comes alone.
+/// The measurement of lone deposits.
 struct Alone {
     ms: f64,
-    /// What Postgres uses while the function waits for another one, in milliseconds.
+    /// CPU time of Postgres while the function waits for another deposit, in milliseconds.
     idle_postgres_ms: f64,
 }
 
-/// Everything that is measured.
+/// All measurements of this section.
 struct Figures {
     parts: [&'static str; 2],
     points: Vec<Point>,
@@ -70,7 +70,7 @@ struct Figures {
     unwatched: (Point, Alone),
 }
 
-/// Measures, prints tables, and adds its figures to the report.
+/// Measures, prints tables, and adds the figures to the report.
 pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
     let figures = aside::run(move || measure(quick)).await?;
     figures.print();
@@ -115,7 +115,7 @@ async fn measure(quick: bool) -> Result<Figures> {
     Ok(Figures { parts, points, alone: lone, burst_s: median(burst_s).unwrap_or_default(), unwatched })
 }
 
-/// The stack, after its first trade: what is done once is done.
+/// Starts the stack and waits for a first trade, so that no later measurement includes work that happens once.
 async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<(Rig, Depositors)> {
     let rig = Rig::start(machine, changes).await?;
     let mut depositors = Depositors::connect(&rig).await?;
@@ -149,7 +149,7 @@ async fn at_rate(rig: &Rig, depositors: &mut Depositors, per_s: u32, time: Durat
     })
 }
 
-/// Deposits that each come after a silence, and so go through pg_net and begin a new request.
+/// Makes deposits that each follow a silence, so that pg_net delivers each and the function begins a new request.
 async fn alone_for(rig: &Rig, depositors: &mut Depositors, count: u32) -> Result<Alone> {
     let (mut all_ms, mut idle) = (Vec::new(), Vec::new());
     for _ in 0..count {
@@ -159,7 +159,7 @@ async fn alone_for(rig: &Rig, depositors: &mut Depositors, count: u32) -> Result
         rig.quiet().await?;
         let (before, from) = (Cpu::of(rig).await?, Instant::now());
         sleep(LINGER).await;
-        // (Both looks cost the same, and one of them is in it.)
+        // (Both readings cost the same, and one of them is part of the figure.)
         let used = Cpu::of(rig).await?.since(&before).postgres_ms();
         idle.push(used * LINGER.as_secs_f64() / from.elapsed().as_secs_f64());
         all_ms.push(Traded::after(rig, last, bets).await?.max_ms);
@@ -233,7 +233,8 @@ impl Figures {
     }
 }
 
-/// Calls, notifications and CPU are for each deposit; idle CPU is that of the 1.2 s after a lone trade.
+/// Gives one side of the comparison. Calls, notifications and CPU time are for each deposit. Idle CPU time is that of
+/// the 1.2 s after a lone trade.
 fn cost(point: &Point, alone: &Alone) -> Value {
     let told = |value: f64| rounded(Some(value));
     json!({

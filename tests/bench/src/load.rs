@@ -1,5 +1,5 @@
-//! A closed loop: so many connections that are kept, each with one request under way. Whatever the client's own CPU
-//! costs is not counted; its latencies are what a caller sees.
+//! Puts a closed loop of requests on a server: a fixed number of kept connections, each with one request under way. The
+//! client's own CPU time is not counted. Its latencies are those that a caller sees.
 
 use crate::{requests::Load, server::Server};
 use anyhow::{Context, Result, bail};
@@ -19,48 +19,49 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How often the server's memory is looked at.
+/// How often the bench reads the server's memory.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a started server may take to answer: compiling a component is part of it.
+/// How long a started server may take to answer. Compiling a component is part of that.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a starting server is tried: a start takes milliseconds, and a timer of the event loop is as coarse as that.
+/// How often the bench tries a starting server. A start takes milliseconds, and the event loop's timer is no finer than
+/// that.
 const TRY_EVERY: Duration = Duration::from_micros(100);
 
-/// How long one answer may take. Longer is no latency but a fault.
+/// How long one answer may take. A longer one is a fault, not a latency.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How exact latencies are kept: to three digits.
+/// Significant digits of the kept latencies.
 const DIGITS: u8 = 3;
 
-/// What one load showed of a server.
+/// The measurement of one load.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Answers in a second.
+    /// Answers a second.
     pub per_s: f64,
-    /// Half of them came in less, in milliseconds.
+    /// The median latency, in milliseconds.
     pub p50_ms: f64,
-    /// 99 % of them came in less, in milliseconds.
+    /// The 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
-    /// The server's user and system time for each, in microseconds.
+    /// The server's user and system time for each answer, in microseconds.
     pub cpu_us: f64,
-    /// Its largest resident memory, in bytes.
+    /// The server's largest resident memory, in bytes.
     pub resident_bytes: f64,
-    /// How many requests were sent in all, unmeasured ones too.
+    /// The number of all requests, with the unmeasured ones.
     pub sent: u64,
 }
 
-/// A load and how long it lasts.
+/// A load, and how long it lasts.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// What is asked.
+    /// The kind of request.
     pub load: Load,
-    /// By how many at once.
+    /// The number of connections.
     pub connections: usize,
-    /// For how long nothing is measured.
+    /// How long the load runs before the measurement.
     pub warm_up: Duration,
-    /// For how long it is measured.
+    /// How long the measurement takes.
     pub time: Duration,
 }
 
@@ -70,12 +71,12 @@ struct Shared {
     measuring: Cell<bool>,
     stop: Cell<bool>,
     sent: Cell<u64>,
-    /// In nanoseconds.
+    /// Latencies in nanoseconds.
     latencies: RefCell<Histogram<u64>>,
 }
 
 thread_local! {
-    /// The last deposit's id. Each has its own, over all loads.
+    /// The last deposit's id. Each deposit of all loads has its own id.
     static LAST_ID: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -85,7 +86,7 @@ fn next_id() -> u64 {
 }
 
 impl Run {
-    /// Puts it on a server that has started. Needs a `LocalSet`.
+    /// Puts the load on a server that has started. Needs a `LocalSet`.
     pub async fn on(self, authority: &str, server: &mut Server) -> Result<Sample> {
         let shared = Rc::new(Shared {
             authority: authority.to_owned(),
@@ -131,7 +132,7 @@ impl Run {
     }
 }
 
-/// Lets time pass and looks now and then; a connection that ends meanwhile has failed.
+/// Waits for a time, and calls `look` now and then. Fails if a connection ends meanwhile.
 async fn wait(
     time: Duration,
     connections: &mut JoinSet<Result<()>>,
@@ -151,7 +152,7 @@ async fn wait(
 async fn keep_asking(shared: Rc<Shared>) -> Result<()> {
     let mut connection = connect(&shared.authority).await?;
     while !shared.stop.get() {
-        // A server may end a connection after so many requests, between two of them.
+        // A server may close a connection between two requests, after some number of requests.
         if connection.ready().await.is_err() {
             connection = connect(&shared.authority).await?;
         }
@@ -164,7 +165,7 @@ async fn keep_asking(shared: Rc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Asks once and checks the answer.
+/// Sends one request and checks the answer.
 async fn ask(connection: &mut SendRequest<Full<Bytes>>, authority: &str, load: Load) -> Result<Duration> {
     let request = load.request(authority, next_id())?;
     let asked = Instant::now();
@@ -178,7 +179,7 @@ async fn ask(connection: &mut SendRequest<Full<Bytes>>, authority: &str, load: L
     Ok(latency)
 }
 
-/// Waits for the first answer of a server: how long it took from its start.
+/// Waits for a server's first answer. Gives the time from the server's start.
 pub async fn first_answer(authority: &str, load: Load, server: &mut Server) -> Result<Duration> {
     let mut connection = loop {
         if let Ok(connection) = connect(authority).await {
@@ -188,7 +189,7 @@ pub async fn first_answer(authority: &str, load: Load, server: &mut Server) -> R
         if server.started.elapsed() > START_TIMEOUT {
             bail!("the server did not listen in time");
         }
-        // Nobody else needs this thread meanwhile.
+        // No other task needs this thread meanwhile.
         std::thread::sleep(TRY_EVERY);
     };
     ask(&mut connection, authority, load).await?;
@@ -199,7 +200,7 @@ async fn connect(authority: &str) -> Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its end, good or bad, shows at the sender.
+    // The request's sender sees an error of the connection.
     spawn_local(connection);
     Ok(sender)
 }

@@ -1,4 +1,5 @@
-//! Measures the function. Progress goes to standard error, tables to standard output, and one line of JSON is the last.
+//! Measures the function. Standard error shows the progress. Standard output gets the tables, and then one line of
+//! JSON.
 
 mod aside;
 mod chart;
@@ -29,32 +30,32 @@ use tokio::{
 /// Measures the function against its peers. `scripts/bench` builds what it needs.
 #[derive(Parser)]
 struct Options {
-    /// Fewer and shorter loads: six minutes instead of half an hour.
+    /// Measure with fewer and shorter loads: six minutes instead of half an hour.
     #[arg(long)]
     quick: bool,
-    /// What to measure; everything if it is left out.
+    /// Measure this section only; without the option, measure all.
     #[arg(long, value_enum)]
     section: Vec<Section>,
-    /// In the section `function` measure these alone, by the names that the tables give them: embedded, deno, embedded/bare …
+    /// In the section `function`, measure this peer only. The tables show the names: embedded, deno, embedded/bare …
     #[arg(long, value_name = "NAME")]
     peer: Vec<String>,
-    /// How many rounds of the section `function`, of which the medians are told.
+    /// The number of rounds of the section `function`. The tables give the medians of all rounds.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
 }
 
-/// A part of what is measured. Each adds its own keys to the report.
+/// A section of the measurements. Each adds its own keys to the report.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
-    /// The function by itself, beside its peers.
+    /// The function alone, beside its peers.
     Function,
-    /// From a deposit's commit to its trade's, through the whole stack.
+    /// The time from a deposit's commit to its trade's, through the whole stack.
     Latency,
-    /// The same when there is more of everything, with pictures.
+    /// The same as each quantity grows, with charts.
     Growth,
 }
 
-// One thread: the client must not take the servers more CPU than it must.
+// The client uses one thread, to leave the servers as much CPU as possible.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(&Options::parse()).await {
@@ -70,7 +71,7 @@ async fn run(options: &Options) -> Result<()> {
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let local = LocalSet::new();
-    // Whatever runs is dropped when this returns, and so every process is ended.
+    // Returning drops all work, and with the work every process.
     let report = tokio::select! {
         report = local.run_until(measure(options)) => report?,
         _ = interrupted.recv() => bail!("interrupted"),
@@ -80,7 +81,7 @@ async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The load average of the last minute from which on others take the servers' processors.
+/// The load average of the last minute above which other programs may disturb the measurement.
 const BUSY_LOAD: f64 = 0.5;
 
 async fn measure(options: &Options) -> Result<Map<String, Value>> {

@@ -1,5 +1,5 @@
-//! Who is measured: the function and the components beside it, on each host that this machine has, and the same work
-//! on Deno and as a native server. What each is started with is all that is known of it.
+//! Lists the servers to measure: the function and the small components on each host that this machine has, and the same
+//! work on Deno and as a native server. A [`Recipe`] is all that the rest of the bench knows of a server.
 
 use crate::{
     load::first_answer,
@@ -17,10 +17,10 @@ use std::{
     time::Duration,
 };
 
-/// What executes.
+/// The program that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Platform {
-    /// Our own host, `purple-flea-host`.
+    /// The project's own host, `purple-flea-host`.
     Embedded,
     /// `wasmtime serve`.
     Wasmtime,
@@ -28,65 +28,65 @@ pub enum Platform {
     Spin,
     /// Deno.
     Deno,
-    /// The machine itself.
+    /// The machine itself, without a runtime.
     Native,
 }
 
-/// What is executed.
+/// The executed code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guest {
-    /// The function; on Deno and natively the same work.
+    /// The function; on Deno and natively, the same work.
     Function,
-    /// A component that bets, whatever it was sent: `peers/bare`.
+    /// A component that bets for every request: `peers/bare`.
     Bare,
     /// A component that only answers: `peers/empty`.
     Empty,
 }
 
-/// One that is measured.
+/// A server to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
-    /// On what.
+    /// The program that executes.
     pub platform: Platform,
-    /// And what.
+    /// The executed code.
     pub guest: Guest,
 }
 
-/// The function on our own host, as one deploys it.
+/// The function on the project's own host, as in production.
 pub const EMBEDDED: Peer = Peer { platform: Platform::Embedded, guest: Guest::Function };
 
 /// The same work on Deno.
 pub const DENO: Peer = Peer { platform: Platform::Deno, guest: Guest::Function };
 
-/// What a start begins with.
+/// The form of the code that a server starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
-    /// The component as it was built: it is compiled first.
+    /// The component as built. The host compiles it first.
     Cold,
-    /// Machine code: compiled ahead of time, or by an earlier start.
+    /// Machine code, compiled ahead of time or by an earlier start.
     Warm,
 }
 
-/// How the function works.
+/// The function's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Without a memory.
+    /// Standalone mode.
     Standalone,
-    /// By the ledger.
+    /// Ledger mode.
     Ledger,
 }
 
-/// What this machine has.
+/// The programs and folders of this machine.
 pub struct Machine {
-    /// The repository.
+    /// The repository's folder.
     pub root: PathBuf,
-    /// Where we put things.
+    /// The folder for the bench's files.
     pub scratch: PathBuf,
     programs: Vec<(Platform, PathBuf)>,
 }
 
 impl Peer {
-    /// What it is called.
+    /// Gives its name in the tables.
     pub fn name(self) -> String {
         let platform = match self.platform {
             Platform::Embedded => "embedded",
@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    /// What it can be asked.
+    /// Lists the loads that it can serve.
     pub fn loads(self) -> &'static [Load] {
         match (self.guest, self.platform) {
             (Guest::Empty, _) => &[Load::Skip],
@@ -112,7 +112,7 @@ impl Peer {
         }
     }
 
-    /// What its start can begin with. (Spin keeps what it has compiled, and Deno what it has translated.)
+    /// Lists the forms that it can start from. (Spin keeps its compiled code, and Deno its translated code.)
     pub fn forms(self) -> &'static [Form] {
         match self.platform {
             Platform::Embedded | Platform::Wasmtime => &[Form::Cold, Form::Warm],
@@ -122,7 +122,7 @@ impl Peer {
 }
 
 impl Form {
-    /// What it is called.
+    /// Gives its name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cold => "cold",
@@ -132,7 +132,7 @@ impl Form {
 }
 
 impl Machine {
-    /// Looks what is there. What must be there is made by `scripts/bench`.
+    /// Looks for the programs of this machine. `scripts/bench` builds the necessary ones.
     pub fn look() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
         let scratch = root.join("target/bench");
@@ -149,7 +149,7 @@ impl Machine {
         Ok(Self { root, scratch, programs })
     }
 
-    /// Everybody that can be measured here. `all` has the two small components on `wasmtime serve`, too.
+    /// Lists every server that this machine can run. With `all`, the two small components run on `wasmtime serve`, too.
     pub fn peers(&self, all: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
         for (platform, _) in &self.programs {
@@ -161,7 +161,7 @@ impl Machine {
         peers
     }
 
-    /// The component, as it was built.
+    /// Gives the path of the built component.
     pub fn component(&self, guest: Guest) -> PathBuf {
         let name = match guest {
             Guest::Function => "purple_flea_edge",
@@ -171,12 +171,12 @@ impl Machine {
         self.root.join(format!("target/wasi/wasm32-wasip2/release/{name}.wasm"))
     }
 
-    /// The function as Spin runs it.
+    /// Gives the path of the build that Spin runs.
     pub fn spin_component(&self) -> PathBuf {
         self.root.join("target/wasm32-wasip2/release/purple_flea_edge.wasm")
     }
 
-    /// Compiles a peer's component ahead of time, where its host can.
+    /// Compiles a peer's component ahead of time, if its host can do that.
     pub fn compile(&self, peer: Peer) -> Result<()> {
         if !matches!(peer.platform, Platform::Embedded | Platform::Wasmtime) {
             return Ok(());
@@ -194,7 +194,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Where it listens and what it is started with.
+    /// Gives the command that starts a peer on a port.
     pub fn recipe(&self, peer: Peer, form: Form, mode: Mode, upstream: &str, port: u16) -> Result<Recipe> {
         let address = format!("127.0.0.1:{port}");
         let mut environment = settings(mode, upstream);
@@ -206,7 +206,7 @@ impl Machine {
         let arguments = match peer.platform {
             Platform::Embedded => words(&["--listen", &address, &artifact]),
             Platform::Wasmtime => wasmtime_arguments(&address, &environment, artifact),
-            // Spin has not been measured yet.
+            // The bench has not been run with Spin yet.
             Platform::Spin => {
                 let manifest = self.root.join("spin.toml").display().to_string();
                 for (name, _) in &mut environment {
@@ -226,16 +226,17 @@ impl Machine {
             environment.push(("DENO_DIR".to_owned(), self.scratch.join("deno").display().to_string()));
             environment.push(("DENO_NO_UPDATE_CHECK".to_owned(), "1".to_owned()));
         }
-        // Of our own environment only what a program cannot do without: a host hands the rest to the component.
+        // The server gets no more of our environment than a program needs, because a host hands the rest to the
+        // component.
         for name in ["HOME", "PATH"] {
             environment.extend(env::var(name).ok().map(|value| (name.to_owned(), value)));
         }
-        // `spin` ends the server that it has started only when it is interrupted; the others have nothing to lose.
+        // `spin` ends its own server only when it is interrupted. The others have nothing to lose.
         let stop = if peer.platform == Platform::Spin { Stop::Interrupt } else { Stop::Kill };
         Ok(Recipe { program: self.program(peer.platform)?.clone(), arguments, environment, stop })
     }
 
-    /// Starts one and waits for its first answer: its process, where it listens, and how long that took.
+    /// Starts a peer and waits for its first answer. Gives the process, its address, and the time to the first answer.
     pub async fn start(
         &self,
         peer: Peer,
@@ -268,10 +269,10 @@ impl Machine {
     }
 }
 
-/// The arguments of `wasmtime serve`. Its component gets the variables of the environment by name.
+/// Gives the arguments of `wasmtime serve`, which hands its component the named variables of the environment.
 fn wasmtime_arguments(address: &str, environment: &[(String, String)], artifact: String) -> Vec<String> {
     let mut arguments = words(&["serve", "-Scli,p3,inherit-network", "-Wcomponent-model-async"]);
-    // A cold start compiles: a cache of earlier compilations must not help it.
+    // A cold start compiles, so no cache of earlier compilations may help.
     arguments.extend(words(&["-Ccache=n", "--allow-precompiled", "--no-logging-prefix", "--addr", address]));
     for (name, _) in environment {
         arguments.extend(["--env".to_owned(), name.clone()]);
@@ -280,7 +281,7 @@ fn wasmtime_arguments(address: &str, environment: &[(String, String)], artifact:
     arguments
 }
 
-/// A port that was free a moment ago: these servers do not tell which one they took.
+/// Gives a port that was free a moment ago. These servers do not tell which port they took.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -289,7 +290,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// The settings of the function. The others take of them what they need.
+/// Gives the function's settings. The other servers read those that they need.
 fn settings(mode: Mode, upstream: &str) -> Vec<(String, String)> {
     let mut settings = vec![
         ("PURPLE_FLEA_URL", upstream),
@@ -302,7 +303,7 @@ fn settings(mode: Mode, upstream: &str) -> Vec<(String, String)> {
     settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The program itself, and not npm's wrapper: its CPU and memory are to be its own.
+/// Finds the program itself, not npm's wrapper, so that CPU and memory are Deno's own.
 fn deno(root: &Path) -> Option<PathBuf> {
     let packages = fs::read_dir(root.join("target/tools/deno/node_modules/@deno")).ok()?;
     packages.flatten().map(|package| package.path().join("deno")).find(|path| path.is_file())

@@ -1,11 +1,11 @@
-//! What is being done, how far it is, and how long it will yet take. On standard error.
+//! Shows on standard error the current step, the progress, and the remaining time.
 
 use std::{
     io::{IsTerminal, Write, stderr},
     time::Instant,
 };
 
-/// How far we are.
+/// The progress of a run.
 pub struct Progress {
     done: usize,
     total: usize,
@@ -13,12 +13,12 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet, of so many steps.
+    /// Starts the progress of `total` steps.
     pub fn new(total: usize) -> Self {
         Self { done: 0, total, started: Instant::now() }
     }
 
-    /// The next step begins. On a terminal one line is written over and over.
+    /// Begins the next step. A terminal shows one line, which each step overwrites.
     pub fn step(&mut self, what: &str) {
         let left = match self.done {
             0 => String::new(),
@@ -34,7 +34,7 @@ impl Progress {
         self.done += 1;
     }
 
-    /// All is done.
+    /// Ends the progress.
     pub fn end(&self) {
         let after = if stderr().is_terminal() { "\r\x1b[K" } else { "" };
         eprintln!("{after}Measured in {:.0} s", self.started.elapsed().as_secs_f64());

@@ -1,4 +1,4 @@
-//! What is asked, signed as the trigger signs it, and what the answer must be.
+//! Makes requests, signed as the trigger signs them, and checks the answers.
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -6,27 +6,27 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
 use stack::webhook;
 
-/// What callers sign with. It guards nothing.
+/// The callers' webhook secret. It guards nothing.
 pub const SECRET: &str = "whsec_YmVuY2htYXJrLCBwbGF5IG1vbmV5IG9ubHkh";
 
-/// Another one, that the function does not know.
+/// A secret that the function does not know.
 const WRONG_SECRET: &str = "whsec_YW5vdGhlciBzZWNyZXQsIGFuZCBub3Qgb3Vycw==";
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Load {
-    /// A row that nothing is bet on.
+    /// A row on which the function places no bet.
     Skip,
-    /// A deposit, each with an id of its own.
+    /// A deposit with an id of its own.
     Bet,
-    /// The same with a wrong signature.
+    /// A deposit with a wrong signature.
     Refused,
     /// The ledger's notification of a deposit that was executed before.
     Duplicate,
 }
 
 impl Load {
-    /// What it is called.
+    /// Gives its name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Skip => "skip",
@@ -36,7 +36,7 @@ impl Load {
         }
     }
 
-    /// The request for the deposit of this id.
+    /// Makes the request for the deposit of this id.
     pub fn request(self, authority: &str, id: u64) -> Result<Request<Full<Bytes>>> {
         let name = format!("wallet-change-{id}");
         let row = |change_type| {
@@ -54,7 +54,7 @@ impl Load {
         Ok(request.header("host", authority).body(Full::from(body))?)
     }
 
-    /// Whether this is the answer.
+    /// Fails unless this is the expected answer.
     pub fn check(self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<()> {
         let (expected, word) = match self {
             Self::Skip => (StatusCode::OK, r#""status":"skipped""#),

@@ -1,6 +1,6 @@
-//! The whole stack, from the deposit's row to the trade's, with each part where its CPU time can be told from the
-//! others': PostgreSQL and the function's own host (`purple-flea-host`, as one deploys it) are processes, and what
-//! stands in for pg_net, PostgREST and Purple Flea has threads of its own.
+//! Runs the whole stack, from the deposit's row to the trade's, so that each part's CPU time can be told from the
+//! others'. PostgreSQL and the project's own host are processes. The stand-ins for pg_net, PostgREST and Purple Flea
+//! have threads of their own.
 
 use crate::{
     aside::Threads,
@@ -25,25 +25,25 @@ use std::{
 use tokio::{net::TcpStream, time::sleep};
 use tokio_postgres::Client;
 
-/// How many agents deposit.
+/// The number of agents that deposit.
 pub const AGENTS: u32 = 8;
 
-/// What each of them has at Purple Flea, in dollars: it must not end before the measurement does.
+/// Each agent's balance at Purple Flea, in dollars. It must outlast the measurement.
 const FUNDS: u32 = 1_000_000_000;
 
-/// How long Purple Flea takes over a bet: what a server near by needs. It is all of a trade's time that is not ours.
+/// How long Purple Flea takes for a bet, like a server near by. It is the only part of a trade's time that is not ours.
 pub const PURPLE_FLEA: Duration = Duration::from_millis(5);
 
 /// How long the host may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often something is looked for.
+/// How often the bench checks a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Longest time from the last deposit until every deposit has been traded.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Everything that runs. Ends when it is dropped.
+/// The running stack. Ends when it is dropped.
 pub struct Rig {
     /// The function's host.
     pub host: Server,
@@ -54,7 +54,7 @@ pub struct Rig {
     /// pg_net.
     pub pg_net: PgNet,
     _sweeper: Sweeper,
-    /// A connection of the database's owner.
+    /// A connection as the database's owner.
     pub owner: Client,
     /// PostgreSQL.
     pub cluster: Arc<Cluster>,
@@ -62,7 +62,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts everything, with some of the function's settings changed.
+    /// Starts the stack, with some of the function's settings changed.
     pub async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<Self> {
         let threads = [
             Threads::start("pg_net", 1)?,
@@ -101,7 +101,7 @@ impl Rig {
         })
     }
 
-    /// Waits until every deposit has been traded, or has at least ended.
+    /// Waits until every deposit has been traded, or at least settled.
     pub async fn quiet(&self) -> Result<()> {
         let open = "select exists (select from purple_flea.jobs where state = 'pending') \
                     or exists (select from purple_flea.jobs where state = 'claimed')";
@@ -115,7 +115,7 @@ impl Rig {
         Ok(())
     }
 
-    /// The last deposit's id.
+    /// Gives the last deposit's id.
     pub async fn last_id(&self) -> Result<i64> {
         let last = "select coalesce(max(id), 0) from public.wallet_changes";
         Ok(self.owner.query_one(last, &[]).await?.get(0))
@@ -139,7 +139,7 @@ async fn start_host(
     let mut settings = local_settings(&purple_flea.url);
     settings.extend(ledger_settings(&postgrest.url)?);
     settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    // The later ones count.
+    // In a duplicate, the later value counts.
     recipe.environment.extend(settings.into_iter().map(|(name, value)| (name.to_ascii_uppercase(), value)));
     let mut host = Server::start(&recipe, &machine.scratch.join("stack-host.log"), true)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));

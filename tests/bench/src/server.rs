@@ -1,4 +1,4 @@
-//! A server that is measured: its process, and the CPU time and memory that it uses.
+//! Starts and stops a measured server, and reads its CPU time and memory.
 
 use anyhow::{Result, bail};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
@@ -14,7 +14,7 @@ use std::{
 pub struct Server {
     process: Process,
     errors: PathBuf,
-    /// When it was started.
+    /// When the server was started.
     pub started: Instant,
 }
 
@@ -40,8 +40,8 @@ pub enum Stop {
 }
 
 impl Server {
-    /// Starts a server whose standard error goes to the file `errors`. A server that is `tied` ends with us even if we are
-    /// killed. That takes a program in between, which a measured start must not have.
+    /// Starts a server whose standard error goes to the file `errors`. A server that is `tied` ends with the bench even
+    /// if the bench is killed. That takes a program in between, which a measured start must not have.
     pub fn start(recipe: &Recipe, errors: &Path, tied: bool) -> Result<Self> {
         let (signal, name) = match recipe.stop {
             Stop::Kill => (Signal::KILL, "KILL"),

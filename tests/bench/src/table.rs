@@ -1,4 +1,4 @@
-//! A table for people.
+//! Prints tables for people.
 
 /// Rows of cells; the first row is the head. The first columns are words, the others numbers.
 pub struct Table {
@@ -7,7 +7,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table whose first `words` columns are words.
+    /// Makes an empty table whose first `words` columns are words.
     pub fn new(words: usize, head: &[&str]) -> Self {
         Self { words, rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()] }
     }
@@ -17,7 +17,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Prints it to standard output.
+    /// Prints the table to standard output.
     pub fn print(&self) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column| {
@@ -35,12 +35,12 @@ impl Table {
     }
 }
 
-/// A number with so many decimals, or a dash.
+/// Writes a number with `decimals` decimals, or a dash if there is none.
 pub fn number(value: Option<f64>, decimals: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-/// Bytes as MiB.
+/// Writes bytes as MiB.
 pub fn mib(value: Option<f64>) -> String {
     number(value.map(|bytes| bytes / f64::from(1 << 20)), 1)
 }

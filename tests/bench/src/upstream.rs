@@ -1,5 +1,5 @@
-//! Purple Flea and the ledger, as fast as they could ever be: one answer each, at once. On a thread of its own, so
-//! that it waits for nobody.
+//! Answers as Purple Flea and the ledger as fast as possible: at once, always with the same answer. It runs on a thread
+//! of its own, so that no other work delays it.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::task::{LocalSet, spawn_local};
 
-/// What bets are sent with. It guards nothing.
+/// The key of all bets. It guards nothing.
 pub const KEY: &str = "pf_sk_benchmark";
 
 /// The gateway's reply to a crash bet, as the simulator shapes it.
@@ -27,7 +27,7 @@ const CRASH: &str = concat!(
     r#""win_probability":0.6533,"roll":47.83,"outcome":"win"}"#,
 );
 
-/// The upstream, while the process lives.
+/// The upstream. It runs until the process ends.
 pub struct Upstream {
     /// Its URL, without a slash at the end.
     pub url: String,
@@ -42,7 +42,7 @@ struct Claim<'a> {
 }
 
 impl Upstream {
-    /// Starts it on a free port.
+    /// Starts the upstream on a free port.
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
@@ -56,7 +56,7 @@ impl Upstream {
         Ok(Self { url, bets })
     }
 
-    /// How many bets it has taken so far.
+    /// Counts the bets so far.
     pub fn bets(&self) -> u64 {
         self.bets.load(Ordering::Relaxed)
     }
@@ -70,7 +70,7 @@ async fn accept(listener: TcpListener, bets: Arc<AtomicU64>) -> Result<()> {
         let bets = bets.clone();
         spawn_local(async move {
             let service = service_fn(|request| answer(request, &bets));
-            // A connection that breaks shows at the server that is measured.
+            // The measured server reports an error of its connection.
             let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -96,7 +96,7 @@ async fn answer(request: Request<Incoming>, bets: &AtomicU64) -> Result<Response
     Ok(response)
 }
 
-/// What `sql/070_claim.sql` answers when there is nothing to claim and the deposit that was asked for has been executed.
+/// Gives the answer of `sql/functions/075_claim.sql` when no job is due and the requested deposit was executed before.
 fn executed_before(claim: &[u8]) -> Result<Bytes> {
     let Claim { references, claim } = serde_json::from_slice(claim)?;
     let reference = references.first().context("no reference was asked for")?;

@@ -1,4 +1,4 @@
-//! Accounts: who is there, whose key is what, and what each holds. All money moves through [`Accounts::book`].
+//! Keeps the accounts with their keys and balances. All money moves through [`Accounts::book`].
 
 use super::{
     KEY, LIVE_AGENT, PurpleFlea, State,
@@ -15,32 +15,33 @@ use std::{
     time::SystemTime,
 };
 
-/// What names and keys start from: the same run gets the same ones.
+/// The seed of names and keys, so that every run has the same ones.
 const SEED: u64 = 0xACC0;
 
-/// How many lines of an account its balance shows.
+/// The most movements that a balance's reply lists.
 const ACTIVITY_LIMIT: usize = 10;
 
-/// An account, as it is.
+/// An account at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Whose it is.
+    /// The agent that owns it.
     pub agent_id: String,
-    /// What it holds, unrounded.
+    /// Its balance, unrounded.
     pub balance: Decimal,
-    /// Its key, once it was registered. [`LIVE_AGENT`]'s is [`KEY`].
+    /// Its key, once it is registered. [`LIVE_AGENT`]'s key is [`KEY`].
     pub api_key: Option<String>,
-    /// What others name to have it earn by them.
+    /// The code by which new agents name it as their referrer.
     pub referral_code: String,
-    /// Whose code it was registered with.
+    /// The agent whose code it was registered with.
     pub referred_by: Option<String>,
-    /// Which part of its balance the Kelly ceiling of the `live` games is reckoned from; `None`: there is no ceiling.
+    /// The part of the balance from which the Kelly ceiling of the `live` games is computed. With `None` there is no
+    /// ceiling.
     pub risk_factor: Option<Decimal>,
-    /// What was paid in. Who has paid in gets nothing from the faucet.
+    /// The sum of its deposits. An account with deposits gets nothing from the faucet.
     pub deposited: Decimal,
-    /// What it has staked on games.
+    /// The sum of its stakes on games.
     pub wagered: Decimal,
-    /// What it was paid for games that it won, the stakes included.
+    /// The sum of its payouts of games, the stakes included.
     pub won: Decimal,
     lines: VecDeque<Line>,
 }
@@ -54,7 +55,7 @@ struct Line {
     at: SystemTime,
 }
 
-/// Why money moves.
+/// The cause of a movement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     Deposit,
@@ -68,7 +69,7 @@ pub(super) enum Why {
 }
 
 impl Why {
-    /// The games' words are the real ones (purple-flea.md, section 2).
+    /// The games' words are those of the real servers (purple-flea.md, section 2).
     fn word(self) -> &'static str {
         match self {
             Self::Deposit => "deposit",
@@ -86,9 +87,9 @@ impl Why {
 /// All accounts.
 pub(super) struct Accounts {
     by_agent: BTreeMap<String, Account>,
-    /// Key to agent.
+    /// Agents by their keys.
     keys: HashMap<String, String>,
-    /// Referral code to agent.
+    /// Agents by their referral codes.
     codes: HashMap<String, String>,
     chance: Rng,
 }
@@ -104,7 +105,7 @@ impl Default for Accounts {
         accounts.keys.insert(KEY.to_owned(), LIVE_AGENT.to_owned());
         let ours = accounts.open(LIVE_AGENT);
         ours.api_key = Some(KEY.to_owned());
-        // Tests stake what they like with the key that works everywhere. `PUT /api/v1/kelly/config` gives it a ceiling, too.
+        // Tests stake any amount with the shared key. `PUT /api/v1/kelly/config` gives its account a ceiling, too.
         ours.risk_factor = None;
         accounts
     }
@@ -119,17 +120,17 @@ impl Accounts {
         self.get(agent_id).map(|account| account.balance).unwrap_or_default()
     }
 
-    /// Whose key it is.
+    /// Finds the agent that owns a key.
     pub(super) fn owner_of(&self, key: &str) -> Option<&str> {
         self.keys.get(key).map(String::as_str)
     }
 
-    /// Whose referral code it is, of those that exist.
+    /// Finds the agent that owns a referral code.
     pub(super) fn referrer(&self, code: &Value) -> Option<String> {
         self.codes.get(code.as_str()?).cloned()
     }
 
-    /// An agent's account, which is opened if there is none.
+    /// Gives an agent's account, and opens it if there is none.
     pub(super) fn open(&mut self, agent_id: &str) -> &mut Account {
         let Self { by_agent, codes, chance, .. } = self;
         by_agent.entry(agent_id.to_owned()).or_insert_with(|| {
@@ -150,7 +151,7 @@ impl Accounts {
         })
     }
 
-    /// An agent's own key, which is made if there is none.
+    /// Gives an agent's own key, and makes one if there is none.
     pub(super) fn give_key(&mut self, agent_id: &str, prefix: &str) -> String {
         if let Some(key) = self.open(agent_id).api_key.clone() {
             return key;
@@ -161,7 +162,8 @@ impl Accounts {
         key
     }
 
-    /// Moves money into an account, or out of it where the amount is negative. What it moves out the caller has looked for.
+    /// Moves money into an account, or out of it if the amount is negative. The caller has checked that the account can
+    /// pay.
     pub(super) fn book(
         &mut self,
         agent_id: &str,
@@ -188,7 +190,7 @@ impl Accounts {
 }
 
 impl Account {
-    /// Its last movements, newest first.
+    /// Lists its last movements, newest first.
     fn activity(&self) -> Vec<Value> {
         let line = |line: &Line| {
             json!({
@@ -200,13 +202,13 @@ impl Account {
     }
 }
 
-/// So many hexadecimal digits.
+/// Makes a random text of `digits` hexadecimal digits.
 fn hex(chance: &mut Rng, digits: usize) -> String {
     (0..digits).map(|_| chance.digit(16)).collect()
 }
 
-/// `POST /api/v1/auth/register` and `POST /agents/register`. The real one reads `referral_code` alone and fires a faucet
-/// claim; the gateway lets an agent choose its name, once.
+/// Serves `POST /api/v1/auth/register` and `POST /agents/register`. The real server reads `referral_code` alone, and
+/// starts a claim of the faucet. The gateway lets an agent choose its name, once.
 pub(super) fn register(state: &mut State, call: &Call<'_>) -> Said {
     let chosen = match (call.api, &call.body["agent_id"]) {
         (Api::Live, _) | (Api::Gateway, Value::Null) => None,
@@ -234,7 +236,7 @@ pub(super) fn register(state: &mut State, call: &Call<'_>) -> Said {
     created(reply)
 }
 
-/// `GET /api/v1/auth/balance`: whose key it is. The balance is unrounded.
+/// Serves `GET /api/v1/auth/balance` for the key's owner. The balance is unrounded.
 pub(super) fn live_balance(state: &mut State, call: &Call<'_>) -> Said {
     let account = state.accounts.open(&call.agent_id);
     ok(json!({
@@ -248,7 +250,7 @@ pub(super) fn live_balance(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `GET /wallet/balance?agent_id=…`.
+/// Serves `GET /wallet/balance?agent_id=…`.
 pub(super) fn gateway_balance(state: &mut State, call: &Call<'_>) -> Said {
     let account = state.accounts.get(&call.agent_id);
     let account = account.ok_or_else(|| refuse(404, "agent_not_found", "no such agent"))?;
@@ -256,41 +258,41 @@ pub(super) fn gateway_balance(state: &mut State, call: &Call<'_>) -> Said {
 }
 
 impl PurpleFlea {
-    /// Pays into an agent's account, which is opened if there is none, or takes from it what is below 0. To the faucet what is
-    /// paid in is a deposit; nothing only opens the account.
+    /// Pays into an agent's account, or takes a negative amount from it. Opens the account if there is none. The faucet
+    /// regards a payment as a deposit; an amount of 0 only opens the account.
     pub fn fund(&self, agent_id: &str, amount: Decimal) {
         let mut state = self.shared.state();
         let now = state.now();
         state.accounts.book(agent_id, amount, Why::Deposit, "a test", now);
     }
 
-    /// What an agent's account holds, unrounded: a win of the `live` games can leave parts of a cent.
+    /// Gives the balance of an agent, unrounded: a win of the `live` games can leave parts of a cent.
     pub fn balance(&self, agent_id: &str) -> Decimal {
         self.settled().accounts.balance(agent_id)
     }
 
-    /// What every account holds.
+    /// Gives the balance of every account.
     pub fn balances(&self) -> BTreeMap<String, Decimal> {
         let accounts = self.accounts().into_iter();
         accounts.map(|account| (account.agent_id, account.balance)).collect()
     }
 
-    /// Every account, by its agent's name.
+    /// Lists every account, by its agent's name.
     pub fn accounts(&self) -> Vec<Account> {
         self.settled().accounts.by_agent.values().cloned().collect()
     }
 
-    /// An agent's account, if there is one.
+    /// Gives an agent's account, if there is one.
     pub fn account(&self, agent_id: &str) -> Option<Account> {
         self.settled().accounts.get(agent_id).cloned()
     }
 
-    /// Whose key of the casino this is: [`KEY`], or one that a registration made.
+    /// Finds the agent that owns a key of the casino: [`KEY`], or a key from a registration.
     pub fn owner_of(&self, key: &str) -> Option<String> {
         self.shared.state().accounts.owner_of(key).map(str::to_owned)
     }
 
-    /// An agent's own key. Without one it is registered, as the gateway does it.
+    /// Gives an agent's own key. Registers the agent first if it has none, as the gateway does.
     pub fn register(&self, agent_id: &str) -> String {
         self.shared.state().accounts.give_key(agent_id, "pf_live_")
     }

@@ -1,20 +1,20 @@
-//! What every answer is made of: JSON with `_info`, and refusals of one shape.
+//! Makes answers: JSON with `_info`, and refusals of one shape.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 
-/// An answer by the rules.
+/// An answer without a fault.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: String,
 }
 
-/// What a service says: `Err` is no success.
+/// A service's answer. `Err` is a failure.
 pub(super) type Said = Result<Answer, Answer>;
 
-/// Every JSON object carries `_info` (purple-flea.md, section 2).
+/// Makes a JSON answer. Every JSON object carries `_info` (purple-flea.md, section 2).
 pub(super) fn json_answer(status: StatusCode, mut body: Value) -> Answer {
     if let Value::Object(body) = &mut body {
         body.insert("_info".to_owned(), json!({"service": "simulator", "version": "1.0.0"}));
@@ -30,12 +30,12 @@ pub(super) fn created(body: Value) -> Said {
     Ok(json_answer(StatusCode::CREATED, body))
 }
 
-/// A refusal; one without a message has none.
+/// Makes a refusal; an empty message is left out.
 pub(super) fn refuse(status: u16, error: &str, message: &str) -> Answer {
     refuse_with(status, error, message, Value::Null)
 }
 
-/// A refusal with further fields.
+/// Makes a refusal with further fields.
 pub(super) fn refuse_with(status: u16, error: &str, message: &str, more: Value) -> Answer {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = json!({ "error": error });
@@ -50,12 +50,12 @@ pub(super) fn refuse_with(status: u16, error: &str, message: &str, more: Value) 
     json_answer(status, body)
 }
 
-/// It stumbled; what it did before stays done.
+/// Makes the reply to an internal error. The request's earlier effects remain.
 pub(super) fn failed() -> Answer {
     refuse(500, "internal_error", "Internal error")
 }
 
-/// The time as Purple Flea writes it.
+/// Writes a time as Purple Flea does.
 pub(super) fn iso(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }

@@ -1,28 +1,28 @@
-//! A request that was let in: in which dialect, by whom, and on whose account.
+//! Describes an admitted request: its dialect, its caller and its account.
 
 use super::{LIVE_AGENT, Request};
 use serde_json::Value;
 
-/// A dialect of the API: the specification's, or what the released servers answer.
+/// A dialect of the API: that of the specification, or that of the released servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     Gateway,
     Live,
 }
 
-/// Whose key was shown.
+/// The caller, by the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// None, where none is needed.
+    /// No key, on a route that needs none.
     Nobody,
-    /// [`KEY`](super::KEY): one account's in `live`, and an orchestrator's in `gateway`.
+    /// [`KEY`](super::KEY): one account's key in `live`, an orchestrator's in `gateway`.
     SharedKey,
-    /// An agent's own.
+    /// An agent's own key.
     Agent(String),
 }
 
 impl Caller {
-    /// Whether it may do what only this agent may.
+    /// Tells whether the caller may act for this agent.
     pub(super) fn acts_for(&self, agent_id: &str, api: Api) -> bool {
         match self {
             Self::Nobody => false,
@@ -31,7 +31,7 @@ impl Caller {
         }
     }
 
-    /// On whose account it acts, if it says a name; `None` where it may not.
+    /// Gives the agent whose account the call is on; `None` if the caller may not act for the named agent.
     pub(super) fn account(&self, api: Api, named: Option<&str>) -> Option<String> {
         let account = match (self, api, named) {
             (Self::SharedKey, Api::Live, _) => LIVE_AGENT,
@@ -43,27 +43,27 @@ impl Caller {
     }
 }
 
-/// What a service gets to see.
+/// The request as a service sees it.
 pub(super) struct Call<'a> {
     pub(super) api: Api,
     pub(super) request: &'a Request,
     pub(super) body: Value,
-    /// What stands in the path where its pattern says `:id`.
+    /// The part of the path at the pattern's `:id`.
     pub(super) id: &'a str,
     pub(super) caller: Caller,
-    /// On whose account. Empty where the request names none.
+    /// The account's agent. Empty if the request names none.
     pub(super) agent_id: String,
-    /// Whether what is done leaves no row in the history.
+    /// Whether the request leaves no row in the history.
     pub(super) hidden: bool,
 }
 
 impl Call<'_> {
-    /// A field that is a string and not empty.
+    /// Reads a field that is a string and not empty.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.body[name].as_str().filter(|text| !text.is_empty())
     }
 
-    /// The caller's name for what it wants done once. Like the real one, the simulator only remembers it.
+    /// Reads the caller's idempotency key. Like the real server, the simulator only stores it.
     pub(super) fn idempotency_key(&self) -> Option<String> {
         let key = self.request.headers.get("idempotency-key")?;
         key.to_str().ok().map(str::to_owned)
@@ -71,19 +71,19 @@ impl Call<'_> {
 }
 
 impl Request {
-    /// A value of the query, decoded.
+    /// Reads a value of the query, decoded.
     pub(super) fn query_value(&self, name: &str) -> Option<String> {
         let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| decoded(value))
     }
 
-    /// The key that is shown, whole and with the scheme's case: `bearer` is none.
+    /// Reads the key of the `Bearer` scheme. The scheme's case matters: `bearer` is none.
     pub(super) fn bearer(&self) -> Option<&str> {
         self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
     }
 }
 
-/// A query's value without percent encoding. What is no encoding stays as it is.
+/// Decodes percent encoding. A text that is not encoded stays as it is.
 fn decoded(value: &str) -> String {
     let bytes = value.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

@@ -1,41 +1,41 @@
-//! Misbehaviour by chance, the same for the same seed and the same order of requests.
+//! Plans random faults, the same for the same seed and order of requests.
 
 use super::{Fault, How};
 use fastrand::Rng;
 
-/// How much goes wrong by chance.
+/// How many requests get a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chaos {
-    /// What the chance starts from.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// So many of a thousand requests.
+    /// The number of faults in a thousand requests.
     pub per_mille: u32,
 }
 
 impl Chaos {
-    /// So many of a thousand requests, by chance from a seed.
+    /// Plans faults for `per_mille` of a thousand requests, at random from a seed.
     pub fn new(seed: u64, per_mille: u32) -> Self {
         Self { seed, per_mille }
     }
 }
 
-/// What goes wrong with one request.
+/// The fault of one request.
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) fault: Fault,
-    /// Whether a bet that is taken all the same leaves no row in the history.
+    /// Whether an executed bet leaves no row in the history.
     pub(super) hidden: bool,
 }
 
-/// Decides what goes wrong. Bets and looks into the history have a chance of their own, so that what happens
-/// to the bets does not depend on who looks when.
+/// Decides about faults. Bets and calls of the history have random numbers of their own. So the faults of bets do not
+/// depend on the time of look-ups.
 pub(super) struct Dice {
     per_mille: u32,
     bets: Rng,
     history: Rng,
 }
 
-/// What can go wrong with a bet.
+/// A fault of a bet.
 #[derive(Clone, Copy)]
 enum Mishap {
     Refused,
@@ -55,7 +55,7 @@ enum Mishap {
     Garbage,
 }
 
-/// How often what goes wrong. A caller stops for a while at a 401, and each hang costs it a timeout: those
+/// The weight of each fault. After a 401 a caller stops for a while, and each hang costs the caller a timeout, so those
 /// are rare.
 const SHARES: [(u32, Mishap); 15] = [
     (20, Mishap::Refused),
@@ -82,7 +82,7 @@ impl Dice {
         Self { per_mille, bets, history }
     }
 
-    /// What goes wrong with the next request for a bet, if anything does.
+    /// Decides about the fault of the next bet.
     pub(super) fn with_a_bet(&mut self) -> Option<Planned> {
         if self.bets.u32(0..1_000) >= self.per_mille {
             return None;
@@ -97,7 +97,7 @@ impl Dice {
         None
     }
 
-    /// What goes wrong with the next request for the history, if anything does.
+    /// Decides about the fault of the next call of the history.
     pub(super) fn with_the_history(&mut self) -> Option<Planned> {
         if self.history.u32(0..1_000) >= self.per_mille {
             return None;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_misbehaves_alike_whoever_looks_into_the_history() {
+    fn look_ups_do_not_change_the_faults_of_a_seed() {
         let dice = |seed| Dice::new(Chaos { seed, per_mille: 200 });
         let (mut one, mut other) = (dice(7), dice(7));
         for _ in 0..50 {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_goes_wrong_some_time_and_nothing_without_chaos() {
+    fn every_fault_occurs_at_some_time_and_none_without_chaos() {
         let mut always = Dice::new(Chaos { seed: 1, per_mille: 1_000 });
         let kinds: HashSet<String> = plan(&mut always, 10_000).into_iter().collect();
         assert_eq!(kinds.len(), SHARES.len());

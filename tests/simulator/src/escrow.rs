@@ -1,5 +1,5 @@
-//! Escrow: money that one agent holds ready for another, on the casino's balances (purple-flea.md, section 3). The real
-//! one has no cancelling; that is the gateway's.
+//! Serves escrow: money that one agent holds for another, from the casino's balances (purple-flea.md, section 3). The
+//! real server cannot cancel an escrow; the gateway can.
 
 use super::{
     PurpleFlea, State,
@@ -15,64 +15,65 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The least that can be held ready.
+/// The least amount of an escrow.
 const MINIMUM: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
-/// The fee that Purple Flea keeps of each escrow, whichever party gets the rest.
+/// The part of an escrow that Purple Flea keeps as its fee, at a release and at the timeout.
 const COMMISSION: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
-/// What the referral earns of that when the counterparty is paid.
+/// The part of the fee that the referrer earns when the counterparty is paid.
 const REFERRAL: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
 
 /// The shortest description, in characters.
 const DESCRIPTION_MIN: usize = 3;
 
-/// After how many hours an escrow ends by itself, where its maker does not say; and at most.
+/// Hours after which an escrow is refunded: the default, and the most.
 const TIMEOUT_HOURS: (u32, u32) = (24, 720);
 
-/// An escrow, as it is.
+/// An escrow at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Escrow {
-    /// Its name.
+    /// Its id.
     pub escrow_id: String,
-    /// Who made it, and paid.
+    /// The agent that made and paid it.
     pub creator_id: String,
-    /// Who is to be paid.
+    /// The agent that is to be paid.
     pub counterparty_id: String,
-    /// What was taken from its creator.
+    /// The amount that its creator paid.
     pub amount: Decimal,
-    /// What for.
+    /// Its description.
     pub description: String,
     /// `funded`, `completed`, `released`, `disputed`, `refunded` (by its timeout) or, in the gateway, `cancelled`.
     pub status: &'static str,
-    /// Who earns the referral, if a code that exists was given.
+    /// The agent that earns the referral, if the request named an existing code.
     pub referrer: Option<String>,
-    /// What the referral has earned.
+    /// The referrer's earnings.
     pub referral_commission: Decimal,
-    /// When it is refunded, if nothing has become of it.
+    /// When it is refunded, if no step ends it before.
     pub ends_at: SystemTime,
-    /// The `Idempotency-Key` of its making, which the simulator ignores as the real one does.
+    /// The `Idempotency-Key` of the request that made it. The simulator ignores the key, as the real server does.
     pub idempotency_key: Option<String>,
     timeout_hours: u32,
     api: Api,
     events: Vec<(&'static str, SystemTime)>,
 }
 
-/// All of them, in order.
+/// All escrows, in order.
 #[derive(Default)]
 pub(super) struct Escrows {
     all: Vec<Escrow>,
-    /// When which is refunded, of those that are open.
+    /// The open escrows by the times of their refunds.
     due: BTreeSet<(SystemTime, usize)>,
 }
 
 impl Escrow {
-    /// What is kept of it: 1 %, unrounded.
+    /// Gives Purple Flea's fee: 1 %, unrounded.
     pub fn commission(&self) -> Decimal {
         (self.amount * COMMISSION).normalize()
     }
 
-    /// What its counterparty is paid, and what its creator gets back at the timeout.
+    /// Gives the amount without the fee. A release pays it to the counterparty, and the timeout pays it back to the
+    /// creator.
     pub fn net(&self) -> Decimal {
         self.amount - self.commission()
     }
@@ -86,7 +87,7 @@ impl Escrow {
         self.events.push((status, at));
     }
 
-    /// All that there is to say about it, in the dialect in which it was made.
+    /// Describes it in the dialect in which it was made.
     fn to_json(&self) -> Value {
         match self.api {
             Api::Gateway => json!({
@@ -107,7 +108,7 @@ impl Escrow {
 }
 
 impl Escrows {
-    /// Where one of this name is: `esc_` and its number in 16 hexadecimal digits.
+    /// Finds an escrow by its id: `esc_` and its number in 16 hexadecimal digits.
     fn place(&self, id: &str) -> Option<usize> {
         let number = usize::from_str_radix(id.strip_prefix("esc_")?, 16).ok()?;
         let place = number.checked_sub(1)?;
@@ -115,7 +116,7 @@ impl Escrows {
     }
 }
 
-/// What is to be agreed, looked at in the documented order.
+/// The terms of a new escrow, checked in the documented order.
 struct Terms {
     amount: Decimal,
     description: String,
@@ -131,7 +132,7 @@ impl Terms {
         let description = match &body["description"] {
             Value::String(text) => text.trim(),
             Value::Null => "",
-            // The real one takes it for text, and stumbles.
+            // The real server takes the value for text, and fails with an internal error.
             _ => return Err(failed()),
         };
         if description.chars().count() < DESCRIPTION_MIN {
@@ -139,7 +140,7 @@ impl Terms {
         }
         let counterparty = call.text("counterparty_agent_id").or_else(|| call.text("counterparty_address"));
         let counterparty =
-            counterparty.ok_or_else(|| refuse(400, "invalid_counterparty", "who is to be paid?"))?;
+            counterparty.ok_or_else(|| refuse(400, "invalid_counterparty", "the counterparty is missing"))?;
         if counterparty == call.agent_id {
             return Err(refuse(400, "self_escrow", "An escrow needs two agents"));
         }
@@ -147,7 +148,7 @@ impl Terms {
     }
 }
 
-/// Whole hours, 1 to 720. `None` is what the real one makes no time of, after it has taken the money.
+/// Reads whole hours, 1 to 720. With `None` the real server fails to compute a time, after it has taken the money.
 fn timeout_hours(given: &Value) -> Option<u32> {
     let (default, most) = TIMEOUT_HOURS;
     if given.is_null() {
@@ -157,7 +158,7 @@ fn timeout_hours(given: &Value) -> Option<u32> {
     u32::try_from(hours).ok()
 }
 
-/// `POST /escrow/create`, in either dialect.
+/// Serves `POST /escrow/create`, in either dialect.
 pub(super) fn create(state: &mut State, call: &Call<'_>) -> Said {
     let Terms { amount, description, counterparty } = Terms::read(call)?;
     let creator = &call.agent_id;
@@ -204,7 +205,7 @@ pub(super) fn create(state: &mut State, call: &Call<'_>) -> Said {
     created(reply)
 }
 
-/// Who may take a step.
+/// The parties that may take a step.
 #[derive(Clone, Copy)]
 enum Who {
     Creator,
@@ -212,7 +213,8 @@ enum Who {
     Either,
 }
 
-/// The escrow of a step: it must be there, the caller's, and in one of these states, in this order.
+/// Finds the escrow of a step. Checks in this order that it exists, that the caller is a party, and that its state
+/// allows the step.
 fn step<'a>(
     state: &'a mut State,
     call: &Call<'_>,
@@ -244,7 +246,7 @@ fn not_found() -> Answer {
     refuse(404, "not_found", "no such escrow")
 }
 
-/// `POST /escrow/complete/:id`: its counterparty says that it has delivered.
+/// Serves `POST /escrow/complete/:id`: the counterparty says that it has delivered.
 pub(super) fn complete(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (_, escrow) = step(state, call, Who::Counterparty, &["funded"])?;
@@ -255,7 +257,7 @@ pub(super) fn complete(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `POST /escrow/release/:id` and `POST /escrow/{id}/release`: its counterparty is paid, less the commission.
+/// Serves `POST /escrow/release/:id` and `POST /escrow/{id}/release`: pays the counterparty, less the fee.
 pub(super) fn release(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Creator, &["funded", "completed"])?;
@@ -282,7 +284,7 @@ pub(super) fn release(state: &mut State, call: &Call<'_>) -> Said {
     })
 }
 
-/// `POST /escrow/{id}/cancel`, in the gateway: its creator gets all of it back.
+/// Serves `POST /escrow/{id}/cancel`, in the gateway: pays the creator back in full.
 pub(super) fn cancel(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Creator, &["funded", "completed"])?;
@@ -293,7 +295,7 @@ pub(super) fn cancel(state: &mut State, call: &Call<'_>) -> Said {
     ok(json!({"id": escrow.escrow_id, "status": "cancelled", "refunded_usdc": plain(escrow.amount)}))
 }
 
-/// `POST /escrow/dispute/:id {reason?}`: for good, as no call leads out of it.
+/// Serves `POST /escrow/dispute/:id {reason?}`. A dispute is final, as no call ends it.
 pub(super) fn dispute(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Either, &["funded", "completed"])?;
@@ -306,7 +308,7 @@ pub(super) fn dispute(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `GET /escrow/:id`: for every caller; its history for the two parties alone.
+/// Serves `GET /escrow/:id` for every caller. The two parties alone see the escrow's history.
 pub(super) fn show(state: &mut State, call: &Call<'_>) -> Said {
     let place = state.escrows.place(call.id);
     let escrow = place.and_then(|place| state.escrows.all.get(place)).ok_or_else(not_found)?;
@@ -321,7 +323,7 @@ pub(super) fn show(state: &mut State, call: &Call<'_>) -> Said {
     ok(shown)
 }
 
-/// `GET /escrow/stats`.
+/// Serves `GET /escrow/stats`.
 pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
     let all = &state.escrows.all;
     let counted = |status| all.iter().filter(|escrow| escrow.status == status).count();
@@ -336,7 +338,7 @@ pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
 }
 
 impl State {
-    /// Refunds what has timed out: to its creator, less the commission. (The real one looks every 5 minutes.)
+    /// Refunds escrows at their timeout: pays the creator, less the fee. (The real server checks every 5 minutes.)
     pub(super) fn refund_timed_out(&mut self) {
         let now = self.now();
         while let Some((_, place)) = self.escrows.due.first().copied().filter(|(ends_at, _)| *ends_at <= now)
@@ -353,7 +355,7 @@ impl State {
 }
 
 impl PurpleFlea {
-    /// Every escrow that was made, in order.
+    /// Lists every escrow, in order.
     pub fn escrows(&self) -> Vec<Escrow> {
         self.settled().escrows.all.clone()
     }

@@ -1,4 +1,4 @@
-//! Provable fairness in the `live` dialect: the commitment to a seed, its revelation, and a bet checked by it
+//! Serves provable fairness in the `live` dialect: commits to a seed, reveals it, and verifies a bet by it
 //! (purple-flea.md, section 10).
 
 use super::{
@@ -11,13 +11,13 @@ use super::{
 };
 use serde_json::{Value, json};
 
-/// `GET /api/v1/fairness/seed-hash`: the commitment that counts for the next bet.
+/// Serves `GET /api/v1/fairness/seed-hash`: the commitment for the next bet.
 pub(super) fn seed_hash(state: &mut State, call: &Call<'_>) -> Said {
     let seed = state.house.active(&call.agent_id);
     ok(json!({"server_seed_hash": seed.hash, "nonce": seed.bets, "active": true}))
 }
 
-/// `GET /api/v1/fairness/seeds`: all of them, the active one hidden.
+/// Serves `GET /api/v1/fairness/seeds`: all seeds, with the active one hidden.
 pub(super) fn seeds(state: &mut State, call: &Call<'_>) -> Said {
     let shown = |seed: &Seed, server_seed: Value| json!({"server_seed_hash": seed.hash, "server_seed": server_seed, "bets": seed.bets, "active": server_seed.is_null()});
     let active = shown(state.house.active(&call.agent_id), Value::Null);
@@ -27,7 +27,7 @@ pub(super) fn seeds(state: &mut State, call: &Call<'_>) -> Said {
     ok(json!({ "seeds": all }))
 }
 
-/// `POST /api/v1/fairness/rotate`: reveals the seed; the next bet is another's.
+/// Serves `POST /api/v1/fairness/rotate`: reveals the seed. The next bet uses another.
 pub(super) fn rotate(state: &mut State, call: &Call<'_>) -> Said {
     let revealed = state.house.rotate(&call.agent_id);
     ok(json!({
@@ -36,7 +36,7 @@ pub(super) fn rotate(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `POST /api/v1/fairness/verify {bet_id}`: computes an own bet again, once its seed is revealed.
+/// Serves `POST /api/v1/fairness/verify {bet_id}`: computes one of the caller's bets again, once its seed is revealed.
 pub(super) fn verify(state: &mut State, call: &Call<'_>) -> Said {
     let bet_id = call.text("bet_id").ok_or_else(|| refuse(400, "invalid_request", "bet_id is required"))?;
     let Entry { bet, proof, .. } = own_bet(state, call, bet_id)?;
@@ -56,7 +56,7 @@ pub(super) fn verify(state: &mut State, call: &Call<'_>) -> Said {
     ok(json!({"bet_id": bet.bet_id, "status": "verified", "verified": matches, "proof": shown}))
 }
 
-/// `GET /api/v1/fairness/audit/:bet_id`: an own bet, what it won unrounded.
+/// Serves `GET /api/v1/fairness/audit/:bet_id`: one of the caller's bets, with its unrounded payout.
 pub(super) fn audit(state: &mut State, call: &Call<'_>) -> Said {
     let Entry { bet, multiplier, exact_payout, proof, .. } = own_bet(state, call, call.id)?;
     ok(json!({
@@ -66,7 +66,7 @@ pub(super) fn audit(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// A bet that left a row; only its owner is told of it.
+/// Finds a bet in the history. Only the bet's owner may see it.
 fn own_bet<'a>(state: &'a State, call: &Call<'_>, bet_id: &str) -> Result<&'a Entry, Answer> {
     let entry = state.bet(bet_id).filter(|entry| entry.live && entry.bet.in_history);
     let entry = entry.ok_or_else(|| refuse(404, "bet_not_found", "no such bet"))?;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_audit_tells_the_owner_what_was_won_to_the_last_digit() {
+    fn an_audit_tells_the_owner_the_payout_to_the_last_digit() {
         let mut state = funded();
         while state.ledger.last().is_none_or(|entry| !entry.bet.won) {
             post(&mut state, CRASH, r#"{"amount":1.25,"cash_out_at":1.53}"#);

@@ -1,4 +1,4 @@
-//! The faucet: a dollar for a new agent, once (purple-flea.md, section 6), and the gateway's, once a day.
+//! Serves the faucet of a new agent, once (purple-flea.md, section 6), and the gateway's daily claim.
 
 use super::{
     PurpleFlea, State,
@@ -15,34 +15,34 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What it gives.
+/// The credit of each claim.
 const CREDIT: Decimal = Decimal::ONE;
 
 /// How long after a daily claim the next one is due.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who had what, and who will.
+/// The claims so far, and those under way.
 #[derive(Default)]
 pub(super) struct Faucet {
-    /// Who has had its first dollar.
+    /// Agents that have claimed the faucet, with the times.
     claimed: HashMap<String, SystemTime>,
-    /// When an address last claimed one.
+    /// Each address's last claim of the faucet.
     addresses: HashMap<String, SystemTime>,
-    /// When an agent last claimed its daily one.
+    /// Each agent's last daily claim.
     daily: HashMap<String, SystemTime>,
-    /// How many claims there were, of both kinds.
+    /// The number of claims of both kinds.
     count: u32,
-    /// Whether a `live` registration claims.
+    /// Whether a `live` registration claims the faucet.
     by_registration: bool,
     delay: Duration,
-    /// Claims of registrations that are under way.
+    /// Claims of registrations that are not credited yet.
     under_way: Vec<(SystemTime, String)>,
 }
 
-/// `POST /faucet/claim`, without a key in `live`. First the address, then the agent.
+/// Serves `POST /faucet/claim`, without a key in `live`. Checks the address first, then the agent.
 pub(super) fn claim(state: &mut State, call: &Call<'_>) -> Said {
     let name = if call.api == Api::Live { "agent_casino_id" } else { "agent_id" };
-    // In the gateway an agent's own key names it, too.
+    // In the gateway an agent's own key names the agent, too.
     let named = call.text(name).or(Some(call.agent_id.as_str()).filter(|_| call.api == Api::Gateway));
     let agent_id = named.filter(|agent_id| !agent_id.is_empty());
     let agent_id = agent_id.ok_or_else(|| refuse(400, "invalid_request", &format!("{name} is required")))?;
@@ -62,20 +62,21 @@ pub(super) fn claim(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `GET /faucet/stats`.
+/// Serves `GET /faucet/stats`.
 pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
     let claims = state.faucet.claimed.len();
     ok(json!({"total_claims": claims, "total_credited": plain(CREDIT * Decimal::from(claims))}))
 }
 
-/// `GET /api/status?agent_id=…`: whether the daily claim is due.
+/// Serves `GET /api/status?agent_id=…`: whether the daily claim is due.
 pub(super) fn daily_status(state: &mut State, call: &Call<'_>) -> Said {
     known(state, &call.agent_id)?;
     let next = state.next_daily(&call.agent_id);
     ok(json!({"agent_id": call.agent_id, "can_claim": next.is_none(), "next_eligible_at": next.map(iso)}))
 }
 
-/// `POST /api/claim {agent_id, wallet_address?}`: once in 24 hours. There is no chain, and so the hash is a name.
+/// Serves `POST /api/claim {agent_id, wallet_address?}`, once in 24 hours. The simulator has no chain, so the hash is
+/// only a name.
 pub(super) fn daily_claim(state: &mut State, call: &Call<'_>) -> Said {
     known(state, &call.agent_id)?;
     if let Some(next) = state.next_daily(&call.agent_id) {
@@ -100,7 +101,7 @@ fn known(state: &State, agent_id: &str) -> Result<(), Answer> {
 }
 
 impl State {
-    /// The first dollar, and the claim's name.
+    /// Credits an agent's first dollar, and gives the claim's id.
     fn credit_once(&mut self, agent_id: &str) -> Result<String, Answer> {
         known(self, agent_id)?;
         if self.faucet.claimed.contains_key(agent_id) {
@@ -122,13 +123,13 @@ impl State {
         number
     }
 
-    /// When the daily claim will be due, unless it is.
+    /// Gives the time of the next daily claim, unless it is due now.
     fn next_daily(&self, agent_id: &str) -> Option<SystemTime> {
         let next = *self.faucet.daily.get(agent_id)? + DAY;
         (self.now() < next).then_some(next)
     }
 
-    /// What a `live` registration does beside, from an address that is not the caller's.
+    /// Starts the claim of a `live` registration, from an address that is not the caller's.
     pub(super) fn claim_in_the_background(&mut self, agent_id: &str) {
         if self.faucet.by_registration {
             let due = self.now() + self.faucet.delay;
@@ -137,25 +138,25 @@ impl State {
         }
     }
 
-    /// Credits what is due of the claims under way.
+    /// Credits the due claims of registrations.
     pub(super) fn finish_claims(&mut self) {
         let now = self.now();
         let due: Vec<_> = self.faucet.under_way.extract_if(.., |(due, _)| *due <= now).collect();
         for (_, agent_id) in due {
-            // Who was quicker, or has paid in meanwhile, gets nothing by this one.
+            // An agent that has claimed or deposited meanwhile gets nothing by this claim.
             let _ = self.credit_once(&agent_id);
         }
     }
 }
 
 impl PurpleFlea {
-    /// Whether a registration in the `live` dialect claims the faucet for the new agent, as the real one does: an own claim
-    /// is then too late. Off unless it is asked for.
+    /// Sets whether a `live` registration claims the faucet for the new agent, as the real server does. A claim by the
+    /// caller is then too late. Off by default.
     pub fn faucet_on_registration(&self, on: bool) {
         self.shared.state().faucet.by_registration = on;
     }
 
-    /// How long after a registration its claim is credited; at once unless it is asked for.
+    /// Sets how long after a registration its claim is credited; at once by default.
     pub fn faucet_delay(&self, delay: Duration) {
         self.shared.state().faucet.delay = delay;
     }
@@ -179,7 +180,7 @@ mod tests {
         as_agent(state, "", Method::POST, CLAIM, &body)
     }
 
-    /// The status and the word of a refusal.
+    /// Gives the status and the error code of a refusal.
     fn refusal((status, reply): (u16, Value)) -> (u16, String) {
         (status, reply["error"].as_str().unwrap_or_default().to_owned())
     }
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_gets_anything() {
+    fn an_unknown_agent_and_an_agent_with_deposits_get_nothing() {
         let mut state = funded();
         assert_eq!(refusal(claim(&mut state, "nobody")), (404, "agent_not_found".to_owned()));
         assert_eq!(refusal(claim(&mut state, LIVE_AGENT)), (403, "has_deposits".to_owned()));
@@ -232,7 +233,7 @@ mod tests {
         }
         assert_eq!(state.gate.refused(), 3);
         assert_eq!(from(&mut state, "10.0.0.2", "a"), (409, "already_claimed".to_owned()));
-        assert_eq!(from(&mut state, "10.0.0.2", "b").0, 200, "who gets nothing has not claimed");
+        assert_eq!(from(&mut state, "10.0.0.2", "b").0, 200, "an agent that gets nothing has not claimed");
         state.accounts.open("c");
         state.clock_ahead += DAY;
         assert_eq!(from(&mut state, "10.0.0.1", "c").0, 200);

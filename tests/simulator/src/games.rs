@@ -1,4 +1,4 @@
-//! The games' rules: who may bet what, and who wins.
+//! Serves the games: checks bets and decides them.
 
 use super::{
     Bet, Entry, LIVE_AGENT, State,
@@ -13,7 +13,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::time::SystemTime;
 
-/// The least that can be staked.
+/// The least stake.
 const MINIMUM_BET: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
 /// A game.
@@ -23,17 +23,17 @@ enum Game {
     CoinFlip,
 }
 
-/// `POST /casino/crash` and `POST /api/v1/games/crash`.
+/// Serves `POST /casino/crash` and `POST /api/v1/games/crash`.
 pub(super) fn crash(state: &mut State, call: &Call<'_>) -> Said {
     bet(state, call, Game::Crash)
 }
 
-/// `POST /casino/coin-flip` and `POST /api/v1/games/coin-flip`.
+/// Serves `POST /casino/coin-flip` and `POST /api/v1/games/coin-flip`.
 pub(super) fn coin_flip(state: &mut State, call: &Call<'_>) -> Said {
     bet(state, call, Game::CoinFlip)
 }
 
-/// The `live` dialect's name for a game.
+/// Gives the `live` dialect's name of a game.
 pub(super) fn live_name(game: &str) -> &str {
     if game == "coin-flip" { "coin_flip" } else { game }
 }
@@ -63,18 +63,18 @@ fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
     if unwritable { Err(failed()) } else { ok(reply) }
 }
 
-/// Rolls, and moves the money. What comes back beside the bet is the game's own part of the reply.
+/// Rolls, and moves the money. Gives the bet and the game's own part of the reply.
 fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> (Entry, Value) {
     let live = call.api == Api::Live;
     let given = &call.body["client_seed"];
     let client_seed = if live { client_seed(given, state.now()) } else { json!("gateway") };
     let unwritable = is_unwritable(&client_seed);
-    // Nothing is promised of the gateway's rolls: they belong to the shared key.
+    // The gateway promises nothing about its rolls, so the simulator takes them from the shared key's seed.
     let roller = if live { &call.agent_id } else { LIVE_AGENT };
     let (roll, proof) = state.house.roll(roller, client_seed);
     let played = choice.play(roll);
     let exact = if played.won { wager * choice.odds().pays } else { Decimal::ZERO };
-    // The released servers round what they tell, and not what they keep (purple-flea.md, section 0).
+    // The released servers round the payouts that they tell, not those that they pay (purple-flea.md, section 0).
     let exact_payout = if live { exact } else { cents(exact) };
     let forgotten = state.forget > 0;
     state.forget = state.forget.saturating_sub(1);
@@ -105,7 +105,7 @@ fn insufficient(balance: Decimal, wager: Decimal) -> Answer {
     refuse_with(400, "insufficient_balance", &message, more)
 }
 
-/// What a caller left to us, or left empty, gets a name of ours.
+/// Gives the caller's seed, or a generated one if the caller left it out or empty.
 fn client_seed(given: &Value, now: SystemTime) -> Value {
     if own_seed(given).is_some() {
         return given.clone();
@@ -114,7 +114,7 @@ fn client_seed(given: &Value, now: SystemTime) -> Value {
     json!(format!("auto_{}", now.as_millis()))
 }
 
-/// The real one stumbles over such a seed when it writes the row, which is after the money was moved.
+/// Tells whether the real server fails to write the bet's row with this seed, after it has moved the money.
 fn is_unwritable(client_seed: &Value) -> bool {
     client_seed.is_object() || client_seed.is_array()
 }
@@ -140,7 +140,7 @@ fn gateway_reply(state: &State, Entry { bet, .. }: &Entry, detail: Value, _: Odd
 
 fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value {
     let Entry { bet, multiplier, proof, .. } = entry;
-    // A multiplier that came as a string goes back as one.
+    // The reply repeats a multiplier in the form that the caller sent, as a string too.
     let asked = result.get("cash_out_at").cloned();
     let account = state.accounts.get(&bet.agent_id);
     json!({
@@ -152,12 +152,12 @@ fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value 
     })
 }
 
-/// What is bet on.
+/// The choice that a bet is made on.
 enum Choice {
     Side(&'static str),
     CashOut {
         at: Decimal,
-        /// As the caller sent it.
+        /// The choice in the caller's form.
         sent: Value,
     },
 }

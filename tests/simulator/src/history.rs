@@ -1,4 +1,4 @@
-//! The history of the `live` dialect, as CSV.
+//! Serves the history of the `live` dialect, as CSV.
 
 use super::{
     Entry, State,
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Where it is.
+/// The history's path.
 pub(super) const PATH: &str = "/api/v1/bets/export.csv";
 
 /// Most rows of one answer.
@@ -21,7 +21,8 @@ const ROWS_LIMIT: usize = 10_000;
 
 const COLUMNS: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc";
 
-/// `GET /api/v1/bets/export.csv?game&since&until`: the key's owner's, newest first, whole seconds, both ends inclusive.
+/// Serves `GET /api/v1/bets/export.csv?game&since&until`: the bets of the key's owner, newest first. Times are in whole
+/// seconds, and both ends are inclusive.
 pub(super) fn export(state: &mut State, call: &Call<'_>) -> Said {
     let time = |name| match call.request.query_value(name) {
         None => Ok(None),
@@ -86,7 +87,7 @@ mod tests {
 
     const COIN_FLIP: &str = "/api/v1/games/coin-flip";
 
-    /// The rows that a query shows, field by field, without the header.
+    /// Gives the fields of each row that a query shows, without the header.
     fn rows(state: &mut State, query: &str) -> Vec<Vec<String>> {
         let answer = ask(state, Method::GET, &format!("{PATH}?{query}"), "");
         assert_eq!((answer.status, answer.content_type), (StatusCode::OK, "text/csv"));
@@ -99,7 +100,7 @@ mod tests {
         rows(state, query).into_iter().map(|row| row[8].clone()).collect()
     }
 
-    /// Bets that are named `1` to `n`, each a second and a half after the one before.
+    /// Makes a state with bets `1` to `n`, each a second and a half after the one before.
     fn with_bets(count: u32) -> State {
         let mut state = funded();
         let start = humantime::parse_rfc3339("2026-11-21T02:28:00Z").unwrap();
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn both_bounds_are_inclusive_whole_seconds_and_the_newest_comes_first() {
-        // At 01, 03, 04 and 06.
+        // The bets are at seconds 01, 03, 04 and 06.
         let mut state = with_bets(4);
         assert_eq!(seeds(&mut state, ""), ["4", "3", "2", "1"]);
         let both = "since=2026-11-21T02%3A28%3A03Z&until=2026-11-21T02%3a28%3a04Z";

@@ -1,4 +1,4 @@
-//! The house: what is rolled, by whose seed, and the proof of it (purple-flea.md, section 10).
+//! Rolls for the house, and proves each roll (purple-flea.md, section 10).
 
 use super::{LIVE_AGENT, money::cents};
 use fastrand::Rng;
@@ -8,46 +8,46 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
-/// The house's part of a crash game, in thousandths.
+/// The house's edge in a crash game: five thousandths.
 const EDGE: Decimal = Decimal::from_parts(5, 0, 0, false, 3);
 
-/// The most that the multiplier climbs to.
+/// The highest multiplier.
 const CRASH_CAP: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 
-/// From this roll on it does.
+/// The roll from which on the multiplier reaches its highest value.
 const CAPPED_FROM: Decimal = Decimal::from_parts(9_999, 0, 0, false, 2);
 
-/// What decides [`LIVE_AGENT`]'s first bets: every simulator's first roll is the same.
+/// [`LIVE_AGENT`]'s first server seed. So every simulator's first roll is the same.
 const FIRST_SEED: &str = "simulator";
 
-/// What all further seeds are drawn from: the same run gets the same ones.
+/// The seed from which all further server seeds are drawn, so that every run has the same ones.
 const SEED_OF_SEEDS: u64 = 0x5EED;
 
-/// After so many bets a seed is revealed, and another takes its place.
+/// The number of bets after which a seed is revealed and replaced.
 const BETS_OF_A_SEED: u64 = 1_000;
 
-/// Rolls by the real one's formula, HMAC-SHA256(server seed, client seed:nonce). Every agent has seeds of its own.
+/// Rolls by the real formula, HMAC-SHA256(server seed, client seed:nonce). Every agent has seeds of its own.
 pub(super) struct House {
-    /// Each agent's, the last one active.
+    /// Each agent's seeds. The last one is active.
     seeds: HashMap<String, Vec<Seed>>,
     chance: Rng,
 }
 
-/// What decides an agent's bets, until it is revealed.
+/// A server seed, which decides an agent's bets until it is revealed.
 #[derive(Debug, Clone)]
 pub(super) struct Seed {
     pub(super) server_seed: String,
-    /// The commitment to it.
+    /// The commitment to the seed.
     pub(super) hash: String,
-    /// How many bets it has decided, which is the next one's nonce.
+    /// The number of bets that it has decided, which is the next bet's nonce.
     pub(super) bets: u64,
 }
 
-/// What a roll can be checked by, once the server seed is known.
+/// The proof of a roll. A caller can verify it once the server seed is revealed.
 #[derive(Debug, Clone)]
 pub(super) struct Proof {
     pub(super) server_seed_hash: String,
-    /// As the caller sent it: mostly a string.
+    /// The client seed in the caller's form: mostly a string.
     pub(super) client_seed: Value,
     pub(super) nonce: u64,
     pub(super) result_hash: String,
@@ -66,7 +66,7 @@ impl Seed {
         Self { server_seed, hash, bets: 0 }
     }
 
-    /// The hash that decides a bet.
+    /// Computes the hash that decides a bet.
     pub(super) fn result(&self, client_seed: &Value, nonce: u64) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.server_seed.as_bytes())
             .unwrap_or_else(|never| panic!("{never}"));
@@ -76,7 +76,7 @@ impl Seed {
 }
 
 impl House {
-    /// 0.00 to 99.99 by an agent's seed, and its proof.
+    /// Rolls 0.00 to 99.99 by an agent's seed, and gives the proof.
     pub(super) fn roll(&mut self, agent_id: &str, client_seed: Value) -> (Decimal, Proof) {
         if self.active(agent_id).bets >= BETS_OF_A_SEED {
             self.rotate(agent_id);
@@ -90,7 +90,7 @@ impl House {
         (roll, Proof { server_seed_hash: seed.hash.clone(), client_seed, nonce, result_hash: hex(&digest) })
     }
 
-    /// The seed that decides an agent's next bet.
+    /// Gives the seed that decides an agent's next bet.
     pub(super) fn active(&mut self, agent_id: &str) -> &mut Seed {
         let Self { seeds, chance } = self;
         let seeds = seeds.entry(agent_id.to_owned()).or_default();
@@ -109,14 +109,14 @@ impl House {
         revealed
     }
 
-    /// An agent's seeds that are revealed, in order.
+    /// Lists an agent's revealed seeds, in order.
     pub(super) fn revealed(&self, agent_id: &str) -> &[Seed] {
         let seeds = self.seeds.get(agent_id).map(Vec::as_slice).unwrap_or_default();
         seeds.split_last().map(|(_, revealed)| revealed).unwrap_or_default()
     }
 }
 
-/// 32 bytes by chance, in hexadecimal digits.
+/// Draws 32 random bytes, as hexadecimal digits.
 fn drawn(chance: &mut Rng) -> Seed {
     let mut bytes = [0; 32];
     chance.fill(&mut bytes);
@@ -132,7 +132,7 @@ impl Proof {
     }
 }
 
-/// Where the multiplier crashes at a roll.
+/// Computes the multiplier of the crash from a roll.
 pub(super) fn crash_point(roll: Decimal) -> Decimal {
     if roll >= CAPPED_FROM {
         return CRASH_CAP;
@@ -140,12 +140,12 @@ pub(super) fn crash_point(roll: Decimal) -> Decimal {
     cents((Decimal::ONE - EDGE) / (Decimal::ONE - roll / Decimal::ONE_HUNDRED))
 }
 
-/// How likely it is that the multiplier gets so far.
+/// Computes the probability that the multiplier reaches a cash-out.
 pub(super) fn win_probability(cash_out_at: Decimal) -> Decimal {
     (Decimal::ONE - EDGE) / cash_out_at
 }
 
-/// A string without its quotes, and anything else as JSON.
+/// Writes a string without its quotes, and any other value as JSON.
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,4 +1,5 @@
-//! The Kelly ceiling of the `live` games: what may be staked at most (purple-flea.md, section 2).
+//! Enforces the Kelly ceiling of the `live` games: the most that an agent may stake on one bet (purple-flea.md, section
+//! 2).
 
 use super::{
     State,
@@ -14,19 +15,19 @@ use serde_json::{Value, json};
 /// The risk factor of a new agent.
 pub(super) const NEW_AGENTS: Decimal = Decimal::from_parts(25, 0, 0, false, 2);
 
-/// The least that it can be set to; the most is 1.
+/// The least risk factor. The most is 1.
 const LEAST: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
-/// What is known of a game before it is played.
+/// The odds of a game.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Odds {
     pub(super) win_probability: Decimal,
-    /// What a win pays per dollar, the stake included.
+    /// The payout of a win per dollar, the stake included.
     pub(super) pays: Decimal,
 }
 
 impl Odds {
-    /// Heads or tails: the ceiling takes it for an even chance.
+    /// The ceiling's odds of a coin-flip: an even chance.
     pub(super) const COIN_FLIP: Self = Self {
         win_probability: Decimal::from_parts(5, 0, 0, false, 1),
         pays: Decimal::from_parts(199, 0, 0, false, 2),
@@ -36,7 +37,7 @@ impl Odds {
         Self { win_probability: house::win_probability(cash_out_at), pays: cash_out_at }
     }
 
-    /// Kelly's fraction, below 0 wherever the house has an edge.
+    /// Computes Kelly's fraction, which is below 0 if the house has an edge.
     fn fraction(self) -> Decimal {
         let gain = self.pays - Decimal::ONE;
         let fraction =
@@ -45,7 +46,7 @@ impl Odds {
     }
 }
 
-/// What an account's risk factor is said to be: without a ceiling it is shown as 1.
+/// Gives the risk factor that a reply shows: 1 for an account without a ceiling.
 pub(super) fn risk_factor(account: &Account) -> Decimal {
     account.risk_factor.unwrap_or(Decimal::ONE)
 }
@@ -54,7 +55,7 @@ fn max_bet(account: &Account, odds: Odds) -> Decimal {
     cents(account.balance * risk_factor(account) * odds.win_probability)
 }
 
-/// Refuses what is above the ceiling; the ceiling itself passes.
+/// Refuses a stake above the ceiling. A stake at the ceiling passes.
 pub(super) fn check(account: &Account, wager: Decimal, odds: Odds) -> Result<(), Answer> {
     let max_bet = max_bet(account, odds);
     if account.risk_factor.is_none() || wager <= max_bet {
@@ -68,7 +69,7 @@ pub(super) fn check(account: &Account, wager: Decimal, odds: Odds) -> Result<(),
     Err(exceeded(wager, &format!("{max_bet:.2}"), plain(max_bet), kelly))
 }
 
-/// What the real one says when it computes with a cash-out that is not there.
+/// Makes the reply of the real server to a bet without the cash-out from which it computes.
 pub(super) fn of_nothing(wager: Decimal) -> Answer {
     let kelly = json!({
         "max_bet": null, "kelly_fraction": null, "bankroll": null, "risk_factor": null, "win_probability": null,
@@ -83,7 +84,7 @@ fn exceeded(wager: Decimal, limit: &str, max_bet: Value, kelly: Value) -> Answer
     refuse_with(400, "kelly_limit_exceeded", &message, more)
 }
 
-/// What a game's reply says about the next one.
+/// Describes the ceiling for a game's reply.
 pub(super) fn told(account: &Account, odds: Odds) -> Value {
     let max_bet = max_bet(account, odds);
     let bets = account.balance.checked_div(max_bet).map_or(Value::Null, |bets| plain(bets.round()));
@@ -94,7 +95,7 @@ pub(super) fn told(account: &Account, odds: Odds) -> Value {
     })
 }
 
-/// `PUT /api/v1/kelly/config {"risk_factor": 0.1 … 1.0}`. An account without a ceiling gets one by it.
+/// Serves `PUT /api/v1/kelly/config {"risk_factor": 0.1 … 1.0}`. It gives a ceiling to an account that has none.
 pub(super) fn configure(state: &mut State, call: &Call<'_>) -> Said {
     let factor = number(&call.body["risk_factor"]).filter(|factor| (LEAST..=Decimal::ONE).contains(factor));
     let factor =
@@ -103,7 +104,8 @@ pub(super) fn configure(state: &mut State, call: &Call<'_>) -> Said {
     ok(json!({"agent_id": call.agent_id, "risk_factor": plain(factor)}))
 }
 
-/// `GET /api/v1/kelly/limits`: what may be staked, but not on crash, as the real one does not say that either.
+/// Serves `GET /api/v1/kelly/limits`: the ceilings of the games, without that of crash, which the real server leaves
+/// out too.
 pub(super) fn limits(state: &mut State, call: &Call<'_>) -> Said {
     let account = state.accounts.open(&call.agent_id);
     ok(json!({
@@ -127,7 +129,7 @@ mod tests {
     const COIN_FLIP: &str = "/api/v1/games/coin-flip";
     const CRASH: &str = "/api/v1/games/crash";
 
-    /// A new agent with so much, and its key.
+    /// Makes a new agent with a balance, and gives its key.
     fn new_agent(amount: &str) -> (State, String) {
         let mut state = funded();
         let key = state.accounts.give_key("ag_new", "sk_live_");
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shared_key_stakes_what_it_likes_until_it_wants_a_ceiling() {
+    fn the_shared_key_has_no_ceiling_until_it_is_given_one() {
         let mut state = funded();
         let all = r#"{"side":"heads","amount":600,"client_seed":"x"}"#;
         assert_eq!(post(&mut state, COIN_FLIP, all).0, 200);
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_about_the_next_bet_is_as_documented() {
+    fn a_reply_describes_the_next_bet_as_documented() {
         let (mut state, _) = new_agent("1004.95");
         let account = state.accounts.open("ag_new");
         account.risk_factor = Some(Decimal::ONE);

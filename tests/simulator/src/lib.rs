@@ -1,10 +1,10 @@
-//! A simulator of Purple Flea: its six services in both dialects, by what was measured of the real ones (purple-flea.md),
-//! and every bet, escrow and position that it took. It has no idempotency either: the same request twice is two bets.
-//! It can be told to misbehave in every way that a server behind a network does, once, always or by chance.
+//! A simulator of Purple Flea. It has the six services in both dialects, as they were measured (purple-flea.md). It
+//! records every bet, escrow and position. Like Purple Flea it ignores idempotency keys: the same request twice makes
+//! two bets. A test can make it fail in every way in which a server behind a network fails: once, always or at random.
 //!
 //! | service | module |
 //! | --- | --- |
-//! | who answers what, and what stands before it: limits, keys, bodies | `routes`, `limits`, `call` |
+//! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
 //! | registration, keys, balances | `accounts` |
 //! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
 //! | the faucet | `faucet` |
@@ -47,14 +47,14 @@ use std::{
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-/// The key that works everywhere but at trading: in `live` it is [`LIVE_AGENT`]'s, in `gateway` an orchestrator's, which
-/// acts for every agent that it names.
+/// The key that opens every service but trading: in `live` the key of [`LIVE_AGENT`], in `gateway` an orchestrator's
+/// key that acts for every agent it names.
 pub const KEY: &str = "pf_live_simulator_0123456789abcdef";
 
-/// Whose account the `live` dialect's bets with [`KEY`] are on: there the key decides.
+/// The agent whose account takes the `live` dialect's bets with [`KEY`]. In `live` the key decides on the account.
 pub const LIVE_AGENT: &str = "ag_simulator";
 
-/// Most requests that are kept; of more, the oldest are forgotten.
+/// The most requests that are kept. The simulator forgets the oldest ones first.
 const REQUESTS_LIMIT: usize = 20_000;
 
 /// A running simulator. Ends when it is dropped.
@@ -65,37 +65,37 @@ pub struct PurpleFlea {
     _server: JoinSet<()>,
 }
 
-/// A bet that it took.
+/// A bet that the simulator executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bet {
-    /// Its own name for the bet.
+    /// Its id.
     pub bet_id: String,
-    /// Whose bet.
+    /// The agent that made it.
     pub agent_id: String,
     /// `crash` or `coin-flip`.
     pub game: &'static str,
-    /// What was staked.
+    /// The stake.
     pub wager: Decimal,
-    /// Whether it was won.
+    /// Whether the agent won.
     pub won: bool,
-    /// What was paid, the stake included, in whole cents as it was told; 0 for a loss. In `live` the account gets what it is
-    /// before rounding.
+    /// The payout in the reply, the stake included, in whole cents; 0 for a loss. In `live` the account gets the
+    /// unrounded payout.
     pub payout: Decimal,
-    /// Where the multiplier crashed, for a crash bet.
+    /// The multiplier at which a crash game ended.
     pub crash_point: Option<Decimal>,
-    /// The caller's `Idempotency-Key`, which the simulator ignores as the real one does.
+    /// The caller's `Idempotency-Key`. The simulator ignores it, as the real server does.
     pub idempotency_key: Option<String>,
-    /// The caller's `client_seed`, in the `live` dialect, if it chose one.
+    /// The caller's `client_seed`, in the `live` dialect, if the caller chose one.
     pub client_seed: Option<String>,
-    /// Whether it left a row in the history, which shows those of the `live` dialect.
+    /// Whether it left a row in the history. The history shows only bets of the `live` dialect.
     pub in_history: bool,
-    /// When it was taken.
+    /// When the simulator executed it.
     pub at: SystemTime,
 }
 
 impl Bet {
-    /// What its caller calls it.
-    pub fn bet_key(&self) -> Option<&str> {
+    /// Gives the caller's key of the bet: the `client_seed`, or else the `Idempotency-Key`.
+    pub fn key(&self) -> Option<&str> {
         self.client_seed.as_deref().or(self.idempotency_key.as_deref())
     }
 }
@@ -113,43 +113,43 @@ pub struct Request {
     pub body: String,
 }
 
-/// A way to misbehave.
+/// A fault.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Whether the bet is executed, or whatever else was asked for is done all the same, before anything goes wrong.
+    /// Whether the simulator executes the request before the fault.
     pub after_the_bet: bool,
-    /// What goes wrong.
+    /// The kind of the fault.
     pub how: How,
 }
 
-/// What can go wrong.
+/// A kind of fault.
 #[derive(Debug, Clone)]
 pub enum How {
-    /// This answer, whatever was asked.
+    /// The simulator sends this answer to any request.
     Answer {
-        /// Its status.
+        /// The answer's status.
         status: StatusCode,
-        /// Its headers, `content-type` among them if it is to have one.
+        /// The answer's headers, with a `content-type` if the answer is to have one.
         headers: Vec<(&'static str, String)>,
-        /// Its body.
+        /// The answer's body.
         body: String,
     },
-    /// No answer, ever.
+    /// The simulator never answers.
     Hang,
-    /// The connection is reset instead of an answer.
+    /// The simulator resets the connection instead of an answer.
     Reset,
-    /// The right answer, a byte a second.
+    /// The simulator sends the right answer, a byte a second.
     Drip,
-    /// The head of the right answer and half of its body; then the connection closes.
+    /// The simulator sends the headers and half of the body, then closes the connection.
     BreakOff,
-    /// The head of the right answer and half of its body; then nothing.
+    /// The simulator sends the headers and half of the body, then nothing more.
     Stall,
-    /// The right answer, whose proof has a nonce that no database holds.
+    /// The simulator sends the right answer, with a nonce in its proof that no database can hold.
     OddNumber,
 }
 
 impl How {
-    /// An answer with a JSON body.
+    /// Makes an answer with a JSON body.
     pub fn answer(status: u16, body: &str) -> Self {
         Self::Answer {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
@@ -165,12 +165,12 @@ struct Shared {
     requests: watch::Sender<usize>,
 }
 
-/// A bet, and what only the history tells of it.
+/// A bet, with the fields that only the history shows.
 struct Entry {
     bet: Bet,
     live: bool,
     multiplier: Decimal,
-    /// What its account was paid: in `live` not rounded.
+    /// The payout that the account got: unrounded in `live`.
     exact_payout: Decimal,
     proof: house::Proof,
 }
@@ -184,7 +184,7 @@ struct State {
     escrows: escrow::Escrows,
     trading: trading::Trading,
     gate: limits::Gate,
-    /// How far its clock is ahead of this machine's.
+    /// How far the simulator's clock is ahead of this machine's.
     clock_ahead: Duration,
     requests: VecDeque<Request>,
     next: VecDeque<Fault>,
@@ -195,7 +195,7 @@ struct State {
 }
 
 impl PurpleFlea {
-    /// Starts a simulator with one account, [`LIVE_AGENT`]'s, and nothing on it.
+    /// Starts a simulator with one account, [`LIVE_AGENT`]'s, with a balance of 0.
     pub async fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -205,56 +205,57 @@ impl PurpleFlea {
         Ok(Self { url, shared, _server: tasks })
     }
 
-    /// Every bet it took, in order.
+    /// Lists every executed bet, in order.
     pub fn bets(&self) -> Vec<Bet> {
         self.shared.state().ledger.iter().map(|entry| entry.bet.clone()).collect()
     }
 
-    /// Every request that reached it, in order; of very many, the last ones.
+    /// Lists every request in order, or only the last ones if there were very many.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.iter().cloned().collect()
     }
 
-    /// Waits until so many requests have reached it. Waits for ever: bound it from outside.
+    /// Waits until `count` requests have arrived. It has no limit: the caller must limit it.
     pub async fn reached(&self, count: usize) {
         let mut requests = self.shared.requests.subscribe();
         // The sender lives as long as `self`.
         let _ = requests.wait_for(|seen| *seen >= count).await;
     }
 
-    /// Misbehaves once, after whatever was asked for before.
+    /// Plans the fault of one request. Faults that were planned earlier come first.
     pub fn misbehave_once(&self, fault: Fault) {
         self.shared.state().next.push_back(fault);
     }
 
-    /// Misbehaves until told otherwise, or no longer.
+    /// Sets a fault for all requests, until the next call; `None` ends it.
     pub fn misbehave(&self, fault: Option<Fault>) {
         self.shared.state().always = fault;
     }
 
-    /// Misbehaves by chance, wherever nothing else is asked for; or no longer. Starts the seed over.
+    /// Sets random faults, for requests without another fault; `None` ends them. Each call starts the seed again.
     pub fn misbehave_at_random(&self, chaos: Option<Chaos>) {
         self.shared.state().chaos = chaos.map(chaos::Dice::new);
     }
 
-    /// Leaves no row in the history of the next bet that it takes, whatever its reply is: the real one has
-    /// been seen to do that.
+    /// Leaves the next executed bet out of the history, independent of its reply. The real server has been seen to do
+    /// that.
     pub fn forget_once(&self) {
         self.shared.state().forget += 1;
     }
 
-    /// How long each reply to a bet, or to whatever else moves money, waits before it is sent. The bet is taken before.
+    /// Sets how long each reply waits to a bet, or to another request that moves money. The simulator executes the
+    /// request before.
     pub fn delay(&self, delay: Option<Duration>) {
         self.shared.state().delay = delay;
     }
 
-    /// Moves its clock forward: escrows time out, windows of limits end, the next day's claims are due. What happens from
-    /// then on has that time.
+    /// Moves the simulator's clock forward. Escrows time out, rate limits' windows end, and daily claims become due.
+    /// Later events have the new time.
     pub fn advance(&self, by: Duration) {
         self.shared.state().clock_ahead += by;
     }
 
-    /// Its state, with everything done that was due.
+    /// Gives the state, after all effects that are due.
     fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = self.shared.state();
         state.settle();
@@ -263,18 +264,18 @@ impl PurpleFlea {
 }
 
 impl State {
-    /// The simulator's time.
+    /// Gives the simulator's time.
     fn now(&self) -> SystemTime {
         SystemTime::now() + self.clock_ahead
     }
 
-    /// Does what time alone brings about.
+    /// Executes all effects that are due by now.
     fn settle(&mut self) {
         self.finish_claims();
         self.refund_timed_out();
     }
 
-    /// A bet by its name, which is its number.
+    /// Finds a bet by its id, which is its number.
     fn bet(&self, bet_id: &str) -> Option<&Entry> {
         let number: usize = bet_id.strip_prefix("bet_")?.parse().ok()?;
         self.ledger.get(number.checked_sub(1)?).filter(|entry| entry.bet.bet_id == bet_id)

@@ -1,6 +1,8 @@
-//! Rate limits, as they were measured (purple-flea.md, sections 2, 3, 4 and 6): by address and path, before anything
-//! else is looked at, and by agent for all games together. Windows are fixed, from the first request on, and what is
-//! refused counts. Nothing tells a caller in a header how long to wait.
+//! Enforces the measured rate limits (purple-flea.md, sections 2, 3, 4 and 6). The first check, before all others,
+//! counts by address and path. A later one counts all games together by agent.
+//!
+//! A window is fixed and begins with its first request. Refused requests count too. No header tells a caller how long
+//! to wait.
 
 use super::{
     PurpleFlea, Request, State,
@@ -14,13 +16,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// When this many windows are counted, those that are over are forgotten.
+/// The number of windows from which on the simulator forgets those that are over.
 const WINDOWS_LIMIT: usize = 10_000;
 
-/// How much is taken. The default is what was measured.
+/// The rate limits. The default is what was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a window is.
+    /// The length of a window.
     pub window: Duration,
     /// Bets at each game, by address.
     pub games: u32,
@@ -28,9 +30,9 @@ pub struct Limits {
     pub games_per_agent: u32,
     /// Registrations, by address.
     pub registrations: u32,
-    /// Claims of the faucet, by address; most of them are refused by the next one.
+    /// Claims of the faucet, by address. The next limit refuses most of these.
     pub faucet_claims: u32,
-    /// How long an address waits after a claim of the faucet for the next one, for whichever agent.
+    /// How long an address waits between two claims of the faucet, for any agent.
     pub faucet_every: Duration,
     /// Positions opened, and positions closed, by address.
     pub trades: u32,
@@ -40,7 +42,7 @@ pub struct Limits {
     pub escrow_ends: u32,
     /// Disputes, by address and escrow.
     pub escrow_disputes: u32,
-    /// Whether the `gateway` is held to the same, which documents no limits that its servers keep.
+    /// Whether the `gateway` has the same limits. Its documentation names no limit that its servers enforce.
     pub gateway: bool,
 }
 
@@ -63,7 +65,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How many requests of a kind a window takes from an address.
+    /// Gives the number of requests of a kind that a window takes from an address.
     fn of(&self, kind: Kind) -> Option<u32> {
         Some(match kind {
             Kind::Game => self.games,
@@ -78,7 +80,7 @@ impl Limits {
     }
 }
 
-/// What is counted together.
+/// The requests that one window counts together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Counted {
     Path { address: String, path: String },
@@ -90,7 +92,7 @@ struct Window {
     count: u32,
 }
 
-/// What lets requests through.
+/// The limits, with the counts so far.
 #[derive(Default)]
 pub(super) struct Gate {
     limits: Option<Limits>,
@@ -100,7 +102,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Sets the limits; all windows start over.
+    /// Sets the limits. All windows start again.
     pub(super) fn set(&mut self, limits: Option<Limits>) {
         self.limits = limits;
         self.windows.clear();
@@ -110,12 +112,12 @@ impl Gate {
         self.limits.filter(|limits| api == Api::Live || limits.gateway)
     }
 
-    /// How long an address waits for its next claim of the faucet, where limits are kept.
+    /// Gives how long an address waits for its next claim of the faucet, if there are limits.
     pub(super) fn faucet_every(&self, api: Api) -> Option<Duration> {
         self.limits(api).map(|limits| limits.faucet_every)
     }
 
-    /// Where a request comes from. All who do not say share one address.
+    /// Gives a request's address. All requests that name no address share one.
     pub(super) fn address(&self, kind: Kind, request: &Request, body: Option<&Value>) -> String {
         if self.own_addresses {
             let named = |name| body.and_then(|body| body[name].as_str());
@@ -139,7 +141,7 @@ impl Gate {
         self.refused
     }
 
-    /// Counts a request. Where it is one too many: when the window ends.
+    /// Counts a request. Gives the end of the window if the request is over the limit.
     fn count(
         &mut self,
         counted: Counted,
@@ -162,7 +164,7 @@ impl Gate {
 }
 
 impl State {
-    /// By address and path, before the key is looked at. A path has its ids in it.
+    /// Limits a request by address and path, before the key is checked. A path contains its ids.
     pub(super) fn limit_path(
         &mut self,
         route: &Route,
@@ -184,7 +186,7 @@ impl State {
         Err(refuse(429, "rate_limited", &message))
     }
 
-    /// By agent, all games together.
+    /// Limits bets by agent, with all games together.
     pub(super) fn limit_agent(&mut self, route: &Route, agent_id: &str) -> Result<(), Answer> {
         let Some(limits) = self.gate.limits(route.api).filter(|_| route.kind == Kind::Game) else {
             return Ok(());
@@ -199,19 +201,19 @@ impl State {
 }
 
 impl PurpleFlea {
-    /// Keeps limits, or none: it begins without. All windows start over.
+    /// Sets the limits; `None` removes them. At the start there are none. All windows start again.
     pub fn limit(&self, limits: Option<Limits>) {
         self.shared.state().gate.set(limits);
     }
 
-    /// Whether each key stands for an address of its own, and at the faucet each agent, whatever the headers say: as if
-    /// agents did not share one way out.
+    /// Sets whether each key counts as an address of its own, and at the faucet each agent, in place of the address in
+    /// the headers. So a test's agents do not share one address.
     pub fn each_agent_has_its_own_ip(&self, on: bool) {
         self.shared.state().gate.own_addresses = on;
     }
 
-    /// How many requests it has refused as too many, the faucet's one a day among them. What a [`Fault`](super::Fault) or
-    /// chance answered does not count.
+    /// Counts the requests that were refused for a rate limit, the faucet's included. It counts no answer of a
+    /// [`Fault`](super::Fault), planned or random.
     pub fn refused_for_rate(&self) -> usize {
         self.shared.state().gate.refused
     }
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agents_61st_bet_at_any_game_is_refused_and_told_when_its_minute_is_over() {
+    fn an_agents_61st_bet_at_any_game_is_refused_with_the_end_of_its_minute() {
         let mut state = limited(Limits::default());
         for _ in 0..30 {
             assert_eq!((post(&mut state, COIN_FLIP, FLIP).0, post(&mut state, CRASH, FLIP).0), (200, 200));
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gateway_keeps_limits_only_where_it_is_asked_to() {
+    fn the_gateway_has_limits_only_if_a_test_sets_them() {
         let mut state = limited(Limits::default());
         let bet = r#"{"agent_id":"agent-001","wager":0.01,"side":"heads"}"#;
         let escrow = r#"{"agent_id":"agent-001"}"#;

@@ -1,9 +1,9 @@
-//! Money, and JSON's numbers digit by digit: what came as 0.30000000000000004 goes back as that.
+//! Reads and writes money as decimals and JSON numbers, digit by digit: 0.30000000000000004 stays 0.30000000000000004.
 
 use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
 use serde_json::Value;
 
-/// A JSON number as a decimal; strings are refused, as the real casino and the real trading refuse them.
+/// Reads a JSON number as a decimal. Refuses strings, as the real casino and trading do.
 pub(super) fn number(value: &Value) -> Option<Decimal> {
     let Value::Number(number) = value else {
         return None;
@@ -11,7 +11,7 @@ pub(super) fn number(value: &Value) -> Option<Decimal> {
     parsed(number.as_str())
 }
 
-/// A number, or a string that is one: the real escrow takes both.
+/// Reads a number, or a string with a number. The real escrow takes both.
 pub(super) fn number_or_text(value: &Value) -> Option<Decimal> {
     number(value).or_else(|| parsed(value.as_str()?))
 }
@@ -20,17 +20,17 @@ fn parsed(text: &str) -> Option<Decimal> {
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 
-/// A decimal as a JSON number, digit by digit.
+/// Writes a decimal as a JSON number, digit by digit.
 pub(super) fn raw(value: Decimal) -> Value {
     serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
 }
 
-/// A decimal as a JSON number without needless zeros, as the real one writes its floats.
+/// Writes a decimal as a JSON number without needless zeros, as the real server writes its floats.
 pub(super) fn plain(value: Decimal) -> Value {
     raw(value.normalize())
 }
 
-/// To whole cents, half a cent up.
+/// Rounds to whole cents, half a cent up.
 pub(super) fn cents(value: Decimal) -> Decimal {
     value.round_dp_with_strategy(2, MidpointAwayFromZero)
 }

@@ -1,5 +1,5 @@
-//! Who answers what: one table for both dialects and all services, and what stands before every one of them, once: the
-//! limits, the key, the body.
+//! Finds the route of a request, in one table for both dialects and all services. Checks the limits, the key and the
+//! body once for all routes.
 
 use super::{
     KEY, Request, State, accounts,
@@ -9,7 +9,7 @@ use super::{
 };
 use serde_json::{Value, json};
 
-/// What a route is for: by this it is limited, and misbehaves by chance.
+/// The purpose of a route. It decides about the route's limits and random faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Game,
@@ -22,30 +22,30 @@ pub(super) enum Kind {
     Trade,
     /// The history of bets.
     History,
-    /// Whatever else: it reads, or sets what moves no money.
+    /// Every other route. It reads, or sets a value without moving money.
     Other,
 }
 
 impl Kind {
-    /// Whether asking twice may do something twice.
+    /// Tells whether a repeated request may take effect twice.
     pub(super) fn moves_money(self) -> bool {
         !matches!(self, Self::Registration | Self::History | Self::Other)
     }
 
-    /// Whether a body that is no JSON is refused as such; elsewhere it is read as `{}`.
+    /// Tells whether a body that is no JSON is refused. Other routes read such a body as `{}`.
     fn is_strict(self) -> bool {
         matches!(self, Self::Game | Self::Trade)
     }
 }
 
-/// Which keys open a route.
+/// The keys that open a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// Those of the casino, which are escrow's, too.
+    /// Keys of the casino, which open escrow too.
     Casino,
-    /// Those of trading, in `live`.
+    /// Keys of trading, in `live`.
     Trading,
-    /// None is needed.
+    /// No key is needed.
     Open,
 }
 
@@ -59,10 +59,11 @@ pub(super) struct Route {
     handler: fn(&mut State, &Call<'_>) -> Said,
 }
 
-/// The same path in both dialects: what the body's fields are called tells them apart.
+/// Paths that both dialects have. The names of the body's fields tell the dialect.
 const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 
-/// All of them. The `gateway`'s are the specification's, the `live` ones the released servers' (purple-flea.md, section 7).
+/// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
+/// (purple-flea.md, section 7).
 #[rustfmt::skip]
 static ROUTES: [Route; 35] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
@@ -101,7 +102,7 @@ static ROUTES: [Route; 35] = {
         row("POST", "/v1/trade/close",              Live,    Trading, Trade,          trading::close),
         row("GET",  "/v1/trade/positions",          Live,    Trading, Other,          trading::list),
 
-        // An escrow is shown in the dialect in which it was made.
+        // A reply shows an escrow in the dialect in which it was made.
         row("GET",  "/escrow/stats",                Live,    Open,    Other,          escrow::stats),
         row("GET",  "/escrow/:id",                  Live,    Open,    Other,          escrow::show),
         row("GET",  "/faucet/stats",                Live,    Open,    Other,          faucet::stats),
@@ -120,7 +121,7 @@ const fn row(
 }
 
 impl Route {
-    /// The route of a request, and what stands in its path for `:id`.
+    /// Finds the route of a request, and the part of its path at `:id`.
     pub(super) fn of<'a>(method: &http::Method, request: &'a Request) -> Option<(&'static Self, &'a str)> {
         ROUTES.iter().find_map(|route| {
             let id = matched(route.path, &request.path).filter(|_| route.method == method.as_str())?;
@@ -129,7 +130,7 @@ impl Route {
         })
     }
 
-    /// Whose key is shown, if it opens this door.
+    /// Finds the caller by the key. Refuses a key that does not open the route.
     fn let_in(&self, state: &State, request: &Request) -> Result<Caller, Answer> {
         let key = request.bearer();
         let accounts = &state.accounts;
@@ -147,7 +148,8 @@ impl Route {
         }
     }
 
-    /// The casino has two messages for it, and escrow one or none (purple-flea.md, sections 2 and 3).
+    /// Makes the refusal of a wrong key. The casino has two messages for it, and escrow one or none (purple-flea.md,
+    /// sections 2 and 3).
     fn unauthorized(&self, key: Option<&str>) -> Answer {
         if matches!(self.kind, Kind::EscrowEnd | Kind::EscrowDispute) {
             return refuse(401, "unauthorized", "");
@@ -158,7 +160,7 @@ impl Route {
     }
 }
 
-/// What stands for `:id` in a path that is like a pattern; nothing, where the pattern has none.
+/// Gives the part of a matching path at `:id`; empty if the pattern has no `:id`.
 fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     let mut id = "";
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
@@ -172,7 +174,7 @@ fn matched<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     }
 }
 
-/// The dialect of a shared path: the gateway's fields, if none of the released servers' is there.
+/// Tells the dialect of a shared path: the gateway if the body has its fields and none of the released servers'.
 fn dialect(request: &Request) -> Api {
     let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
     let has = |names: &[&str]| names.iter().any(|name| body.get(name).is_some());
@@ -183,7 +185,7 @@ fn dialect(request: &Request) -> Api {
     }
 }
 
-/// Answers a request by the rules, and does what it asks for. What is `hidden` leaves no row in the history.
+/// Executes a request without a fault, and gives the answer. A `hidden` one leaves no row in the history.
 pub(super) fn answer(state: &mut State, method: &http::Method, request: &Request, hidden: bool) -> Answer {
     state.settle();
     let said = match Route::of(method, request) {
@@ -199,7 +201,7 @@ pub(super) fn answer(state: &mut State, method: &http::Method, request: &Request
 
 fn by_the_rules(state: &mut State, route: &Route, id: &str, request: &Request, hidden: bool) -> Said {
     let body: Option<Value> = serde_json::from_str(&request.body).ok();
-    // It counts before it looks at the key.
+    // The real server counts a request before it checks the key.
     state.limit_path(route, request, body.as_ref())?;
     let caller = route.let_in(state, request)?;
     let queried = request.query_value("agent_id");

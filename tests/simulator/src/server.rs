@@ -1,4 +1,4 @@
-//! The simulator on the wire, faults included.
+//! Serves the simulator over HTTP, with its faults.
 
 use super::{
     Fault, How, REQUESTS_LIMIT, Request, Shared, State,
@@ -20,14 +20,14 @@ use hyper_util::rt::TokioIo;
 use std::{net::TcpStream, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 
-/// How long a dripping server takes over each byte.
+/// How long a slow answer takes for each byte.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// How long a connection is kept on which no answer will ever come: longer than any caller waits. It needs a limit, because
-/// the simulator does not notice that its caller goes.
+/// How long a connection without an answer is kept: longer than any caller waits. It needs a limit, because the
+/// simulator does not notice that its caller disconnects.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// How long a broken-off answer stays before its connection closes: enough for its first half to leave.
+/// How long a connection stays open after half an answer: long enough to send that half.
 const BREAK_OFF_DELAY: Duration = Duration::from_millis(20);
 
 type Body = UnsyncBoxBody<Bytes, Error>;
@@ -37,12 +37,12 @@ pub(super) async fn accept(listener: TcpListener, shared: Shared) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = shared.clone();
         connections.spawn(async move {
-            // A second handle on the same socket, to reset it by.
+            // The second handle serves to reset the socket.
             let Ok((stream, handle)) = two_handles(stream) else {
                 return;
             };
             let service = service_fn(|request| serve(&shared, &handle, request));
-            // A caller that sends a whole request and goes away has made a bet all the same.
+            // A caller that sends a whole request and then disconnects has still made a bet.
             let _ =
                 http1::Builder::new().half_close(true).serve_connection(TokioIo::new(stream), service).await;
         });
@@ -79,8 +79,8 @@ async fn serve(
     }
 }
 
-/// Does what a request asks for, unless a fault comes before. Gives the fault, if there is one, the right answer, and how long
-/// it waits.
+/// Executes a request, unless a fault comes first. Gives the fault, if there is one, the right answer, and the delay of
+/// the reply.
 fn execute(
     shared: &Shared,
     method: &http::Method,
@@ -109,7 +109,7 @@ fn right(answer: Answer) -> Result<Response<Body>> {
     whole(status, &[("content-type", content_type.to_owned())], body.into())
 }
 
-/// Sends what a fault makes of the right answer.
+/// Sends a fault's version of the right answer.
 async fn misbehave(how: How, mut answer: Answer, handle: &TcpStream) -> Result<Response<Body>> {
     match how {
         How::Answer { status, headers, body } => whole(status, &headers, body.into()),
@@ -133,7 +133,7 @@ async fn misbehave(how: How, mut answer: Answer, handle: &TcpStream) -> Result<R
             in_pieces(&answer, StreamBody::new(drops).boxed_unsync())
         }
         How::BreakOff => {
-            // The half leaves before the connection breaks.
+            // The delay lets the first half leave before the connection breaks.
             let end = stream::once(async {
                 sleep(BREAK_OFF_DELAY).await;
                 Err(anyhow!("broken off"))
@@ -150,13 +150,13 @@ async fn misbehave(how: How, mut answer: Answer, handle: &TcpStream) -> Result<R
     }
 }
 
-/// Sends the head of an answer, and a body that should be the answer's.
+/// Sends the headers of an answer, with another body.
 fn in_pieces(answer: &Answer, body: Body) -> Result<Response<Body>> {
     let head = Response::builder().status(answer.status).header("content-type", answer.content_type);
     Ok(head.header("content-length", answer.body.len()).body(body)?)
 }
 
-/// The first half of an answer's body.
+/// Gives the first half of an answer's body.
 fn half(answer: &Answer) -> impl Stream<Item = Result<Frame<Bytes>>> + Send + 'static {
     let half = Bytes::from(answer.body.clone()).slice(..answer.body.len() / 2);
     stream::iter([Ok(Frame::data(half))])
@@ -178,7 +178,7 @@ fn next_fault(state: &mut State, kind: Kind) -> Option<Planned> {
     }
 }
 
-/// Puts a nonce of a million digits into the proof of a JSON body; leaves another body as it is.
+/// Puts a nonce of a million digits into the proof of a JSON body. Other bodies stay as they are.
 fn with_an_odd_number(body: String) -> String {
     let (Ok(mut answer), Ok(nonce)) =
         (serde_json::from_str::<serde_json::Value>(&body), "1e999999".parse::<serde_json::Number>())
@@ -194,7 +194,7 @@ fn with_an_odd_number(body: String) -> String {
     answer.to_string()
 }
 
-/// Sends an answer as it is.
+/// Sends an answer unchanged.
 fn whole(status: StatusCode, headers: &[(&'static str, String)], body: Bytes) -> Result<Response<Body>> {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {

@@ -1,4 +1,4 @@
-//! What the simulator's own tests share.
+//! Helps the simulator's own tests.
 
 use super::{Entry, KEY, Request, State, accounts::Why, answer::Answer, routes};
 use anyhow::Result;
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use serde_json::Value;
 use std::time::Duration;
 
-/// A simulator's state with a thousand dollars on either dialect's account.
+/// Makes a state with a thousand dollars on the account of each dialect.
 pub(super) fn funded() -> State {
     let mut state = State::default();
     for agent in [super::LIVE_AGENT, "agent-001"] {
@@ -16,7 +16,7 @@ pub(super) fn funded() -> State {
     state
 }
 
-/// Asks without a network.
+/// Sends a request without a network.
 fn answer(state: &mut State, method: Method, path_and_query: &str, headers: HeaderMap, body: &str) -> Answer {
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
     let request = Request { path: path.to_owned(), query: query.to_owned(), headers, body: body.to_owned() };
@@ -27,18 +27,18 @@ fn read(answer: &Answer) -> (u16, Value) {
     (answer.status.as_u16(), serde_json::from_str(&answer.body).unwrap_or(Value::Null))
 }
 
-/// A header with this key, or none for an empty one.
+/// Makes a header with this key, or no header for an empty key.
 fn bearer(key: &str) -> HeaderMap {
     let value = HeaderValue::from_str(&format!("Bearer {key}")).ok().filter(|_| !key.is_empty());
     value.into_iter().map(|value| (AUTHORIZATION, value)).collect()
 }
 
-/// Asks with the shared key.
+/// Sends a request with the shared key.
 pub(super) fn ask(state: &mut State, method: Method, path_and_query: &str, body: &str) -> Answer {
     answer(state, method, path_and_query, bearer(KEY), body)
 }
 
-/// Asks with a key, or with none; the reply's status and body.
+/// Sends a request with a key, or without one. Gives the reply's status and body.
 pub(super) fn as_agent(
     state: &mut State,
     key: &str,
@@ -49,7 +49,7 @@ pub(super) fn as_agent(
     read(&answer(state, method, path_and_query, bearer(key), body))
 }
 
-/// Asks with the shared key and some headers.
+/// Sends a request with the shared key and some headers.
 pub(super) fn send(
     state: &mut State,
     method: Method,
@@ -64,22 +64,22 @@ pub(super) fn send(
     read(&answer(state, method, path_and_query, all, body))
 }
 
-/// Makes a bet, or whatever else is posted; its reply's status and body.
+/// Sends a POST, such as a bet. Gives the reply's status and body.
 pub(super) fn post(state: &mut State, path: &str, body: &str) -> (u16, Value) {
     as_agent(state, KEY, Method::POST, path, body)
 }
 
-/// Looks at something.
+/// Sends a GET. Gives the reply's status and body.
 pub(super) fn get(state: &mut State, path_and_query: &str) -> (u16, Value) {
     as_agent(state, KEY, Method::GET, path_and_query, "")
 }
 
-/// The last bet that was taken.
+/// Gives the last bet.
 pub(super) fn last(state: &mut State) -> &mut Entry {
     state.ledger.last_mut().expect("a bet was taken")
 }
 
-/// Whatever it is, it does not take long.
+/// Fails if a future takes too long.
 pub(super) async fn in_time<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(Duration::from_secs(10), what).await?
 }

@@ -1,5 +1,5 @@
-//! Trading: positions on markets whose prices do not move (purple-flea.md, section 4). No balance here moves by them: the
-//! real ones are on each agent's own wallet.
+//! Serves trading: positions on markets with constant prices (purple-flea.md, section 4). Trades move no balance here,
+//! because the real ones are paid from each agent's own wallet.
 
 use super::{
     LIVE_AGENT, PurpleFlea, State,
@@ -11,10 +11,10 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{collections::HashMap, time::SystemTime};
 
-/// The key that trading takes in the `live` dialect, on [`LIVE_AGENT`]'s account. The casino's are no good there.
+/// The trading key of the `live` dialect, on [`LIVE_AGENT`]'s account. Trading refuses the casino's keys there.
 pub const TRADING_KEY: &str = "sk_trade_simulator_0123456789abcdef";
 
-/// What is traded: name, kind, price, the digits that an amount of it may have, the highest leverage.
+/// The markets: name, kind, price, digits of an amount, highest leverage.
 const MARKETS: [(&str, &str, u32, u32, u32); 6] = [
     ("BTC", "crypto", 65_536, 5, 50),
     ("ETH", "crypto", 3_200, 4, 50),
@@ -24,20 +24,20 @@ const MARKETS: [(&str, &str, u32, u32, u32); 6] = [
     ("GOLD", "commodity", 2_048, 4, 20),
 ];
 
-/// What a market's name may end in, in the gateway.
+/// Endings that a market's name may have in the gateway.
 const QUOTES: [&str; 6] = ["-PERP", "-USDC", "-USDT", "-USD", "/USDC", "/USD"];
 
-/// The least that the exchange fills, in dollars. The documents name no number.
+/// The least order that the exchange fills, in dollars. The documentation names no number.
 const SMALLEST: Decimal = Decimal::ONE;
 
-/// The most that a free account opens, in dollars.
+/// The largest order of a free account, in dollars.
 const LARGEST: Decimal = Decimal::from_parts(10_000, 0, 0, false, 0);
 
-/// The leverage where a caller names none, and the most that a free account gets.
+/// The leverage by default, and the highest of a free account.
 const LEVERAGE: (Decimal, Decimal) = (Decimal::from_parts(5, 0, 0, false, 0), Decimal::TEN);
 
-/// What the exchange and Purple Flea take of a position, and at which part of its value it is liquidated before its
-/// margin is gone. Such that the documented example comes out.
+/// The fees of the exchange and of Purple Flea, as parts of a position's value. `MAINTENANCE` is the part of the value
+/// that is left of the margin when the exchange liquidates. With these numbers the documented example comes out.
 const FEES: (Decimal, Decimal) =
     (Decimal::from_parts(35, 0, 0, false, 5), Decimal::from_parts(2, 0, 0, false, 4));
 const MAINTENANCE: Decimal = Decimal::from_parts(5, 0, 0, false, 3);
@@ -45,44 +45,45 @@ const MAINTENANCE: Decimal = Decimal::from_parts(5, 0, 0, false, 3);
 /// A position that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Its name.
+    /// Its id.
     pub position_id: String,
-    /// Its order's name.
+    /// Its order's id.
     pub order_id: String,
-    /// Whose it is. An order in the gateway that names no agent, with the shared key, is [`LIVE_AGENT`]'s.
+    /// The agent that owns it. If an order in the gateway has the shared key and names no agent, the owner is
+    /// [`LIVE_AGENT`].
     pub agent_id: String,
     /// The market, without its quote: `BTC`.
     pub market: &'static str,
     /// `long` or `short`.
     pub side: &'static str,
-    /// How much was asked for, in dollars.
+    /// The size that the caller asked for, in dollars.
     pub asked: Decimal,
-    /// How much was filled. In `live` that is a little more or less.
+    /// The size that was filled. In `live` it is a little more or less.
     pub size: Decimal,
-    /// At what price.
+    /// The price at which it was opened.
     pub entry_price: Decimal,
     /// Whether it was closed.
     pub closed: bool,
-    /// The caller's `Idempotency-Key`, which the simulator ignores as the real one does.
+    /// The caller's `Idempotency-Key`. The simulator ignores it, as the real server does.
     pub idempotency_key: Option<String>,
     /// When it was opened.
     pub at: SystemTime,
     leverage: Decimal,
 }
 
-/// How an account stands with the exchange, in the `live` dialect.
+/// An account's standing with the exchange, in the `live` dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Standing {
-    /// It may trade.
+    /// The account may trade.
     #[default]
     Good,
-    /// It has no wallet: `wallet_not_configured`.
+    /// The account has no wallet: `wallet_not_configured`.
     NoWallet,
-    /// It has lost too much today: `daily_loss_limit_reached`.
+    /// The account has lost too much today: `daily_loss_limit_reached`.
     LossLimit,
 }
 
-/// All positions, in order, and whose key is what.
+/// All positions, in order, and the owners of the keys.
 pub(super) struct Trading {
     positions: Vec<Position>,
     keys: HashMap<String, String>,
@@ -102,7 +103,7 @@ impl Trading {
     }
 }
 
-/// A market, as it is traded.
+/// A market.
 #[derive(Clone, Copy)]
 struct Market {
     coin: &'static str,
@@ -124,13 +125,13 @@ impl Market {
         })
     }
 
-    /// What is filled of so many dollars: as much as the amount's digits can say.
+    /// Computes the filled part of an order: as close as the amount's digits allow.
     fn filled(self, size: Decimal) -> Decimal {
         cents((size / self.price).round_dp(self.digits) * self.price)
     }
 }
 
-/// What is wanted.
+/// A checked order.
 struct Order {
     market: Market,
     side: &'static str,
@@ -162,7 +163,7 @@ impl State {
     }
 }
 
-/// `POST /v1/trade/open {coin, side, size_usd, leverage?}`.
+/// Serves `POST /v1/trade/open {coin, side, size_usd, leverage?}`.
 pub(super) fn open(state: &mut State, call: &Call<'_>) -> Said {
     let body = &call.body;
     if ["coin", "side", "size_usd"].iter().any(|name| body[name].is_null()) {
@@ -194,7 +195,7 @@ pub(super) fn open(state: &mut State, call: &Call<'_>) -> Said {
     ok(live_json(&opened, market, number))
 }
 
-/// Whatever the exchange says, or does not: all of it is this (purple-flea.md, section 4).
+/// Makes the one refusal that Purple Flea gives for every failure of the exchange (purple-flea.md, section 4).
 fn trade_failed(message: &str) -> Answer {
     refuse(400, "trade_failed", message)
 }
@@ -204,7 +205,7 @@ fn size(given: &Value) -> Result<Decimal, Answer> {
     size.ok_or_else(|| refuse(400, "invalid_size", "the size must be a positive number"))
 }
 
-/// What is taken of so many dollars: in all, by the exchange, by Purple Flea.
+/// Computes the fees of a size: the sum, the exchange's, Purple Flea's.
 fn fees(size: Decimal) -> (Decimal, Decimal, Decimal) {
     let (exchange, builder) = FEES;
     (cents(size * (exchange + builder)), cents(size * exchange), cents(size * builder))
@@ -227,7 +228,7 @@ fn live_json(position: &Position, market: Market, number: usize) -> Value {
     })
 }
 
-/// `POST /v1/trade/close {position_id}`: at the price that it was opened at.
+/// Serves `POST /v1/trade/close {position_id}`: closes at the price of opening.
 pub(super) fn close(state: &mut State, call: &Call<'_>) -> Said {
     let id = call.text("position_id");
     let id = id.ok_or_else(|| refuse(400, "invalid_request", "position_id is required"))?;
@@ -247,7 +248,7 @@ pub(super) fn close(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `GET /v1/trade/positions`: the caller's open ones.
+/// Serves `GET /v1/trade/positions`: the caller's open positions.
 pub(super) fn list(state: &mut State, call: &Call<'_>) -> Said {
     let all = state.trading.positions.iter().zip(1..);
     let open = all.filter(|(position, _)| position.agent_id == call.agent_id && !position.closed);
@@ -258,7 +259,7 @@ pub(super) fn list(state: &mut State, call: &Call<'_>) -> Said {
     ok(json!({"count": positions.len(), "positions": positions}))
 }
 
-/// `POST /trade {agent_id, market, size, side?}`: the specification's first page.
+/// Serves `POST /trade {agent_id, market, size, side?}`, from the specification's first page.
 pub(super) fn trade(state: &mut State, call: &Call<'_>) -> Said {
     let side = match &call.body["side"] {
         Value::Null => Some("long"),
@@ -272,7 +273,7 @@ pub(super) fn trade(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// `POST /trading/order {agent_id?, asset, side, size_usdc, order_type}`: its second.
+/// Serves `POST /trading/order {agent_id?, asset, side, size_usdc, order_type}`, from its second page.
 pub(super) fn order(state: &mut State, call: &Call<'_>) -> Said {
     let sides = [("buy", "long"), ("sell", "short")];
     let side = sides.into_iter().find_map(|(word, side)| (call.body["side"] == word).then_some(side));
@@ -288,7 +289,8 @@ pub(super) fn order(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// The market as the caller calls it, and what is filled: in the gateway just what is asked for.
+/// Reads the market's name in the caller's form, and the order. The gateway fills exactly the size that the caller
+/// asked for.
 fn gateway_order<'a>(
     call: &'a Call<'_>,
     market: &str,
@@ -304,19 +306,19 @@ fn gateway_order<'a>(
 }
 
 impl PurpleFlea {
-    /// Every position that was opened, in order, by either dialect.
+    /// Lists every opened position of both dialects, in order.
     pub fn positions(&self) -> Vec<Position> {
         self.shared.state().trading.positions.clone()
     }
 
-    /// Gives an agent a key of its own for trading, in the `live` dialect.
+    /// Gives an agent a trading key of its own, in the `live` dialect.
     pub fn trading_key(&self, agent_id: &str) -> String {
         let key = format!("sk_trade_of_{agent_id}");
         self.shared.state().trading.keys.insert(key.clone(), agent_id.to_owned());
         key
     }
 
-    /// How every agent stands with the exchange, in the `live` dialect.
+    /// Sets every agent's standing with the exchange, in the `live` dialect.
     pub fn trading_standing(&self, standing: Standing) {
         self.shared.state().trading.standing = standing;
     }

@@ -39,7 +39,8 @@ const DAILY_WAGER_LIMIT: i64 = 100;
 /// Longest time from the last deposit to the end of a run, when no more faults are injected.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
 
-/// Longest time that the database may be away or a statement may fail during faults: the longest lock, and a recovery.
+/// Longest time that the database may be away, or a statement may fail, while faults are injected: the longest lock,
+/// and a recovery.
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often progress is shown.
@@ -51,8 +52,8 @@ const MISBEHAVED_PER_MILLE: u32 = 150;
 /// Share of ledger calls, per mille, that get lost, before or after the ledger executed them.
 const LOST_PER_MILLE: u32 = 30;
 
-/// The ledger's waits, shortened, so that a run takes a minute or two. The rules between them hold:
-/// a lease is longer than an exchange (1 s here) and its margin, a look-up comes later than any exchange can end.
+/// Shortens the ledger's waits, so that a run takes a minute or two. Their order stays: a lease is longer than an
+/// exchange (1 s here) and its margin, and a look-up comes after every exchange has ended.
 const SHORT_TIMING: &str = "create or replace function purple_flea.timing(out lease interval, out lookup_wait interval, \
     out lookup_hold interval, out max_age interval, out backoff interval, out backoff_max interval) language sql immutable \
     set search_path = '' as $$ select interval '6 seconds', interval '3 seconds', interval '3 seconds', interval '24 hours', \
@@ -64,7 +65,7 @@ pub(crate) struct Options {
     /// The number of deposits.
     #[arg(long, default_value_t = 2_000)]
     deposits: u32,
-    /// The seed of everything random; without it each run has a new one.
+    /// The seed of everything random; without it, each run has a new one.
     #[arg(long)]
     seed: Option<u64>,
     /// Purple Flea's dialect: gateway or live.
@@ -127,7 +128,7 @@ async fn go_wrong(stack: &mut Local, seed: u64, deposits: u32) -> Result<Report>
 }
 
 /// Does the operator's part, each task when everything else is settled. So the run shows that a job that waits for the
-/// operator keeps no other job waiting.
+/// operator blocks no other job.
 async fn operate(stack: &Local, owner: &Client, options: &Options, started: Instant) -> Result<()> {
     // Purple Flea accepts our key again, and the operator does not wait for the next retry.
     let refused = "select reference from purple_flea.jobs where state = 'pending' and reason = 'purple_flea_refused_us'";
@@ -140,7 +141,7 @@ async fn operate(stack: &Local, owner: &Client, options: &Options, started: Inst
     operator::settle_restored(stack, owner).await?;
     settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
     operator::settle_unknown(stack, owner).await?;
-    // One that was claimed before them still found the limit taken.
+    // A bet that was claimed before then still found the limit used up.
     settled(owner, options, started, "and reason is distinct from 'daily_limit_open'").await?;
     operator::retry_limited(owner).await
 }
@@ -215,7 +216,7 @@ async fn persist<T>(
     let started = Instant::now();
     let attempt = async || {
         let client = stack.cluster.connect(role).await?;
-        // A change that was confirmed to the operator survives a crash.
+        // A statement that was confirmed to the operator survives a crash.
         client.batch_execute("set synchronous_commit = on").await?;
         Ok(run(client).await?)
     };
@@ -230,7 +231,7 @@ async fn persist<T>(
     }
 }
 
-/// Waits until nothing is pending, claimed, or to be looked up, and gives the time that it took.
+/// Waits until no job is pending, claimed, or due for a look-up. Gives the time that it took.
 async fn settled(owner: &Client, options: &Options, started: Instant, but_for: &str) -> Result<Duration> {
     let quiet = Instant::now();
     let mut shown = Instant::now();

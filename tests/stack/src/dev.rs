@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 /// The agent's balance at the simulator. The wallet in Postgres starts empty, and deposits fill it.
 const AT_PURPLE_FLEA: i64 = 1_000_000;
 
-/// How often we look for new rows.
+/// How often it looks for new rows.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Longest time for the one deposit of `--once`.
@@ -115,10 +115,10 @@ async fn once(stack: &Local, watch: &mut Watch, options: &Options) -> Result<()>
     }
 }
 
-/// Number of rows that each look reads again: a row with a lower id can become visible later.
+/// The number of rows that each look reads again. A row with a lower id can become visible later.
 const LOOK_BACK_ROWS: i64 = 500;
 
-/// What has been shown so far.
+/// The events shown so far.
 #[derive(Default)]
 struct Watch {
     changes: HashSet<i64>,

@@ -186,7 +186,7 @@ impl Host {
         Ok(Self { url, log, running })
     }
 
-    /// Counts the instances of the component; 0 for a host that is another process, which does not tell.
+    /// Counts the instances of the component; 0 for a host in another process, which does not tell.
     pub fn instances(&self) -> i64 {
         match &self.running {
             Running::Embedded { server } => server.metrics.instances(),
@@ -194,7 +194,7 @@ impl Host {
         }
     }
 
-    /// Kills the host as `kill -9` does: its work in progress is lost. Fails for a host that runs inside of us.
+    /// Kills the host as `kill -9` does: its work in progress is lost. Fails for a host in this process.
     pub async fn kill(&mut self) -> Result<()> {
         match &mut self.running {
             Running::Embedded { .. } => anyhow::bail!("a host that runs inside of us cannot be killed"),
@@ -202,7 +202,7 @@ impl Host {
         }
     }
 
-    /// Lets the host open no more files than it has open, or as many as before. Fails for a host that runs inside of us.
+    /// Limits the host to its open files, or removes that limit. Fails for a host in this process.
     pub fn limit_open_files(&self, limited: bool) -> Result<()> {
         match &self.running {
             Running::Embedded { .. } => bail!("a host that runs inside of us shares our open files"),

@@ -27,7 +27,7 @@ pub async fn connect(uri: &http::Uri) -> Result<SendRequest<Full<Bytes>>> {
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
-        // An error of the connection shows at the sender.
+        // The sender sees an error of the connection.
         let _ = connection.await;
     });
     Ok(sender)

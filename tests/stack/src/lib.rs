@@ -1,5 +1,5 @@
-//! Runs the local stack, which the tests and `scripts/dev` share. Parts that the machine does not have are stand-ins, and
-//! say so.
+//! Runs the local stack, which the tests and `scripts/dev` share. A part that the machine does not have is replaced by
+//! a stand-in, which says so.
 //!
 //! | part | module | real, or a stand-in? |
 //! | --- | --- | --- |

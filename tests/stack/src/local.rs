@@ -25,7 +25,7 @@ pub struct Local {
     pub options: HostOptions,
     /// The kind of host.
     pub kind: Kind,
-    /// What hosts that are gone have printed of traps.
+    /// The traps that earlier hosts printed.
     earlier_traps: usize,
     /// Purple Flea.
     pub purple_flea: PurpleFlea,

@@ -1,13 +1,13 @@
-//! pg_net: the extension where the server has it; otherwise a stand-in with the same SQL interface and a worker
-//! that behaves as the real one was measured to, unpleasant sides included:
+//! Runs pg_net: the extension if the server has it, otherwise a stand-in. The stand-in has the same SQL interface, and
+//! its worker behaves as the real one was measured to, weaknesses included:
 //!
 //! - the queue and the responses are unlogged, and every role may read them
-//! - batches of 200; within a batch in parallel, and no response is visible before the slowest of its batch is in
-//! - a second of sleep after each batch, whatever waits
-//! - no retry, whatever the status; a redirect is followed, by 301 to 303 as a GET without a body
+//! - batches of 200; requests of a batch run in parallel, and no response is visible before the slowest is in
+//! - a second of sleep after each batch, even if requests wait
+//! - no retry, for any status; a redirect is followed, by 301 to 303 as a GET without a body
 //! - connections are kept; when a reused one dies without an answer, the same request is sent a second time
 //!
-//! What it does not do is TLS: a request to an `https` URL fails instead of leaving in the clear.
+//! The stand-in has no TLS: a request to an `https` URL fails instead of leaving unencrypted.
 
 use crate::{
     http1,
@@ -27,13 +27,13 @@ use std::{
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-/// Most requests of one batch (`pg_net.batch_size`).
+/// The most requests of one batch (`pg_net.batch_size`).
 const BATCH_SIZE: i64 = 200;
 
 /// How long the worker sleeps after each batch.
 const SLEEP_AFTER_BATCH: Duration = Duration::from_secs(1);
 
-/// Most redirects that are followed, as libcurl has it.
+/// The most redirects that are followed, as in libcurl.
 const REDIRECT_LIMIT: usize = 30;
 
 const STAND_IN: &str = include_str!("pg_net.sql");
@@ -62,13 +62,13 @@ impl PgNet {
         Ok(Self { real, _worker: worker })
     }
 
-    /// Which of the two runs, in words.
+    /// Tells in words which of the two runs.
     pub fn name(&self) -> &'static str {
         if self.real { "pg_net" } else { "a stand-in for pg_net" }
     }
 }
 
-/// How often a lost database is tried again.
+/// How often the worker tries to reconnect to a lost database.
 const RECONNECT_EVERY: Duration = Duration::from_millis(100);
 
 struct Worker {
@@ -78,9 +78,9 @@ struct Worker {
     _connection: JoinSet<()>,
 }
 
-/// Postgres starts its background workers again, whatever they died of: so the stand-in's worker never gives up.
+/// Postgres starts its background workers again after every failure, so the stand-in's worker never gives up.
 async fn work(url: String, mut first: Option<Worker>) {
-    // Connections to servers are kept in a process of Postgres' own, which ends with the database's.
+    // The real worker keeps its connections to servers in a process of Postgres, which ends with the database.
     loop {
         let worker = match first.take() {
             Some(worker) => Ok(worker),
@@ -106,7 +106,7 @@ impl Worker {
                     wake.notify_one();
                 }
             }
-            // The end of the connection: the worker finds out when it looks.
+            // The worker sees the end of the connection when it wakes.
             wake.notify_one();
         });
         client.batch_execute("listen pg_net_stand_in").await?;
@@ -124,7 +124,7 @@ impl Worker {
         }
     }
 
-    /// Sends what waits, at most a batch, and stores the responses once all are in.
+    /// Sends the waiting requests, at most a batch, and stores the responses once all are in.
     async fn batch(&self) -> Result<usize> {
         let take = "delete from net.http_request_queue where id in \
                     (select id from net.http_request_queue order by id limit $1) \
@@ -137,7 +137,7 @@ impl Worker {
             (row.get::<_, i64>(0), tokio::time::timeout(timeout, exchange).await)
         });
         let results = join_all(exchanges).await;
-        // Nobody sees one response of a batch before the others.
+        // No client sees one response of a batch before the others.
         self.client.batch_execute("begin").await?;
         for (id, result) in results {
             self.store(id, result).await?;
@@ -244,8 +244,8 @@ impl Connections {
         anyhow::ensure!(message.uri.scheme_str() == Some("http"), "the stand-in for pg_net does not do TLS");
         let place = message.uri.authority().context("URL using bad/illegal format")?.to_string();
         let answered = match self.take(&place) {
-            // When a kept connection dies without an answer libcurl sends again, and says nothing: the request may
-            // be executed twice.
+            // When a kept connection dies without an answer, libcurl sends the request again without notice. So a
+            // request may be executed twice.
             Some(mut kept) => head(&mut kept, message).await.ok().map(|answer| (kept, answer)),
             None => None,
         };

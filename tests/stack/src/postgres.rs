@@ -24,13 +24,13 @@ use tokio_postgres::{Client, NoTls};
 /// The superuser. Hosted projects do not give it to their owners.
 pub const SUPERUSER: &str = "supabase_admin";
 
-/// The role of a project's owner, which is no superuser.
+/// The role of a project's owner. It is no superuser.
 pub const OWNER: &str = "postgres";
 
 /// How long the server may take to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often we try to connect.
+/// How often the stack tries to connect.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Supabase's roles, schemas and default privileges.
@@ -151,7 +151,8 @@ impl Cluster {
             "fsync=off".to_owned(),
             "wal_level=logical".to_owned(),
             "max_connections=200".to_owned(),
-            // An agent waits from the commit of its deposit to the commit of its trade. Only PostgreSQL knows both times.
+            // An agent waits from the commit of its deposit to the commit of its trade. Only PostgreSQL knows both
+            // times.
             "track_commit_timestamp=on".to_owned(),
         ] {
             server.arg("-c").arg(option);
@@ -256,8 +257,8 @@ impl Cluster {
         Ok(file)
     }
 
-    /// Restores a dump in place, as `pg_restore --clean` does. In a deadlock with what goes on meanwhile, Postgres ends the
-    /// session that looks for it first: mostly another, as this one waits longer than the others' second.
+    /// Restores a dump in place, as `pg_restore --clean` does. In a deadlock Postgres ends the session that checks for
+    /// deadlocks first. That is mostly another session, because this one waits longer than the others' second.
     pub async fn restore(&self, dump: &Path, schemas: &[&str], options: &[&str]) -> Result<()> {
         let mut restore = process::command(&self.bin.join("pg_restore"), None, "TERM");
         restore.args(["--clean", "--if-exists", "--dbname", &self.url(SUPERUSER)]).args(options);
@@ -288,7 +289,7 @@ impl Cluster {
     pub async fn connect(&self, role: &str) -> Result<Client> {
         let (client, connection) = tokio_postgres::connect(&self.url(role), NoTls).await?;
         tokio::spawn(async move {
-            // An error of the connection shows at the client.
+            // The client sees an error of the connection.
             let _ = connection.await;
         });
         Ok(client)
@@ -343,7 +344,7 @@ fn bin() -> Result<PathBuf> {
         .context("there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql")
 }
 
-/// One of a server's folders, as its `pg_config` prints it. A server without that program has none.
+/// Gives one of a server's folders, as its `pg_config` prints it, or none for a server without that program.
 async fn config(bin: &Path, folder: &str) -> Option<PathBuf> {
     let mut command = process::command(&bin.join("pg_config"), None, "KILL");
     let printed = process::run(command.arg(folder)).await.ok()?;
@@ -355,7 +356,7 @@ async fn has_extension(bin: &Path, name: &str) -> bool {
     folder.join("extension").join(format!("{name}.control")).exists()
 }
 
-/// As root: the user that the server runs as, who is given the folder, as PostgreSQL refuses to run as root.
+/// As root, gives the user that the server runs as, and gives that user the folder. PostgreSQL refuses to run as root.
 async fn unprivileged(folder: &Path) -> Result<Option<String>> {
     if !geteuid().is_root() {
         return Ok(None);

@@ -1,10 +1,11 @@
-//! A stand-in for PostgREST 12.2 behind Supabase's gateway, made after its source and held against the real one: calls of
-//! functions by POST and GET, reading tables, a transaction as the role that the token names with that role's settings,
-//! PostgREST's statuses and error bodies, a pool of ten connections. It can lose a reply before and after the call.
+//! A stand-in for PostgREST 12.2 behind Supabase's gateway. It follows the real source and is compared with the real
+//! program. It serves calls of functions by POST and GET, and reading tables. A transaction runs as the token's role,
+//! with that role's settings. Statuses, error bodies and the pool of ten connections are PostgREST's. It can lose a
+//! reply before or after the call.
 //!
-//! Not served are changes of tables, tables within tables, CSV, `Prefer`, and the hints at what else may have been meant.
+//! It does not serve changes of tables, tables within tables, CSV, `Prefer`, or the hints about other names.
 //!
-//! Where a `postgrest` is on the PATH, that one answers, and only the gateway's part is ours.
+//! If a `postgrest` is on the PATH, that one answers, and only the gateway's part is ours.
 
 mod error;
 mod listener;
@@ -52,24 +53,24 @@ use tokio::{
 /// How long a real PostgREST may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often that is tried.
+/// How often the stack checks that.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// How long PostgREST waits before it looks a second time for a database that is away. The waits double, so that one that
-/// was away for 8 s is found again after 15 s.
+/// How long PostgREST waits before it looks a second time for a lost database. The waits double, so it finds a database
+/// that was away for 8 s after 15 s.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// Where the gateway has PostgREST.
+/// The path of PostgREST at the gateway.
 const PREFIX: &str = "/rest/v1";
 
 /// A way to lose a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// The connection breaks before anything was done.
+    /// The connection breaks before the call.
     BeforeTheCall,
-    /// The connection breaks when everything was done.
+    /// The connection breaks after the call.
     AfterTheCall,
-    /// Everything is done, and no answer ever comes.
+    /// The call is executed, and no answer ever comes.
     Hang,
 }
 
@@ -85,7 +86,7 @@ pub struct PostgRest {
 struct Shared {
     database: Database,
     state: Mutex<State>,
-    /// Where a real one listens.
+    /// The real one's address.
     real: Option<String>,
 }
 
@@ -117,29 +118,29 @@ impl PostgRest {
         Ok(Self { url, shared, _tasks: tasks, _real: process })
     }
 
-    /// Changes how long the stand-in waits before it looks a second time for a database that is away: tests of something
-    /// else need not be as patient as the real one.
+    /// Changes how long the stand-in waits before it looks a second time for a lost database. Most tests need not wait
+    /// as long as the real one.
     pub fn retry_after(&self, first: Duration) {
         self.shared.database.set_first_retry(first);
     }
 
-    /// Which of the two answers, in words.
+    /// Tells in words which of the two answers.
     pub fn name(&self) -> &'static str {
         if self.shared.real.is_some() { "PostgREST" } else { "a stand-in for PostgREST" }
     }
 
-    /// Loses the next call, after whatever was asked for before.
+    /// Plans the loss of one call. Losses that were planned earlier come first.
     pub fn misbehave_once(&self, trouble: Trouble) {
         self.shared.state().next.insert(0, trouble);
     }
 
-    /// Loses so many of a thousand calls, by chance from a seed; or none any more.
+    /// Loses `n` of a thousand calls at random from a seed; `None` ends that.
     pub fn misbehave_at_random(&self, chance: Option<(u64, u32)>) {
         self.shared.state().chance =
             chance.map(|(seed, per_mille)| (fastrand::Rng::with_seed(seed), per_mille));
     }
 
-    /// The names of the functions that were called, in order.
+    /// Lists the names of the called functions, in order.
     pub fn calls(&self) -> Vec<String> {
         self.shared.state().calls.clone()
     }
@@ -196,7 +197,7 @@ async fn serve(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Result
     }
 }
 
-/// The gateway's part, and what is behind it.
+/// Does the gateway's part, and passes the request on.
 async fn answer(
     shared: &Shared,
     head: &Parts,
@@ -235,7 +236,7 @@ fn gateway(status: StatusCode, message: &str) -> Result<Response<Full<Bytes>>> {
         .body(Full::from(json!({ "message": message }).to_string()))?)
 }
 
-/// PostgREST's part.
+/// Does PostgREST's part.
 async fn perform(
     database: &Database,
     request: &Request<'_>,
@@ -293,7 +294,7 @@ async fn perform(
     }
 }
 
-/// Work that changes nothing, without a text.
+/// Makes work that changes nothing and has no text.
 fn reading<'a>(caller: &'a Caller, request: &Request<'_>) -> Work<'a> {
     let path = if request.path.is_empty() { "/" } else { request.path };
     Work {
@@ -310,7 +311,7 @@ fn reading<'a>(caller: &'a Caller, request: &Request<'_>) -> Work<'a> {
     }
 }
 
-/// How to call a function with these arguments. What was found once is not looked for again.
+/// Finds the way to call a function with these arguments. A result is kept for later calls.
 async fn find_routine(
     schema: &Schema,
     lease: &Lease<'_>,
@@ -338,7 +339,7 @@ fn json_response(content_type: &'static str, body: String) -> Response<Full<Byte
     response
 }
 
-/// Starts what keeps the schema up to date.
+/// Starts the task that keeps the schema up to date.
 async fn keep_schema(tasks: &mut JoinSet<()>, url: String, shared: &Arc<Shared>) -> Result<()> {
     let listener = Listener::start(&url).await?;
     shared.database.read().await.map_err(|error| anyhow!("the schema could not be read: {error:?}"))?;
@@ -380,7 +381,7 @@ async fn start_real(cluster: &Cluster, program: &std::path::Path) -> Result<(Pro
     Ok((process, format!("http://{address}")))
 }
 
-/// The gateway's part: takes its prefix off.
+/// Does the gateway's part: removes its prefix.
 async fn forward(real: &str, head: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let path = path.strip_prefix(PREFIX).unwrap_or(path);

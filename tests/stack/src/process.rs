@@ -1,4 +1,4 @@
-//! Child processes that never outlive us.
+//! Runs child processes that never outlive us.
 
 use crate::log::Log;
 use anyhow::{Context, Result, bail, ensure};
@@ -21,11 +21,11 @@ const SETPRIV: &str = "/usr/bin/setpriv";
 /// How long a child gets to end by itself. PostgreSQL's fast shutdown takes the longest: it writes a checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often we look whether a child has ended: seldom enough to cost nothing, often enough not to be noticed.
+/// How often the stack checks whether a child has ended: seldom enough to cost nothing, often enough to cause no delay.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Makes a command that, where the machine has setpriv, gets `signal` when we die, however we die. With a `user` it runs
-/// as that user.
+/// Makes a command that gets `signal` when we end, for any reason, if the machine has setpriv. With a `user` it runs as
+/// that user.
 pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
     if !Path::new(SETPRIV).exists() {
         return plain_command(program);
@@ -39,15 +39,15 @@ pub fn command(program: &Path, user: Option<&str>, signal: &str) -> Command {
     command
 }
 
-/// Makes a command without a program in between, for a start that is measured. Its child may outlive us when we are killed.
+/// Makes a command without a program in between, for a measured start. Its child may outlive us if we are killed.
 pub fn plain_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.kill_on_drop(true);
     command
 }
 
-/// A child that is asked to end when it is dropped, by its own process id, and waited for. A child that does not end in
-/// time is killed. (A program that is killed at once leaves its own children, files and shared memory behind.)
+/// A child process. Dropping it signals the child by its own process id and waits; a child that does not end in time is
+/// killed. (A program that is killed at once leaves its own children, files and shared memory behind.)
 pub struct Process {
     child: Child,
     stop: Signal,
@@ -60,7 +60,7 @@ impl Process {
         Ok(Self { child, stop })
     }
 
-    /// Gives the child's process id. Fails when it has ended and was waited for.
+    /// Gives the child's process id. Fails when the child has ended and was waited for.
     pub fn id(&self) -> Result<u32> {
         self.child.id().context("the process has ended")
     }
@@ -107,7 +107,7 @@ impl Process {
         for entry in std::fs::read_dir(format!("/proc/{}/fd", self.id()?))? {
             open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
         }
-        // The kernel gives out the lowest free number, and none from the limit on.
+        // The kernel gives the lowest free number, and none from the limit on.
         let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
         self.limit_open_files(lowest_free)
     }
@@ -115,7 +115,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only while the child is ours: once it was waited for, its id may belong to another process.
+        // The child may be signalled only until it was waited for: after that its id may belong to another process.
         if !matches!(self.child.try_wait(), Ok(None)) || self.signal(self.stop).is_err() {
             return;
         }
@@ -123,7 +123,7 @@ impl Drop for Process {
         while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
             std::thread::sleep(LOOK_EVERY);
         }
-        // A child that has not ended by now is killed by `kill_on_drop`.
+        // `kill_on_drop` kills a child that has not ended by now.
     }
 }
 

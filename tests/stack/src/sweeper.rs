@@ -1,5 +1,5 @@
-//! A stand-in for pg_cron's job, or a machine's timer: calls `purple_flea.sweep()` every few seconds, also after the database
-//! was away.
+//! A stand-in for pg_cron's job, or for a machine's timer. It calls `purple_flea.sweep()` every few seconds, also after
+//! an absence of the database.
 
 use crate::postgres::{Cluster, OWNER};
 use std::time::Duration;

@@ -37,7 +37,7 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// The tour, with what it has shown so far.
+/// The tour, and the rows that it has shown.
 struct Tour<'a> {
     stack: &'a Local,
     options: &'a Options,
@@ -56,7 +56,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let changes = if options.api == "live" { &settings[..] } else { &settings[..1] };
     let kind = Kind::from_env()?;
     let stack = Local::start(kind, changes, None, |what| eprintln!("==> {what}")).await?;
-    // As after an installation: new agents claim the faucet, and both sides keep Purple Flea's limits.
+    // The settings are those of an installation: new agents claim the faucet, and both sides enforce Purple Flea's
+    // limits.
     stack.cluster.migrate(OWNER).await?;
     stack.purple_flea.limit(Some(Limits::default()));
     stack.purple_flea.each_agent_has_its_own_ip(true);
@@ -209,7 +210,7 @@ impl Tour<'_> {
     }
 
     async fn referral(&mut self, orchestrator: &str) -> Result<()> {
-        // The database's owner may do what service_role may, and so sees every agent's rows.
+        // The database's owner may do everything that service_role may, and so sees every agent's rows.
         let earned = format!(
             "select to_jsonb(r)::text from public.referral_earnings r where orchestrator_id = '{orchestrator}' and earned > 0"
         );
@@ -222,7 +223,7 @@ impl Tour<'_> {
     /// Sends a signed request over HTTP, as curl does.
     async fn trade(&mut self, agent: &str) -> Result<()> {
         if self.options.api == "live" {
-            // There trading has accounts and keys of its own, for which the function cannot register.
+            // In `live`, trading has accounts and keys of its own, for which the function cannot register.
             let account = "select pf_agent_id from public.agents where id = $1";
             let account: String = self.stack.owner.query_one(account, &[&agent]).await?.get(0);
             let key = self.stack.purple_flea.trading_key(&account);

@@ -55,7 +55,7 @@ mod tests {
     const BODY: &[u8] = br#"{"id":1}"#;
 
     #[test]
-    fn the_reference_implementation_accepts_what_we_sign_and_refuses_any_change() -> Result<()> {
+    fn the_reference_implementation_accepts_our_signature_and_refuses_any_change() -> Result<()> {
         let request = signed("http://edge/execute-trade", ID, BODY)?.body(())?;
         let (right, wrong) = (Webhook::new(SECRET)?, Webhook::new("whsec_YW5vdGhlciBzZWNyZXQ=")?);
         right.verify(BODY, request.headers())?;

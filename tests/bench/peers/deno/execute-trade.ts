@@ -1,5 +1,5 @@
-// The function as its specification has it, in TypeScript: no signature, no ledger, floats. What it is measured for is
-// what the same deposit costs on Deno.
+// The function as its specification has it, in TypeScript: no signature, no ledger, floats. It shows the cost of the
+// same deposit on Deno.
 
 const url = Deno.env.get("PURPLE_FLEA_URL");
 const key = Deno.env.get("PURPLE_FLEA_KEY");

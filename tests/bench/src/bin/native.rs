@@ -1,9 +1,11 @@
-//! The function's work as a native server: what Rust could do without WebAssembly, and so the limit of what can be
-//! saved. It verifies (Standard Webhooks, over the raw bytes), decides in decimals, bets over connections that it
-//! keeps, answers with JSON and writes a line of log, as the function does without a ledger.
+//! The function's work as a native server. It shows how fast Rust could be without WebAssembly, and so how much could
+//! be saved at most.
 //!
-//! One thread: nothing here waits for anything but sockets, and no work moves between threads, which is the least CPU
-//! a request can cost.
+//! It verifies signatures (Standard Webhooks, over the raw bytes), decides in decimals, and bets over kept connections.
+//! It answers with JSON and writes one log line for each request, as the function does in standalone mode.
+//!
+//! It uses one thread, because the work waits for nothing but sockets. No work moves between threads, so a request
+//! costs as little CPU as possible.
 
 use anyhow::{Context, Result, anyhow};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -34,21 +36,21 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-/// How old or how far ahead a signature may be, as Standard Webhooks has it.
+/// The most by which a signature's time may differ from ours, either way. Source: Standard Webhooks.
 const TOLERANCE_S: u64 = 300;
 
-/// The smallest balance that is bet from, in dollars.
+/// The smallest balance that the server bets from, in dollars.
 const MIN_BALANCE: Decimal = Decimal::from_parts(5, 0, 0, false, 0);
 
-/// The part of the balance that is bet.
+/// The part of the balance that one bet stakes.
 const WAGER_FRACTION: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
 struct Function {
     secret: Vec<u8>,
-    /// Where Purple Flea is: `host:port`.
+    /// Purple Flea's address: `host:port`.
     purple_flea: String,
     bearer: String,
-    /// Idle connections.
+    /// Kept connections without a request.
     idle: RefCell<Vec<SendRequest<Full<Bytes>>>>,
 }
 
@@ -92,7 +94,7 @@ async fn serve(function: Rc<Function>, address: String) -> Result<()> {
         let function = function.clone();
         spawn_local(async move {
             let service = service_fn(|request| function.handle(request));
-            // A caller that goes away is no error.
+            // A caller that disconnects is no error.
             let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -132,7 +134,7 @@ impl Function {
             mac.update(part);
         }
         let signature = value("webhook-signature")?.strip_prefix("v1,").context("no v1")?;
-        // It takes the same time wherever they differ.
+        // The comparison takes the same time for every wrong signature.
         mac.verify_slice(&BASE64.decode(signature)?).map_err(|_| anyhow!("another signature"))
     }
 
@@ -182,7 +184,7 @@ impl Function {
         let stream = TcpStream::connect(&self.purple_flea).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its end, good or bad, shows at the sender.
+        // The request's sender sees an error of the connection.
         spawn_local(connection);
         Ok(sender)
     }

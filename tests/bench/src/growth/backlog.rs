@@ -1,4 +1,4 @@
-//! How fast a backlog is worked off, by its size, and who uses the CPU meanwhile.
+//! Measures how fast the function works off a backlog, by its size, and which parts use the CPU.
 
 use crate::{
     chart::{Chart, Line, Scale, short},
@@ -13,40 +13,40 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::time::sleep;
 
-/// Jobs that wait.
+/// Numbers of waiting jobs.
 const SIZES: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const QUICK_SIZES: usize = 3;
 
-/// For how long at most it is looked at. A million would take half an hour: what is told of the larger sizes is the rate
-/// while all but a small part of them stands.
+/// Longest time of a measurement. A million jobs would take half an hour. For the larger sizes the report tells the
+/// rate while most of the backlog still waits.
 const QUICK: Duration = Duration::from_secs(5);
 const FULL: Duration = Duration::from_secs(30);
 
 /// Deposits of one statement.
 const CHUNK: u64 = 50_000;
 
-/// How often it is looked whether all is done.
+/// How often the bench checks whether all jobs are settled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How it is with a backlog.
+/// The measurement of one backlog.
 pub struct Point {
     jobs: u64,
-    /// Trades in a second.
+    /// Trades a second.
     per_s: f64,
-    /// How long making the jobs took, in seconds, for each million.
+    /// Time that making a million jobs takes, in seconds.
     made_s_per_million: f64,
-    /// CPU that all processes have used meanwhile, in milliseconds.
+    /// CPU time that all parts used for the measurement.
     cpu: Cpu,
     trades: i64,
     time: Duration,
 }
 
-/// How many sizes there are.
+/// Counts the measurements.
 pub fn steps(quick: bool) -> usize {
     if quick { QUICK_SIZES } else { SIZES.len() }
 }
 
-/// Measures one size after the other. What is left of one is part of the next.
+/// Measures one size after the other. Each backlog includes the jobs that the one before left.
 pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for jobs in SIZES.iter().take(steps(quick)) {
@@ -69,7 +69,7 @@ pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<
 
 const WAITING: &str = "select count(*) from purple_flea.jobs where state = 'pending'";
 
-/// Trades after one, in a time from another; and the time of the last of them, in seconds.
+/// Counts the trades after one id within some seconds from a time. Gives also the time of the last of them, in seconds.
 const TRADED: &str = "\
     select count(*), extract(epoch from max(at) - $2)::float8 \
     from (select pg_xact_commit_timestamp(xmin) as at from public.trade_results where id > $1) as traded \
@@ -105,7 +105,7 @@ async fn hold(rig: &Rig, held: bool) -> Result<()> {
     Ok(())
 }
 
-/// Who uses the CPU with the largest backlog: as parts of all that was used, and in milliseconds for each job.
+/// Tells which parts use the CPU with the largest backlog: as shares of the total, and in milliseconds for each job.
 pub fn cpu_share(points: &[Point]) -> Value {
     let Some(point) = points.last() else { return Value::Null };
     let all_ms = point.cpu.all_ms();
@@ -117,7 +117,7 @@ pub fn cpu_share(points: &[Point]) -> Value {
 }
 
 impl Point {
-    /// For the report.
+    /// Gives the report's entry.
     pub fn to_json(&self) -> Value {
         let told = |value: f64| rounded(Some(value));
         json!({
@@ -127,7 +127,8 @@ impl Point {
         })
     }
 
-    /// For the table: jobs, trades a second, CPU for each of Postgres and of the host, in milliseconds.
+    /// Gives the table's cells: jobs, trades a second, and the CPU time for a trade, in milliseconds: Postgres', the
+    /// host's, and that of all parts.
     pub fn cells(&self) -> Vec<String> {
         let each = |ms: f64| format!("{:.2}", ms / self.trades.max(1) as f64);
         vec![
@@ -140,7 +141,7 @@ impl Point {
     }
 }
 
-/// The picture.
+/// Makes the chart.
 pub fn chart(points: &[Point], quick: bool) -> Chart {
     let seconds = if quick { QUICK } else { FULL }.as_secs();
     Chart {

@@ -1,4 +1,4 @@
-//! How much memory the function's host takes, by its inbound connections; and Deno beside it.
+//! Measures the memory of the function's host by its inbound connections, beside Deno's.
 
 use crate::{
     chart::{Chart, Line, Scale, short},
@@ -13,29 +13,30 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Inbound connections, each with a bet under way; the most at last, as memory that was taken is seldom given back.
+/// Numbers of inbound connections, each with a bet under way. The largest comes last, because servers seldom give
+/// memory back.
 const CONNECTIONS: [usize; 6] = [1, 32, 128, 256, 512, 1_000];
 
-/// How long each load lasts, first unmeasured, then measured.
+/// How long each load lasts: first the unmeasured part, then the measured one.
 const QUICK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(1_000));
 const FULL: (Duration, Duration) = (Duration::from_millis(1_000), Duration::from_millis(3_000));
 
 /// One mebibyte.
 const MIB: f64 = 1_048_576.0;
 
-/// How it is for one of them.
+/// The measurement of one server at one number of connections.
 pub struct Point {
     peer: Peer,
     connections: usize,
     resident_bytes: f64,
 }
 
-/// Whom it is measured of.
+/// Lists the servers to measure.
 fn peers(machine: &Machine) -> Vec<Peer> {
     machine.peers(false).into_iter().filter(|peer| [EMBEDDED, DENO].contains(peer)).collect()
 }
 
-/// How many measurements there are.
+/// Counts the measurements.
 pub fn steps(machine: &Machine) -> usize {
     peers(machine).len() * CONNECTIONS.len()
 }
@@ -60,7 +61,7 @@ pub async fn measure(machine: &Machine, quick: bool, progress: &mut Progress) ->
 }
 
 impl Point {
-    /// For the report.
+    /// Gives the report's entry.
     pub fn to_json(&self) -> Value {
         json!({
             "peer": self.peer.name(), "connections": self.connections,
@@ -68,14 +69,14 @@ impl Point {
         })
     }
 
-    /// For the table: who, connections, MiB.
+    /// Gives the table's cells: server, connections, MiB.
     pub fn cells(&self) -> Vec<String> {
         let mib = format!("{:.1}", self.resident_bytes / MIB);
         vec![self.peer.name(), self.connections.to_string(), mib]
     }
 }
 
-/// The picture.
+/// Makes the chart.
 pub fn chart(points: &[Point]) -> Chart {
     let line = |peer: Peer, name: &str| Line {
         name: name.to_owned(),

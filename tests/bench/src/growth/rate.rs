@@ -1,4 +1,4 @@
-//! How long a trade takes when more and more deposits come in a second, until it no longer keeps up.
+//! Measures how long a trade takes as the rate of deposits grows, until the stack no longer keeps up.
 
 use crate::{
     chart::{Chart, Line, Scale, short},
@@ -15,35 +15,35 @@ use std::time::Duration;
 const QUICK: [u32; 6] = [5, 50, 200, 400, 600, 1_000];
 const FULL: [u32; 12] = [1, 5, 20, 50, 100, 200, 400, 600, 800, 1_000, 1_500, 2_000];
 
-/// How long each rate lasts; the slowest one a few times as long.
+/// How long each rate lasts. The slowest lasts four times as long.
 const QUICK_TIME: Duration = Duration::from_secs(4);
 const FULL_TIME: Duration = Duration::from_secs(15);
 
-/// When it no longer keeps up: the slowest of a hundred take so long, in milliseconds;
+/// The stack no longer keeps up if the 99th percentile of the latency is above this, in milliseconds;
 const LATE_MS: f64 = 2_000.0;
 
-/// or so much of a second's deposits waits when the last one is made, and more than a few;
+/// or if at the last deposit more of a second's deposits wait than this part, and more than a few;
 const BEHIND: f64 = 1.0;
 const A_FEW: f64 = 20.0;
 
-/// or so little of what was asked for could be deposited in the time.
+/// or if the database took less than this part of the asked rate.
 const SLOW: f64 = 0.9;
 
-/// How it is at a rate.
+/// The measurement of one rate.
 pub struct Point {
     asked_per_s: u32,
-    /// What could be deposited in a second.
+    /// Deposits a second that the database took.
     per_s: f64,
     traded: Traded,
     kept_up: bool,
 }
 
-/// How many rates there may be.
+/// Counts the rates, if the stack keeps up with all.
 pub fn steps(quick: bool) -> usize {
     if quick { QUICK.len() } else { FULL.len() }
 }
 
-/// Measures one rate after the other; the last one is the first that was too much, if one was.
+/// Measures one rate after the other, and stops after the first that was too high.
 pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
     let (rates, time) = if quick { (QUICK.as_slice(), QUICK_TIME) } else { (FULL.as_slice(), FULL_TIME) };
     let mut depositors = Depositors::connect(rig).await?;
@@ -55,7 +55,7 @@ pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<
         depositors.arrive((*rate).into(), time).await?;
         let traded = Traded::after(rig, last, bets).await?;
         let per_s = traded.deposits as f64 / traded.deposited_s.max(time.as_secs_f64());
-        // Chance alone makes a few more or less of a few.
+        // Random arrivals alone may exceed the limit by a few deposits.
         let slow = traded.deposited_s > time.as_secs_f64() / SLOW;
         let kept_up =
             traded.p99_ms <= LATE_MS && traded.backlog as f64 <= (BEHIND * per_s).max(A_FEW) && !slow;
@@ -68,7 +68,7 @@ pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<
 }
 
 impl Point {
-    /// For the report.
+    /// Gives the report's entry.
     pub fn to_json(&self) -> Value {
         let told = |value: f64| rounded(Some(value));
         json!({
@@ -78,7 +78,7 @@ impl Point {
         })
     }
 
-    /// For the table: what was asked for, what was done, p50, p99, backlog, and whether it kept up.
+    /// Gives the table's cells: asked rate, rate, p50, p99, backlog, and whether the stack kept up.
     pub fn cells(&self) -> Vec<String> {
         let Traded { p50_ms, p99_ms, backlog, .. } = self.traded;
         vec![
@@ -92,7 +92,7 @@ impl Point {
     }
 }
 
-/// The picture.
+/// Makes the chart.
 pub fn chart(points: &[Point]) -> Chart {
     let line = |name: &str, accent, figure: fn(&Traded) -> f64| Line {
         name: name.to_owned(),

@@ -1,5 +1,5 @@
-//! What a claim and a settlement cost when very many jobs have been settled before: archived by then, as the sweeper does
-//! after a week, or all still among those that wait.
+//! Measures a claim and a settlement after very many jobs were settled. The settled jobs are either archived, as the
+//! sweeper does after a week, or still in `jobs`.
 
 use crate::{
     chart::{Chart, Line, Scale, short},
@@ -19,28 +19,28 @@ use tokio_postgres::Client;
 
 mod load;
 
-/// Settled jobs.
+/// Numbers of settled jobs.
 const QUICK: [u64; 3] = [0, 10_000, 100_000];
 const FULL: [u64; 5] = [0, 10_000, 100_000, 1_000_000, 10_000_000];
 
-/// Most settled jobs that are loaded among those that wait. Ten million would be some 15 GB with eleven indexes, and
-/// a quarter of an hour to load; the retention job exists so that no deployment has them.
+/// Most settled jobs that are loaded into `jobs`. Ten million would need some 15 GB with eleven indexes, and a quarter
+/// of an hour to load. The sweeper's archiving keeps every deployment below that.
 const HOT_MOST: u64 = 1_000_000;
 
-/// What a settled job takes on disk with its deposit, its three events and its trade, while it is loaded, in bytes; and
-/// what must be left for others.
+/// Disk space of a settled job with its deposit, its three events and its trade while it is loaded, and the space to
+/// leave free. In bytes.
 const JOB_BYTES: u64 = 3_000;
 const SPARE_BYTES: u64 = 5_000_000_000;
 
-/// Jobs of one claim: what the function claims when it is busy (`bets_at_once`).
+/// Jobs of one claim, as many as a busy function claims (`bets_at_once`).
 const CLAIM: usize = 64;
 
-/// Claims whose medians are told, and some before them that are not.
+/// Claims that are measured, after some that are not.
 const QUICK_CLAIMS: usize = 20;
 const FULL_CLAIMS: usize = 40;
 const WARM_UP: usize = 6;
 
-/// Where the settled ones are.
+/// The table that holds the settled jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In `jobs_archive`.
@@ -49,7 +49,7 @@ pub enum Place {
     Hot,
 }
 
-/// How it is with so many.
+/// The measurement of one number of settled jobs.
 pub struct Point {
     settled: u64,
     place: Place,
@@ -72,24 +72,24 @@ impl Place {
     }
 }
 
-/// How many measurements there are.
+/// Counts the measurements.
 pub fn steps(quick: bool) -> usize {
     [Place::Archived, Place::Hot].map(|place| place.sizes(quick).count()).iter().sum()
 }
 
-/// Measures both places, each in a cluster of its own.
+/// Measures both tables, each in a cluster of its own.
 pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for place in [Place::Archived, Place::Hot] {
         let cluster = Cluster::start().await?;
-        // The trigger sends notifications, and no function receives them.
+        // The trigger sends notifications. No function receives them.
         let _pg_net = PgNet::start(&cluster).await?;
         cluster.install("http://127.0.0.1:9/execute-trade", AGENT).await?;
         let superuser = cluster.connect(SUPERUSER).await?;
-        // What vacuum does now and then would be in one figure and not in the next.
+        // Vacuum now and then would change one figure and not the next.
         superuser.batch_execute("alter system set autovacuum = off").await?;
         superuser.batch_execute("select pg_reload_conf()").await?;
-        // One job, claimed and settled as all are: it is what all others are copies of.
+        // All settled jobs are copies of this one, which the ledger claims and settles as usual.
         round(&superuser, 1).await?;
         let mut before = 0;
         for settled in place.sizes(quick) {
@@ -118,13 +118,13 @@ fn free_bytes(cluster: &Cluster) -> Result<u64> {
     Ok(disk.blocks_available() * disk.fragment_size())
 }
 
-/// Medians of claims and of settlements, in one session, as PostgREST keeps its own.
+/// Gives the medians of claims and settlements in one session. PostgREST keeps its sessions, too.
 async fn rounds(cluster: &Cluster, count: usize) -> Result<(Duration, Duration)> {
     let client = cluster.connect(SUPERUSER).await?;
     let (mut claims, mut settles) = (Vec::new(), Vec::new());
     for number in 0..WARM_UP + count {
         if number == WARM_UP {
-            // As autovacuum does within a minute, when there have been some.
+            // Autovacuum does this within a minute of the first jobs.
             client.batch_execute("analyze").await?;
         }
         let (claim, settle) = round(&client, CLAIM).await?;
@@ -137,7 +137,7 @@ async fn rounds(cluster: &Cluster, count: usize) -> Result<(Duration, Duration)>
     Ok((middle(claims), middle(settles)))
 }
 
-/// So many deposits, their claim, and their settlement: what the two calls took.
+/// Makes some deposits, claims and settles them, and gives the times of the two calls.
 async fn round(client: &Client, jobs: usize) -> Result<(Duration, Duration)> {
     let deposits = format!(
         "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
@@ -164,7 +164,7 @@ async fn round(client: &Client, jobs: usize) -> Result<(Duration, Duration)> {
     Ok((claim_time, settle_time))
 }
 
-/// What the function reports of a bet that was won.
+/// Makes the outcome that the function reports of a won bet.
 fn won(reference: &Value, token: &Value) -> Value {
     let name = reference.as_str().unwrap_or_default();
     json!({
@@ -185,7 +185,7 @@ impl Point {
         self.settle.as_secs_f64() * 1e3
     }
 
-    /// For the report.
+    /// Gives the report's entry.
     pub fn to_json(&self) -> Value {
         json!({
             "settled": self.settled, "place": self.place.name(), "jobs": CLAIM,
@@ -194,7 +194,7 @@ impl Point {
         })
     }
 
-    /// For the table: where, how many, claim and settle time, and what loading took.
+    /// Gives the table's cells: table, settled jobs, claim time, settlement time, loading time.
     pub fn cells(&self) -> Vec<String> {
         vec![
             self.place.name().to_owned(),
@@ -206,7 +206,7 @@ impl Point {
     }
 }
 
-/// The picture. None at all has the place of a thousand.
+/// Makes the chart. A logarithmic axis has no zero, so the chart shows zero settled jobs at a thousand.
 pub fn chart(points: &[Point]) -> Chart {
     let place = |settled: u64| (settled as f64).max(1_000.0);
     let line = |name: &str, of: Place, figure: fn(&Point) -> f64| Line {

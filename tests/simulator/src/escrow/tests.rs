@@ -7,7 +7,7 @@ use http::Method;
 
 const CREATE: &str = "/escrow/create";
 
-/// A new `live` escrow of ten dollars, from the shared key to agent-001, and its name.
+/// Makes a `live` escrow of ten dollars, from the shared key to agent-001, and gives its id.
 fn made(state: &mut State, more: &str) -> String {
     let body =
         format!(r#"{{"amount_usd":10,"description":"A logo","counterparty_agent_id":"agent-001"{more}}}"#);
@@ -16,7 +16,7 @@ fn made(state: &mut State, more: &str) -> String {
     reply["escrow_id"].as_str().unwrap().to_owned()
 }
 
-/// The same in the gateway, from agent-001 to agent-002.
+/// Makes the same escrow in the gateway, from agent-001 to agent-002.
 fn made_in_the_gateway(state: &mut State, more: &str) -> String {
     state.accounts.open("agent-002");
     let body = format!(
@@ -31,7 +31,7 @@ fn balance(state: &State, agent: &str) -> String {
     state.accounts.balance(agent).normalize().to_string()
 }
 
-/// The status and the word of a refusal.
+/// Gives the status and the error code of a refusal.
 fn refusal((status, reply): (u16, Value)) -> (u16, String) {
     (status, reply["error"].as_str().unwrap_or_default().to_owned())
 }
@@ -203,7 +203,7 @@ fn refusals_are_the_documented_ones_and_take_nothing() {
 }
 
 #[test]
-fn a_stumble_over_the_time_has_debited_and_refunded() {
+fn an_internal_error_over_the_timeout_has_debited_and_refunded() {
     let mut state = funded();
     let body =
         r#"{"amount_usd":5,"description":"abc","counterparty_agent_id":"agent-001","timeout_hours":"soon"}"#;
@@ -259,7 +259,7 @@ fn a_cancelled_escrow_gives_all_of_it_back_once() {
 }
 
 #[test]
-fn an_escrow_remembers_what_its_maker_called_it() {
+fn an_escrow_keeps_its_idempotency_key() {
     let mut state = funded();
     let body = r#"{"amount_usd":1,"description":"abc","counterparty_agent_id":"agent-001"}"#;
     crate::testing::send(&mut state, Method::POST, CREATE, body, &[("idempotency-key", "escrow-7")]);

@@ -56,14 +56,14 @@ fn a_live_crash_is_answered_in_the_documented_envelope() {
         let won = number_at(&reply["result"]["crash_point"]) >= Decimal::new(153, 2);
         wins += u32::from(won);
         assert_eq!((&reply["won"], &reply["result"]["cashed_out"]), (&json!(won), &json!(won)));
-        // What is told is rounded, and what is kept is not.
+        // The reply is rounded, the balance is not.
         assert_eq!(reply["amount_won"].to_string(), if won { "1.91" } else { "0" });
         balance +=
             if won { Decimal::new(19_125, 4) } else { Decimal::ZERO } - number_at(&reply["amount_bet"]);
         assert_eq!(number_at(&reply["new_balance"]), cents(balance));
         let bet = &last(&mut state).bet;
         assert_eq!(
-            (bet.game, bet.bet_key(), bet.in_history),
+            (bet.game, bet.key(), bet.in_history),
             ("crash", Some(format!("seed-{n}").as_str()), true)
         );
         assert_eq!(bet.crash_point, number(&reply["result"]["crash_point"]));
@@ -74,7 +74,7 @@ fn a_live_crash_is_answered_in_the_documented_envelope() {
 }
 
 #[test]
-fn a_live_coin_flip_tells_the_face_and_not_who_won() {
+fn a_live_coin_flip_tells_the_face_and_no_winner() {
     let mut state = funded();
     for _ in 0..10 {
         let (status, reply) =
@@ -88,7 +88,7 @@ fn a_live_coin_flip_tells_the_face_and_not_who_won() {
         let seed = reply["proof"]["client_seed"].as_str().unwrap_or_default();
         assert!(seed.starts_with("auto_"), "{seed}");
         let bet = &last(&mut state).bet;
-        assert_eq!((bet.game, bet.bet_key(), bet.crash_point), ("coin-flip", None, None));
+        assert_eq!((bet.game, bet.key(), bet.crash_point), ("coin-flip", None, None));
     }
     assert_eq!(state.accounts.balance("agent-001"), 1_000.into(), "the key decides whose bet it is");
 }

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 const BODY: &str = r#"{"side":"heads","amount":1,"client_seed":"mine"}"#;
 
-/// Sends a request on a connection of its own; gives the reply as soon as its head is there.
+/// Sends a request on a connection of its own. Gives the reply as soon as its headers have arrived.
 async fn send(request: http::Request<&'static str>) -> Result<Response<Incoming>> {
     let client = Client::builder(TokioExecutor::new()).build_http();
     Ok(client.request(request.map(Full::<Bytes>::from)).await?)
@@ -26,7 +26,7 @@ async fn rich() -> Result<PurpleFlea> {
 }
 
 #[tokio::test]
-async fn whoever_goes_away_has_made_its_bet_all_the_same() -> Result<()> {
+async fn a_caller_that_disconnects_has_still_made_its_bet() -> Result<()> {
     let purple_flea = rich().await?;
     let address = purple_flea.url.trim_start_matches("http://").to_owned();
     for _ in 0..20 {
@@ -47,7 +47,7 @@ async fn whoever_goes_away_has_made_its_bet_all_the_same() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_told_fault_goes_before_chance_and_ends_with_it() -> Result<()> {
+async fn a_planned_fault_comes_before_random_faults() -> Result<()> {
     let purple_flea = rich().await?;
     purple_flea.misbehave_at_random(Some(Chaos { seed: 1, per_mille: 1_000 }));
     purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(418, "{}") });
@@ -74,7 +74,7 @@ async fn a_delayed_reply_comes_late_and_its_bet_does_not() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_comes_in_pieces_is_the_right_answer() -> Result<()> {
+async fn an_answer_in_pieces_is_the_right_answer() -> Result<()> {
     let purple_flea = PurpleFlea::start().await?;
     purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Stall });
     let request = http::Request::post(format!("{}/api/v1/games/coin-flip", purple_flea.url)).body(BODY)?;
@@ -83,14 +83,14 @@ async fn what_comes_in_pieces_is_the_right_answer() -> Result<()> {
     Ok(())
 }
 
-/// Asks with the key for something; its status, or `None` where no answer came.
+/// Sends a request with the shared key. Gives the status, or `None` without an answer.
 async fn ask(purple_flea: &PurpleFlea, method: &str, path: &str, body: &'static str) -> Option<u16> {
     let request = http::Request::builder()
         .method(method)
         .uri(format!("{}{path}", purple_flea.url))
         .header("authorization", format!("Bearer {KEY}"))
         .body(body);
-    // A reply whose body breaks off is no answer either.
+    // A reply with a broken body counts as no answer.
     let reply = in_time(async {
         let (head, body) = send(request?).await?.into_parts();
         body.collect().await?;
@@ -104,7 +104,7 @@ const TRADE: &str = r#"{"market":"BTC","size":10}"#;
 const CLAIM: &str = r#"{"agent_id":"agent-002"}"#;
 
 #[tokio::test]
-async fn a_fault_after_the_thing_was_done_has_done_it_in_every_service() -> Result<()> {
+async fn a_fault_after_the_execution_leaves_the_request_executed_in_every_service() -> Result<()> {
     let purple_flea = rich().await?;
     purple_flea.fund("agent-001", 0.into());
     purple_flea.register("agent-002");
@@ -122,7 +122,7 @@ async fn a_fault_after_the_thing_was_done_has_done_it_in_every_service() -> Resu
 }
 
 #[test]
-fn chance_meets_what_moves_money_and_the_history_and_nothing_else() {
+fn random_faults_hit_only_the_history_and_requests_that_move_money() {
     let mut state = State::default();
     let chaos = Chaos { seed: 1, per_mille: 1_000 };
     state.chaos = Some(crate::chaos::Dice::new(chaos));
@@ -150,7 +150,7 @@ fn chance_meets_what_moves_money_and_the_history_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn time_can_be_passed_and_accounts_be_looked_at() -> Result<()> {
+async fn a_test_can_advance_the_clock_and_read_the_accounts() -> Result<()> {
     let purple_flea = rich().await?;
     let key = purple_flea.register("agent-001");
     assert_eq!(

@@ -95,7 +95,7 @@ fn live_refusals_are_the_documented_ones_and_open_nothing() {
 }
 
 #[test]
-fn the_casinos_keys_are_no_good_for_live_trading_and_tradings_are_for_nothing_else() {
+fn live_trading_refuses_the_casinos_keys_and_no_other_service_takes_a_trading_key() {
     let mut state = funded();
     let own = state.accounts.give_key("agent-001", "sk_live_");
     for key in [KEY, own.as_str()] {
@@ -109,7 +109,7 @@ fn the_casinos_keys_are_no_good_for_live_trading_and_tradings_are_for_nothing_el
 }
 
 #[test]
-fn the_gateways_two_pages_fill_what_is_asked_for() {
+fn both_routes_of_the_gateway_fill_the_asked_size() {
     let mut state = funded();
     let body = r#"{"agent_id":"agent-001","market":"BTC-USD","size":25.5}"#;
     let (status, traded) = send(&mut state, Method::POST, "/trade", body, &[("idempotency-key", "trade-7")]);

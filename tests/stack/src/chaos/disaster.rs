@@ -1,4 +1,4 @@
-//! Restores and fail-overs, and what an operator does after them (docs/restore.md).
+//! Restores and fail-overs, and the operator's work after them (docs/restore.md).
 
 use super::{ask, monkey::Monkey, retry};
 use anyhow::{Context, Result, bail};
@@ -6,23 +6,23 @@ use stack::{local::Local, postgres::OWNER};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// What a dump holds. Vault and pg_net's queue stay as they are.
+/// The schemas of a dump. Vault and pg_net's queue stay as they are.
 const SCHEMAS: [&str; 2] = ["public", "purple_flea"];
 
 /// How often a restore is tried: it may lose a deadlock with the function or the sweeper.
 const RESTORE_TRIES: usize = 5;
 
-/// How long a bet of an earlier claim may take to reach Purple Flea: all bets of a claim leave at once, and an exchange takes
-/// 1 s here.
+/// How long a bet of an earlier claim may take to reach Purple Flea. All bets of a claim leave at once, and an exchange
+/// takes 1 s here.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
-/// How long the database waits for its operator: longer than the sweeper's second, so that hosts are called.
+/// How long the database waits for its operator: longer than the sweeper's second, so that notifications are sent.
 const UNCONFIRMED: Duration = Duration::from_millis(1_500);
 
-/// How many deposits are made meanwhile.
+/// The number of deposits in that time.
 const MEANWHILE: u32 = 3;
 
-/// The most deposits that a restore or a fail-over makes by itself: before it, and while it waits for its operator.
+/// The most deposits that a restore or a fail-over makes: before it, and while it waits for its operator.
 pub(super) const DISASTER_DEPOSITS: u32 = 2 * MEANWHILE;
 
 impl Monkey {
@@ -33,7 +33,7 @@ impl Monkey {
         Ok(())
     }
 
-    /// Restores the last dump in place. The host is stopped meanwhile or is not, by chance.
+    /// Restores the last dump in place. The host is stopped meanwhile in some runs, at random.
     pub(super) async fn restore(&mut self, stack: &mut Local) -> Result<()> {
         let dump = self.dump.take().context("nothing was dumped")?;
         let stopped = self.chance.bool();
@@ -41,7 +41,7 @@ impl Monkey {
             stack.host.kill().await?;
         }
         self.remember(stack).await?;
-        // Where the function goes on, it meets the whole restore or nothing of it.
+        // A function that goes on must see either the whole restore or nothing of it.
         let options: &[&str] = if stopped { &[] } else { &["--single-transaction"] };
         let mut tries = 1;
         while let Err(error) = stack.cluster.restore(&dump, &SCHEMAS, options).await {
@@ -56,7 +56,7 @@ impl Monkey {
         self.confirm(stack, "restored from the last dump").await
     }
 
-    /// Copies the primary, lets a moment pass that the copy lacks, and promotes the copy.
+    /// Copies the primary, waits for a moment that the copy lacks, and promotes the copy.
     pub(super) async fn fail_over(&mut self, stack: &mut Local, moment: Duration) -> Result<()> {
         ask(stack, OWNER, "select 1").await?;
         self.copies += 1;
@@ -68,7 +68,7 @@ impl Monkey {
         self.confirm(stack, "failed over to a standby that was behind").await
     }
 
-    /// Keeps the names of all bets in mind: a bet that was made on a deposit that gets lost has no job any more.
+    /// Records the keys of all bets. A bet on a deposit that gets lost has no job any more.
     async fn remember(&mut self, stack: &Local) -> Result<()> {
         let rows = ask(stack, OWNER, "select j.idempotency_key from purple_flea.all_jobs j").await?;
         self.report.seen.extend(rows.iter().map(|row| row.get::<_, String>(0)));
@@ -107,7 +107,7 @@ impl Monkey {
     }
 }
 
-/// How many stakes have reached Purple Flea.
+/// Counts the stakes that have reached Purple Flea.
 fn stakes(stack: &Local) -> usize {
     stack.purple_flea.bets().len() + stack.purple_flea.escrows().len()
 }

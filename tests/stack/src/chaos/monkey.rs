@@ -1,4 +1,5 @@
-//! Makes the deposits, and breaks things meanwhile: always the same things for the same seed, though never at the same instant.
+//! Makes the deposits, and injects faults meanwhile. The same seed gives the same faults, but never at the same
+//! instant.
 
 use super::{
     ask,
@@ -22,23 +23,23 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// After how long a host of [`Act::CutOff`] cuts work off.
+/// The time after which a host of [`Act::CutOff`] cuts work off.
 const CUT_OFF_AFTER: Duration = Duration::from_millis(300);
 
-/// How many answers in a row are lost: those of a claim's three tries, and as many again.
+/// The number of answers in a row that are lost: those of a claim's three attempts, and three more.
 const LOST_ANSWERS: u32 = 6;
 
-/// One round in so many asks for an escrow.
+/// One round in this many requests an escrow.
 const ESCROW_EVERY: u32 = 2;
 
-/// What a run did.
+/// The report of a run.
 #[derive(Default)]
 pub(super) struct Report {
-    /// How often which act happened.
+    /// The number of times that each act happened.
     pub(super) acts: BTreeMap<Act, u32>,
-    /// The names of all bets of jobs that a restore or a fail-over may have lost.
+    /// The keys of all bets whose jobs a restore or a fail-over may have lost.
     pub(super) seen: HashSet<String>,
-    /// What must not be, in words.
+    /// Violations of the promises, in words.
     pub(super) violations: Vec<String>,
 }
 
@@ -47,11 +48,11 @@ pub(super) struct Monkey {
     pub(super) report: Report,
     /// The last dump, until it is restored.
     pub(super) dump: Option<PathBuf>,
-    /// How many copies of the primary were made.
+    /// The number of copies of the primary.
     pub(super) copies: u32,
-    /// How many deposits there were when they were last counted.
+    /// The number of deposits at the last count.
     newest: u32,
-    /// What goes on beside the rounds.
+    /// The tasks that run beside the rounds.
     pub(super) beside: JoinSet<()>,
 }
 
@@ -67,7 +68,7 @@ impl Monkey {
         }
     }
 
-    /// Makes the deposits, in statements of one to many rows, while things break.
+    /// Makes the deposits, in statements of one to many rows, while faults are injected.
     pub(super) async fn run(mut self, stack: &mut Local, deposits: u32) -> Result<Report> {
         for (round, act) in (0..ROUNDS).zip(plan(&mut self.chance)) {
             let until = deposits.saturating_sub(DISASTER_DEPOSITS) * (round + 1) / ROUNDS;
@@ -80,9 +81,9 @@ impl Monkey {
             *self.report.acts.entry(act).or_default() += 1;
             while self.beside.try_join_next().is_some() {}
         }
-        // The last round may have lost some.
+        // The last round may have lost some deposits.
         self.deposit(stack, deposits).await?;
-        // A restore may have brought them back.
+        // A restore may have brought the triggers back.
         neighbours::triggers(stack, false).await?;
         retry(stack, OWNER, UNPAUSE).await?;
         Ok(self.report)
@@ -142,19 +143,19 @@ impl Monkey {
         }
     }
 
-    /// Kills the host, and starts one in its place that lets work go on for so long after a reply.
+    /// Kills the host, and starts another that lets work go on for `after_reply` after a reply.
     async fn replace_host(&mut self, stack: &mut Local, after_reply: Duration) -> Result<()> {
         stack.options.after_reply = after_reply;
         stack.restart_host(between(&mut self.chance, 0..500)).await
     }
 
-    /// Inserts until there are so many deposits. An insert whose connection breaks may have been made: what counts is
-    /// what is there.
+    /// Inserts until there are `until` deposits. A broken connection does not tell whether its insert was made, so the
+    /// count decides.
     async fn deposit(&mut self, stack: &Local, until: u32) -> Result<u32> {
         let count = "select count(*)::int4 from public.wallet_changes where change_type = 'deposit'";
         if self.chance.u32(0..ESCROW_EVERY) == 0 {
             let escrow = self.escrow();
-            // One that is lost was not asked for.
+            // A lost request for an escrow does not matter.
             if let Ok(client) = stack.cluster.connect(OWNER).await {
                 let _ = client.batch_execute(&escrow).await;
             }
@@ -171,7 +172,7 @@ impl Monkey {
         }
     }
 
-    /// Inserts some deposits in one statement, if the database lets it.
+    /// Inserts some deposits in one statement, if the database allows it.
     pub(super) async fn insert(&mut self, stack: &Local, rows: u32) -> Result<()> {
         let mut values = Vec::new();
         for _ in 0..rows {
@@ -200,7 +201,7 @@ impl Monkey {
         )
     }
 
-    /// Rings for some deposits again, each several times at the same time.
+    /// Sends the notifications of some deposits again, each several times at the same time.
     pub(super) fn double(&mut self, stack: &Local) {
         let url = format!("{}/execute-trade", stack.host.url);
         for _ in 0..20 {
@@ -209,7 +210,7 @@ impl Monkey {
             for _ in 0..self.chance.u32(2..=4) {
                 let (url, reference, body) = (url.clone(), reference.clone(), body.clone());
                 self.beside.spawn(async move {
-                    // Whatever it is answered: what counts is what is done.
+                    // The reply does not matter, only the effect.
                     let _ = webhook::send(&url, &reference, body.as_bytes()).await;
                 });
             }

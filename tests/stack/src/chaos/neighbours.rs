@@ -1,4 +1,4 @@
-//! Bad neighbours: faults of one application, one agent or Purple Flea, which must not touch other agents.
+//! Injects faults of one application, one agent or Purple Flea, which must not affect other agents.
 
 use super::{plan::between, retry};
 use anyhow::Result;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_postgres::Client;
 
-/// Supabase's Vault, which the restores leave as it is.
+/// Supabase's Vault. The restores leave it as it is.
 const VAULT: &str = include_str!("../vault.sql");
 
 /// The agent whose key Vault cannot decrypt.
@@ -22,20 +22,21 @@ pub(super) const UNREADABLE: &str = "agent-010";
 /// The agent whose key ends with a line break.
 const LINE_BREAK: &str = "agent-020";
 
-/// How many answers have an odd number in a round of [`super::plan::Act::OddNumbers`].
+/// The number of answers with an odd number in a round of [`super::plan::Act::OddNumbers`].
 const ODD_NUMBERS: usize = 5;
 
 /// How long an application keeps an agent's row locked, in milliseconds.
 const HOLD_AGENT_MS: std::ops::Range<u64> = 1_000..3_000;
 
-/// How long an application keeps the table of jobs locked, in milliseconds: shorter and longer than a claim may be late.
+/// How long an application keeps the table of jobs locked, in milliseconds: less and more than the ledger lets a claim
+/// wait.
 const LOCK_JOBS_MS: std::ops::Range<u64> = 2_000..6_000;
 
-/// What the application's trigger says. The alarm of a job that it refuses quotes it.
+/// The message of the application's trigger. The alarm of a refused job quotes it.
 pub(super) const REFUSAL: &str = "the application refuses this escrow";
 
-/// An application's triggers. The one raises by chance, and its job waits alone; the other cannot get a lock, every second
-/// time, for every tenth agent.
+/// Gives an application's triggers. One raises at random, and its job waits alone. The other fails to get a lock, every
+/// second time, for every tenth agent.
 fn bad_triggers() -> String {
     format!(
         "create or replace function public.application_refuses() returns trigger language plpgsql as $$ begin \
@@ -53,7 +54,7 @@ fn bad_triggers() -> String {
 const NO_TRIGGERS: &str = "drop trigger if exists application on public.escrow_requests; \
                            drop trigger if exists application on public.trade_results";
 
-/// Puts Vault in place, with two agents' own keys: one that cannot be decrypted, and one with a line break at its end.
+/// Installs Vault, with two agents' own keys: one cannot be decrypted, and one ends with a line break.
 pub(super) async fn move_in(stack: &Local) -> Result<()> {
     let superuser = stack.cluster.connect(SUPERUSER).await?;
     superuser.batch_execute(VAULT).await?;
@@ -79,19 +80,19 @@ pub(super) async fn give_key(stack: &Local, owner: &Client, agent: &str) -> Resu
     Ok(())
 }
 
-/// Lets an application's triggers raise, or takes them away.
+/// Installs triggers of an application that raise, or removes them.
 pub(super) async fn triggers(stack: &Local, raise: bool) -> Result<()> {
     retry(stack, OWNER, if raise { bad_triggers() } else { NO_TRIGGERS.to_owned() }.as_str()).await
 }
 
-/// Answers some of the next requests with a number that no database holds.
+/// Makes Purple Flea answer some of the next requests with a number that no database can hold.
 pub(super) fn odd_numbers(stack: &Local) {
     for _ in 0..ODD_NUMBERS {
         stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::OddNumber });
     }
 }
 
-/// Locks an agent's row, for a while that goes on beside everything else.
+/// Locks an agent's row for a while, beside everything else.
 pub(super) fn hold_agent(stack: &Local, chance: &mut Rng, beside: &mut JoinSet<()>) {
     let agent = chance.u32(1..=super::AGENTS);
     let lock = format!("select from public.agents where id = 'agent-{agent:03}' for update");

@@ -1,4 +1,4 @@
-//! What an operator does when the faults are over: keys, restored jobs, unknown bets and escrows, each by Purple Flea's books.
+//! The operator's work after the faults: keys, restored jobs, unknown bets and escrows. Purple Flea's books decide.
 
 use super::neighbours;
 use anyhow::Result;
@@ -9,15 +9,16 @@ use stack::{
 use std::collections::HashMap;
 use tokio_postgres::{Client, Row};
 
-/// Jobs that a restore made unknown and that were not found so far.
+/// Jobs that a restore made unknown and that no look-up has found.
 const RESTORED: &str = "select reference, idempotency_key, kind from purple_flea.jobs \
                         where state = 'unknown' and changed_by = 'restore'";
 
-/// Unknown jobs that others wait for: bets of the agent with a daily limit may have used it up, and no history has escrows.
+/// Unknown jobs that block other jobs. Bets of the agent with a daily limit may have used the limit up, and no history
+/// contains escrows.
 const WAITED_FOR: &str = "select reference, idempotency_key, kind from purple_flea.jobs \
                           where state = 'unknown' and (agent_id = $1 or kind = 'escrow')";
 
-/// Purple Flea's books, by the names of the callers.
+/// Purple Flea's books, by the idempotency keys.
 struct Books {
     bets: HashMap<String, Bet>,
     escrows: Vec<Escrow>,
@@ -25,14 +26,14 @@ struct Books {
 
 impl Books {
     fn of(stack: &Local) -> Self {
-        let named = |bet: Bet| Some((bet.bet_key()?.to_owned(), bet));
+        let named = |bet: Bet| Some((bet.key()?.to_owned(), bet));
         Self {
             bets: stack.purple_flea.bets().into_iter().filter_map(named).collect(),
             escrows: stack.purple_flea.escrows(),
         }
     }
 
-    /// The statement that records what was done for a job, if it was done.
+    /// Gives the statement that records a job's bet or escrow, if Purple Flea's books have one.
     fn record(&self, kind: &str, reference: &str, key: &str) -> Option<String> {
         if kind == "escrow" {
             let escrow = self.escrows.iter().find(|escrow| escrow.description.contains(key))?;
@@ -46,7 +47,7 @@ impl Books {
     }
 }
 
-/// Mends the key that could not be decrypted.
+/// Repairs the key that could not be decrypted.
 pub(super) async fn mend_key(stack: &Local, owner: &Client) -> Result<()> {
     let waited = "select count(*) from purple_flea.jobs where agent_id = $1 and state = 'pending'";
     let waited: i64 = owner.query_one(waited, &[&neighbours::UNREADABLE]).await?.get(0);
@@ -55,10 +56,10 @@ pub(super) async fn mend_key(stack: &Local, owner: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Follows docs/restore.md: records what stands in Purple Flea's books, and releases the rest in bulk.
+/// Follows docs/restore.md: records the bets and escrows of Purple Flea's books, and releases the other jobs in bulk.
 pub(super) async fn settle_restored(stack: &Local, owner: &Client) -> Result<()> {
     let jobs = owner.query(RESTORED, &[]).await?;
-    // After the jobs: by then no bet of theirs can be under way.
+    // The books are read after the jobs: by then no bet of these jobs can be under way.
     let books = Books::of(stack);
     let mut recorded = 0;
     for job in &jobs {
@@ -77,7 +78,7 @@ pub(super) async fn settle_restored(stack: &Local, owner: &Client) -> Result<()>
     Ok(())
 }
 
-/// Records or closes the unknown jobs that others wait for.
+/// Records or closes the unknown jobs that block other jobs.
 pub(super) async fn settle_unknown(stack: &Local, owner: &Client) -> Result<()> {
     let jobs = owner.query(WAITED_FOR, &[&AGENT]).await?;
     let books = Books::of(stack);
@@ -90,7 +91,7 @@ pub(super) async fn settle_unknown(stack: &Local, owner: &Client) -> Result<()> 
     Ok(())
 }
 
-/// Makes the deposits due that waited for unknown bets of the agent with a daily limit.
+/// Makes deposits due that waited for unknown bets of the agent with a daily limit.
 pub(super) async fn retry_limited(owner: &Client) -> Result<()> {
     let waiting = "select reference from purple_flea.jobs where agent_id = $1 and state = 'pending'";
     let waiting = retry_jobs(owner, &owner.query(waiting, &[&AGENT]).await?).await;
@@ -98,7 +99,7 @@ pub(super) async fn retry_limited(owner: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Makes pending jobs due at once. One that is claimed meanwhile needs no operator. Gives how many there were.
+/// Makes pending jobs due at once, and gives their number. A job that is claimed meanwhile needs no operator.
 pub(super) async fn retry_jobs(owner: &Client, jobs: &[Row]) -> usize {
     for job in jobs {
         let retry = format!("select purple_flea.retry_job('{}')", job.get::<_, &str>(0));

@@ -1,15 +1,15 @@
-//! What goes wrong in which round: always the same for the same seed, and everything at least once.
+//! Plans the fault of each round. The same seed gives the same plan, and every fault happens at least once.
 
 use fastrand::Rng;
 use std::time::Duration;
 
-/// How many rounds a run has. Each makes its part of the deposits and breaks one thing.
+/// The number of rounds of a run. Each makes its part of the deposits and injects one fault.
 pub(super) const ROUNDS: u32 = 40;
 
-/// How long a round lasts, in milliseconds, at least and at most.
+/// The least and the most time of a round, in milliseconds.
 pub(super) const ROUND_MS: std::ops::Range<u64> = 200..600;
 
-/// What goes wrong in a round.
+/// The fault of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Act {
     /// The function's host is killed, and another starts in its place.
@@ -26,15 +26,15 @@ pub(super) enum Act {
     Restore,
     /// A standby that lacks the last moments becomes the primary; an operator confirms it.
     FailOver,
-    /// Everything that waits in pg_net's queue is lost.
+    /// All requests in pg_net's queue are lost.
     EmptyQueue,
-    /// Notifications are sent again, several times at once, for old deposits and for new ones.
+    /// Notifications of old and of new deposits are sent again, several times at once.
     Double,
     /// All bets are held back until the next round.
     Pause,
     /// An application's triggers raise while the ledger settles.
     BadTriggers,
-    /// Purple Flea's next answers have a number that no database holds.
+    /// Purple Flea's next answers have a number that no database can hold.
     OddNumbers,
     /// An application locks an agent's row.
     HoldAgent,
@@ -46,7 +46,7 @@ pub(super) enum Act {
     LostAnswers,
 }
 
-/// How many rounds have which act.
+/// The number of rounds of each act.
 const TIMES: [(Act, usize); 16] = [
     (Act::KillHost, 4),
     (Act::CutOff, 2),
@@ -66,7 +66,7 @@ const TIMES: [(Act, usize); 16] = [
     (Act::LostAnswers, 2),
 ];
 
-/// Gives each round its act, in an order by chance. Only what was dumped can be restored: the two take turns.
+/// Gives each round its act, in a random order. Dumps and restores take turns, because a restore needs a dump.
 pub(super) fn plan(chance: &mut Rng) -> Vec<Act> {
     let mut acts: Vec<Act> = TIMES.iter().flat_map(|(act, times)| [*act].repeat(*times)).collect();
     chance.shuffle(&mut acts);
@@ -77,7 +77,7 @@ pub(super) fn plan(chance: &mut Rng) -> Vec<Act> {
     acts
 }
 
-/// Gives a time within a range of milliseconds.
+/// Gives a random time within a range of milliseconds.
 pub(super) fn between(chance: &mut Rng, milliseconds: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(chance.u64(milliseconds))
 }

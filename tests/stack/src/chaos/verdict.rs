@@ -1,4 +1,4 @@
-//! Compares what the database says with what Purple Flea's own ledger says, deposit by deposit.
+//! Compares the database's record with Purple Flea's own, deposit by deposit.
 
 use super::{monkey::Report, neighbours, plan::Act};
 use anyhow::Result;
@@ -14,10 +14,10 @@ use std::{
 };
 use tokio_postgres::{Client, Row};
 
-/// Most violations that are shown one by one.
+/// The most violations that are shown one by one.
 const SHOWN: usize = 20;
 
-/// What was found.
+/// The findings of a run.
 pub(super) struct Verdict {
     states: BTreeMap<String, usize>,
     reasons: BTreeMap<String, usize>,
@@ -25,10 +25,10 @@ pub(super) struct Verdict {
     bets: usize,
     lost: usize,
     attempts: i64,
-    /// Why jobs became unknown, at first.
+    /// The first reasons for which jobs became unknown.
     unknown_by: BTreeMap<String, i64>,
     acts: BTreeMap<Act, u32>,
-    /// What must not be, in words.
+    /// Violations of the promises, in words.
     pub(super) violations: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ const JOBS: &str = "select j.reference, j.idempotency_key, j.state, j.reason, j.
 
 const ESCROWS: &str = "select j.reference, j.idempotency_key, j.state, j.reason from purple_flea.jobs j where j.kind = 'escrow'";
 
-/// Looks at everything.
+/// Compares both records and judges the run.
 pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Report) -> Result<Verdict> {
     let mut verdict = Verdict {
         states: BTreeMap::new(),
@@ -54,7 +54,7 @@ pub(super) async fn reach(stack: &Local, owner: &Client, api: &str, report: Repo
     };
     let mut bets: HashMap<String, Vec<Bet>> = HashMap::new();
     for bet in stack.purple_flea.bets() {
-        bets.entry(bet.bet_key().unwrap_or("a bet without a key").to_owned()).or_default().push(bet);
+        bets.entry(bet.key().unwrap_or("a bet without a key").to_owned()).or_default().push(bet);
     }
     verdict.bets = bets.values().map(Vec::len).sum();
     let jobs = owner.query(JOBS, &[]).await?;
@@ -159,7 +159,7 @@ impl Verdict {
         Ok(())
     }
 
-    /// What an operator must see, and what must be over by now.
+    /// Checks that an operator sees every problem that needs one, and no problem that is over.
     async fn look_as_an_operator(&mut self, owner: &Client) -> Result<()> {
         let unseen = "select j.reference from purple_flea.jobs j where j.state = 'unknown' and not exists \
                       (select from purple_flea.stuck_jobs s where s.reference = j.reference and s.reason is not null)";
@@ -180,7 +180,7 @@ impl Verdict {
         Ok(())
     }
 
-    /// What shows only in the whole.
+    /// Counts jobs and bets over the whole run.
     async fn count(&mut self, owner: &Client, jobs: usize) -> Result<()> {
         let deposits = "select count(*) from public.wallet_changes where change_type = 'deposit'";
         self.deposits = usize::try_from(owner.query_one(deposits, &[]).await?.get::<_, i64>(0))?;
@@ -192,7 +192,7 @@ impl Verdict {
         for row in owner.query(jobless, &[]).await? {
             self.violations.push(format!("deposit {} has no job", row.get::<_, i64>(0)));
         }
-        // (An escrow that the application refuses is one that an operator is told of, and of which the books decide.)
+        // (The operator learns of an escrow that the application refuses, and the books decide about it.)
         let alarms = "select e.reference, e.kind, e.why from purple_flea.job_events e join purple_flea.jobs j using (reference) \
                       where e.kind in ('conflict', 'alarm') and not (j.kind = 'escrow' and e.why like '%' || $1)";
         for row in owner.query(alarms, &[&neighbours::REFUSAL]).await? {
@@ -214,7 +214,7 @@ impl Verdict {
         Ok(())
     }
 
-    /// For a person, or for a program.
+    /// Prints the verdict for people, or as JSON for programs.
     pub(super) fn print(&self, as_json: bool, seed: u64, took: Duration) {
         let acts: BTreeMap<String, u32> =
             self.acts.iter().map(|(act, times)| (format!("{act:?}"), *times)).collect();

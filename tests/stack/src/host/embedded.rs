@@ -1,4 +1,4 @@
-//! The host of production, `host`, in this process.
+//! Runs the production host, `host`, in this process.
 
 use super::Options;
 use crate::{http1, log::Log};
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// Most connections at once, in and out: more than any test makes.
+/// The most connections at once, in and out: more than any test makes.
 const CONNECTIONS: usize = 4096;
 
 /// A listening host. Ends, with all its connections, when it is dropped.
@@ -52,7 +52,7 @@ impl Server {
     }
 }
 
-/// The interfaces that a build of the component imports.
+/// Lists the interfaces that a build of the component imports.
 pub(super) fn imports(path: &Path) -> Result<Vec<String>> {
     Ok(component::imports(&compiled(path)?))
 }

@@ -1,4 +1,4 @@
-//! The `wasmtime` or the `spin` of this machine, as a process.
+//! Runs the `wasmtime` or the `spin` of this machine as a process.
 
 use super::{Build, Kind, Options};
 use crate::{
@@ -18,10 +18,10 @@ use tokio::{
     process::Command,
 };
 
-/// How long a host may take to listen: compiling the component is part of it.
+/// How long a host may take to listen. Compiling the component is part of that.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it is tried whether it listens.
+/// How often the stack checks whether the host listens.
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// The variable that hands a child its settings, as JSON.
@@ -88,7 +88,8 @@ fn command(kind: Kind, options: &Options, address: &str) -> Result<Command> {
             ]);
             command.args(["--addr", address]);
             for (name, value) in &options.settings {
-                // By name alone: every user of the machine may read a process's arguments.
+                // The arguments contain only the names, because every user of the machine may read a process's
+                // arguments.
                 let name = name.to_ascii_uppercase();
                 command.env(&name, value).arg("--env").arg(name);
             }
@@ -106,7 +107,8 @@ fn command(kind: Kind, options: &Options, address: &str) -> Result<Command> {
         Kind::Child => {
             let mut command = process::command(&this_program()?, None, "KILL");
             command.args(["host", "--listen", address]);
-            // By the environment: every user of the machine may read a process's arguments.
+            // The settings go through the environment, because every user of the machine may read a process's
+            // arguments.
             command.env(SETTINGS, serde_json::to_string(&options.settings)?);
             command.env(AFTER_REPLY_MS, options.after_reply.as_millis().to_string());
             command
@@ -115,7 +117,7 @@ fn command(kind: Kind, options: &Options, address: &str) -> Result<Command> {
     })
 }
 
-/// `stack` itself; the tests, which are another program, find it where cargo puts it.
+/// Finds the program `stack`. The tests, which are another program, find it in cargo's folder.
 fn this_program() -> Result<PathBuf> {
     let us = std::env::current_exe()?;
     if us.file_name().is_some_and(|name| name == "stack") {
@@ -128,7 +130,7 @@ fn this_program() -> Result<PathBuf> {
     Ok(built)
 }
 
-/// A port that was free a moment ago: these hosts do not tell which one they took.
+/// Gives a port that was free a moment ago. These hosts do not tell which port they took.
 async fn free_address() -> Result<String> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.to_string())
 }

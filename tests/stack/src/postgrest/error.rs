@@ -1,4 +1,4 @@
-//! PostgREST's answers to what fails: its own errors, and its status for each error of PostgreSQL's.
+//! PostgREST's answers to errors: its own, and its status for each error of PostgreSQL.
 
 use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 
-/// What a request that failed is answered with.
+/// The answer to a failed request.
 #[derive(Debug)]
 pub(super) struct Error {
     pub(super) status: StatusCode,
@@ -16,7 +16,7 @@ pub(super) struct Error {
 }
 
 impl Error {
-    /// An error of PostgREST's own.
+    /// Makes an error of PostgREST's own.
     pub(super) fn new(status: StatusCode, code: &str, message: &str) -> Self {
         let body = json!({ "code": code, "message": message, "details": null, "hint": null });
         Self { status, body, headers: Vec::new() }
@@ -43,24 +43,24 @@ impl Error {
         Self::new(StatusCode::NOT_IMPLEMENTED, "", &message)
     }
 
-    /// No such path.
+    /// Makes the error for an unknown path.
     pub(super) fn not_found() -> Self {
         Self { status: StatusCode::NOT_FOUND, body: json!({}), headers: Vec::new() }
     }
 
-    /// The database could not be connected to.
+    /// Makes the error for a failed connection.
     pub(super) fn no_connection(error: &tokio_postgres::Error) -> Self {
         let message = "Database connection error. Retrying the connection.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST000", message).details(error.to_string())
     }
 
-    /// A connection broke.
+    /// Makes the error for a broken connection.
     pub(super) fn connection_lost(why: impl Into<Value>) -> Self {
         let message = "Database client error. Retrying the connection.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST001", message).details(why)
     }
 
-    /// The database was away, and the schema has not been read since.
+    /// Makes the error for a schema that has not been read since the database was away.
     pub(super) fn no_schema() -> Self {
         let message = "Could not query the database for the schema cache. Retrying.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST002", message)
@@ -71,7 +71,7 @@ impl Error {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
-    /// Makes the answer. A 503 says when PostgREST looks for the database again.
+    /// Makes the answer. A 503 names the time of PostgREST's next attempt to connect.
     pub(super) fn response(self, retry_after: Duration) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.body.to_string()));
         *response.status_mut() = self.status;
@@ -89,7 +89,7 @@ impl Error {
     }
 }
 
-/// Translates an error of PostgreSQL's. A refusal is 401 for `anon`, and 403 for any other role.
+/// Translates an error of PostgreSQL. A refusal is 401 for `anon`, and 403 for any other role.
 pub(super) fn of_postgres(error: &tokio_postgres::Error, is_anon: bool) -> Error {
     let Some(server) = error.as_db_error() else {
         return Error::connection_lost(error.to_string());
@@ -108,12 +108,12 @@ pub(super) fn of_postgres(error: &tokio_postgres::Error, is_anon: bool) -> Error
     answer
 }
 
-/// The status for a SQLSTATE.
+/// Gives the status for a SQLSTATE.
 fn status(code: &str, message: &str, is_anon: bool) -> StatusCode {
     match code {
         "23503" | "23505" => StatusCode::CONFLICT,
         "25006" => StatusCode::METHOD_NOT_ALLOWED,
-        // safeupdate's; the caller is thought to be at fault.
+        // This is safeupdate's error. PostgREST blames the caller.
         "21000" if message.ends_with("requires a WHERE clause") => StatusCode::BAD_REQUEST,
         "21000" | "53400" | "42P17" => StatusCode::INTERNAL_SERVER_ERROR,
         "57P01" => StatusCode::SERVICE_UNAVAILABLE,
@@ -137,7 +137,7 @@ fn status(code: &str, message: &str, is_anon: bool) -> StatusCode {
     }
 }
 
-/// The body that a function chose, by `raise sqlstate 'PGRST'`.
+/// The body that a function chose by `raise sqlstate 'PGRST'`.
 #[derive(Deserialize)]
 struct Chosen {
     code: String,
@@ -146,14 +146,14 @@ struct Chosen {
     hint: Option<String>,
 }
 
-/// The status and headers that it chose.
+/// The status and headers that a function chose.
 #[derive(Deserialize)]
 struct ChosenStatus {
     status: u16,
     headers: HashMap<String, String>,
 }
 
-/// The answer that a function raised: all of it is JSON, or it is an error of its own.
+/// Makes the answer that a function raised. If a part of it is no JSON, the answer is PostgREST's own error.
 fn raised(message: &str, detail: Option<&str>) -> Error {
     let Ok(chosen) = serde_json::from_str::<Chosen>(message) else {
         let hint = "MESSAGE must be a JSON object with obligatory keys: 'code', 'message' and optional keys: 'details', 'hint'.";

@@ -1,5 +1,5 @@
-//! The database as PostgREST uses it: a pool of connections, a transaction for each request as the token's role, and the
-//! schema, which is read again when something has changed or the database was away.
+//! PostgREST's access to the database: a pool of connections, a transaction for each request as the token's role, and
+//! the schema. The pool reads the schema again after a change or an absence of the database.
 
 use super::{
     error::{Error, of_postgres},
@@ -20,18 +20,17 @@ use tokio::{
 };
 use tokio_postgres::{Client, NoTls, Row, Statement, types::ToSql};
 
-/// Most connections (PostgREST's `db-pool`).
+/// The most connections (PostgREST's `db-pool`).
 const POOL: usize = 10;
 
-/// Longest wait for one of them (`db-pool-acquisition-timeout`).
+/// The longest wait for one of them (`db-pool-acquisition-timeout`).
 const ACQUISITION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where functions look for what they name without a schema: the API's schema and `db-extra-search-path`, as hosted
-/// Supabase has it.
+/// The search path of functions: the API's schema and `db-extra-search-path`, as on hosted Supabase.
 const SEARCH_PATH: &str = "\"public\", \"extensions\"";
 
-/// The settings of the roles that the pool's own role may become. PostgREST makes them those of the transaction, as far as
-/// that role may.
+/// Reads the settings of the roles that the pool's own role may become. PostgREST applies them to the transaction, if
+/// the role may set them.
 const ROLE_SETTINGS: &str = "select r.rolname::text, s.name, lower(s.value) \
     from pg_auth_members m \
     join pg_roles r on r.oid = m.roleid \
@@ -41,19 +40,19 @@ const ROLE_SETTINGS: &str = "select r.rolname::text, s.name, lower(s.value) \
     where m.member = current_user::regrole::oid \
       and (p.context = 'user' or has_parameter_privilege(current_user::regrole::oid, p.name, 'set'))";
 
-/// The setting that is no setting of the transaction, but how it begins.
+/// The one setting that the transaction's beginning contains.
 const ISOLATION: &str = "default_transaction_isolation";
 
-/// A function's name, the names of the arguments that are given, whether they are several objects, and what else is
-/// considered.
+/// A function's name, the names of the given arguments, whether the values are several objects, and the other
+/// functions that count.
 pub(super) type Asked = (String, BTreeSet<String>, bool, Single);
 
-/// What PostgREST knows of the database.
+/// PostgREST's knowledge of the database.
 #[derive(Default)]
 pub(super) struct Schema {
     /// The settings of roles.
     roles: HashMap<String, Vec<(String, String)>>,
-    /// The functions that were called so far. The real one knows all of them from the start.
+    /// The functions called so far. The real one knows all functions from the start.
     routines: Mutex<HashMap<Asked, Arc<Routine>>>,
 }
 
@@ -67,10 +66,10 @@ impl Schema {
     }
 }
 
-/// What a request does in its transaction.
+/// The work of a request in its transaction.
 pub(super) struct Work<'a> {
     pub(super) caller: &'a Caller,
-    /// What functions find in `request.method` and so on.
+    /// The values that functions find in `request.method` and so on.
     pub(super) request: [(&'static str, String); 3],
     /// Settings of the function's own.
     pub(super) settings: &'a [(String, String)],
@@ -79,7 +78,7 @@ pub(super) struct Work<'a> {
     pub(super) argument: Option<&'a str>,
 }
 
-/// The pool.
+/// The pool and its state.
 pub(super) struct Database {
     url: String,
     slots: Semaphore,
@@ -91,15 +90,15 @@ pub(super) struct Database {
 struct State {
     schema: Option<Arc<Schema>>,
     idle: Vec<Connection>,
-    /// Which connections may still be used.
+    /// The number of the current connections. Connections with a lower number are closed.
     generation: u64,
-    /// The first wait of many before the schema is tried again.
+    /// The first of the doubling waits before the schema is read again.
     first_retry: Duration,
-    /// The wait that is under way.
+    /// The current wait.
     retry: Duration,
 }
 
-/// A connection, and a place in the pool.
+/// A connection and its place in the pool.
 pub(super) struct Lease<'a> {
     connection: Connection,
     _slot: SemaphorePermit<'a>,
@@ -107,7 +106,7 @@ pub(super) struct Lease<'a> {
 
 struct Connection {
     client: Client,
-    /// Statements by the role that they are carried out as: a plan that was made for one may lack the checks for another.
+    /// Prepared statements by their role. A plan that was made for one role may lack the checks for another.
     statements: HashMap<(String, String), Statement>,
     generation: u64,
 }
@@ -124,27 +123,27 @@ impl Database {
         Self { url, slots: Semaphore::new(POOL), state: Mutex::new(state), outdated: Notify::new() }
     }
 
-    /// Changes how long it waits after the database was away before it looks for it the second time.
+    /// Sets the wait before the second look for a lost database.
     pub(super) fn set_first_retry(&self, first_retry: Duration) {
         self.state().first_retry = first_retry;
     }
 
-    /// How long it waits before it looks for the database the second time.
+    /// Gives the wait before the second look for a lost database.
     pub(super) fn first_retry(&self) -> Duration {
         self.state().first_retry
     }
 
-    /// How long it waits at present before it looks for the database again.
+    /// Gives the wait before the next look for a lost database.
     pub(super) fn retry(&self) -> Duration {
         self.state().retry
     }
 
-    /// The schema, unless the database is away.
+    /// Gives the schema, unless the database is away.
     pub(super) fn schema(&self) -> Result<Arc<Schema>, Error> {
         self.state().schema.clone().ok_or_else(Error::no_schema)
     }
 
-    /// Has the schema read again, soon.
+    /// Makes the reader read the schema again soon.
     pub(super) fn look_again(&self) {
         self.outdated.notify_one();
     }
@@ -163,8 +162,8 @@ impl Database {
         Ok(())
     }
 
-    /// Reads the schema whenever it may have changed. While that fails, every request is refused, and the waits between two
-    /// tries double, up to 32 of the first: so after a longer absence it takes long until the database is found again.
+    /// Reads the schema whenever it may have changed. While reading fails, every request is refused, and the waits
+    /// double, up to 32 times the first. So after a longer absence it takes long to find the database again.
     pub(super) async fn keep_reading(&self) {
         loop {
             self.outdated.notified().await;
@@ -185,7 +184,7 @@ impl Database {
         }
     }
 
-    /// Lets all connections go.
+    /// Drops all connections.
     fn flush(&self) {
         let mut state = self.state();
         state.generation += 1;
@@ -208,7 +207,7 @@ impl Database {
             (state.idle.pop(), state.generation)
         };
         let connection = match kept {
-            // The real pool, too, finds out that a connection has broken by using it.
+            // The real pool, too, finds a broken connection only by using it.
             Some(connection) if connection.client.is_closed() => {
                 return Err(Error::connection_lost("no connection to the server\n"));
             }
@@ -222,7 +221,7 @@ impl Database {
         Ok(Lease { connection, _slot: slot })
     }
 
-    /// Takes a connection back that has no transaction in it.
+    /// Takes back a connection without a transaction.
     pub(super) fn give_back(&self, lease: Lease<'_>) {
         let mut state = self.state();
         if lease.connection.generation == state.generation {
@@ -230,8 +229,8 @@ impl Database {
         }
     }
 
-    /// Does a request's work. A transaction that fails with 40001 is tried again, as often as it fails, until the caller has
-    /// hung up. (The real PostgREST tries again even then.)
+    /// Executes a request's work. Repeats a transaction that fails with 40001, until the caller has hung up. (The real
+    /// PostgREST repeats it even then.)
     pub(super) async fn work(
         &self,
         mut lease: Lease<'_>,
@@ -243,7 +242,7 @@ impl Database {
         loop {
             let answer = lease.connection.transaction(&begin, work).await;
             let lost_a_race = answer.as_ref().is_err_and(is_serialization_failure);
-            // A connection with a transaction in it never goes back to the pool.
+            // A connection with an open transaction never goes back to the pool.
             let clean = answer.is_ok() || lease.connection.client.batch_execute("rollback").await.is_ok();
             if clean && lost_a_race && waiting.upgrade().is_some() {
                 continue;
@@ -260,7 +259,7 @@ impl Database {
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(async move {
-        // Its end shows at the client.
+        // The client sees the end of the connection.
         let _ = connection.await;
     });
     Ok(client)
@@ -277,7 +276,8 @@ impl Lease<'_> {
 }
 
 impl Work<'_> {
-    /// The beginning of the transaction: its isolation, and the settings, of which a later one has the last word.
+    /// Gives the beginning of the transaction: its isolation, then the settings. A later setting replaces an earlier
+    /// one.
     fn begin(&self, schema: &Schema) -> String {
         let of_role = schema.roles.get(&self.caller.role).map(Vec::as_slice).unwrap_or_default();
         let isolation = self.settings.iter().chain(of_role).find(|(name, _)| name == ISOLATION);
@@ -291,7 +291,7 @@ impl Work<'_> {
         let own = |(name, value): &(String, String)| (name.clone(), value.clone());
         let settings = [("search_path".to_owned(), SEARCH_PATH.to_owned())]
             .into_iter()
-            // The role's settings come before the role: they are set with the rights of the pool's own.
+            // The role's settings come before the role, so the pool's own rights set them.
             .chain(of_role.iter().map(own))
             .chain([("role".to_owned(), self.caller.role.clone()), ("request.jwt.claims".to_owned(), claims)])
             .chain(self.request.iter().map(|(name, value)| ((*name).to_owned(), value.clone())))

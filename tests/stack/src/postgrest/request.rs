@@ -1,4 +1,4 @@
-//! What a request asks for: PostgREST's reading of its method, path, query, headers and body.
+//! Reads a request as PostgREST does: its method, path, query, headers and body.
 
 use super::error::Error;
 use bytes::Bytes;
@@ -6,10 +6,10 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// Names in a query that are no arguments and no filters.
+/// Names in a query that are neither arguments nor filters.
 const RESERVED: [&str; 8] = ["select", "columns", "on_conflict", "order", "limit", "offset", "and", "or"];
 
-/// A request, as it came.
+/// A request as it arrived.
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
@@ -18,48 +18,48 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a Bytes,
 }
 
-/// What is to be done.
+/// The request's action.
 pub(super) enum Action {
     /// Call a function.
     Call { function: String, arguments: Arguments },
     /// Read a table or a view: the names and values of the query.
     Read { table: String, query: Vec<(String, String)> },
-    /// Describe what there is.
+    /// Describe the schema.
     Describe,
 }
 
-/// What a function is called with.
+/// The arguments of a call.
 pub(super) struct Arguments {
-    /// The names that are given.
+    /// The names of the given arguments.
     pub(super) names: BTreeSet<String>,
-    /// Their values, a JSON object or an array of such; or a body that is no JSON.
+    /// The values, a JSON object or an array of objects; or a body that is no JSON.
     pub(super) text: String,
-    /// Which functions with a single parameter may be meant.
+    /// The functions with a single parameter that the call may mean.
     pub(super) single: Single,
     /// Whether the call must not change anything.
     pub(super) read_only: bool,
 }
 
-/// Which functions with a single parameter are considered where no other fits.
+/// The functions with a single parameter that are considered if no other fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Single {
     /// None of them.
     None,
-    /// Those that take JSON. (Also those whose parameter has a name: it is not given to them.)
+    /// Those with a JSON parameter. (A function whose parameter has a name counts, but gets no argument.)
     Json,
-    /// Those that take the body as text. No others are considered.
+    /// Those with a text parameter, which gets the body. No other functions are considered.
     Text,
-    /// Those that take the body as XML. No others are considered.
+    /// Those with an XML parameter, which gets the body. No other functions are considered.
     Xml,
 }
 
 impl Arguments {
-    /// Whether the values are several objects.
+    /// Tells whether the values are several objects.
     pub(super) fn is_array(&self) -> bool {
         self.text.trim_start().starts_with('[')
     }
 
-    /// What the query of a GET gives.
+    /// Reads the arguments from the query of a GET.
     fn of_query(query: &str) -> Self {
         let given: Map<String, Value> = pairs(query)
             .filter(|(name, value)| {
@@ -76,7 +76,7 @@ impl Arguments {
         Self { names, text, single: Single::None, read_only: false }
     }
 
-    /// What the body of a POST gives.
+    /// Reads the arguments from the body of a POST.
     fn of_body(headers: &HeaderMap, body: &Bytes) -> Result<Self, Error> {
         let text = String::from_utf8_lossy(body).into_owned();
         let raw = |text, single| Self { names: BTreeSet::new(), text, single, read_only: false };
@@ -114,7 +114,7 @@ impl Arguments {
                 }
                 Some(_) => return Err(invalid("All object keys must match")),
             },
-            // Anything else counts as an empty array.
+            // Any other body counts as an empty array.
             _ => None,
         };
         let (text, names) = given.unwrap_or_else(|| ("[]".to_owned(), BTreeSet::new()));
@@ -123,7 +123,7 @@ impl Arguments {
 }
 
 impl Request<'_> {
-    /// Reads what is asked for below `/rest/v1`.
+    /// Reads the action of a request below `/rest/v1`.
     pub(super) fn action(&self) -> Result<Action, Error> {
         let path: Vec<&str> = self.path.split('/').filter(|part| !part.is_empty()).collect();
         let reads = *self.method == Method::GET || *self.method == Method::HEAD;
@@ -164,7 +164,7 @@ impl Request<'_> {
         Err(Error::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", &message))
     }
 
-    /// The headers as JSON, as functions find them in `request.headers`.
+    /// Gives the headers as JSON, as functions find them in `request.headers`.
     pub(super) fn headers_json(&self) -> String {
         let headers = self.headers.iter().filter(|(name, _)| *name != header::COOKIE);
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -174,7 +174,7 @@ impl Request<'_> {
     }
 }
 
-/// The path and the query of a URI.
+/// Gives the path and the query of a URI.
 pub(super) fn parts(uri: &Uri) -> (&str, &str) {
     (uri.path(), uri.query().unwrap_or_default())
 }
@@ -188,7 +188,7 @@ fn content_type(headers: &HeaderMap) -> String {
     media_type(given.unwrap_or("application/json")).to_ascii_lowercase()
 }
 
-/// A media type without its parameters.
+/// Gives a media type without its parameters.
 fn media_type(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }

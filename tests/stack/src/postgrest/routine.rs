@@ -1,4 +1,4 @@
-//! Which function a call means, and the SQL that calls it.
+//! Finds the function that a call means, and makes the SQL that calls it.
 
 use super::{
     error::Error,
@@ -9,8 +9,8 @@ use http::StatusCode;
 use std::collections::BTreeSet;
 use tokio_postgres::{Client, Row};
 
-/// The functions of a name, as far as they are served: what they take in (without `VARIADIC`), how many of that have
-/// defaults, what they return, whether they may change anything, and their own settings.
+/// Reads the functions of a name, as far as the stand-in serves them. The columns are the parameters (without
+/// `VARIADIC`), the number of parameters with defaults, the result, the volatility, and the function's own settings.
 const CANDIDATES: &str = "select \
     array(select coalesce(p.proargnames[a.n], '') \
           from unnest(coalesce(p.proargmodes, array_fill('i'::\"char\", array[p.pronargs::int]))) with ordinality as a (mode, n) \
@@ -26,21 +26,21 @@ const CANDIDATES: &str = "select \
 /// The settings of a function that hold for the whole transaction (`db-hoisted-tx-settings`).
 const HOISTED: [&str; 2] = ["statement_timeout", "default_transaction_isolation"];
 
-/// A function, and how it is called with some of its arguments.
+/// A function, and the way to call it with some of its arguments.
 pub(super) struct Routine {
-    /// The SQL. It has one parameter, if any: the arguments as text.
+    /// The SQL. It has at most one parameter: the arguments as text.
     pub(super) text: String,
     /// Whether it has that parameter.
     pub(super) has_arguments: bool,
-    /// Whether it returns nothing.
+    /// Whether the function returns nothing.
     pub(super) void: bool,
-    /// Whether it may change anything.
+    /// Whether the function may change anything.
     pub(super) volatile: bool,
     /// Settings for the transaction: names and values.
     pub(super) settings: Vec<(String, String)>,
 }
 
-/// A function that may be the one.
+/// A function that the call may mean.
 struct Candidate {
     parameters: Vec<Parameter>,
     void: bool,
@@ -57,7 +57,7 @@ struct Parameter {
 }
 
 impl Routine {
-    /// Finds the function that is meant.
+    /// Finds the function that the call means.
     pub(super) async fn find(client: &Client, function: &str, arguments: &Arguments) -> Result<Self, Error> {
         let rows = client
             .query(CANDIDATES, &[&function])
@@ -96,7 +96,7 @@ impl Candidate {
         }
     }
 
-    /// Whether its parameters go by the names that are given.
+    /// Tells whether the function's parameters fit the given names.
     fn takes(&self, arguments: &Arguments) -> bool {
         if self.parameters.is_empty() {
             return arguments.names.is_empty() && !matches!(arguments.single, Single::Text | Single::Xml);
@@ -108,7 +108,7 @@ impl Candidate {
         arguments.names.is_subset(&names(true)) && names(false).is_subset(&arguments.names)
     }
 
-    /// Whether its one parameter could take the whole body.
+    /// Tells whether the function's one parameter could take the whole body.
     fn takes_single(&self, single: Single) -> bool {
         let [parameter] = self.parameters.as_slice() else { return false };
         match single {
@@ -125,7 +125,7 @@ impl Candidate {
         let function = format!("public.{}", sql::identifier(function));
         let (source, passed) = match (self.parameters.as_slice(), given.as_slice()) {
             ([only], _) if only.name.is_empty() => (None, format!("$1::text::{}", only.kind)),
-            // One that was found by its single parameter gets nothing, if that parameter has a name.
+            // A function that was found by its single parameter gets no argument, if the parameter has a name.
             (_, []) => (None, String::new()),
             (_, given) => {
                 let columns: Vec<String> = given
@@ -171,7 +171,7 @@ impl Candidate {
     }
 }
 
-/// No function takes these arguments.
+/// Makes the error for arguments that fit no function.
 fn unknown(function: &str, arguments: &Arguments) -> Error {
     let names: Vec<&str> = arguments.names.iter().map(String::as_str).collect();
     let listed = names.join(", ");
@@ -193,7 +193,7 @@ fn unknown(function: &str, arguments: &Arguments) -> Error {
     Error::new(StatusCode::NOT_FOUND, "PGRST202", &message).details(details)
 }
 
-/// Several functions do.
+/// Makes the error for arguments that fit several functions.
 fn ambiguous(function: &str, several: &[&Candidate]) -> Error {
     let signature = |candidate: &&Candidate| {
         let parameters: Vec<String> = candidate

@@ -1,11 +1,11 @@
-//! Quoting.
+//! Quotes names and strings for SQL.
 
-/// A name, as SQL takes any.
+/// Quotes a name.
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A string, as SQL takes any. (`standard_conforming_strings` is on.)
+/// Quotes a string. (`standard_conforming_strings` is on.)
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

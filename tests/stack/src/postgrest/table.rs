@@ -1,11 +1,11 @@
-//! Reading tables and views, and the description of what there is: as much of it as tests need.
+//! Reads tables and views, and describes the schema: as much of both as tests need.
 //!
-//! Of a table's query it serves `select` with the names of columns, `order`, `limit`, `offset`, and filters by comparison.
+//! A query may have `select` with names of columns, `order`, `limit`, `offset`, and filters by comparison.
 
 use super::{error::Error, sql};
 use http::StatusCode;
 
-/// Every function and relation of `public` that the caller's role may use, as an OpenAPI document.
+/// Describes every function and relation of `public` that the caller's role may use, as an OpenAPI document.
 pub(super) const DESCRIPTION: &str = "select json_build_object( \
     'swagger', '2.0', \
     'info', json_build_object('title', 'standard public schema', 'version', '12.2.12'), \
@@ -19,7 +19,7 @@ pub(super) const DESCRIPTION: &str = "select json_build_object( \
         and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype) \
         and has_function_privilege(p.oid, 'execute')) as paths), '{}'))::text";
 
-/// A filter's operator and its SQL; of `column=eq.x` that is the part before the point.
+/// Gives a filter's operator and its SQL; of `column=eq.x`, the part before the point.
 pub(super) fn operator(value: &str) -> Option<(&'static str, &str)> {
     let (name, value) = value.split_once('.')?;
     let operator = match name {
@@ -35,7 +35,7 @@ pub(super) fn operator(value: &str) -> Option<(&'static str, &str)> {
     Some((operator, value))
 }
 
-/// The SQL that reads a table as the query asks for it. It gives the body, and how many rows that has.
+/// Makes the SQL that reads a table for a query. It gives the body, and the number of rows.
 pub(super) fn read(table: &str, query: &[(String, String)]) -> Result<String, Error> {
     let relation = format!("public.{}", sql::identifier(table));
     let mut columns = format!("{relation}.*");
@@ -71,7 +71,7 @@ pub(super) fn read(table: &str, query: &[(String, String)]) -> Result<String, Er
     ))
 }
 
-/// A column's name: casts, paths into JSON and tables within are not served.
+/// Reads a column's name. Casts, paths into JSON and tables within are not served.
 fn column(name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     (!name.is_empty() && name.chars().all(plain)).then(|| sql::identifier(name))

@@ -1,4 +1,4 @@
-//! Tokens: made for tests, and checked as PostgREST checks them.
+//! Makes tokens for tests, and checks tokens as PostgREST does.
 
 use super::error::Error;
 use crate::webhook::unix_s;
@@ -16,10 +16,10 @@ pub const JWT_SECRET: &str = "local stack, play money only: a secret of 32 chara
 /// Signs the tokens that must be refused.
 const OTHER_SECRET: &str = "not the secret of the local stack, though as long as that one is";
 
-/// How long a token is good for: longer than any stack.
+/// How long a token is valid: longer than any stack runs.
 const TOKEN_S: u64 = 10 * 365 * 24 * 3_600;
 
-/// How far PostgREST's clock and that of a token's issuer may differ.
+/// The most by which PostgREST's clock and that of a token's issuer may differ.
 const SKEW_S: u64 = 30;
 
 /// The role of a caller without a token.
@@ -61,7 +61,7 @@ fn sign(claims: &Value, secret: &str) -> Result<String> {
     Ok(encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes()))?)
 }
 
-/// The role that a request is carried out as, and what its token says.
+/// The role that executes a request, and the claims of its token.
 pub(super) struct Caller {
     pub(super) role: String,
     pub(super) claims: Value,
@@ -97,7 +97,7 @@ fn bearer(authorization: &str) -> Option<&str> {
 
 fn claims(token: &str) -> Result<Map<String, Value>, String> {
     let mut validation = Validation::default();
-    // A token without an end or for some audience is as good.
+    // A token without an expiry, or for some audience, is accepted.
     validation.required_spec_claims.clear();
     validation.validate_aud = false;
     validation.validate_nbf = true;
@@ -111,7 +111,7 @@ fn claims(token: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// The words of the library that PostgREST reads tokens with.
+/// Gives the words of the library with which PostgREST reads tokens.
 fn reason(error: &JwtError) -> String {
     match error.kind() {
         ErrorKind::ExpiredSignature => "JWT expired".to_owned(),

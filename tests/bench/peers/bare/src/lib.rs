@@ -1,5 +1,5 @@
-//! The least a bet can cost in a WASI 0.3 component: a body in, the same request out whatever it was, and its reply
-//! back. What the function costs more than this is the function's own; the rest is the host's.
+//! The least that a bet can cost in a WASI 0.3 component. It reads a body, sends the same request for every body, and
+//! passes on the reply. The function's cost above this is its own work; this much is the host's.
 #![cfg(target_family = "wasm")]
 
 use bytes::Bytes;
@@ -18,12 +18,12 @@ use spin_sdk::{
 };
 use std::sync::OnceLock;
 
-/// What is bet.
+/// The body of every bet.
 const BET: &str = r#"{"agent_id":"agent-001","wager":10.00,"cashout_at":1.5}"#;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Where bets go, and what they are sent with. Read once an instance.
+/// The URL and the key of every bet. Each instance reads them once.
 static SETTINGS: OnceLock<(String, String)> = OnceLock::new();
 
 #[http_service]
@@ -58,7 +58,7 @@ fn reply(status: StatusCode, body: Bytes) -> Response<FullBody<Bytes>> {
     let mut response = Response::new(FullBody::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
-    // With its length known, head and body leave in one piece on every host.
+    // With the length known, every host sends headers and body in one packet.
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     response
 }

@@ -1,5 +1,5 @@
-//! The least a WASI 0.3 component can do: it answers, and looks at nothing. What the function costs more than this is
-//! the function's own.
+//! The least that a WASI 0.3 component can do: it answers and reads nothing. The function's cost above this is its own
+//! work.
 #![cfg(target_family = "wasm")]
 
 use bytes::Bytes;
@@ -12,14 +12,14 @@ use spin_sdk::{
     http_service,
 };
 
-/// What it says. A skip's reply is checked for the same word.
+/// The reply. The bench checks a skip's reply for the same word.
 const REPLY: &str = r#"{"status":"skipped"}"#;
 
 #[http_service]
 async fn handle(_: Request) -> Response<FullBody<Bytes>> {
     let mut response = Response::new(FullBody::new(Bytes::from_static(REPLY.as_bytes())));
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    // With its length known, head and body leave in one piece on every host.
+    // With the length known, every host sends headers and body in one packet.
     response.headers_mut().insert(CONTENT_LENGTH, REPLY.len().into());
     response
 }

@@ -1,6 +1,7 @@
-//! Very many settled jobs, made as copies of one that was claimed and settled by the ledger itself: so they have whatever
-//! columns there are, and hold every constraint. (As the superuser, and without triggers: these would say that it has been
-//! done before, a million times.)
+//! Loads very many settled jobs, as copies of one that the ledger claimed and settled. So the copies have every column
+//! and satisfy every constraint.
+//!
+//! The superuser loads them without triggers: the triggers would report a million repeated jobs.
 
 use super::Place;
 use anyhow::{Context, Result};
@@ -8,23 +9,23 @@ use stack::postgres::{Cluster, SUPERUSER};
 use tokio::try_join;
 use tokio_postgres::Client;
 
-/// Rows of one statement.
+/// Rows that one statement inserts.
 const CHUNK: u64 = 500_000;
 
-/// Where copies' ids begin: far from those that the sequence gives.
+/// The first id of a copy, far above the ids of the sequence.
 const FIRST_ID: u64 = 1_000_000_000;
 
-/// The first job of all, which is settled.
+/// The settled job that all others are copies of.
 const MODEL: &str = "wallet-change-1";
 
-/// When a copy was settled: one after the other, the last of ten million four days ago.
+/// When a copy was settled. The copies follow one another, and the last of ten million was settled four days ago.
 const AT: &str = "(now() - interval '10 days' + n * interval '50 milliseconds')";
 
-/// A table, and what is different in each copy. All else is as in the model.
+/// A table, and the columns that differ in each copy. All other columns are the model's.
 struct Copies {
     from: &'static str,
     to: &'static str,
-    /// Which rows are the model.
+    /// The condition for the rows to copy.
     of: &'static str,
     different: &'static [(&'static str, &'static str)],
 }
@@ -55,7 +56,7 @@ const JOBS: Copies = Copies {
     ],
 };
 
-/// All three of a job: made, claimed, executed.
+/// The three events of a job: made, claimed, executed.
 const EVENTS: Copies = Copies {
     from: "purple_flea.job_events",
     to: "purple_flea.job_events",
@@ -75,7 +76,7 @@ const TRADES: Copies = Copies {
     different: &[("id", "ID"), ("reference", "REFERENCE"), ("bet_id", "'bet_' || n"), ("created_at", "AT")],
 };
 
-/// Makes copies until there are so many, of `before`.
+/// Makes copies from number `before` up to `until`.
 pub(super) async fn copies(cluster: &Cluster, place: Place, before: u64, until: u64) -> Result<()> {
     let (jobs, events) = match place {
         Place::Hot => (JOBS, EVENTS),
@@ -99,7 +100,7 @@ pub(super) async fn copies(cluster: &Cluster, place: Place, before: u64, until: 
             events.make(other, before, until).await
         },
     )?;
-    // What is written to disk later would be written during a measurement.
+    // Without this, the server would write the copies to disk during a measurement.
     one.batch_execute("checkpoint").await?;
     Ok(())
 }
