@@ -12,7 +12,7 @@ use stack::postgres::{Cluster, OWNER};
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
-/// States that only the ledger gives a job: a claim makes it `claimed`, the sweeper makes it `dead`.
+/// States that only the ledger gives a job: a claim makes it `claimed`, and the sweeper makes it `dead`.
 const STATES_OF_THE_LEDGER: [&str; 2] = ["claimed", "dead"];
 
 /// Refusals of a request that the function never meets, because it checks the request first.

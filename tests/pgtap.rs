@@ -1,4 +1,4 @@
-//! The database's promises, in pgTAP, by `pg_prove`: as the superuser on a database that the owner migrated.
+//! The database's promises, in pgTAP. `pg_prove` runs them as the superuser on a database that the owner migrated.
 
 use anyhow::Result;
 use stack::{
@@ -27,7 +27,7 @@ async fn type_in(owner: &Client, page: &str) -> Result<usize> {
     let text = std::fs::read_to_string(repository().join(page))?;
     let mut ran = 0;
     for block in text.split("```sql").skip(1).filter_map(|rest| rest.split("```").next()) {
-        // It has a placeholder for the reader's own secret.
+        // The block has a placeholder for the reader's own secret.
         if block.contains("set_secret") {
             continue;
         }
@@ -49,7 +49,7 @@ async fn type_in(owner: &Client, page: &str) -> Result<usize> {
 /// Runs every SQL statement that the documents give an operator: those for a new installation on one, the others on
 /// jobs that are unknown.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_documents_tell_operators_to_type_works() -> Result<()> {
+async fn every_statement_that_the_documents_give_operators_works() -> Result<()> {
     let cluster = Cluster::start().await?;
     cluster.migrate(OWNER).await?;
     let owner = cluster.connect(OWNER).await?;

@@ -1,8 +1,8 @@
-//! The ledger reserves the stake that the function computes: `tests/cases/stakes.json` says how much, and both are held to it.
+//! The ledger reserves the stake that the function computes. Both must agree with `tests/cases/stakes.json`.
 //!
-//! A case has a `policy` (what differs from the defaults), a `deposit`, perhaps what was `spent` on the day, and what the
-//! function decides: a `stake`, or why it stakes nothing (`skip`, `wait`). The ledger decides nothing. It reserves the
-//! `stake`, or what is `reserved`, where it makes a job at all.
+//! A case has a `policy` (its differences from the defaults), a `deposit`, in some cases the day's `spent`, and the
+//! function's decision. The decision is a `stake`, or the reason for none (`skip`, `wait`). The ledger decides nothing.
+//! If it makes a job, it reserves the `stake`, or `reserved` if the case has that.
 
 use anyhow::{Context, Result, bail};
 use purple_flea_edge::{
@@ -25,7 +25,7 @@ fn cases() -> Result<Vec<Value>> {
     Ok(serde_json::from_str(&cases)?)
 }
 
-/// Makes a claimed job of a case, as the ledger would hand it out with this policy.
+/// Makes a claimed job of a case, as the ledger hands it out under this policy.
 fn claimed(case: &Value) -> Result<Value> {
     let mut job = json!({
         "reference": "wallet-change-1", "idempotency_key": "wallet-change-1-0123456789abcdef", "attempt": 1, "kind": "deposit",
@@ -52,7 +52,7 @@ fn claimed(case: &Value) -> Result<Value> {
 }
 
 #[test]
-fn the_function_stakes_what_the_table_says_or_names_its_reason() -> Result<()> {
+fn the_function_computes_each_cases_stake_or_reason() -> Result<()> {
     let cases = cases()?;
     assert!(cases.len() >= 40, "only {} cases", cases.len());
     for case in &cases {
@@ -69,7 +69,7 @@ fn the_function_stakes_what_the_table_says_or_names_its_reason() -> Result<()> {
     Ok(())
 }
 
-/// The names and values of an object whose values are strings, as SQL.
+/// Writes the names and the values of an object of strings as SQL.
 fn columns(object: &Map<String, Value>) -> Result<(String, String)> {
     let (mut names, mut values) = (String::new(), String::new());
     for (name, value) in object {
@@ -80,7 +80,7 @@ fn columns(object: &Map<String, Value>) -> Result<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_reserves_what_the_function_stakes() -> Result<()> {
+async fn the_ledger_reserves_the_functions_stake() -> Result<()> {
     let cases = cases()?;
     assert!((1..=CLAIM_MOST).contains(&cases.len()), "one claim takes all of them");
     let cluster = Cluster::start().await?;

@@ -1,8 +1,8 @@
 //! Hosted Supabase loads `safeupdate` for every role of the API: an UPDATE or DELETE without WHERE raises 21000, inside
 //! functions too. PostgreSQL's own parser reads every statement that this repository ships, and finds none of them.
 //!
-//! It reads the SQL files, the SQL of the documents, the bodies of functions in SQL and in PL/pgSQL, and each string that
-//! is itself a statement: what `execute` and `cron.schedule` are given.
+//! It reads the SQL files, the SQL of the documents, the bodies of functions in SQL and in PL/pgSQL, and each string
+//! that is itself a statement, such as the arguments of `execute` and `cron.schedule`.
 
 use crate::documents::Document;
 use anyhow::{Context, Result, bail};
@@ -21,21 +21,21 @@ use std::{
 /// The parser of PL/pgSQL knows types of `pg_catalog` and `public` alone. The spaces keep every position where it was.
 const OUR_SCHEMA: (&str, &str) = ("purple_flea.", "public     .");
 
-/// Declares what a trigger function finds declared. The parser's own output for trigger functions is no JSON.
+/// Declares the variables of a trigger function. The parser's own output for trigger functions is no JSON.
 const TRIGGER: &str = "create function f(new record, old record, tg_name text, tg_when text, tg_level text, tg_op text, \
     tg_relid oid, tg_relname text, tg_table_name text, tg_table_schema text, tg_nargs integer, tg_argv text[]) \
     returns record language sql as ''";
 
-/// SQL, and where it stands.
+/// A piece of SQL and its origin.
 struct Source {
     place: String,
-    /// The line of the file that it begins in.
+    /// The line of the file that the piece begins in.
     first_line: usize,
     text: String,
 }
 
 impl Source {
-    /// Every UPDATE and DELETE without WHERE, as `file:line: the line`.
+    /// Lists every UPDATE and DELETE without WHERE, as `file:line: the line`.
     fn unconditional(&self) -> Result<Vec<String>> {
         let text = self.text.replace(OUR_SCHEMA.0, OUR_SCHEMA.1);
         let mut reader = Reader { text: &text, found: BTreeSet::new() };
@@ -49,10 +49,10 @@ impl Source {
     }
 }
 
-/// Walks through what the parser makes of a source.
+/// Walks through the parser's tree of a source.
 struct Reader<'a> {
     text: &'a str,
-    /// Where the faults stand.
+    /// The positions of the faults.
     found: BTreeSet<usize>,
 }
 
@@ -75,7 +75,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Looks at a node of a statement and at everything below it. Their locations count from `at`.
+    /// Checks a node of a statement and everything below it. Their locations count from `at`.
     fn tree(&mut self, node: &Value, at: usize) {
         let fields = match node {
             Value::Object(fields) => fields,
@@ -130,13 +130,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Where a part stands, from an offset on; or that offset, as the parser leaves out some words (INTO and its target).
+    /// Finds a part from an offset on. Gives the offset itself if the parser leaves out some words (INTO and its
+    /// target).
     fn find(&self, part: &str, from: usize) -> usize {
         from + self.text.get(from..).and_then(|rest| rest.find(part)).unwrap_or(0)
     }
 }
 
-/// A function's definition in the form that the parser of PL/pgSQL can read: its name without a schema, and no trigger.
+/// Makes a function's definition that the parser of PL/pgSQL can read: its name has no schema, and it is no trigger.
 fn alone(function: &CreateFunctionStmt) -> Result<String> {
     let mut function = function.clone();
     function.funcname.drain(..function.funcname.len().saturating_sub(1));
@@ -150,7 +151,7 @@ fn alone(function: &CreateFunctionStmt) -> Result<String> {
     }
     for parameter in &mut function.parameters {
         if let Some(NodeEnum::FunctionParameter(parameter)) = &mut parameter.node {
-            // The deparser forgets that: a name may be a reserved word.
+            // The deparser does not quote this name, which may be a reserved word.
             parameter.name = format!("\"{}\"", parameter.name);
         }
     }
@@ -159,7 +160,7 @@ fn alone(function: &CreateFunctionStmt) -> Result<String> {
     Ok(pg_query::deparse(&ParseResult { version: 0, stmts: vec![statement] }, DeparseOptions::default())?)
 }
 
-/// An option of a definition.
+/// Finds an option of a definition.
 fn option<'a>(options: &'a [Node], name: &str) -> Option<&'a Node> {
     options.iter().find_map(|option| match option.node.as_ref()? {
         NodeEnum::DefElem(option) if option.defname == name => option.arg.as_deref(),
@@ -205,7 +206,7 @@ fn collect<'a>(kind: &str, tree: &'a Value, into: &mut Vec<&'a Value>) {
     }
 }
 
-/// The files below a folder that end in an extension.
+/// Lists the files below a folder that have an extension.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))? {
@@ -230,7 +231,7 @@ fn sql_files() -> Result<Vec<Source>> {
     files(&repository().join("sql"), "sql")?.into_iter().map(read).collect()
 }
 
-/// The blocks of a document that are marked as SQL.
+/// Lists the blocks of a document that are marked as SQL.
 fn blocks(document: &Document) -> Vec<Source> {
     let mut blocks = Vec::new();
     let mut block: Option<Source> = None;
@@ -273,7 +274,7 @@ fn no_document_has_an_update_or_delete_without_where() -> Result<()> {
 }
 
 #[test]
-fn an_update_or_delete_without_where_is_found_wherever_it_stands() -> Result<()> {
+fn an_update_or_delete_without_where_is_found_at_every_place() -> Result<()> {
     let places = [
         ("select 1;\n\n{};", 3),
         ("with gone as (\n  {} returning 1)\nselect * from gone", 2),

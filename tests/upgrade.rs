@@ -1,5 +1,5 @@
-//! A database of any earlier release becomes what a new one is, and keeps its rows; what cannot be migrated is named, and left
-//! as it is.
+//! A migrated database of any earlier release equals a new one and keeps its rows. A refused migration names the
+//! obstacle, and leaves the database unchanged.
 
 mod at_work;
 mod files;
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use stack::postgres::{Cluster, OWNER, SUPERUSER};
 use std::collections::BTreeMap;
 
-/// What earlier releases left, and whether the columns of their tables stand in today's order.
+/// The earlier releases, and whether the columns of their tables are in today's order.
 const RELEASES: [(&str, bool); 4] = [("0.0.1", true), ("0.0.2", false), ("0.0.3", false), ("0.1.0", true)];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_every_earlier_release_becomes_what_a_new_one_is_and_keeps_its_rows() -> Result<()> {
+async fn a_database_of_every_earlier_release_becomes_like_a_new_one_and_keeps_its_rows() -> Result<()> {
     let cluster = Cluster::start().await?;
     let fresh = Database::create(&cluster, "fresh").await?;
     let installed = run(fresh.migrate()?.arg("--json")).await?.json()?;
@@ -47,7 +47,7 @@ async fn a_database_of_every_earlier_release_becomes_what_a_new_one_is_and_keeps
     Ok(())
 }
 
-/// Every row from before is there, with every value it had; there may be more columns, and more rows.
+/// Asserts that every earlier row is there with every earlier value. There may be more columns and more rows.
 #[track_caller]
 fn assert_survived(
     release: &str,
@@ -73,7 +73,7 @@ fn assert_survived(
     }
 }
 
-/// Names the first lines that differ: a whole schema is too much to read.
+/// Fails with the first lines that differ: a whole schema is too much to read.
 #[track_caller]
 fn assert_same(what: &str, wanted: &str, found: &str) {
     let differ = |one: &str, other: &str| -> Vec<String> {
@@ -88,7 +88,7 @@ fn assert_same(what: &str, wanted: &str, found: &str) {
     );
 }
 
-/// A schema whose columns, and what goes by their order (comments, the columns of views), are sorted.
+/// Sorts a schema's columns, and its lines that follow their order (comments, the columns of views).
 fn without_order(schema: &str) -> String {
     let mut lines: Vec<&str> = schema.lines().map(|line| line.trim_end_matches([',', ';'])).collect();
     let by_order = |line: &str| line.starts_with("    ") || line.starts_with("COMMENT ON COLUMN");
@@ -136,7 +136,7 @@ async fn a_migration_is_applied_once_and_one_that_was_changed_or_is_missing_is_r
     assert!(changed.stderr.contains("were changed after this database got them: 9990_more"), "{changed:?}");
     assert!(changed.stderr.contains("nothing was changed"), "{changed:?}");
 
-    // One that fails takes the one before it along, and is named with the line.
+    // A failing migration rolls back the one before it, and the error names the file and the line.
     std::fs::write(checkout.file("sql/migrations/9990_more.sql"), "create table purple_flea.more (id int);")?;
     std::fs::write(checkout.file("sql/migrations/9991_two.sql"), "create table purple_flea.two (id int);")?;
     std::fs::write(checkout.file("sql/migrations/9992_bad.sql"), "select 1;\nselect nothing from nowhere;")?;
@@ -157,7 +157,7 @@ async fn a_migration_is_applied_once_and_one_that_was_changed_or_is_missing_is_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_are_applied_again_when_they_differ_and_what_operators_granted_stays() -> Result<()> {
+async fn functions_are_applied_again_when_they_differ_and_operators_grants_stay() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
     run(&mut database.migrate()?).await?;
@@ -225,7 +225,7 @@ async fn the_ledger_works_on_the_newest_postgresql_as_on_the_oldest() -> Result<
     let again = cluster.migrate(OWNER).await?;
     assert!(again.contains("nothing was changed"), "{again}");
     let owner = cluster.connect(OWNER).await?;
-    // One by one: what is due is due by the time of the statement that asks.
+    // The statements run one by one, because a job is due by the time of the statement that checks.
     for statement in [
         "set client_min_messages = error",
         "update purple_flea.trade_policies set claim_faucet = false where agent_id is null",

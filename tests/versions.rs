@@ -1,4 +1,4 @@
-//! Database and function are brought up to date one after the other. Until both are, no deposit is bet on twice, and none is
+//! Operators update database and function one after the other. In between, no deposit is bet on twice, and none is
 //! forgotten.
 
 use crate::{
@@ -17,18 +17,18 @@ use stack::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_releases_function_goes_on_working_by_todays_database() -> Result<()> {
+async fn the_last_releases_function_goes_on_working_with_todays_database() -> Result<()> {
     let mut stack = start_silent(&[("purple_flea_api", "live"), ("after_reply", "false")]).await?;
     stack.options.build = Build::Release010;
     stack.options.listen = None;
-    // It does not know the settings that came later.
+    // The old function does not know the later settings.
     stack.host = Host::start(Kind::Embedded, &stack.options).await?;
     let id = deposit(&stack, "100").await?;
     let executed = notify(&stack, id).await?;
     assert_eq!(executed.body["status"], "executed", "{}", executed.body);
     assert_eq!(notify(&stack, id).await?.headers["idempotent-replayed"], "true");
 
-    // What was under way when the database was brought up to date is looked up by either.
+    // Either function looks up a bet that was under way when the database was updated.
     stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::answer(500, "{}") });
     let unknown = deposit(&stack, "100").await?;
     assert_problem(&notify(&stack, unknown).await?, 502, "outcome_unknown", "unknown");
@@ -39,7 +39,7 @@ async fn the_last_releases_function_goes_on_working_by_todays_database() -> Resu
     assert_eq!(stack.purple_flea.bets().len(), 3);
     assert_eq!(count(&stack, "select count(*) from public.trade_results").await?, 3);
 
-    // After a restore it bets no more than today's.
+    // After a restore the old function bets no more than today's.
     sql(&stack, "select purple_flea.declare_restore('tested')").await?;
     let waiting = deposit(&stack, "100").await?;
     let told = notify(&stack, waiting).await?;
@@ -52,7 +52,7 @@ async fn the_last_releases_function_goes_on_working_by_todays_database() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn todays_function_bets_nothing_by_the_last_releases_database_and_says_why() -> Result<()> {
+async fn todays_function_bets_nothing_with_the_last_releases_database_and_gives_the_reason() -> Result<()> {
     let cluster = Cluster::start().await?;
     let owner = cluster.connect(OWNER).await?;
     let released = std::fs::read_to_string(repository().join("tests/releases/0.1.0.sql"))?;

@@ -159,8 +159,10 @@ impl Database {
 
     /// Tells which statements are under way or wait for a lock, after a run that did not end.
     pub(super) async fn activity(&self) -> String {
-        let sql = "select concat_ws(' ', pid::text, pg_blocking_pids(pid)::text, state, wait_event, query) \
-                   from pg_catalog.pg_stat_activity where backend_type = 'client backend' and state <> 'idle'";
+        let sql = "select \
+                   concat_ws(' ', pid::text, pg_blocking_pids(pid)::text, state, wait_event, query) \
+                   from pg_catalog.pg_stat_activity where backend_type = 'client backend' \
+                   and state <> 'idle'";
         let read = async { self.cluster.connect(SUPERUSER).await.ok()?.query(sql, &[]).await.ok() };
         match tokio::time::timeout(ACTIVITY_WITHIN, read).await.ok().flatten() {
             Some(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n    "),
@@ -227,7 +229,8 @@ impl Database {
             format!("select to_json(public.{function}())::text where $1::text is not null")
         } else {
             format!(
-                "select to_json(public.{function}({call}))::text from json_to_record($1::text::json) as a ({columns})"
+                "select to_json(public.{function}({call}))::text \
+                 from json_to_record($1::text::json) as a ({columns})"
             )
         })
     }
@@ -278,7 +281,9 @@ impl Drop for Lent<'_> {
 
 /// Reads the functions of the schema `public`, as PostgREST does.
 async fn functions(admin: &Connection) -> HashMap<String, Function> {
-    let sql = "select p.proname::text, coalesce(a.name, ''), coalesce(format_type(a.type, null), '') from pg_catalog.pg_proc p \
+    let sql = "select p.proname::text, coalesce(a.name, ''), \
+               coalesce(format_type(a.type, null), '') \
+               from pg_catalog.pg_proc p \
                left join lateral unnest(p.proargnames[1:p.pronargs], p.proargtypes::oid[]) as a (name, type) on true \
                where p.pronamespace = 'public'::regnamespace and p.prokind = 'f'";
     let mut functions: HashMap<String, Function> = HashMap::new();

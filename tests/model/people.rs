@@ -181,7 +181,8 @@ impl Sequence<'_> {
         let id = self.chance.u32(1..4);
         let sql = match self.chance.u32(0..3) {
             0 if sender != receiver => format!(
-                "insert into public.escrow_requests (sender_id, receiver_id, amount) values ('{sender}', '{receiver}', {})",
+                "insert into public.escrow_requests (sender_id, receiver_id, amount) \
+                 values ('{sender}', '{receiver}', {})",
                 self.chance.u32(1..20)
             ),
             // (The row refuses what the owner can no longer ask for.)
@@ -227,7 +228,8 @@ pub(super) async fn sweep(world: &World<'_>) {
 /// have. After a jump of the clock the operator cannot be certain, and releases nothing.
 pub(super) async fn operate(world: &World<'_>) {
     let _turn = world.turn_alone().await;
-    let sql = "select reference, idempotency_key, kind, changed_by = 'restore', reason, purple_flea.secret(key_name) from purple_flea.jobs where state = 'unknown' \
+    let sql = "select reference, idempotency_key, kind, changed_by = 'restore', reason, \
+               purple_flea.secret(key_name) from purple_flea.jobs where state = 'unknown' \
                and clock_timestamp() > lease_until + (purple_flea.timing()).lookup_wait + interval '1 second' order by reference";
     let mut restored = Vec::new();
     for row in world.database.rows(sql, &[]).await {
@@ -282,8 +284,10 @@ pub(super) async fn record_logged(world: &World<'_>) {
 
 /// Asks once more for the registrations that failed.
 pub(super) async fn register_again(world: &World<'_>) {
-    let sql = "select a.id from public.agents a where a.api_key <> '' and purple_flea.secret(a.api_key) is null \
-               and not exists (select from purple_flea.jobs j where j.agent_id = a.id and j.kind = 'registration' and j.state in ('pending', 'claimed'))";
+    let sql = "select a.id from public.agents a where a.api_key <> '' \
+               and purple_flea.secret(a.api_key) is null \
+               and not exists (select from purple_flea.jobs j where j.agent_id = a.id \
+               and j.kind = 'registration' and j.state in ('pending', 'claimed'))";
     for agent in world.texts(sql).await {
         let details = serde_json::json!({
             "kind": "registration", "reference": format!("again-{agent}"), "details": { "agent_id": agent }

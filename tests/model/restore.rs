@@ -80,7 +80,8 @@ pub(super) async fn release(world: &World<'_>, references: &[String]) {
     if references.is_empty() {
         return;
     }
-    let sql = "select count(*) from purple_flea.jobs where state = 'unknown' and changed_by = 'restore' \
+    let sql = "select count(*) from purple_flea.jobs where state = 'unknown' \
+               and changed_by = 'restore' \
                and reason in ('not_found', 'no_history')";
     let all: i64 = world.database.one(sql, &[]).await;
     if usize::try_from(all).unwrap() == references.len() {

@@ -101,7 +101,8 @@ impl Sequence<'_> {
             1 => self.world.a_notification().await.map(|body| serde_json::from_str(&body).unwrap()),
             _ => {
                 let sql = format!(
-                    "select reference from purple_flea.jobs where kind = 'deposit' order by wallet_change_id offset {} limit 1",
+                    "select reference from purple_flea.jobs where kind = 'deposit' \
+                     order by wallet_change_id offset {} limit 1",
                     self.chance.u32(0..12)
                 );
                 let reference = self.world.texts(&sql).await.pop();
@@ -175,10 +176,13 @@ impl Sequence<'_> {
             }
         }
         let forgotten = format!(
-            "select j.reference from purple_flea.jobs j join purple_flea.effective_policies e using (agent_id) \
-             where j.state = 'pending' and j.attempts = 0 and j.wallet_change_id > {before} and not e.paused \
+            "select j.reference from purple_flea.jobs j \
+             join purple_flea.effective_policies e using (agent_id) \
+             where j.state = 'pending' and j.attempts = 0 and j.wallet_change_id > {before} \
+             and not e.paused \
              and not exists (select from purple_flea.rate_stops) \
-             and not exists (select from purple_flea.jobs b where b.agent_id = j.agent_id and b.state = 'claimed') \
+             and not exists (select from purple_flea.jobs b where b.agent_id = j.agent_id \
+             and b.state = 'claimed') \
              and (select count(*) from purple_flea.rate_slots) < 30"
         );
         for reference in self.world.texts(&forgotten).await {
@@ -239,8 +243,10 @@ impl Sequence<'_> {
     /// Checks, while no function runs, that no job is claimed under a token that was abandoned.
     pub(super) async fn check_abandoned_claims(&mut self) {
         if self.world.claims.take_newly_abandoned() {
-            let taken = "select j.reference from purple_flea.jobs j join purple_flea.abandoned_claims c using (token) \
-                         where j.state = 'claimed' and not exists (select from purple_flea.job_troubles t where t.reference = j.reference)";
+            let taken = "select j.reference from purple_flea.jobs j \
+                         join purple_flea.abandoned_claims c using (token) \
+                         where j.state = 'claimed' and not exists (\
+                         select from purple_flea.job_troubles t where t.reference = j.reference)";
             for reference in self.world.texts(taken).await {
                 self.world.accuse("a job is claimed under a token that was abandoned", reference);
             }
@@ -264,7 +270,8 @@ impl Sequence<'_> {
             people::sweep(&self.world).await;
             people::register_again(&self.world).await;
             self.post_calmly(Post::notifying(json!({ "ledger": true }))).await;
-            let open = "select reference from purple_flea.jobs where state in ('pending', 'claimed') \
+            let open = "select reference from purple_flea.jobs \
+                        where state in ('pending', 'claimed') \
                         or (state = 'unknown' and reason not in ('not_found', 'no_history')) limit 1";
             if self.world.texts(open).await.is_empty() {
                 return;

@@ -39,13 +39,17 @@ struct Job {
     escrow_status: Option<String>,
 }
 
-const JOBS: &str = "select j.reference, j.kind, j.idempotency_key, j.state, coalesce(j.reason, ''), j.wager::text, j.payout::text, \
-    (select count(*) from public.trade_results t where t.reference = j.reference and t.wager = j.wager \
+const JOBS: &str = "select j.reference, j.kind, j.idempotency_key, j.state, \
+    coalesce(j.reason, ''), j.wager::text, j.payout::text, \
+    (select count(*) from public.trade_results t where t.reference = j.reference \
+    and t.wager = j.wager \
      and t.payout is not distinct from j.payout), \
     j.key_name, purple_flea.secret(j.key_name), coalesce(j.account, j.agent_id), purple_flea.is_retryable(j.kind), \
     e.pf_escrow_id, e.status, purple_flea.secret(a.api_key), \
-    exists (select from purple_flea.job_events v where v.reference = j.reference and v.changed_by = 'restore') \
-    from purple_flea.all_jobs j join public.agents a on a.id = j.agent_id left join public.escrow_requests e on e.id = j.escrow_id order by j.reference";
+    exists (select from purple_flea.job_events v where v.reference = j.reference \
+    and v.changed_by = 'restore') \
+    from purple_flea.all_jobs j join public.agents a on a.id = j.agent_id \
+    left join public.escrow_requests e on e.id = j.escrow_id order by j.reference";
 
 /// Records where the ledger and Purple Flea disagree, and what the database itself shows that must never be.
 pub(super) async fn judge(world: &World<'_>) {
@@ -173,8 +177,10 @@ async fn history(world: &World<'_>) {
     let credits = format!(
         // (A new account's balance equals its faucet credit; it contains a daily claim whose answer got lost.)
         "select a.id from public.agents a where \
-         (select count(*) from public.wallet_changes w where w.agent_id = a.id and w.change_amount in ({CREDIT}, 2 * {CREDIT})) <> \
-         (select count(*) from purple_flea.all_jobs j where j.agent_id = a.id and j.kind in ('faucet', 'daily_claim') \
+         (select count(*) from public.wallet_changes w where w.agent_id = a.id \
+         and w.change_amount in ({CREDIT}, 2 * {CREDIT})) <> \
+         (select count(*) from purple_flea.all_jobs j where j.agent_id = a.id \
+         and j.kind in ('faucet', 'daily_claim') \
           and j.state = 'executed' and (j.result ->> 'credited')::numeric > 0)"
     );
     let checks = [
@@ -186,7 +192,8 @@ async fn history(world: &World<'_>) {
         (
             "a job has a gap in its history",
             "select reference from (select reference, from_state, lag(to_state) over \
-             (partition by reference order by id) as before from purple_flea.all_job_events where kind = 'transition') as e \
+             (partition by reference order by id) as before from purple_flea.all_job_events \
+             where kind = 'transition') as e \
              where from_state is distinct from before",
         ),
         (
@@ -198,24 +205,30 @@ async fn history(world: &World<'_>) {
         (
             "a row of trade_results has no executed job",
             "select t.reference from public.trade_results t where not exists ( \
-             select from purple_flea.all_jobs j where j.reference = t.reference and j.state = 'executed')",
+             select from purple_flea.all_jobs j where j.reference = t.reference \
+             and j.state = 'executed')",
         ),
         (
             "the bets of a day pass the limit of the policy",
-            "select j.bet_day::text from purple_flea.all_jobs j join purple_flea.trade_policies p using (agent_id) \
-             where j.state = 'executed' group by j.bet_day, p.daily_wager_limit having sum(j.wager) > p.daily_wager_limit",
+            "select j.bet_day::text from purple_flea.all_jobs j \
+             join purple_flea.trade_policies p using (agent_id) \
+             where j.state = 'executed' group by j.bet_day, p.daily_wager_limit \
+             having sum(j.wager) > p.daily_wager_limit",
         ),
         (
             "a job expires too early, or though it was held back",
-            "select j.reference from purple_flea.all_jobs j where j.state = 'dead' and j.reason = 'too_old' \
+            "select j.reference from purple_flea.all_jobs j where j.state = 'dead' \
+             and j.reason = 'too_old' \
              and j.changed_at - j.created_at - model.held_for(j.agent_id, j.created_at, j.changed_at) \
                  < (purple_flea.timing()).max_age - interval '1 second'",
         ),
         ("a credit is written down twice, or not at all", credits.as_str()),
         (
             "an escrow's row has a status that no job gave it",
-            "select e.id::text from public.escrow_requests e where e.status in ('released', 'cancelled') and not exists ( \
-             select from purple_flea.jobs j where j.escrow_id = e.id and j.kind in ('escrow_release', 'escrow_cancel') \
+            "select e.id::text from public.escrow_requests e \
+             where e.status in ('released', 'cancelled') and not exists ( \
+             select from purple_flea.jobs j where j.escrow_id = e.id \
+             and j.kind in ('escrow_release', 'escrow_cancel') \
              and (j.state = 'executed' or j.result ? 'escrow_status'))",
         ),
     ];

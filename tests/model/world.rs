@@ -309,8 +309,11 @@ impl<'a> World<'a> {
 
     /// Takes all notifications that have not been taken yet.
     pub(super) async fn take_notifications(&self) -> Vec<String> {
-        self.texts("with taken as (delete from net.sent s where true returning s.id, s.body) select body::text from taken order by id")
-            .await
+        self.texts(
+            "with taken as (delete from net.sent s where true returning s.id, s.body) \
+             select body::text from taken order by id",
+        )
+        .await
     }
 }
 

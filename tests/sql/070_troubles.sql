@@ -3,7 +3,7 @@
 begin;
 \ir setup/neighbours.psql
 
--- An application's trigger that refuses what we write back.
+-- An application's trigger that refuses the ledger's rows.
 insert into public.escrow_requests (sender_id, receiver_id, amount)
 values ('a', 'b', 1)
 returning 'escrow-' || id as escrow \gset

@@ -1,4 +1,4 @@
-//! A migration of a ledger that is at work: deposits go on, and never wait for long.
+//! A migration of a ledger at work: deposits go on, and never wait for long.
 
 use super::migration::{Database, run};
 use anyhow::Result;
@@ -10,17 +10,17 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// How long the reader holds what a migration needs: longer than a deposit may wait.
+/// How long the reader holds a table that the migration needs: longer than a deposit may wait.
 const READER: Duration = Duration::from_secs(7);
 
 /// The longest that a deposit may wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Ten sessions that make five deposits a second each.
+/// The number of sessions. Each makes five deposits a second.
 const SESSIONS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Makes deposits until it is told to stop; the longest that one took. None may fail.
+/// Makes deposits until it is told to stop, and gives the longest time that one took. None may fail.
 async fn deposit(
     database: &Database<'_>,
     agent: usize,
@@ -43,7 +43,7 @@ async fn deposit(
     Ok(longest)
 }
 
-/// A function's share of the work: claims, and the sweeper.
+/// Does a function's share of the work: claims, and the sweeper.
 async fn work(database: &Database<'_>, stop: &AtomicBool) -> Result<()> {
     let owner = database.connect(OWNER).await?;
     owner.batch_execute("set client_min_messages = error").await?;
@@ -92,7 +92,7 @@ async fn while_a_reader_keeps_a_migration_waiting_no_deposit_waits_for_long_and_
     assert!(!migrated.stderr.contains("select from"), "{migrated:?}");
     let report = migrated.json()?;
     assert!(report["attempts"].as_u64() > Some(1), "{report}");
-    // Each got its job: before, while and after.
+    // Each deposit got its job: before, during and after the migration.
     let jobs = "select count(*) from purple_flea.jobs j right join wallet_changes w on w.id = j.wallet_change_id where j.reference is null";
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 0);
     assert!(made.load(Ordering::Relaxed) > 100, "too few deposits to prove anything: {made:?}");
@@ -113,14 +113,14 @@ async fn a_migration_gives_up_when_its_patience_is_over_and_has_changed_nothing(
             && gave_up.stderr.contains("nothing was changed"),
         "{gave_up:?}"
     );
-    // What changes nothing needs no lock.
+    // A run that changes nothing needs no lock.
     let nothing = run(database.migrate()?.arg("--json")).await?.json()?;
     assert_eq!(nothing["changed"], false, "{nothing}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_migrations_at_once_are_one_after_the_other() -> Result<()> {
+async fn two_concurrent_migrations_run_one_after_the_other() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
     let (mut one, mut other) = (database.migrate()?, database.migrate()?);

@@ -1,4 +1,4 @@
-//! The other ways: as files for `supabase db push`, and back out.
+//! The other ways: files for `supabase db push`, and the uninstallation.
 
 use super::{
     assert_same,
@@ -41,7 +41,7 @@ async fn push(folder: &TempDir, database: &Database<'_>) -> Result<usize> {
     Ok(statements)
 }
 
-/// The statements of a file: apart from each other at semicolons that stand in no quotes and no comment.
+/// Splits a file into its statements, at semicolons outside quotes and comments.
 fn split(sql: &str) -> Vec<&str> {
     let (mut statements, mut start, mut at) = (Vec::new(), 0, 0);
     while let Some(rest) = sql.get(at..).filter(|rest| !rest.is_empty()) {
@@ -93,7 +93,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
     let nothing = run(pushed.migrate()?.arg("--json")).await?.json()?;
     assert_eq!(nothing["changed"], false, "{nothing}");
 
-    // A later release adds a file with what is new; a database that has it already passes over it.
+    // A later release adds a file with its new parts. A database that has them already skips that file.
     let checkout = Checkout::copy().await?;
     let manifest = std::fs::read_to_string(checkout.file("Cargo.toml"))?;
     let version = manifest.lines().find(|line| line.starts_with("version = ")).context("no version")?;
@@ -123,7 +123,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstalling_names_what_it_drops_and_leaves_the_four_tables_as_plain_ones() -> Result<()> {
+async fn uninstalling_names_each_dropped_object_and_leaves_four_plain_tables() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
     run(&mut database.migrate()?).await?;

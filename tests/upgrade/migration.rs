@@ -1,4 +1,4 @@
-//! Runs `scripts/migrate`, and looks at what it leaves.
+//! Runs `scripts/migrate`, and reads its results.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub struct Database<'a> {
 }
 
 impl<'a> Database<'a> {
-    /// Copies the cluster's first database, which nobody may be connected to.
+    /// Copies the cluster's first database. No session may be connected to it.
     pub async fn create(cluster: &'a Cluster, name: &str) -> Result<Self> {
         let database = Self { cluster, name: name.to_owned() };
         let elsewhere = Self { cluster, name: "template1".to_owned() }.connect(SUPERUSER).await?;
@@ -30,7 +30,7 @@ impl<'a> Database<'a> {
         Ok(database)
     }
 
-    /// The one that the cluster came with.
+    /// Gives the database that the cluster came with.
     pub fn first(cluster: &'a Cluster) -> Self {
         Self { cluster, name: "postgres".to_owned() }
     }
@@ -55,12 +55,12 @@ impl<'a> Database<'a> {
         client.batch_execute(&format!("begin; {sql}; commit")).await.context(release.to_owned())
     }
 
-    /// `scripts/migrate` of this repository.
+    /// Makes the command for `scripts/migrate` of this repository.
     pub fn migrate(&self) -> Result<Command> {
         self.migrate_from(repository())
     }
 
-    /// `scripts/migrate` of another checkout.
+    /// Makes the command for `scripts/migrate` of another checkout.
     pub fn migrate_from(&self, checkout: &Path) -> Result<Command> {
         let mut command = Command::new(checkout.join("scripts/migrate"));
         command.env("DATABASE_URL", self.url(OWNER)).env("PATH", path_with(self.cluster.bin())?);
@@ -68,7 +68,7 @@ impl<'a> Database<'a> {
         Ok(command)
     }
 
-    /// Its whole schema, without what changes from run to run.
+    /// Dumps the whole schema, without the lines that change from run to run.
     pub async fn schema(&self) -> Result<String> {
         let mut dump = Command::new(self.cluster.bin().join("pg_dump"));
         let dump = process::run(dump.arg("--schema-only").arg(self.url(OWNER))).await?;
@@ -76,7 +76,7 @@ impl<'a> Database<'a> {
         Ok(dump.lines().filter(noise).collect::<Vec<_>>().join("\n"))
     }
 
-    /// Every row of every table of ours, as JSON, by the table's name.
+    /// Reads every row of every table of ours, as JSON, by the table's name.
     pub async fn rows(&self) -> Result<BTreeMap<String, Vec<Value>>> {
         let superuser = self.connect(SUPERUSER).await?;
         let tables = "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('public', 'purple_flea')";
@@ -93,7 +93,7 @@ impl<'a> Database<'a> {
     }
 }
 
-/// What a run ended with and said.
+/// The exit status and the output of a run.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -102,21 +102,21 @@ pub struct Said {
 }
 
 impl Said {
-    /// What `--json` printed.
+    /// Parses the output of `--json`.
     pub fn json(&self) -> Result<Value> {
         assert_eq!(self.code, Some(0), "{self:?}");
         Ok(serde_json::from_str(&self.stdout)?)
     }
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, and accepts any exit status.
 pub async fn run(command: &mut Command) -> Result<Said> {
     let Output { status, stdout, stderr } = command.output().await?;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(Said { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) })
 }
 
-/// A copy of what `scripts/migrate` consists of, to change.
+/// A changeable copy of the files that `scripts/migrate` consists of.
 pub struct Checkout {
     folder: TempDir,
 }

@@ -1,4 +1,4 @@
-//! The specification's own schema is taken over, rows and all, or everything in the way of it is named.
+//! A migration takes over the specification's own schema with its rows, or names every obstacle.
 
 use super::{
     assert_same,
@@ -8,21 +8,21 @@ use anyhow::Result;
 use serde_json::json;
 use stack::postgres::{Cluster, OWNER};
 
-/// A cluster with the specification's own schema in it.
+/// Starts a cluster with the specification's own schema.
 async fn specification() -> Result<Cluster> {
     let cluster = Cluster::start().await?;
     Database::first(&cluster).apply(OWNER, "specification.sql").await?;
     Ok(cluster)
 }
 
-/// No raw key of the specification's agents may be in what is said.
+/// Asserts that the output contains no raw key of the specification's agents.
 #[track_caller]
 fn assert_no_key(said: &Said) {
     assert!(!said.stdout.contains("raw_key") && !said.stderr.contains("raw_key"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_specifications_own_schema_is_taken_over_and_its_trigger_is_replaced() -> Result<()> {
+async fn a_migration_takes_over_the_specifications_schema_and_replaces_its_trigger() -> Result<()> {
     let cluster = specification().await?;
     let fresh = Database::create(&cluster, "fresh").await?;
     let owner = fresh.connect(OWNER).await?;
@@ -49,13 +49,13 @@ async fn the_specifications_own_schema_is_taken_over_and_its_trigger_is_replaced
     assert_same("the specification's", &fresh.schema().await?, &database.schema().await?);
     assert_eq!(before, owner.query_one(&sums, &[]).await?.get::<_, String>(0));
 
-    // What was there is not bet on; a new deposit is, once.
+    // Earlier deposits are not bet on. A new deposit is, once.
     let jobs = "select count(*) filter (where kind = 'deposit') from purple_flea.jobs";
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 0);
     owner.batch_execute("insert into wallet_changes (agent_id, change_type, new_balance) values ('agent-1', 'deposit', 100)").await?;
     assert_eq!(owner.query_one(jobs, &[]).await?.get::<_, i64>(0), 1);
 
-    // Its SQL is run once more: its trigger goes again.
+    // The specification's SQL runs once more. The next migration drops its trigger again.
     owner
         .batch_execute(
             "create function notify_trade_agent() returns trigger language plpgsql as $$ begin perform net.http_post('https://edge.example'); return new; end $$; \
@@ -148,7 +148,7 @@ async fn tables_of_other_types_become_ours_or_are_named() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_trigger_that_would_send_deposits_somewhere_stops_the_migration_and_is_named() -> Result<()> {
+async fn another_trigger_that_sends_deposits_to_a_server_stops_the_migration_and_is_named() -> Result<()> {
     let cluster = specification().await?;
     let database = Database::first(&cluster);
     let owner = database.connect(OWNER).await?;

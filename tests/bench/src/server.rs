@@ -18,7 +18,7 @@ pub struct Server {
     pub started: Instant,
 }
 
-/// How a server is started and stopped.
+/// The way to start and to stop a server.
 pub struct Recipe {
     /// The program.
     pub program: PathBuf,
@@ -26,11 +26,11 @@ pub struct Recipe {
     pub arguments: Vec<String>,
     /// Its whole environment.
     pub environment: Vec<(String, String)>,
-    /// How the program, and every process that it starts, is ended.
+    /// The way to end the program, and every process that it starts.
     pub stop: Stop,
 }
 
-/// How a server is stopped.
+/// A way to stop a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// With SIGKILL: the server has nothing to lose.

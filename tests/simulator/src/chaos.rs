@@ -3,7 +3,7 @@
 use super::{Fault, How};
 use fastrand::Rng;
 
-/// How many requests get a fault.
+/// The share of requests that get a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chaos {
     /// The seed of the random numbers.

@@ -150,7 +150,7 @@ pub async fn serve(listen: String) -> Result<()> {
     std::future::pending().await
 }
 
-/// How a host is started.
+/// The options of a host's start.
 pub struct Options {
     /// Which build of the component.
     pub build: Build,

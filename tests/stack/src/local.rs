@@ -21,7 +21,7 @@ pub const AGENT: &str = "agent-001";
 pub struct Local {
     /// The function's host.
     pub host: Host,
-    /// How the host was started.
+    /// The options of the host's start.
     pub options: HostOptions,
     /// The kind of host.
     pub kind: Kind,

@@ -28,7 +28,7 @@ enum Command {
     /// Runs the component alone, until it is killed.
     #[command(hide = true)]
     Host {
-        /// Where it listens.
+        /// The address to listen on.
         #[arg(long)]
         listen: String,
     },

@@ -1,6 +1,6 @@
--- What a new hosted Supabase project has, as far as this project depends on it: the roles,
--- their memberships and settings, the default privileges that make everything in `public` reachable for every role,
--- auth.uid(), and the trigger that makes PostgREST look at the schema again. Run by the superuser.
+-- The parts of a new hosted Supabase project that this project depends on: the roles, their
+-- memberships and settings, the default privileges that open everything in `public` to every role,
+-- auth.uid(), and the trigger that makes PostgREST read the schema again. The superuser runs it.
 
 create role anon          nologin noinherit;
 create role authenticated nologin noinherit;
@@ -9,7 +9,8 @@ create role authenticator login noinherit nosuperuser;
 create role postgres      login nosuperuser createdb createrole replication bypassrls;
 create role supabase_auth_admin nologin noinherit createrole;
 
--- PostgREST logs in as `authenticator`, and becomes another role for each request. Hosted projects load supautils, too.
+-- PostgREST logs in as `authenticator`, and becomes another role for each request. Hosted projects
+-- load supautils, too.
 alter role authenticator set session_preload_libraries = 'safeupdate';
 alter role authenticator set statement_timeout = '8s';
 alter role authenticator set lock_timeout = '8s';
@@ -25,7 +26,8 @@ alter database postgres owner to postgres;
 grant all   on schema public to postgres;
 grant usage on schema public to anon, authenticated, service_role;
 
--- Whatever `postgres` or the superuser makes in `public`, the API's roles may use, until it is revoked by name.
+-- The API's roles may use every object that `postgres` or the superuser makes in `public`, until
+-- the privilege is revoked by name.
 alter default privileges in schema public grant all on tables    to postgres, anon, authenticated, service_role;
 alter default privileges in schema public grant all on functions to postgres, anon, authenticated, service_role;
 alter default privileges in schema public grant all on sequences to postgres, anon, authenticated, service_role;

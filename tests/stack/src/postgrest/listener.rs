@@ -1,4 +1,4 @@
-//! The connection on which PostgREST hears that the schema has changed.
+//! Listens for changes of the schema, as PostgREST does.
 
 use super::pool::Database;
 use anyhow::Result;
@@ -8,13 +8,13 @@ use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 /// A connection that listens for `notify pgrst`.
 pub(super) struct Listener {
-    /// Without it the connection would be closed.
+    /// Keeps the connection open.
     _client: Client,
     payloads: mpsc::UnboundedReceiver<String>,
 }
 
 impl Listener {
-    /// Begins to listen.
+    /// Connects and begins to listen.
     pub(super) async fn start(url: &str) -> Result<Self> {
         let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
         let (sender, payloads) = mpsc::unbounded_channel();
@@ -29,8 +29,8 @@ impl Listener {
         Ok(Self { _client: client, payloads })
     }
 
-    /// Has the schema read again whenever it has changed. When its connection was lost it waits before it opens another,
-    /// twice as long each time; what has changed meanwhile it cannot have heard.
+    /// Makes the pool read the schema again after each change. After a lost connection it waits before it opens
+    /// another, twice as long each time. It cannot hear changes in that time.
     pub(super) async fn run(mut self, url: &str, database: &Database) {
         loop {
             while let Some(payload) = self.payloads.recv().await {
