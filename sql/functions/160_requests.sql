@@ -76,7 +76,7 @@ begin
 end;
 $$;
 comment on function purple_flea.request_look(text, text, text) is
-  'Asks for a look at an agent''s balance, or for its faucet''s claim of the day.';
+  'Asks for a job that needs an agent and nothing else: a look at its balance, the daily claim.';
 
 create or replace function purple_flea.request_order(
   kind      text,
@@ -275,8 +275,6 @@ begin
     when 'faucet' then
       answer := purple_flea.asked_for(purple_flea.make_agent_job(
         kind, agent, purple_flea.agent_reference(kind, agent)));
-    when 'balance', 'daily_claim' then
-      answer := purple_flea.request_look(kind, request_job.reference, agent);
     when 'trade', 'order' then
       answer := purple_flea.request_order(kind, request_job.reference, agent, details);
     when 'escrow' then
@@ -284,7 +282,17 @@ begin
     when 'escrow_release', 'escrow_cancel' then
       answer := purple_flea.request_escrow_end(kind, escrow);
     else
-      answer := purple_flea.refused('unknown_kind');
+      -- A retryable kind that its caller names needs an agent, and no code of its own here.
+      answer := case
+        when exists (
+          select
+          from purple_flea.job_kinds k
+          where k.kind = request_job.kind
+            and k.retryable
+            and k.named_by_caller
+        ) then purple_flea.request_look(kind, request_job.reference, agent)
+        else purple_flea.refused('unknown_kind')
+      end;
   end case;
   -- The request that made the job claims it at once. Other workers can claim it a second later.
   update purple_flea.jobs j
