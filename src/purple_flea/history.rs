@@ -255,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn a_payout_is_what_the_account_got_and_not_what_is_told_in_cents() {
+        let row = "bet_1,crash,5.05,7.57,2.52,1.5,true,ab,one,0,cd,2026-11-21T02:28:03Z\r\n";
+        let page = Page::read(format!("{HEADER}{row}").as_bytes(), true).unwrap();
+        let payout = page.rows[0].bet().unwrap().outcome.payout;
+        assert_eq!(payout, Some("7.575".parse().unwrap()));
+    }
+
+    #[test]
     fn a_truncated_page_ends_before_its_last_row_and_is_not_the_last_page() {
         let rows = "bet_1,crash,5,7.5,2.5,1.5,true,ab,one,0,cd,2026-11-21T02:28:03Z\r\n\
                     bet_2,crash,5,7.5,2.5,1.5,true,ab,two,0,cd,2026-11-21T02:2";
