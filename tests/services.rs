@@ -387,7 +387,8 @@ async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_s
 
 /// Purple Flea computes in binary doubles: 0.69 at 1.5 is told as 1.03, and a roll of 96.00 crashes at 24.87.
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_fairness_accepts_what_purple_flea_computes_in_doubles_and_rejects_a_cent_less() -> Result<()> {
+async fn verify_fairness_accepts_what_purple_flea_computes_in_doubles_and_rejects_a_cent_less() -> Result<()>
+{
     use hmac::{Hmac, KeyInit, Mac};
     use sha2::{Digest, Sha256};
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
