@@ -385,6 +385,46 @@ async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_s
     Ok(())
 }
 
+/// Purple Flea computes in binary doubles: 0.69 at 1.5 is told as 1.03, and a roll of 96.00 crashes at 24.87.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_fairness_accepts_what_purple_flea_computes_in_doubles_and_rejects_a_cent_less() -> Result<()>
+{
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::{Digest, Sha256};
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let roll_of = |client_seed: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"seed").expect("any length will do");
+        mac.update(format!("{client_seed}:0").as_bytes());
+        let hash = mac.finalize().into_bytes();
+        (u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % 10_000, hex(&hash))
+    };
+    // The first client seed that rolls 96.00.
+    let rolled = (0..).map(|n| format!("client-{n}")).find(|seed| roll_of(seed).0 == 9_600);
+    let client_seed = rolled.context("no seed")?;
+    let check = async |payout: &str, crash_point: &str| {
+        let result = format!(
+            r#"{{"game":"crash","cashout_at":1.5,"wager":0.69,"outcome":"win","payout":{payout},"crash_point":{crash_point},
+            "proof":{{"server_seed_hash":"{}","client_seed":"{client_seed}","nonce":0,"result_hash":"{}"}}}}"#,
+            hex(&Sha256::digest(b"seed")),
+            roll_of(&client_seed).1,
+        );
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), result)?;
+        let output = tokio::process::Command::new(repository().join("scripts/verify-fairness"))
+            .args(["--json", "--seed", "seed", "--result"])
+            .arg(file.path())
+            .output()
+            .await?;
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        anyhow::Ok(said["fair"] == true)
+    };
+    assert!(check("1.03", "24.87").await?, "the payout as Purple Flea tells it");
+    assert!(check("1.035", "24.87").await?, "the payout as Purple Flea credits it");
+    assert!(!check("1.02", "24.87").await?, "a cent less");
+    assert!(!check("1.035", "24.88").await?, "another crash point");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_faucet_requests_claim_once_and_make_one_deposit() -> Result<()> {
     let stack = start_with_two_agents(&[]).await?;

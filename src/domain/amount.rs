@@ -8,6 +8,9 @@ use std::{fmt, str::FromStr};
 /// Digits after the point that the database keeps (`numeric(12,4)`).
 const SCALE: u32 = 4;
 
+/// One cent: `live` replies tell a payout in cents.
+const A_CENT: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
+
 /// The largest value of `numeric(12,4)`: 99,999,999.9999.
 const LARGEST: Decimal = Decimal::from_parts(3_567_587_327, 232, 0, false, SCALE);
 
@@ -71,6 +74,17 @@ impl Amount {
     /// Returns the amount as a decimal.
     pub fn decimal(self) -> Decimal {
         self.0
+    }
+
+    /// Returns the product of two amounts, rounded once to four digits after the point; `None` if it does not fit.
+    pub fn times(self, factor: Self) -> Option<Self> {
+        let product = self.0.checked_mul(factor.0)?;
+        Self::new(product.round_dp_with_strategy(SCALE, RoundingStrategy::MidpointAwayFromZero)).ok()
+    }
+
+    /// Returns whether two amounts are the same to the cent.
+    pub fn agrees_to_the_cent(self, other: Self) -> bool {
+        self.0.checked_sub(other.0).is_some_and(|difference| difference.abs() <= A_CENT)
     }
 
     /// Returns whether the amount has no fraction of a cent. Purple Flea's servers accept fractions and round

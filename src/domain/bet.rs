@@ -130,6 +130,15 @@ pub struct BetOutcome {
     pub proof: Option<Proof>,
 }
 
+/// Returns the payout of a bet that was won. The `live` servers credit the wager times the multiplier, and
+/// report it in cents. A product that differs from the reported payout by more than a cent contradicts the
+/// reply; then the reported payout counts.
+pub fn payout(reported: Option<Amount>, wager: Option<Amount>, multiplier: Option<Amount>) -> Option<Amount> {
+    let credited = wager.zip(multiplier).and_then(|(wager, multiplier)| wager.times(multiplier));
+    let agrees = |credited: &Amount| reported.is_none_or(|reported| reported.agrees_to_the_cent(*credited));
+    credited.filter(agrees).or(reported)
+}
+
 /// The data with which `scripts/verify-fairness` verifies a bet of the `live` dialect, once Purple Flea
 /// reveals the server seed. Each value is as Purple Flea wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

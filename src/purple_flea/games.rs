@@ -8,7 +8,7 @@ use crate::{
     domain::{
         account::{Account, Api},
         amount::Amount,
-        bet::{Bet, BetOutcome, Game, Proof},
+        bet::{self, Bet, BetOutcome, Game, Proof},
         failure::{Doubt, Failure},
     },
     runtime::Runtime,
@@ -83,6 +83,11 @@ fn read_outcome(bet: &Bet, body: &Value) -> Option<BetOutcome> {
     if payout.is_some_and(|p| p.is_negative() || p.decimal().is_zero() == won) {
         return None;
     }
+    let payout = if won {
+        bet::payout(payout, body.amount(&["amount_bet"]), body.amount(&["payout_multiplier"]))
+    } else {
+        payout
+    };
     Some(BetOutcome {
         won,
         payout,
@@ -155,6 +160,17 @@ mod tests {
             (crash(), r#"{"cashed_out":true,"crash_point":9.38,"payout":15}"#, won("15")),
             (crash(), r#"{"won":"true","amount_won":15}"#, won("15")),
             (crash(), r#"{"won":true}"#, Some((true, None))),
+            (
+                crash(),
+                r#"{"won":true,"amount_bet":5.05,"payout_multiplier":1.5,"amount_won":7.57}"#,
+                won("7.575"),
+            ),
+            (crash(), r#"{"won":true,"amount_bet":5.05,"payout_multiplier":"1.5"}"#, won("7.575")),
+            (
+                crash(),
+                r#"{"won":true,"amount_bet":5.05,"payout_multiplier":1.5,"amount_won":75.7}"#,
+                won("75.7"),
+            ),
             (
                 crash(),
                 r#"{"result":{"cashed_out":false},"won":false,"amount_won":0,"error":null}"#,

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         account::Account,
         amount::Amount,
-        bet::{BetOutcome, Proof},
+        bet::{self, BetOutcome, Proof},
         failure::Failure,
     },
     runtime::Runtime,
@@ -141,6 +141,7 @@ struct Row {
     client_seed: String,
     wager: String,
     payout: String,
+    multiplier: Option<String>,
     won: String,
     bet_id: String,
     proof: Option<Proof>,
@@ -157,6 +158,7 @@ impl Page {
         let [won, bet_id] = ["won", "bet_id"].map(column);
         let (client_seed, wager, payout, won, bet_id) = (client_seed?, wager?, payout?, won?, bet_id?);
         let proof = ["server_seed_hash", "nonce", "result_hash"].map(column);
+        let multiplier = column("payout_multiplier");
         let mut rows = Vec::new();
         for record in reader.byte_records() {
             let record = record.ok()?;
@@ -178,6 +180,7 @@ impl Page {
                 client_seed,
                 wager: field(wager)?,
                 payout: field(payout)?,
+                multiplier: multiplier.and_then(field),
                 won: field(won)?,
                 bet_id: field(bet_id)?,
             });
@@ -199,15 +202,17 @@ impl Row {
             "false" | "0" => false,
             _ => return None,
         };
-        let payout = Amount::rounded(&self.payout).ok()?;
+        let (wager, reported) = (Amount::rounded(&self.wager).ok()?, Amount::rounded(&self.payout).ok()?);
+        let multiplier = self.multiplier.as_ref().and_then(|text| Amount::rounded(text).ok());
+        let payout = if won { bet::payout(Some(reported), Some(wager), multiplier) } else { Some(reported) };
         let outcome = BetOutcome {
             won,
-            payout: Some(payout),
+            payout,
             bet_id: reply::identifier(&self.bet_id),
             crash_point: None,
             proof: self.proof.clone(),
         };
-        Some(FoundBet { wager: Amount::rounded(&self.wager).ok()?, outcome })
+        Some(FoundBet { wager, outcome })
     }
 }
 
@@ -252,6 +257,14 @@ mod tests {
         let found = page.rows[1].bet().unwrap();
         assert_eq!((found.outcome.won, found.outcome.payout), (false, Some(Amount::ZERO)));
         assert_eq!((found.wager, page.last), ("5".parse().unwrap(), true));
+    }
+
+    #[test]
+    fn a_payout_is_what_the_account_got_and_not_what_is_told_in_cents() {
+        let row = "bet_1,crash,5.05,7.57,2.52,1.5,true,ab,one,0,cd,2026-11-21T02:28:03Z\r\n";
+        let page = Page::read(format!("{HEADER}{row}").as_bytes(), true).unwrap();
+        let payout = page.rows[0].bet().unwrap().outcome.payout;
+        assert_eq!(payout, Some("7.575".parse().unwrap()));
     }
 
     #[test]

@@ -58,11 +58,11 @@ pub(super) fn verify(state: &mut State, call: &Call<'_>) -> Said {
 
 /// Serves `GET /api/v1/fairness/audit/:bet_id`: one of the caller's bets, with its unrounded payout.
 pub(super) fn audit(state: &mut State, call: &Call<'_>) -> Said {
-    let Entry { bet, multiplier, exact_payout, proof, .. } = own_bet(state, call, call.id)?;
+    let Entry { bet, multiplier, proof, .. } = own_bet(state, call, call.id)?;
     ok(json!({
         "bet_id": bet.bet_id, "agent_id": bet.agent_id, "game": live_name(bet.game),
         "amount_bet": plain(bet.wager), "won": bet.won, "payout_multiplier": plain(*multiplier),
-        "amount_won": plain(*exact_payout), "created_at": iso(bet.at), "fairness": proof.to_json(),
+        "amount_won": plain(bet.payout), "created_at": iso(bet.at), "fairness": proof.to_json(),
     }))
 }
 
@@ -128,7 +128,7 @@ mod tests {
             post(&mut state, CRASH, r#"{"amount":1.25,"cash_out_at":1.53}"#);
         }
         let bet = last(&mut state).bet.clone();
-        assert_eq!(bet.payout.to_string(), "1.91");
+        assert_eq!(crate::games::reported_payout(last(&mut state)).to_string(), "1.91");
         let path = format!("/api/v1/fairness/audit/{}", bet.bet_id);
         let (_, audit) = get(&mut state, &path);
         assert_eq!(audit["amount_won"].to_string(), "1.9125");

@@ -7,7 +7,7 @@ use super::{
     call::{Api, Call},
     house,
     kelly::{self, Odds},
-    money::{cents, number, plain, raw},
+    money::{cents, double, number, plain, raw, reported},
 };
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -74,8 +74,8 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     let (roll, proof) = state.house.roll(roller, client_seed);
     let played = choice.play(roll);
     let exact = if played.won { wager * choice.odds().pays } else { Decimal::ZERO };
-    // The released servers round the payouts that they tell, not those that they pay (purple-flea.md, section 0).
-    let exact_payout = if live { exact } else { cents(exact) };
+    // The released servers round the payouts that they report, not those that they credit.
+    let payout = if live { exact } else { cents(exact) };
     let forgotten = state.forget > 0;
     state.forget = state.forget.saturating_sub(1);
     let bet = Bet {
@@ -84,7 +84,7 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
         game: choice.game(),
         wager,
         won: played.won,
-        payout: cents(exact),
+        payout,
         crash_point: played.crash_point,
         idempotency_key: call.idempotency_key(),
         client_seed: own_seed(given).filter(|_| live),
@@ -93,9 +93,9 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     };
     state.accounts.book(&bet.agent_id, -wager, Why::Stake, &bet.bet_id, bet.at);
     if bet.won {
-        state.accounts.book(&bet.agent_id, exact_payout, Why::Win, &bet.bet_id, bet.at);
+        state.accounts.book(&bet.agent_id, payout, Why::Win, &bet.bet_id, bet.at);
     }
-    (Entry { bet, live, multiplier: choice.odds().pays, exact_payout, proof }, played.detail)
+    (Entry { bet, live, multiplier: choice.odds().pays, proof }, played.detail)
 }
 
 fn insufficient(balance: Decimal, wager: Decimal) -> Answer {
@@ -138,6 +138,11 @@ fn gateway_reply(state: &State, Entry { bet, .. }: &Entry, detail: Value, _: Odd
     reply
 }
 
+/// Returns a payout as the released servers report it: computed in binary doubles, in cents.
+pub(super) fn reported_payout(Entry { bet, multiplier, .. }: &Entry) -> Decimal {
+    if bet.won { reported(double(bet.wager) * double(*multiplier)) } else { Decimal::ZERO }
+}
+
 fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value {
     let Entry { bet, multiplier, proof, .. } = entry;
     // The reply repeats a multiplier in the form that the caller sent, as a string too.
@@ -146,7 +151,7 @@ fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value 
     json!({
         "bet_id": bet.bet_id, "game": live_name(bet.game), "amount_bet": plain(bet.wager), "result": result,
         "won": bet.won, "payout_multiplier": asked.unwrap_or_else(|| plain(*multiplier)),
-        "amount_won": plain(bet.payout),
+        "amount_won": plain(reported_payout(entry)),
         "new_balance": plain(cents(state.accounts.balance(&bet.agent_id))), "proof": proof.to_json(),
         "kelly": account.map(|account| kelly::told(account, odds)),
     })

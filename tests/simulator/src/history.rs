@@ -4,7 +4,7 @@ use super::{
     Entry, State,
     answer::{Answer, Said, refuse},
     call::Call,
-    games::live_name,
+    games::{live_name, reported_payout},
     house,
 };
 use http::StatusCode;
@@ -47,15 +47,17 @@ pub(super) fn export(state: &mut State, call: &Call<'_>) -> Said {
     Ok(Answer { status: StatusCode::OK, content_type: "text/csv", body: csv })
 }
 
-fn row(Entry { bet, multiplier, proof, .. }: &Entry) -> String {
+fn row(entry: &Entry) -> String {
+    let Entry { bet, multiplier, proof, .. } = entry;
+    let payout = reported_payout(entry);
     let client_seed = house::text(&proof.client_seed);
     format!(
         "{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
         bet.bet_id,
         live_name(bet.game),
         bet.wager.normalize(),
-        bet.payout.normalize(),
-        (bet.payout - bet.wager).normalize(),
+        payout.normalize(),
+        (payout - bet.wager).normalize(),
         multiplier.normalize(),
         bet.won,
         proof.server_seed_hash,

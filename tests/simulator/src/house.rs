@@ -1,6 +1,9 @@
 //! Rolls for the house, and proves each roll (purple-flea.md, section 10).
 
-use super::{LIVE_AGENT, money::cents};
+use super::{
+    LIVE_AGENT,
+    money::{double, reported},
+};
 use fastrand::Rng;
 use hmac::{Hmac, KeyInit, Mac};
 use rust_decimal::Decimal;
@@ -137,7 +140,7 @@ pub(super) fn crash_point(roll: Decimal) -> Decimal {
     if roll >= CAPPED_FROM {
         return CRASH_CAP;
     }
-    cents((Decimal::ONE - EDGE) / (Decimal::ONE - roll / Decimal::ONE_HUNDRED))
+    reported((1.0 - double(EDGE)) / (1.0 - double(roll) / 100.0))
 }
 
 /// Computes the probability that the multiplier reaches a cash-out.
@@ -160,9 +163,15 @@ mod tests {
 
     #[test]
     fn a_multiplier_crashes_where_the_real_one_does() {
-        for (roll, point) in
-            [("0", "1.00"), ("50", "1.99"), ("89.39", "9.38"), ("99.98", "4975"), ("99.99", "10000")]
-        {
+        for (roll, point) in [
+            ("0", "1.00"),
+            ("50", "1.99"),
+            ("89.39", "9.38"),
+            ("96.00", "24.87"),
+            ("99.20", "124.37"),
+            ("99.98", "4975"),
+            ("99.99", "10000"),
+        ] {
             let roll: Decimal = roll.parse().unwrap();
             assert_eq!(crash_point(roll), point.parse().unwrap(), "at {roll}");
         }

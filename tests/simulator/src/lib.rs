@@ -78,8 +78,7 @@ pub struct Bet {
     pub wager: Decimal,
     /// Whether the agent won.
     pub won: bool,
-    /// The payout in the reply, the stake included, in whole cents; 0 for a loss. In `live` the account gets the
-    /// unrounded payout.
+    /// The payout that the account got, the stake included; 0 for a loss. A `live` reply reports it in whole cents.
     pub payout: Decimal,
     /// The multiplier at which a crash game ended.
     pub crash_point: Option<Decimal>,
@@ -170,8 +169,6 @@ struct Entry {
     bet: Bet,
     live: bool,
     multiplier: Decimal,
-    /// The payout that the account got: unrounded in `live`.
-    exact_payout: Decimal,
     proof: house::Proof,
 }
 

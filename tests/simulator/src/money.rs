@@ -1,6 +1,6 @@
 //! Reads and writes money as decimals and JSON numbers, digit by digit: 0.30000000000000004 stays 0.30000000000000004.
 
-use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
+use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero, prelude::ToPrimitive};
 use serde_json::Value;
 
 /// Reads a JSON number as a decimal. Refuses strings, as the real casino and trading do.
@@ -30,6 +30,16 @@ pub(super) fn plain(value: Decimal) -> Value {
     raw(value.normalize())
 }
 
+/// Converts a decimal to the binary double that the released servers compute with.
+pub(super) fn double(value: Decimal) -> f64 {
+    value.to_f64().unwrap_or(f64::NAN)
+}
+
+/// Rounds a double to whole cents, as the released servers do.
+pub(super) fn reported(value: f64) -> Decimal {
+    Decimal::new((value * 100.0 + 0.5).floor() as i64, 2)
+}
+
 /// Rounds to whole cents, half a cent up.
 pub(super) fn cents(value: Decimal) -> Decimal {
     value.round_dp_with_strategy(2, MidpointAwayFromZero)
@@ -49,5 +59,18 @@ mod tests {
         assert_eq!(number_or_text(&json!("5")), Some(Decimal::from(5)));
         assert_eq!(number_or_text(&json!("soon")), None);
         assert_eq!(cents(Decimal::new(125, 3)), Decimal::new(13, 2));
+    }
+
+    #[test]
+    fn payouts_are_reported_in_the_cents_that_binary_doubles_give() {
+        for (wager, multiplier, cents) in [
+            ("0.69", "1.5", "1.03"),
+            ("2.50", "1.99", "4.97"),
+            ("5.05", "1.5", "7.57"),
+            ("10", "1.5", "15.00"),
+        ] {
+            let (wager, multiplier) = (wager.parse().unwrap(), multiplier.parse().unwrap());
+            assert_eq!(reported(double(wager) * double(multiplier)).to_string(), cents);
+        }
     }
 }
