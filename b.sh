@@ -1,1 +1,0 @@
-cd /tmp/w/size; . scripts/lib/toolchain.sh; toolchain_for_wasm 2>/dev/null; "${WASM_CARGO[@]}" build --release --package purple-flea-edge-component --target wasm32-wasip2 "${WASM_OPTIONS[@]}" 2>&1 | grep -E "^error" ; stat -c %s target/wasm32-wasip2/release/purple_flea_edge.wasm
