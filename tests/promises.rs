@@ -10,6 +10,7 @@ mod contract;
 mod deposits;
 mod descriptors;
 mod documents;
+mod fairness;
 mod front_door;
 mod hang_up;
 mod host_program;

@@ -1,0 +1,77 @@
+//! `scripts/verify-fairness` checks a bet of the `live` dialect, once Purple Flea reveals the server seed.
+
+use crate::{
+    front_door::soon,
+    services::wait_for_row,
+    whole_stack::{sql, start},
+};
+use anyhow::{Context, Result};
+use hmac::{Hmac, KeyInit, Mac};
+use http::Request;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use stack::{http1, local::AGENT, purple_flea::KEY, repository};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_seed() -> Result<()> {
+    let stack = start(&[("purple_flea_api", "live")]).await?;
+    sql(&stack, &format!("insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)")).await?;
+    let row = wait_for_row(&stack, "select to_jsonb(t)::text from public.trade_results t").await?;
+    assert_eq!(row["proof"]["nonce"], 0);
+    let rotate = Request::post(format!("{}/api/v1/fairness/rotate", stack.purple_flea.url))
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .body(b"{}".to_vec())?;
+    let revealed: Value = serde_json::from_slice(soon(http1::send(rotate)).await??.body())?;
+    let seed = revealed["server_seed"].as_str().context("no seed")?;
+    let check = async |seed: &str| {
+        let output = tokio::process::Command::new(repository().join("scripts/verify-fairness"))
+            .args(["--json", "--seed", seed, row["reference"].as_str().unwrap_or_default()])
+            .env("DATABASE_URL", stack.cluster.url(stack::postgres::OWNER))
+            .output()
+            .await?;
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        anyhow::Ok((output.status.code(), said["fair"].clone()))
+    };
+    assert_eq!(check(seed).await?, (Some(0), json!(true)));
+    assert_eq!(check("another seed").await?, (Some(1), json!(false)));
+    Ok(())
+}
+
+/// Purple Flea computes in binary doubles: 0.69 at 1.5 is told as 1.03, and a roll of 96.00 crashes at 24.87.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_fairness_accepts_what_purple_flea_computes_in_doubles_and_rejects_a_cent_less() -> Result<()>
+{
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let roll_of = |client_seed: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"seed").expect("any length will do");
+        mac.update(format!("{client_seed}:0").as_bytes());
+        let hash = mac.finalize().into_bytes();
+        (u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % 10_000, hex(&hash))
+    };
+    // The first client seed that rolls 96.00.
+    let rolled = (0..).map(|n| format!("client-{n}")).find(|seed| roll_of(seed).0 == 9_600);
+    let client_seed = rolled.context("no seed")?;
+    let check = async |payout: &str, crash_point: &str| {
+        let result = format!(
+            r#"{{"game":"crash","cashout_at":1.5,"wager":0.69,"outcome":"win","payout":{payout},"crash_point":{crash_point},
+            "proof":{{"server_seed_hash":"{}","client_seed":"{client_seed}","nonce":0,"result_hash":"{}"}}}}"#,
+            hex(&Sha256::digest(b"seed")),
+            roll_of(&client_seed).1,
+        );
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), result)?;
+        let output = tokio::process::Command::new(repository().join("scripts/verify-fairness"))
+            .args(["--json", "--seed", "seed", "--result"])
+            .arg(file.path())
+            .output()
+            .await?;
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        anyhow::Ok(said["fair"] == true)
+    };
+    assert!(check("1.03", "24.87").await?, "the payout as Purple Flea tells it");
+    assert!(check("1.035", "24.87").await?, "the payout as Purple Flea credits it");
+    assert!(!check("1.02", "24.87").await?, "a cent less");
+    assert!(!check("1.035", "24.88").await?, "another crash point");
+    Ok(())
+}
