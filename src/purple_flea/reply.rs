@@ -188,6 +188,18 @@ mod tests {
             let doubt = Doubt::Status(StatusCode::from_u16(status).unwrap());
             assert_eq!(read(&answer(status, won)), Err(Failure::Unknown(doubt)));
         }
+        for message in [
+            "Market not found",
+            "No price available for XYZ",
+            "Max leverage for BTC is 3",
+            "Position size too small",
+        ] {
+            let refused = read(&answer(400, &format!(r#"{{"error":"trade_failed","message":"{message}"}}"#)));
+            assert!(matches!(refused, Err(Failure::Rejected(_))), "{message}: {refused:?}");
+        }
+        let failed =
+            read(&answer(400, r#"{"error":"trade_failed","message":"Order rejected by the exchange"}"#));
+        assert_eq!(failed, Err(Failure::Unknown(Doubt::Status(StatusCode::BAD_REQUEST))));
         let failed = read(&answer(400, r#"{"error":"trade_failed"}"#));
         assert_eq!(failed, Err(Failure::Unknown(Doubt::Status(StatusCode::BAD_REQUEST))));
         for body in ["", "null", "[]", "true", r#"{"error":"oops"}"#, r#"{"won":true"#] {
