@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 /// Longest name of a market, in bytes.
 const MARKET_LIMIT_BYTES: usize = 20;
 
-/// Suffixes that a market's name may have after the coin. The `live` dialect uses the coin alone.
+/// Suffixes, in any case, that a market's name may have after the coin. The `live` dialect uses the coin alone.
 const QUOTES: [&str; 6] = ["-PERP", "-USD", "-USDC", "/USDC", "/USD", "-USDT"];
 
 /// A market: `BTC`, `ETH-USD`, `TSLA`. 1 to 20 of `A-Z a-z 0-9 . _ : / -`.
@@ -30,7 +30,10 @@ impl Market {
     pub fn coin(&self) -> &str {
         QUOTES
             .iter()
-            .find_map(|quote| self.0.strip_suffix(quote))
+            .find_map(|quote| {
+                let (coin, end) = self.0.split_at_checked(self.0.len().checked_sub(quote.len())?)?;
+                end.eq_ignore_ascii_case(quote).then_some(coin)
+            })
             .filter(|coin| !coin.is_empty())
             .unwrap_or(&self.0)
     }

@@ -22,6 +22,13 @@ const RETRY_AFTER_MAX_S: u64 = 3_600;
 /// The faucet's code for an IP address that has claimed today.
 pub(super) const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
 
+/// Purple Flea's code for a trade that failed, before or after it sent an order to the exchange.
+const TRADE_FAILED: &str = "trade_failed";
+
+/// The beginnings of the messages of a `trade_failed` that comes before the order (docs/purple-flea.md, section 4).
+const BEFORE_THE_ORDER: [&str; 4] =
+    ["Market not found", "No price available", "Max leverage for", "Position size too small"];
+
 /// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 
@@ -53,7 +60,9 @@ pub(super) fn interpret(
             .filter(|b| b.is_object() && b.field("error").is_none())
             .ok_or(Failure::Unknown(Doubt::Unrecognised)),
         // The exchange that executes a trade can refuse or fail after it got the order.
-        400 if code.as_deref() == Some("trade_failed") => Err(Failure::Unknown(Doubt::Status(status))),
+        400 if code.as_deref() == Some(TRADE_FAILED) && !precedes_the_order(body.as_ref()) => {
+            Err(Failure::Unknown(Doubt::Status(status)))
+        }
         403 | 404 if !code.as_deref().is_some_and(|code| final_codes.contains(&code)) => {
             // A missing path does not depend on the key.
             let own_key = own_key && status != StatusCode::NOT_FOUND;
@@ -75,6 +84,12 @@ pub(super) fn interpret(
         // A 5xx may have moved money. Any other status proves nothing.
         _ => Err(Failure::Unknown(Doubt::Status(status))),
     }
+}
+
+/// Returns whether Purple Flea refused a trade before it sent an order to the exchange.
+fn precedes_the_order(body: Option<&Value>) -> bool {
+    let message = body.and_then(|body| body.get("message")).and_then(Value::as_str).unwrap_or_default();
+    BEFORE_THE_ORDER.iter().any(|beginning| message.starts_with(beginning))
 }
 
 /// Reads a body leniently: fields at the top or under `result`, numbers as strings, and any other fields.

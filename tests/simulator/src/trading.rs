@@ -115,7 +115,7 @@ struct Market {
 
 impl Market {
     fn of(name: &str) -> Option<Self> {
-        let found = MARKETS.into_iter().find(|(coin, ..)| *coin == name);
+        let found = MARKETS.into_iter().find(|(coin, ..)| coin.eq_ignore_ascii_case(name));
         found.map(|(coin, category, price, digits, max_leverage)| Self {
             coin,
             category,
@@ -184,10 +184,11 @@ pub(super) fn open(state: &mut State, call: &Call<'_>) -> Said {
         Standing::NoWallet => return Err(refuse(400, "wallet_not_configured", "no wallet")),
         Standing::LossLimit => return Err(refuse(403, "daily_loss_limit_reached", "enough for today")),
     }
-    let market = body["coin"].as_str().and_then(Market::of).ok_or_else(|| trade_failed("Unknown market"))?;
+    let market =
+        body["coin"].as_str().and_then(Market::of).ok_or_else(|| trade_failed("Market not found"))?;
     let filled = market.filled(asked);
     if asked < SMALLEST || filled <= Decimal::ZERO {
-        return Err(trade_failed("Order is too small"));
+        return Err(trade_failed("Position size too small"));
     }
     let leverage = leverage.min(most).min(market.max_leverage.into());
     let opened = state.open(call, &Order { market, side, asked, filled, leverage }).clone();
