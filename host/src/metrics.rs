@@ -265,14 +265,16 @@ mod tests {
             "purple_flea_reply_seconds_bucket{le=\"0.05\"} 1",
             "purple_flea_reply_seconds_bucket{le=\"0.1\"} 1",
             "purple_flea_reply_seconds_bucket{le=\"0.5\"} 1",
-            "purple_flea_reply_seconds_bucket{le=\"2.0\"} 1",
-            "purple_flea_reply_seconds_bucket{le=\"10.0\"} 2",
+            "purple_flea_reply_seconds_bucket{le=\"2\"} 1",
+            "purple_flea_reply_seconds_bucket{le=\"10\"} 2",
             "purple_flea_reply_seconds_bucket{le=\"+Inf\"} 2",
             "purple_flea_reply_seconds_count 2",
-            "purple_flea_reply_seconds_sum 2.003",
         ] {
             assert!(text.lines().any(|had| had == line), "{line} is not in\n{text}");
         }
+        let sum = text.lines().find_map(|line| line.strip_prefix("purple_flea_reply_seconds_sum "));
+        let sum: f64 = sum.expect("no sum").parse().expect("the sum is a number");
+        assert!((sum - 2.003).abs() < 1e-9, "the sum of binary doubles is {sum}");
     }
 
     #[test]
