@@ -225,7 +225,8 @@ pub(super) async fn sweep(world: &World<'_>) {
 }
 
 /// Lets an operator look up the unknown jobs whose claimants are certainly gone, and release those that Purple Flea does not
-/// have. After a jump of the clock the operator cannot be certain, and releases nothing.
+/// have. After a jump of the database's clock that clock proves nothing: the operator releases no job. The operator waits by
+/// another clock until no request can still arrive, and closes the job then.
 pub(super) async fn operate(world: &World<'_>) {
     let _turn = world.turn_alone().await;
     let sql = "select reference, idempotency_key, kind, changed_by = 'restore', reason, \
@@ -244,6 +245,7 @@ pub(super) async fn operate(world: &World<'_>) {
                 }
                 record(&reference, &stake)
             }
+            None if world.is_on_its_way(&idempotency_key) && world.has_jumped() => continue,
             None if world.has_jumped() => format!("close_job('{reference}', 'model')"),
             None if row.get(3) && searched => {
                 restored.push(reference);

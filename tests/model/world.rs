@@ -212,6 +212,16 @@ impl<'a> World<'a> {
         self.late.borrow_mut().push(Late { at, request });
     }
 
+    /// Tells whether a late request of a job may still arrive at Purple Flea.
+    pub(super) fn is_on_its_way(&self, idempotency_key: &str) -> bool {
+        self.late.borrow().iter().any(|late| match &late.request {
+            LateRequest::ToPurpleFlea { request, .. } => {
+                purple_flea::idempotency_key(request).as_deref() == Some(idempotency_key)
+            }
+            LateRequest::ToLedger { .. } => false,
+        })
+    }
+
     /// Delivers the late requests whose time has come.
     async fn deliver_late(&self) {
         loop {
