@@ -21,7 +21,7 @@ const EPOCH: &str = "1795996800";
 struct Release {
     /// Has the files that it is made of in `from`, and the release in `release`.
     folder: PathBuf,
-    /// What the script printed with `--json`.
+    /// The output of the script with `--json`.
     report: Value,
 }
 

@@ -1,4 +1,4 @@
--- What an operator says about a restored, copied or failed-over database.
+-- The operator confirms a restored, copied or failed-over database here.
 
 create or replace function purple_flea.declare_restore(why text) returns void
   language plpgsql

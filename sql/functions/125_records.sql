@@ -1,4 +1,4 @@
--- What an operator records about an unknown job that turns up at Purple Flea.
+-- The operator records here that Purple Flea has executed an unknown job.
 
 create or replace function purple_flea.record_bet(
   reference text,

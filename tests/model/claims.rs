@@ -1,4 +1,4 @@
-//! What the world knows of claims: how long the lease of each job holds at least, the token under which an instance holds a
+//! Keeps the world's knowledge of claims: how long the lease of each job holds at least, the token under which an instance holds a
 //! job, the tokens that were abandoned, and the function that long-polls.
 
 use super::{parts::RequestId, record::Violation};
