@@ -11,7 +11,7 @@ pub use context::Context;
 
 use crate::{
     domain::{
-        escrow::End,
+        escrow::Step,
         job::{Kind, RequestKind, Subject},
         order::Form,
         outcome::Outcome,
@@ -35,7 +35,7 @@ pub enum Task {
     Order(Box<OrderTask>),
     /// Manage an agent's account.
     Agent(AgentTask),
-    /// Make or end an escrow.
+    /// Make an escrow, take a step of it, or read its state.
     Escrow(EscrowTask),
 }
 
@@ -65,8 +65,11 @@ pub fn decode(columns: &Columns) -> Option<Task> {
         Kind::Requested(RequestKind::DailyClaim) => agent(AgentAction::ClaimDaily),
         Kind::Requested(RequestKind::Balance) => agent(AgentAction::ReadBalance),
         Kind::Requested(RequestKind::Escrow) => escrow::decode(columns),
-        Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_end(columns, End::Release),
-        Kind::Requested(RequestKind::EscrowCancel) => escrow::decode_end(columns, End::Cancel),
+        Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_step(columns, Step::Release),
+        Kind::Requested(RequestKind::EscrowCancel) => escrow::decode_step(columns, Step::Cancel),
+        Kind::Requested(RequestKind::EscrowComplete) => escrow::decode_step(columns, Step::Complete),
+        Kind::Requested(RequestKind::EscrowDispute) => escrow::decode_step(columns, Step::Dispute),
+        Kind::Requested(RequestKind::EscrowStatus) => escrow::decode_read(columns),
     }
 }
 
@@ -85,8 +88,11 @@ pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request
         RequestKind::DailyClaim => agent::read(body, AgentAction::ClaimDaily),
         RequestKind::Balance => agent::read(body, AgentAction::ReadBalance),
         RequestKind::Escrow => escrow::read(body),
-        RequestKind::EscrowRelease => escrow::read_end(body, End::Release, with_ledger),
-        RequestKind::EscrowCancel => escrow::read_end(body, End::Cancel, with_ledger),
+        RequestKind::EscrowRelease => escrow::read_step(body, Step::Release, with_ledger),
+        RequestKind::EscrowCancel => escrow::read_step(body, Step::Cancel, with_ledger),
+        RequestKind::EscrowComplete => escrow::read_step(body, Step::Complete, with_ledger),
+        RequestKind::EscrowDispute => escrow::read_step(body, Step::Dispute, with_ledger),
+        RequestKind::EscrowStatus => escrow::read_state(body, with_ledger),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod escrow;
+pub mod escrow_search;
 pub mod faucet;
 pub mod games;
 pub mod history;
@@ -73,6 +74,8 @@ struct Call<'a> {
     accept: &'static str,
     /// The codes with which a 403 or 404 refuses this request alone.
     final_codes: &'static [&'static str],
+    /// Whether every 2xx is a success, even without a body.
+    any_success: bool,
 }
 
 impl<'a> Call<'a> {
@@ -82,8 +85,16 @@ impl<'a> Call<'a> {
     }
 
     fn get(route: String) -> Self {
-        let (method, accept) = (Method::GET, "application/json");
-        Self { method, route, body: None, idempotency_key: None, with_key: true, accept, final_codes: &[] }
+        Self {
+            method: Method::GET,
+            route,
+            body: None,
+            idempotency_key: None,
+            with_key: true,
+            accept: "application/json",
+            final_codes: &[],
+            any_success: false,
+        }
     }
 }
 
@@ -109,10 +120,14 @@ impl PurpleFlea {
         call: Call<'_>,
         runtime: &impl Runtime,
     ) -> Result<Value, Failure> {
-        let final_codes = call.final_codes;
+        let (final_codes, any_success) = (call.final_codes, call.any_success);
         let own_key = call.with_key && !matches!(account.key, AccountKey::Shared);
         let answer = self.exchange(service, account, call, REPLY_LIMIT_BYTES, runtime).await?;
-        reply::interpret(&answer, final_codes, own_key, runtime.now())
+        let reply = reply::interpret(&answer, final_codes, own_key, runtime.now());
+        if any_success && answer.head.status.is_success() && !reply::names_an_error(&answer) {
+            return Ok(reply.unwrap_or_default());
+        }
+        reply
     }
 
     /// Sends the call once, and returns the answer without a judgement.
@@ -139,12 +154,18 @@ impl PurpleFlea {
 }
 
 fn build(service: &Service, key: Option<&Key>, call: Call<'_>) -> Option<http::Request<Vec<u8>>> {
+    let posts = call.method == Method::POST;
     let mut request = http::Request::builder().method(call.method).uri(service.url.join(&call.route)?);
     if let Some(key) = key {
         request = request.header(AUTHORIZATION, key.bearer());
     }
     let body = match call.body {
-        None => Vec::new(),
+        None => {
+            if posts {
+                request = request.header(CONTENT_LENGTH, 0);
+            }
+            Vec::new()
+        }
         Some(body) => {
             let body = serde_json::to_vec(&body).ok()?;
             // With a `content-length`, every host sends headers and body in one packet.

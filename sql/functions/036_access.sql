@@ -34,8 +34,8 @@ grant select (
 grant select
   on public.wallet_changes, public.trade_results, public.escrow_requests
   to authenticated;
--- The sender's owner requests a status and changes nothing else.
-grant update (requested_status) on public.escrow_requests to authenticated;
+-- An owner requests a status and changes nothing else.
+grant update (requested_status, dispute_reason) on public.escrow_requests to authenticated;
 
 drop policy if exists agents_owner_reads on public.agents;
 create policy agents_owner_reads on public.agents
@@ -96,6 +96,20 @@ create policy escrow_requests_sender_asks on public.escrow_requests
   )
   with check (
     (select a.owner_id from public.agents a where a.id = sender_id) = (select purple_flea.caller())
+  );
+
+-- The receiver's owner may complete and dispute, and take such a request back.
+drop policy if exists escrow_requests_receiver_asks on public.escrow_requests;
+create policy escrow_requests_receiver_asks on public.escrow_requests
+  for update to authenticated
+  using (
+    (select a.owner_id from public.agents a where a.id = receiver_id)
+      = (select purple_flea.caller())
+  )
+  with check (
+    (select a.owner_id from public.agents a where a.id = receiver_id)
+      = (select purple_flea.caller())
+    and coalesce(requested_status in ('completed', 'disputed'), true)
   );
 
 drop policy if exists escrow_requests_service_writes on public.escrow_requests;

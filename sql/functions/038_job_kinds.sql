@@ -13,7 +13,10 @@ values
   ('balance',        true,  false, true,  true,  false, '7 days'),
   ('escrow',         false, false, false, false, true,  '24 hours'),
   ('escrow_release', true,  false, false, false, false, '7 days'),
-  ('escrow_cancel',  true,  false, false, false, false, '7 days')
+  ('escrow_cancel',  true,  false, false, false, false, '7 days'),
+  ('escrow_complete', true, false, false, false, false, '7 days'),
+  ('escrow_dispute', true,  false, false, false, false, '7 days'),
+  ('escrow_status',  true,  false, false, false, false, '7 days')
 on conflict (kind) do update
 set retryable       = excluded.retryable,
     stakes          = excluded.stakes,

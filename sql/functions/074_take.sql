@@ -140,9 +140,14 @@ begin
           when j.kind = 'faucet' and purple_flea.is_fresh(j.agent_id) then true
         end,
         -- These are not frozen: the receiver's present name, the code that earns the referral, and
-        -- the escrow that is to end.
+        -- the escrow that the job is about.
         'counterparty', case when j.kind = 'escrow' then (
           select coalesce(r.pf_agent_id, r.id)
+          from public.agents r
+          where r.id = j.request ->> 'receiver_id'
+        ) end,
+        'counterparty_address', case when j.kind = 'escrow' then (
+          select r.wallet_address
           from public.agents r
           where r.id = j.request ->> 'receiver_id'
         ) end,
@@ -152,7 +157,7 @@ begin
           where k.kind = j.kind
             and k.earns_referral
         ),
-        'escrow', case when j.kind in ('escrow_release', 'escrow_cancel') then (
+        'escrow', case when j.kind like 'escrow\_%' then (
           select jsonb_build_object('id', e.pf_escrow_id, 'status', e.status)
           from public.escrow_requests e
           where e.id = j.escrow_id

@@ -21,6 +21,11 @@ begin
     'bet_key', job.idempotency_key,  -- for functions up to release 0.1.0
     'agent_id', job.agent_id,
     'policy', job.policy,
+    -- An escrow is found by its amount and its idempotency key.
+    'row', case job.kind when 'escrow' then job.request end,
+    'referral_code', case job.kind when 'escrow' then (
+      select o.referral_code from public.agents o where o.id = agent.orchestrator_id
+    ) end,
     -- The account of the bet. The agent may have another one by now.
     'account', case when job.key_name is null then agent.pf_agent_id else job.account end,
     'key_name', coalesce(job.key_name, agent.api_key),

@@ -1,5 +1,5 @@
--- Jobs that the clock asks for: looks at balances, and the faucet's claim of the day. The sweeper
--- makes them.
+-- Jobs that the clock asks for: looks at balances and at escrows, and the faucet's claim of the day.
+-- The sweeper makes them.
 
 create or replace function purple_flea.make_balance_jobs(most integer) returns void
   language plpgsql
@@ -84,7 +84,9 @@ begin
   if exists (select from purple_flea.trade_policies p where p.claim_daily) then
     perform purple_flea.make_daily_claims(most);
   end if;
+  perform purple_flea.make_escrow_looks(most);
 end;
 $$;
 comment on function purple_flea.make_timely_jobs() is
-  'Makes the looks at balances and the daily claims that the policies ask for by now.';
+  'Makes the looks at balances and the daily claims that the policies ask for by now, and the looks '
+  'at escrows.';

@@ -178,17 +178,30 @@ $$;
 comment on function purple_flea.escrow_job_that_counts(text, bigint) is
   'Gives the job of an escrow''s step that is under way, unknown or executed.';
 
-create or replace function purple_flea.request_escrow_end(kind text, escrow bigint) returns jsonb
+create or replace function purple_flea.request_escrow_step(
+  kind    text,
+  escrow  bigint,
+  agent   text,
+  details jsonb
+) returns jsonb
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  wanted constant text := case kind when 'escrow_release' then 'released' else 'cancelled' end;
+  wanted text;
   asked  text;
 begin
-  if not exists (select from public.escrow_requests e where e.id = escrow) then
+  select s.status into wanted
+  from unnest(array['released', 'cancelled', 'completed', 'disputed']) as s (status)
+  where purple_flea.escrow_kind(s.status) = kind;
+  if not exists (
+    select
+    from public.escrow_requests e
+    where e.id = escrow
+      and (agent is null or agent in (e.sender_id, e.receiver_id))
+  ) then
     return purple_flea.refused('unknown_escrow');
   end if;
   asked := purple_flea.escrow_job_that_counts(kind, escrow);
@@ -198,10 +211,13 @@ begin
       update public.escrow_requests e
       set requested_status = null
       where e.id = escrow
-        and e.requested_status is not null;
+        and e.requested_status = wanted;
+      perform set_config('purple_flea.acting_party', coalesce(agent, ''), true);
       update public.escrow_requests e
-      set requested_status = wanted
+      set requested_status = wanted,
+          dispute_reason   = coalesce(details ->> 'reason', e.dispute_reason)
       where e.id = escrow;
+      perform set_config('purple_flea.acting_party', '', true);
     exception when check_violation then
       -- Another caller may have asked for the same at the same time.
       asked := purple_flea.escrow_job_that_counts(kind, escrow);
@@ -223,8 +239,41 @@ begin
   return purple_flea.asked_for(asked);
 end;
 $$;
-comment on function purple_flea.request_escrow_end(text, bigint) is
-  'Asks for an escrow''s release or cancellation.';
+comment on function purple_flea.request_escrow_step(text, bigint, text, jsonb) is
+  'Asks for a step of an escrow. The agent names the party that disputes.';
+
+create or replace function purple_flea.request_escrow_status(escrow bigint) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found_escrow public.escrow_requests;
+  asked        text;
+begin
+  -- The lock keeps two callers from making two looks.
+  select * into found_escrow from public.escrow_requests e where e.id = escrow for no key update;
+  if not found then
+    return purple_flea.refused('unknown_escrow');
+  end if;
+  asked := purple_flea.escrow_job_that_counts('escrow_status', escrow);
+  if asked is null then
+    return purple_flea.asked_for(purple_flea.make_escrow_step(
+      found_escrow, 'escrow_status', found_escrow.sender_id));
+  end if;
+  -- The caller does not wait for the next hour.
+  update purple_flea.jobs j
+  set due_at = statement_timestamp()
+  where j.reference = asked
+    and j.state = 'pending'
+    and j.due_at <> 'infinity'
+    and j.due_at > statement_timestamp();
+  return purple_flea.asked_for(asked);
+end;
+$$;
+comment on function purple_flea.request_escrow_status(bigint) is
+  'Asks for an escrow''s state at Purple Flea.';
 
 create or replace function purple_flea.is_free_reference(kind text, reference text) returns boolean
   language plpgsql
@@ -265,7 +314,7 @@ declare
 begin
   if purple_flea.is_free_reference(kind, request_job.reference) is not true then
     return purple_flea.refused('invalid_reference');
-  elsif kind not in ('escrow_release', 'escrow_cancel')
+  elsif kind not like 'escrow\_%'
     and not exists (select from public.agents a where a.id = agent) then
     return purple_flea.refused('unknown_agent');
   end if;
@@ -279,8 +328,10 @@ begin
       answer := purple_flea.request_order(kind, request_job.reference, agent, details);
     when 'escrow' then
       answer := purple_flea.request_escrow(request_job.reference, agent, details);
-    when 'escrow_release', 'escrow_cancel' then
-      answer := purple_flea.request_escrow_end(kind, escrow);
+    when 'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute' then
+      answer := purple_flea.request_escrow_step(kind, escrow, agent, details);
+    when 'escrow_status' then
+      answer := purple_flea.request_escrow_status(escrow);
     else
       -- A retryable kind that its caller names needs an agent, and no code of its own here.
       answer := case

@@ -6,7 +6,8 @@
 -- owns nothing, and raises nothing.
 create or replace function public.may_act_for(
   agent_id  text   default null,
-  escrow_id bigint default null
+  escrow_id bigint default null,
+  party     text   default 'sender'
 ) returns boolean
   language sql
   stable
@@ -21,14 +22,19 @@ as $$
       and a.id = case
         when may_act_for.escrow_id is null then may_act_for.agent_id
         when may_act_for.agent_id is null then (
-          select e.sender_id from public.escrow_requests e where e.id = may_act_for.escrow_id
+          select case may_act_for.party
+            when 'sender' then e.sender_id
+            when 'receiver' then e.receiver_id
+          end
+          from public.escrow_requests e
+          where e.id = may_act_for.escrow_id
         )
       end
   )
 $$;
-comment on function public.may_act_for(text, bigint) is
-  'Says whether the signed-in user owns an agent, or the agent that sends an escrow. False if '
-  'both are given, or neither.';
+comment on function public.may_act_for(text, bigint, text) is
+  'Says whether the signed-in user owns an agent, or the agent that is the sender (or the receiver) '
+  'of an escrow. False if both are given, or neither.';
 
 create or replace function purple_flea.name_operator() returns trigger
   language plpgsql

@@ -28,6 +28,9 @@ pub enum Completed {
         /// The agent's own referral code.
         #[serde(skip_serializing_if = "Option::is_none")]
         referral_code: Option<String>,
+        /// The referral code that the registration carried: that of the agent that brought this one in.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        referred_by: Option<String>,
     },
     /// A faucet claim.
     Faucet(Credit),

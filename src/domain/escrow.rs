@@ -1,4 +1,4 @@
-//! Escrows: the row that requests one, its terms, how it ends, and its state at Purple Flea.
+//! Escrows: the row that requests one, its terms, its steps, and its state at Purple Flea.
 
 use super::amount::Amount;
 use rust_decimal::Decimal;
@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 /// The smallest escrow that Purple Flea accepts: $0.10.
 pub const SMALLEST_ESCROW: Decimal = Decimal::from_parts(10, 0, 0, false, 2);
 
-/// Longest description, in characters. The function appends the idempotency key to it.
+/// Longest description, in characters. In the `live` dialect the function appends the idempotency key to it.
 const DESCRIPTION_LIMIT_CHARS: usize = 200;
+
+/// Longest reason of a dispute, in characters.
+const REASON_LIMIT_CHARS: usize = 200;
 
 /// The columns of an `escrow_requests` row that the function reads. A caller requests an escrow with the same
 /// fields.
@@ -47,11 +50,28 @@ impl EscrowRow {
     }
 }
 
+/// Checks the reason of a dispute. Returns the mistake as a sentence for the caller.
+pub fn check_reason(reason: Option<&str>) -> Result<(), &'static str> {
+    let fits = |reason: &str| (1..=REASON_LIMIT_CHARS).contains(&reason.chars().count());
+    if reason.is_none_or(fits) { Ok(()) } else { Err("the reason of a dispute must be 1 to 200 characters") }
+}
+
+/// The receiver of an escrow, as Purple Flea knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Counterparty {
+    /// Its name at Purple Flea, if it differs from the row's.
+    pub name: Option<String>,
+    /// The address of its wallet, if it is known.
+    pub address: Option<String>,
+}
+
 /// The terms of an escrow, as Purple Flea gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// The receiver's name at Purple Flea.
     pub counterparty: String,
+    /// The address of the receiver's wallet, if it is known.
+    pub counterparty_address: Option<String>,
     /// The amount, in US dollars and whole cents.
     pub amount: Amount,
     /// The purpose.
@@ -62,45 +82,104 @@ pub struct Terms {
     pub referral_code: Option<String>,
 }
 
-/// The way in which an escrow ends.
+impl Terms {
+    /// Makes the terms of a row's escrow.
+    pub fn of(row: EscrowRow, receiver: Counterparty, referral_code: Option<String>) -> Self {
+        let EscrowRow { receiver_id, amount, description, timeout_hours, .. } = row;
+        let (counterparty, counterparty_address) = (receiver.name.unwrap_or(receiver_id), receiver.address);
+        Self { counterparty, counterparty_address, amount, description, timeout_hours, referral_code }
+    }
+}
+
+/// A step of an escrow that Purple Flea takes at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Step {
     /// Purple Flea pays the receiver.
     Release,
     /// Purple Flea returns the money to the sender. The `live` dialect cannot do this.
     Cancel,
+    /// The receiver reports that it has delivered. The `gateway` dialect cannot do this.
+    Complete,
+    /// One of the parties asks for a decision by Purple Flea's people. No later step changes the escrow. The
+    /// `gateway` dialect cannot do this.
+    Dispute,
 }
 
-impl End {
+impl Step {
     /// Returns the verb in paths and job names.
     pub fn verb(self) -> &'static str {
         match self {
             Self::Release => "release",
             Self::Cancel => "cancel",
+            Self::Complete => "complete",
+            Self::Dispute => "dispute",
         }
     }
 
-    /// Returns whether `status` is Purple Flea's word for an escrow that ended this way.
-    pub fn matches(self, status: &str) -> bool {
+    /// Returns Purple Flea's word for an escrow after this step.
+    pub fn status(self) -> &'static str {
         match self {
-            Self::Release => status == "released",
-            Self::Cancel => matches!(status, "cancelled" | "canceled"),
+            Self::Release => "released",
+            Self::Cancel => "cancelled",
+            Self::Complete => "completed",
+            Self::Dispute => "disputed",
         }
+    }
+
+    /// Returns the step that leads to `status`.
+    pub fn of_status(status: &str) -> Option<Self> {
+        [Self::Release, Self::Cancel, Self::Complete, Self::Dispute]
+            .into_iter()
+            .find(|step| step.status() == status)
+    }
+
+    /// Returns whether `status` is Purple Flea's word for an escrow after this step.
+    pub fn matches(self, status: &str) -> bool {
+        status == self.status() || (self == Self::Cancel && status == "canceled")
     }
 }
 
+/// The referral's share of a fee: 15 %.
+const REFERRAL_SHARE: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
+
+/// Returns the referral's share of an escrow's fee, in US dollars.
+pub fn referral_of(fee: Amount) -> Option<Amount> {
+    fee.times(Amount::new(REFERRAL_SHARE).ok()?)
+}
+
 /// The state of an escrow at Purple Flea.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Escrow {
     /// Purple Flea's id of the escrow.
     pub pf_escrow_id: String,
     /// Purple Flea's word for the state: `funded`, `released` or another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub escrow_status: Option<String>,
+    /// The time at which Purple Flea ends the escrow, in RFC 3339, if its reply names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_release_at: Option<String>,
     /// Purple Flea's fee, in US dollars: 1 % of the amount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fee: Option<Amount>,
-    /// The referral's share, in US dollars: 15 % of the fee.
+    /// The referral's share of the fee, in US dollars. Purple Flea pays it at a release or a refund.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub referral_due: Option<Amount>,
+    /// The share that Purple Flea paid to the referral, in US dollars, if its reply names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referral_earned: Option<Amount>,
+    /// The transaction that moved the money on its chain, if Purple Flea's reply names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx_hash: Option<String>,
+    /// The reason, if the escrow is not the reply to this call: `found_in_ledger`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl Escrow {
+    /// Returns whether no step and no timeout changes the escrow any more.
+    pub fn is_over(&self) -> bool {
+        self.escrow_status.as_deref().is_some_and(|status| {
+            matches!(status, "released" | "refunded" | "disputed" | "cancelled" | "canceled")
+        })
+    }
 }

@@ -34,11 +34,17 @@ pub enum RequestKind {
     EscrowRelease,
     /// The function cancels an escrow.
     EscrowCancel,
+    /// The function reports that an escrow's receiver has delivered.
+    EscrowComplete,
+    /// The function disputes an escrow for one of its parties.
+    EscrowDispute,
+    /// The function reads an escrow's state.
+    EscrowStatus,
 }
 
 impl RequestKind {
     /// All kinds that a caller can request.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Trade,
         Self::Order,
         Self::Registration,
@@ -48,6 +54,9 @@ impl RequestKind {
         Self::Escrow,
         Self::EscrowRelease,
         Self::EscrowCancel,
+        Self::EscrowComplete,
+        Self::EscrowDispute,
+        Self::EscrowStatus,
     ];
 
     /// Returns the name in logs and in the ledger. A body names it as its operation.
@@ -62,6 +71,9 @@ impl RequestKind {
             Self::Escrow => "escrow",
             Self::EscrowRelease => "escrow_release",
             Self::EscrowCancel => "escrow_cancel",
+            Self::EscrowComplete => "escrow_complete",
+            Self::EscrowDispute => "escrow_dispute",
+            Self::EscrowStatus => "escrow_status",
         }
     }
 
@@ -77,6 +89,9 @@ impl RequestKind {
             Self::Escrow => "/escrow",
             Self::EscrowRelease => "/escrow/release",
             Self::EscrowCancel => "/escrow/cancel",
+            Self::EscrowComplete => "/escrow/complete",
+            Self::EscrowDispute => "/escrow/dispute",
+            Self::EscrowStatus => "/escrow/status",
         }
     }
 
@@ -115,6 +130,8 @@ pub enum Subject {
     Agent(String),
     /// The sender of the escrow with this row id.
     SenderOf(u64),
+    /// The receiver of the escrow with this row id.
+    ReceiverOf(u64),
 }
 
 /// A state that an outcome leads a claimed job to.

@@ -11,6 +11,10 @@ const UNREADABLE_RETRY_S: u64 = 300;
 /// Retry delay, in seconds, if Purple Flea did not report the balance: one window of its rate limits.
 const BALANCE_RETRY_S: u64 = 60;
 
+/// Retry delay, in seconds, for a look at an escrow that is not over. Purple Flea refunds an escrow within five
+/// minutes of its timeout; a later end is rare.
+const ESCROW_OPEN_RETRY_S: u64 = 3_600;
+
 /// The reason why the function skips an event for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
@@ -44,11 +48,13 @@ pub enum SkipReason {
     NoCancel,
     /// The dialect's faucet has no daily claim.
     NoDailyClaim,
+    /// The dialect documents no completion, no dispute and no state of an escrow.
+    NoEscrowStep,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -64,6 +70,7 @@ impl SkipReason {
         Self::EscrowNotOpen,
         Self::NoCancel,
         Self::NoDailyClaim,
+        Self::NoEscrowStep,
     ];
 
     /// Returns the reason's name in replies and logs.
@@ -84,6 +91,7 @@ impl SkipReason {
             Self::EscrowNotOpen => "escrow_not_open",
             Self::NoCancel => "no_cancel",
             Self::NoDailyClaim => "no_daily_claim",
+            Self::NoEscrowStep => "no_escrow_step",
         }
     }
 
@@ -108,6 +116,9 @@ impl SkipReason {
             Self::NoCancel => {
                 "Purple Flea's live API cannot cancel an escrow: it ends by a dispute or its timeout."
             }
+            Self::NoEscrowStep => {
+                "Purple Flea's gateway cannot complete or dispute an escrow, and does not show its state."
+            }
             Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
         }
     }
@@ -124,20 +135,26 @@ pub enum RetryReason {
     OutOfTime,
     /// Purple Flea did not report the balance.
     BalanceNotKnown,
-    /// The escrow to be ended does not exist yet.
+    /// The escrow does not exist yet.
     EscrowNotMade,
+    /// The escrow is not over: its receiver has not delivered.
+    EscrowFunded,
+    /// The escrow is not over: its receiver has delivered.
+    EscrowCompleted,
     /// This version cannot read the ledger's row or policy.
     Unreadable,
 }
 
 impl RetryReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Paused,
         Self::DailyLimitOpen,
         Self::OutOfTime,
         Self::BalanceNotKnown,
         Self::EscrowNotMade,
+        Self::EscrowFunded,
+        Self::EscrowCompleted,
         Self::Unreadable,
     ];
 
@@ -149,6 +166,8 @@ impl RetryReason {
             Self::OutOfTime => "out_of_time",
             Self::BalanceNotKnown => "balance_not_known",
             Self::EscrowNotMade => "escrow_not_made",
+            Self::EscrowFunded => "escrow_funded",
+            Self::EscrowCompleted => "escrow_completed",
             Self::Unreadable => "unreadable_job",
         }
     }
@@ -160,6 +179,7 @@ impl RetryReason {
             Self::DailyLimitOpen => OPEN_LIMIT_RETRY_S,
             Self::BalanceNotKnown => BALANCE_RETRY_S,
             Self::EscrowNotMade | Self::Unreadable => UNREADABLE_RETRY_S,
+            Self::EscrowFunded | Self::EscrowCompleted => ESCROW_OPEN_RETRY_S,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     domain::{
         bet::Choice,
         deposit::WalletChange,
+        escrow::Counterparty,
         outcome::Outcome,
         reason::SkipReason,
         reference::{Reference, ReferenceError},
@@ -60,14 +61,14 @@ pub async fn run(
         }
         Event::NewEscrow { id, row } => {
             let (agent_id, name) = (row.sender_id.clone(), format!("escrow-{id}"));
-            let task = Task::Escrow(EscrowTask::create(row, None, None));
+            let task = Task::Escrow(EscrowTask::create(row, Counterparty::default(), None));
             RowRequest { agent_id, name, is_job: true, task }.run(exchange).await
         }
-        Event::EndEscrow { id, sender_id, end, pf_escrow_id } => {
-            let name = format!("escrow-{id}-{}", end.verb());
-            let action = EscrowAction::End { end, pf_escrow_id, pending: false };
-            let task = Task::Escrow(EscrowTask { agent_id: sender_id.clone(), action });
-            RowRequest { agent_id: sender_id, name, is_job: true, task }.run(exchange).await
+        Event::EscrowStep { id, agent_id, step, reason, pf_escrow_id } => {
+            let name = format!("escrow-{id}-{}", step.verb());
+            let action = EscrowAction::Step { step, reason, pf_escrow_id, pending: false };
+            let task = Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action });
+            RowRequest { agent_id, name, is_job: true, task }.run(exchange).await
         }
         Event::Notification { reference } => exchange.notification(reference).await,
         Event::Unhandled(reason) => {

@@ -107,9 +107,13 @@ async fn register(
     let registered: Result<Registered, Failure> =
         purple_flea.register(account, referral_code, idempotency_key, runtime).await;
     match registered {
-        Ok(Registered { account, referral_code, key }) => Outcome::Executed {
+        Ok(Registered { account, referral_code: own_code, key }) => Outcome::Executed {
             agent_id: agent_id.to_owned(),
-            completed: Completed::Registration { account, referral_code },
+            completed: Completed::Registration {
+                account,
+                referral_code: own_code,
+                referred_by: referral_code.map(str::to_owned),
+            },
             secret: Some(key),
         },
         Err(failure) => Outcome::failed(agent_id, Attempted::Other {}, failure),

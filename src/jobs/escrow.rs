@@ -1,4 +1,4 @@
-//! Escrow tasks: Purple Flea makes an escrow once, and releases or cancels it at most once.
+//! Escrow tasks: Purple Flea makes an escrow once, and takes each of its steps at most once.
 
 use super::{Context, Request, Task};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
         account::Api,
         completed::{Attempted, Completed},
         deposit::check_agent_id,
-        escrow::{End, EscrowRow, SMALLEST_ESCROW, Terms},
+        escrow::{self, Counterparty, EscrowRow, SMALLEST_ESCROW, Step, Terms},
         job::Subject,
         outcome::Outcome,
         reason::{RetryReason, SkipReason},
@@ -19,12 +19,12 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// A step of an escrow.
+/// An agent's action on an escrow.
 #[derive(Debug)]
 pub struct EscrowTask {
-    /// The agent that pays.
+    /// The agent that acts.
     pub agent_id: String,
-    /// The step.
+    /// The action.
     pub action: EscrowAction,
 }
 
@@ -33,50 +33,74 @@ pub struct EscrowTask {
 pub enum EscrowAction {
     /// Make the escrow.
     Create(Box<Terms>),
-    /// End the escrow.
-    End {
-        /// The way in which the escrow ends.
-        end: End,
+    /// Take a step of the escrow.
+    Step {
+        /// The step.
+        step: Step,
+        /// The reason of a dispute.
+        reason: Option<String>,
         /// Purple Flea's id of the escrow, if it was made.
         pf_escrow_id: Option<String>,
-        /// Whether Purple Flea may still make the escrow. Its end waits until then.
+        /// Whether Purple Flea may still make the escrow. Its steps wait until then.
         pending: bool,
+    },
+    /// Read the escrow's state.
+    Read {
+        /// Purple Flea's id of the escrow, if it was made.
+        pf_escrow_id: Option<String>,
+        /// Whether the task waits until the escrow is over.
+        until_over: bool,
     },
 }
 
-/// A request to end an escrow. In ledger mode it names the row's id, in standalone mode Purple Flea's id.
+/// A request for a step of an escrow. In ledger mode it names the row's id, in standalone mode Purple Flea's id.
+/// In ledger mode `agent_id` names the party that disputes; the sender if it is absent.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct EndRequest {
+struct StepRequest {
     escrow_id: Option<u64>,
     #[serde(skip_serializing)]
     pf_escrow_id: Option<String>,
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 impl EscrowTask {
-    /// Makes the task for a row's escrow. `counterparty` is the receiver's name at Purple Flea, if it differs
-    /// from the row's.
-    pub fn create(row: EscrowRow, counterparty: Option<String>, referral_code: Option<String>) -> Self {
-        let EscrowRow { sender_id, receiver_id, amount, description, timeout_hours } = row;
-        let counterparty = counterparty.unwrap_or(receiver_id);
-        let terms = Terms { counterparty, amount, description, timeout_hours, referral_code };
-        Self { agent_id: sender_id, action: EscrowAction::Create(Box::new(terms)) }
+    /// Makes the task for a row's escrow. `receiver` is the receiver as Purple Flea knows it.
+    pub fn create(row: EscrowRow, receiver: Counterparty, referral_code: Option<String>) -> Self {
+        let agent_id = row.sender_id.clone();
+        let terms = Terms::of(row, receiver, referral_code);
+        Self { agent_id, action: EscrowAction::Create(Box::new(terms)) }
     }
 }
 
 /// Makes the task of a claimed job that makes an escrow.
 pub(super) fn decode(columns: &Columns) -> Option<Task> {
     let row: EscrowRow = json::read_columns(&columns.row).ok()?;
-    let (counterparty, referral_code) = (columns.counterparty.clone(), columns.referral_code.clone());
-    Some(Task::Escrow(EscrowTask::create(row, counterparty, referral_code)))
+    Some(Task::Escrow(EscrowTask::create(row, columns.counterparty.clone(), columns.referral_code.clone())))
 }
 
-/// Makes the task of a claimed job that ends an escrow.
-pub(super) fn decode_end(columns: &Columns, end: End) -> Option<Task> {
+/// The column of a step's job that only a dispute has.
+#[derive(Deserialize)]
+struct StepRow {
+    reason: Option<String>,
+}
+
+/// Makes the task of a claimed job that takes a step of an escrow.
+pub(super) fn decode_step(columns: &Columns, step: Step) -> Option<Task> {
     let escrow = columns.escrow.as_ref()?;
-    let action = EscrowAction::End { end, pf_escrow_id: escrow.id.clone(), pending: escrow.pending };
+    let StepRow { reason } = json::read_columns(&columns.row).ok()?;
+    let (pf_escrow_id, pending) = (escrow.id.clone(), escrow.pending);
+    let action = EscrowAction::Step { step, reason, pf_escrow_id, pending };
+    Some(Task::Escrow(EscrowTask { agent_id: columns.agent_id.clone(), action }))
+}
+
+/// Makes the task of a claimed job that reads an escrow's state.
+pub(super) fn decode_read(columns: &Columns) -> Option<Task> {
+    let pf_escrow_id = columns.escrow.as_ref()?.id.clone();
+    let action = EscrowAction::Read { pf_escrow_id, until_over: true };
     Some(Task::Escrow(EscrowTask { agent_id: columns.agent_id.clone(), action }))
 }
 
@@ -92,23 +116,61 @@ pub(super) fn read(body: &[u8]) -> Result<Request, ReadError> {
     row.check().or_else(refuse)?;
     check_agent_id(row.receiver_id.clone())?;
     let (agent_id, details) = (check_agent_id(row.sender_id.clone())?, json!(row));
-    let task = Some(Task::Escrow(EscrowTask::create(row, None, None)));
+    let task = Some(Task::Escrow(EscrowTask::create(row, Counterparty::default(), None)));
     Ok(Request { subject: Subject::Agent(agent_id), details, task })
 }
 
-/// Reads a caller's request to end an escrow.
-pub(super) fn read_end(body: &[u8], end: End, with_ledger: bool) -> Result<Request, ReadError> {
-    let row: EndRequest = json::arguments(body)?;
+/// Reads a caller's request for a step of an escrow.
+pub(super) fn read_step(body: &[u8], step: Step, with_ledger: bool) -> Result<Request, ReadError> {
+    let row: StepRequest = json::arguments(body)?;
+    if row.reason.is_some() && step != Step::Dispute {
+        return refuse("only a dispute has a `reason`");
+    }
+    escrow::check_reason(row.reason.as_deref()).or_else(refuse)?;
+    if with_ledger && row.agent_id.is_some() && step != Step::Dispute {
+        return refuse("in ledger mode `escrow_id` alone names the escrow");
+    }
+    let (reason, receivers) = (row.reason.clone(), step == Step::Complete);
+    named(row, receivers, with_ledger, |id| EscrowAction::Step {
+        step,
+        reason,
+        pf_escrow_id: Some(id),
+        pending: false,
+    })
+}
+
+/// Reads a caller's request to read an escrow's state.
+pub(super) fn read_state(body: &[u8], with_ledger: bool) -> Result<Request, ReadError> {
+    let row: StepRequest = json::arguments(body)?;
+    if row.reason.is_some() || (with_ledger && row.agent_id.is_some()) {
+        return refuse("in ledger mode `escrow_id` alone names the escrow");
+    }
+    named(row, false, with_ledger, |id| EscrowAction::Read { pf_escrow_id: Some(id), until_over: false })
+}
+
+/// Makes the request for the escrow that the row names.
+fn named(
+    row: StepRequest,
+    receivers: bool,
+    with_ledger: bool,
+    action: impl FnOnce(String) -> EscrowAction,
+) -> Result<Request, ReadError> {
     let details = json!(row);
     if row.escrow_id.is_some_and(|id| i64::try_from(id).is_err()) {
         return refuse("`escrow_id` must be the id of a row");
     }
     match (with_ledger, row.escrow_id, row.agent_id, row.pf_escrow_id) {
-        (true, Some(id), None, None) => Ok(Request { subject: Subject::SenderOf(id), details, task: None }),
+        (true, Some(_), Some(agent_id), None) => {
+            let subject = Subject::Agent(check_agent_id(agent_id)?);
+            Ok(Request { subject, details, task: None })
+        }
+        (true, Some(id), None, None) => {
+            let subject = if receivers { Subject::ReceiverOf(id) } else { Subject::SenderOf(id) };
+            Ok(Request { subject, details, task: None })
+        }
         (false, None, Some(agent_id), Some(id)) if Reference::parse(&id).is_some() => {
             let agent_id = check_agent_id(agent_id)?;
-            let action = EscrowAction::End { end, pf_escrow_id: Some(id), pending: false };
-            let task = Some(Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action }));
+            let task = Some(Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action: action(id) }));
             Ok(Request { subject: Subject::Agent(agent_id), details, task })
         }
         (true, ..) => refuse("in ledger mode `escrow_id` alone names the escrow"),
@@ -130,16 +192,35 @@ pub(super) async fn execute(task: &EscrowTask, context: &Context<'_, impl Runtim
             }
             purple_flea.create_escrow(terms, account, idempotency_key, runtime).await
         }
-        EscrowAction::End { end: End::Cancel, .. } if purple_flea.api == Api::Live => {
+        EscrowAction::Step { step: Step::Cancel, .. } if purple_flea.api == Api::Live => {
             return Outcome::skipped(agent_id, SkipReason::NoCancel);
         }
-        EscrowAction::End { end, pf_escrow_id: Some(id), .. } => {
-            purple_flea.end_escrow(*end, id, account, idempotency_key, runtime).await
+        EscrowAction::Step { step: Step::Complete | Step::Dispute, .. } | EscrowAction::Read { .. }
+            if purple_flea.api == Api::Gateway =>
+        {
+            return Outcome::skipped(agent_id, SkipReason::NoEscrowStep);
         }
-        EscrowAction::End { pending: true, .. } => {
+        EscrowAction::Step { step, reason, pf_escrow_id: Some(id), .. } => {
+            purple_flea.take_step(*step, reason.as_deref(), id, account, idempotency_key, runtime).await
+        }
+        EscrowAction::Read { pf_escrow_id: Some(id), until_over } => {
+            match purple_flea.read_escrow(id, account, runtime).await {
+                Ok(escrow) if *until_over && !escrow.is_over() => {
+                    let completed =
+                        escrow.escrow_status.as_deref().is_some_and(|s| Step::Complete.matches(s));
+                    let reason =
+                        if completed { RetryReason::EscrowCompleted } else { RetryReason::EscrowFunded };
+                    return Outcome::waiting(agent_id, reason);
+                }
+                read => read,
+            }
+        }
+        EscrowAction::Step { pending: true, .. } => {
             return Outcome::waiting(agent_id, RetryReason::EscrowNotMade);
         }
-        EscrowAction::End { .. } => return Outcome::skipped(agent_id, SkipReason::EscrowNotOpen),
+        EscrowAction::Step { .. } | EscrowAction::Read { .. } => {
+            return Outcome::skipped(agent_id, SkipReason::EscrowNotOpen);
+        }
     };
     Outcome::of(agent_id, escrow.map(Completed::Escrow), Attempted::Other {})
 }

@@ -34,6 +34,7 @@ impl Ledger {
         let body = match subject {
             Subject::Agent(id) => json!({ "agent_id": id }),
             Subject::SenderOf(id) => json!({ "escrow_id": id }),
+            Subject::ReceiverOf(id) => json!({ "escrow_id": id, "party": "receiver" }),
         };
         let reply = self.connection_with(token).call("may_act_for", &body, runtime).await?;
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)

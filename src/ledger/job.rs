@@ -5,12 +5,14 @@ use crate::{
     domain::{
         account::{Account, AccountKey},
         bet::{CashoutAt, Game, GameName},
+        escrow::{Counterparty, EscrowRow},
         job::{Kind, State},
         order::Market,
         policy::{Policy, Spent},
         reference::Reference,
     },
     endpoint::Key,
+    json,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -48,15 +50,15 @@ pub struct Columns {
     pub referral_code: Option<String>,
     /// Whether the account is fresh: the function registered it, and it has received nothing since.
     pub fresh: bool,
-    /// The name of an escrow's receiver at Purple Flea, if it differs from the row's.
-    pub counterparty: Option<String>,
-    /// The escrow for the job to end.
-    pub escrow: Option<EscrowToEnd>,
+    /// The receiver of an escrow.
+    pub counterparty: Counterparty,
+    /// The escrow that the job is about, if another job makes it.
+    pub escrow: Option<MadeEscrow>,
 }
 
-/// The escrow for a job to end.
+/// The escrow that a job is about.
 #[derive(Debug)]
-pub struct EscrowToEnd {
+pub struct MadeEscrow {
     /// Purple Flea's id of the escrow, if it was made.
     pub id: Option<String>,
     /// Whether Purple Flea may still make the escrow.
@@ -99,9 +101,9 @@ impl Columns {
 
     fn read(job: &Object) -> Result<Option<Self>, Unreadable> {
         let object = |name| job.not_null(name)?.map(|field| Object::read(field.get())).transpose();
-        let to_end = |escrow: Object| {
+        let made = |escrow: Object| {
             let pending = escrow.text("status")? == "pending";
-            Ok(EscrowToEnd { id: escrow.maybe_text("id")?, pending })
+            Ok(MadeEscrow { id: escrow.maybe_text("id")?, pending })
         };
         let (kind, row) = (kind(job)?, job.raw("row")?.ok_or(Unreadable)?);
         let key = account_key(job.flag_or_false("own_key")?, job.maybe_text("key")?.as_deref());
@@ -110,8 +112,11 @@ impl Columns {
         let spent = object("spent")?.map(|spent| Spent::read(&spent)).transpose()?;
         let referral_code = job.maybe_text("referral_code")?;
         let fresh = job.flag_or_false("fresh")?;
-        let counterparty = job.maybe_text("counterparty")?;
-        let escrow = object("escrow")?.map(to_end).transpose()?;
+        let counterparty = Counterparty {
+            name: job.maybe_text("counterparty")?,
+            address: job.maybe_text("counterparty_address")?,
+        };
+        let escrow = object("escrow")?.map(made).transpose()?;
         let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
             return Ok(None);
         };
@@ -267,6 +272,10 @@ pub struct Lookup {
     pub kind: Kind,
     /// The game, if the job is a bet.
     pub game: Option<Game>,
+    /// The row of a requested escrow.
+    pub escrow: Option<EscrowRow>,
+    /// The referral code of the agent that brought this one in.
+    pub referral_code: Option<String>,
     /// The earliest time of the bet, in Unix seconds.
     pub from_s: u64,
     /// The latest time of the bet, in Unix seconds.
@@ -287,6 +296,8 @@ impl Lookup {
             key: row.maybe_text("key")?,
             kind,
             game: if kind == Kind::Deposit { frozen_game(policy) } else { None },
+            escrow: row.not_null("row")?.and_then(|row| json::read_columns(row).ok()),
+            referral_code: row.maybe_text("referral_code")?,
             from_s: row.integer("from_s")?,
             until_s: row.integer("until_s")?,
         })

@@ -28,7 +28,7 @@ const PAGE_ROWS: usize = 10_000;
 const PAGES_LIMIT: usize = 20;
 
 /// Greatest error of Purple Flea's clock, in seconds. A look-up searches this much earlier and later.
-const CLOCK_SKEW_S: u64 = 300;
+pub(super) const CLOCK_SKEW_S: u64 = 300;
 
 /// The result of reading the history.
 #[derive(Debug, Default)]

@@ -32,6 +32,9 @@ const BEFORE_THE_ORDER: [&str; 4] =
 /// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 
+/// Longest hash of a transaction, in bytes. Ethereum's have 66 characters, Solana's 88.
+const TX_HASH_LIMIT_BYTES: usize = 128;
+
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
@@ -86,6 +89,11 @@ pub(super) fn interpret(
     }
 }
 
+/// Returns whether the body of an answer names an error.
+pub(super) fn names_an_error(answer: &Answer) -> bool {
+    serde_json::from_slice::<Value>(&answer.body).is_ok_and(|body| body.field("error").is_some())
+}
+
 /// Returns whether Purple Flea refused a trade before it sent an order to the exchange.
 fn precedes_the_order(body: Option<&Value>) -> bool {
     let message = body.and_then(|body| body.get("message")).and_then(Value::as_str).unwrap_or_default();
@@ -102,6 +110,12 @@ pub(super) trait Field {
 
     /// Returns the first of these fields, if it is an amount.
     fn amount(&self, names: &[&str]) -> Option<Amount>;
+
+    /// Returns the first of these fields, if it is a time, in RFC 3339 with whole seconds.
+    fn time(&self, names: &[&str]) -> Option<String>;
+
+    /// Returns the first of these fields, if it is the hash of a transaction.
+    fn tx_hash(&self, names: &[&str]) -> Option<String>;
 }
 
 impl Field for Value {
@@ -124,6 +138,17 @@ impl Field for Value {
     fn amount(&self, names: &[&str]) -> Option<Amount> {
         names.iter().find_map(|name| self.field(name)).and_then(amount)
     }
+
+    fn time(&self, names: &[&str]) -> Option<String> {
+        let time = names.iter().find_map(|name| self.field(name))?.as_str()?;
+        let time = humantime::parse_rfc3339_weak(time).ok()?;
+        Some(humantime::format_rfc3339_seconds(time).to_string())
+    }
+
+    fn tx_hash(&self, names: &[&str]) -> Option<String> {
+        let text = names.iter().find_map(|name| self.field(name))?.as_str()?;
+        plain(text, TX_HASH_LIMIT_BYTES).then(|| text.to_owned())
+    }
 }
 
 pub(super) fn amount(value: &Value) -> Option<Amount> {
@@ -136,10 +161,12 @@ pub(super) fn amount(value: &Value) -> Option<Amount> {
 
 /// Returns the text if it is a short identifier, which replies and the log may hold.
 pub(super) fn identifier(text: &str) -> Option<String> {
-    let plain = text.len() <= WORD_LIMIT_BYTES
-        && !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-    plain.then(|| text.to_owned())
+    plain(text, WORD_LIMIT_BYTES).then(|| text.to_owned())
+}
+
+fn plain(text: &str, limit_bytes: usize) -> bool {
+    (1..=limit_bytes).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// Returns the retry delay from the first of these that names one: the header, `retry_after_seconds`,

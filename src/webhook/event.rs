@@ -11,7 +11,7 @@ use crate::{
         amount::Amount,
         bet::Choice,
         deposit::{Record, RowId, WalletChange, check_agent_id, read_row, validate},
-        escrow::{End, EscrowRow},
+        escrow::{EscrowRow, Step, check_reason},
         reference::Reference,
     },
     json::{self, ReadError, Whole, read_columns, refuse},
@@ -41,14 +41,16 @@ pub enum Event {
         /// The row.
         row: EscrowRow,
     },
-    /// A row requests the end of an escrow.
-    EndEscrow {
+    /// A row requests a step of an escrow.
+    EscrowStep {
         /// The row's id.
         id: u64,
-        /// The agent that pays.
-        sender_id: String,
-        /// The way in which the escrow ends.
-        end: End,
+        /// The agent that takes the step.
+        agent_id: String,
+        /// The step.
+        step: Step,
+        /// The reason of a dispute.
+        reason: Option<String>,
         /// Purple Flea's id of the escrow, if it was made.
         pf_escrow_id: Option<String>,
     },
@@ -159,7 +161,7 @@ fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadErro
         }
         ("agents", "INSERT") => read_agent,
         ("escrow_requests", "INSERT") => read_new_escrow,
-        ("escrow_requests", "UPDATE") => read_ending_escrow,
+        ("escrow_requests", "UPDATE") => read_escrow_step,
         ("wallet_changes" | "agents" | "escrow_requests", _) => {
             return Ok(Event::Unhandled(Unhandled::Kind));
         }
@@ -199,27 +201,31 @@ fn read_new_escrow(row: &RawValue) -> Result<Event, ReadError> {
 }
 
 #[derive(Deserialize)]
-struct EndingEscrow {
+struct SteppingEscrow {
     id: RowId,
     sender_id: String,
+    receiver_id: Option<String>,
     status: String,
     requested_status: Option<String>,
+    dispute_reason: Option<String>,
     pf_escrow_id: Option<String>,
 }
 
-/// Reads an update. It requests the end of an escrow while `requested_status` differs from the status.
-fn read_ending_escrow(row: &RawValue) -> Result<Event, ReadError> {
-    let EndingEscrow { id: RowId(id), sender_id, status, requested_status, pf_escrow_id } =
-        read_columns(row)?;
-    let end = match requested_status.as_deref() {
-        Some("released") => End::Release,
-        Some("cancelled") => End::Cancel,
-        _ => return Ok(Event::Unhandled(Unhandled::Kind)),
-    };
-    if status != "pending" {
+/// Reads an update. It requests a step of an escrow while `requested_status` differs from the status.
+fn read_escrow_step(row: &RawValue) -> Result<Event, ReadError> {
+    let row: SteppingEscrow = read_columns(row)?;
+    let requested = row.requested_status.as_deref();
+    let Some(step) = requested.and_then(Step::of_status).filter(|_| row.status == "pending") else {
         return Ok(Event::Unhandled(Unhandled::Kind));
-    }
-    Ok(Event::EndEscrow { id, sender_id: check_agent_id(sender_id)?, end, pf_escrow_id })
+    };
+    let agent_id = match step {
+        Step::Complete => row.receiver_id.unwrap_or_default(),
+        _ => row.sender_id,
+    };
+    let reason = row.dispute_reason.filter(|_| step == Step::Dispute);
+    check_reason(reason.as_deref()).map_err(|detail| ReadError::NotAnEvent(detail.to_owned()))?;
+    let (RowId(id), agent_id) = (row.id, check_agent_id(agent_id)?);
+    Ok(Event::EscrowStep { id, agent_id, step, reason, pf_escrow_id: row.pf_escrow_id })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Looks up unknown bets in Purple Flea's history, for `POST /reconcile` and for a worker whose claim reports
-//! due look-ups.
+//! Looks up unknown bets in Purple Flea's history, and unknown escrows in their senders' ledgers, for `POST
+//! /reconcile` and for a worker whose claim reports due look-ups.
 //!
-//! A bet in the history was executed, and its row holds the outcome. Any other bet stays unknown, for one of
-//! these reasons. Only an operator may release its job.
+//! A bet in the history was executed, and its row holds the outcome. An escrow in the ledger was made. Any
+//! other bet or escrow stays unknown, for one of these reasons. Only an operator may release its job.
 //!
 //! - `not_found`: the function read the history to its end. Purple Flea has been seen to take a bet and leave no row.
 //! - `history_too_long`: the function did not reach the end of the history.
@@ -16,6 +16,7 @@ use crate::{
         account::{Account, AccountKey, Api},
         bet::Bet,
         completed::Completed,
+        escrow::{Counterparty, EscrowRow, Terms},
         job::State,
     },
     ledger::{
@@ -24,7 +25,10 @@ use crate::{
         rpc::LedgerError,
     },
     log::{Level, Line},
-    purple_flea::history::{FoundBet, History, HistoryError},
+    purple_flea::{
+        escrow_search::EscrowSearch,
+        history::{FoundBet, History, HistoryError},
+    },
     runtime::Runtime,
 };
 use serde::Serialize;
@@ -128,42 +132,99 @@ async fn look_up(
     until: Duration,
     runtime: &impl Runtime,
 ) -> Result<Vec<Settlement>, ReconcileError> {
-    // The gateway has no history, and the live dialect's history holds bets alone. An operator has to ask
-    // Purple Flea about the other jobs.
-    let in_history = |job: &mut Lookup| settings.purple_flea.api == Api::Live && job.game.is_some();
-    let mut settlements: Vec<_> =
-        jobs.extract_if(.., |job| !in_history(job)).map(|job| still_unknown(&job, "no_history")).collect();
-    let jobs = sorted_by_key_and_time(jobs);
+    // The gateway has no history, and the live dialect's history holds bets and escrows. An operator has to
+    // ask Purple Flea about the other jobs.
+    let live = settings.purple_flea.api == Api::Live;
+    let in_history = |job: &mut Lookup| live && (job.game.is_some() || job.escrow.is_some());
+    let mut found = Found::default();
+    let others = jobs.extract_if(.., |job| !in_history(job));
+    found.settlements.extend(others.map(|job| still_unknown(&job, "no_history")));
+    let escrows: Vec<Lookup> = jobs.extract_if(.., |job| job.escrow.is_some()).collect();
+    let bets = sorted_by_key_and_time(jobs);
     let in_one_query = |one: &Lookup, next: &Lookup| {
         one.key_name == next.key_name && next.until_s.saturating_sub(one.from_s) <= WINDOW_S
     };
-    let mut failed = None;
-    for jobs in jobs.chunk_by(in_one_query) {
+    for jobs in bets.chunk_by(in_one_query).chain(escrows.chunks(1)) {
         if runtime.monotonic() >= until {
             // The remaining jobs get no report. A later look-up takes them.
             break;
         }
-        let keys: Vec<&str> = jobs.iter().map(|job| job.idempotency_key.as_str()).collect();
-        let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
-        let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
         let account = jobs.first().map(Lookup::account).unwrap_or_else(|| Account::shared(""));
-        match settings.purple_flea.history(&account, from_s..=until_s, &keys, until, runtime).await {
-            Ok(history) => settlements.extend(jobs.iter().flat_map(|job| settle(job, &history))),
+        let settlements = match jobs {
+            [job @ Lookup { escrow: Some(row), .. }] => {
+                look_up_escrow(settings, job, row, &account, until, runtime).await.map(|found| vec![found])
+            }
+            jobs => look_up_bets(settings, jobs, &account, until, runtime).await,
+        };
+        found.add(settlements, jobs, &account);
+    }
+    match found.failed {
+        Some(error) if found.settlements.is_empty() => Err(ReconcileError::History(error)),
+        _ => Ok(found.settlements),
+    }
+}
+
+/// The results of the look-ups so far.
+#[derive(Default)]
+struct Found {
+    settlements: Vec<Settlement>,
+    failed: Option<HistoryError>,
+}
+
+impl Found {
+    /// Adds the result of one look-up.
+    fn add(&mut self, looked: Result<Vec<Settlement>, HistoryError>, jobs: &[Lookup], account: &Account) {
+        match looked {
+            Ok(settlements) => self.settlements.extend(settlements),
             Err(error) => {
-                failed = Some(error);
+                self.failed = Some(error);
                 // A look-up with an agent's own key failed. Its jobs get a later look-up, and other agents'
                 // jobs go on.
                 let own_key = !matches!(account.key, AccountKey::Shared);
                 let unreadable =
                     jobs.iter().filter(|_| own_key).map(|job| still_unknown(job, "history_unreadable"));
-                settlements.extend(unreadable);
+                self.settlements.extend(unreadable);
             }
         }
     }
-    match failed {
-        Some(error) if settlements.is_empty() => Err(ReconcileError::History(error)),
-        _ => Ok(settlements),
-    }
+}
+
+/// Looks up the bets of one account in one query.
+async fn look_up_bets(
+    settings: &Settings,
+    jobs: &[Lookup],
+    account: &Account,
+    until: Duration,
+    runtime: &impl Runtime,
+) -> Result<Vec<Settlement>, HistoryError> {
+    let keys: Vec<&str> = jobs.iter().map(|job| job.idempotency_key.as_str()).collect();
+    let from_s = jobs.iter().map(|job| job.from_s).min().unwrap_or_default();
+    let until_s = jobs.iter().map(|job| job.until_s).max().unwrap_or_default();
+    let history = settings.purple_flea.history(account, from_s..=until_s, &keys, until, runtime).await?;
+    Ok(jobs.iter().flat_map(|job| settle(job, &history)).collect())
+}
+
+/// Looks up an escrow in its sender's ledger.
+async fn look_up_escrow(
+    settings: &Settings,
+    job: &Lookup,
+    row: &EscrowRow,
+    account: &Account,
+    until: Duration,
+    runtime: &impl Runtime,
+) -> Result<Settlement, HistoryError> {
+    let terms = Terms::of(row.clone(), Counterparty::default(), job.referral_code.clone());
+    let seconds = job.from_s..=job.until_s;
+    let search =
+        settings.purple_flea.find_escrow(&terms, account, &job.idempotency_key, seconds, until, runtime);
+    Ok(match search.await? {
+        EscrowSearch::Found(escrow) => {
+            let body = Completed::Escrow(*escrow).body(&job.agent_id, &job.reference);
+            settlement(job, State::Executed, body)
+        }
+        EscrowSearch::NotFound => still_unknown(job, "not_found"),
+        EscrowSearch::TooLong => still_unknown(job, "history_too_long"),
+    })
 }
 
 /// Sorts jobs by key and time. There are at most 50, and the standard sort would add much code to the

@@ -119,16 +119,18 @@ fn a_row_of_each_table_is_read_as_its_request() {
     }
     let update = |status: &str, requested: &str| {
         let record = format!(
-            r#"{{"id":7,"sender_id":"a","status":"{status}","requested_status":{requested},"pf_escrow_id":"esc_1"}}"#
+            r#"{{"id":7,"sender_id":"a","receiver_id":"b","status":"{status}","requested_status":{requested},"dispute_reason":"no logo","pf_escrow_id":"esc_1"}}"#
         );
         event("UPDATE", "escrow_requests", &record)
     };
-    let ending = |end| {
-        let (sender_id, pf_escrow_id) = ("a".to_owned(), Some("esc_1".to_owned()));
-        Ok(Event::EndEscrow { id: 7, sender_id, end, pf_escrow_id })
+    let requested = |agent: &str, step, reason: Option<&str>| {
+        let (agent_id, reason) = (agent.to_owned(), reason.map(str::to_owned));
+        Ok(Event::EscrowStep { id: 7, agent_id, step, reason, pf_escrow_id: Some("esc_1".to_owned()) })
     };
-    assert_eq!(update("pending", r#""released""#), ending(End::Release));
-    assert_eq!(update("pending", r#""cancelled""#), ending(End::Cancel));
+    assert_eq!(update("pending", r#""released""#), requested("a", Step::Release, None));
+    assert_eq!(update("pending", r#""cancelled""#), requested("a", Step::Cancel, None));
+    assert_eq!(update("pending", r#""completed""#), requested("b", Step::Complete, None));
+    assert_eq!(update("pending", r#""disputed""#), requested("a", Step::Dispute, Some("no logo")));
     for (status, requested) in [("pending", "null"), ("released", r#""released""#), ("pending", r#""lost""#)]
     {
         assert_eq!(update(status, requested), Ok(Event::Unhandled(Unhandled::Kind)));
