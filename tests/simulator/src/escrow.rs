@@ -3,10 +3,10 @@
 
 use super::{
     PurpleFlea, State,
-    accounts::Why,
     answer::{Answer, Said, created, failed, iso, ok, refuse, refuse_with},
     call::{Api, Call},
     money::{number_or_text, plain},
+    statement::Why,
 };
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -173,9 +173,9 @@ pub(super) fn create(state: &mut State, call: &Call<'_>) -> Said {
     }
     let (now, place) = (state.now(), state.escrows.all.len());
     let escrow_id = format!("esc_{:016x}", place + 1);
-    state.accounts.book(creator, -amount, Why::EscrowFunded, &escrow_id, now);
+    state.accounts.book(creator, -amount, Why::EscrowLock, &escrow_id, now);
     let Some(timeout_hours) = timeout_hours(&call.body["timeout_hours"]) else {
-        state.accounts.book(creator, amount, Why::EscrowRefund, &escrow_id, now);
+        state.accounts.book(creator, amount, Why::EscrowFailed, &escrow_id, now);
         return Err(failed());
     };
     let ends_at = now + Duration::from_secs(u64::from(timeout_hours) * 3_600);
@@ -268,9 +268,9 @@ pub(super) fn release(state: &mut State, call: &Call<'_>) -> Said {
     let escrow = escrow.clone();
     let (id, referral) = (&escrow.escrow_id, escrow.referral_commission);
     state.escrows.due.remove(&(escrow.ends_at, place));
-    state.accounts.book(&escrow.counterparty_id, escrow.net(), Why::EscrowPaid, id, now);
+    state.accounts.book(&escrow.counterparty_id, escrow.net(), Why::EscrowRelease, id, now);
     if let Some(referrer) = &escrow.referrer {
-        state.accounts.book(referrer, referral, Why::Referral, id, now);
+        state.accounts.book(referrer, referral, Why::EscrowReferral, id, now);
     }
     let (fee, net) = (plain(escrow.commission()), plain(escrow.net()));
     ok(match call.api {
@@ -291,7 +291,7 @@ pub(super) fn cancel(state: &mut State, call: &Call<'_>) -> Said {
     escrow.becomes("cancelled", now);
     let escrow = escrow.clone();
     state.escrows.due.remove(&(escrow.ends_at, place));
-    state.accounts.book(&escrow.creator_id, escrow.amount, Why::EscrowRefund, &escrow.escrow_id, now);
+    state.accounts.book(&escrow.creator_id, escrow.amount, Why::EscrowCancel, &escrow.escrow_id, now);
     ok(json!({"id": escrow.escrow_id, "status": "cancelled", "refunded_usdc": plain(escrow.amount)}))
 }
 
@@ -349,7 +349,7 @@ impl State {
             };
             escrow.becomes("refunded", now);
             let (creator, net, id) = (&escrow.creator_id, escrow.net(), &escrow.escrow_id);
-            self.accounts.book(creator, net, Why::EscrowRefund, id, now);
+            self.accounts.book(creator, net, Why::EscrowTimeout, id, now);
         }
     }
 }

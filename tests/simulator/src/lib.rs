@@ -5,7 +5,7 @@
 //! | service | module |
 //! | --- | --- |
 //! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
-//! | registration, keys, balances | `accounts` |
+//! | registration, keys, balances, the ledger of an account | `accounts`, `statement` |
 //! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
 //! | the faucet | `faucet` |
 //! | escrow | `escrow` |
@@ -27,6 +27,7 @@ mod limits;
 mod money;
 mod routes;
 mod server;
+mod statement;
 #[cfg(test)]
 mod testing;
 mod trading;

@@ -1,6 +1,6 @@
 //! Helps the simulator's own tests.
 
-use super::{Entry, KEY, Request, State, accounts::Why, answer::Answer, routes};
+use super::{Entry, KEY, Request, State, answer::Answer, routes, statement::Why};
 use anyhow::Result;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use serde_json::Value;

@@ -203,17 +203,6 @@ fn refusals_are_the_documented_ones_and_take_nothing() {
 }
 
 #[test]
-fn an_internal_error_over_the_timeout_has_debited_and_refunded() {
-    let mut state = funded();
-    let body =
-        r#"{"amount_usd":5,"description":"abc","counterparty_agent_id":"agent-001","timeout_hours":"soon"}"#;
-    assert_eq!(post(&mut state, CREATE, body).0, 500);
-    let (_, account) = get(&mut state, "/api/v1/auth/balance");
-    let lines: Vec<_> = (0..2).map(|n| account["recent_activity"][n]["amount"].to_string()).collect();
-    assert_eq!(lines, ["5", "-5"]);
-}
-
-#[test]
 fn the_gateways_escrow_speaks_of_usdc_and_is_released_by_its_creator() {
     let mut state = funded();
     let code = state.accounts.open("boss").referral_code.clone();
