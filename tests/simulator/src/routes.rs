@@ -5,7 +5,7 @@ use super::{
     KEY, Request, State, accounts,
     answer::{Answer, Said, failed, refuse, refuse_with},
     call::{Api, Call, Caller},
-    escrow, fairness, faucet, games, history, kelly, statement, trading,
+    daily, escrow, fairness, faucet, games, history, kelly, statement, trading,
 };
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 /// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
 /// (purple-flea.md, section 7).
 #[rustfmt::skip]
-static ROUTES: [Route; 36] = {
+static ROUTES: [Route; 38] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
     [
         row("POST", "/casino/crash",                Gateway, Casino,  Game,           games::crash),
@@ -89,6 +89,8 @@ static ROUTES: [Route; 36] = {
         row("GET",  "/api/v1/auth/ledger",          Live,    Casino,  Other,          statement::ledger),
         row("PUT",  "/api/v1/kelly/config",         Live,    Casino,  Other,          kelly::configure),
         row("GET",  "/api/v1/kelly/limits",         Live,    Casino,  Other,          kelly::limits),
+        row("GET",  "/api/v1/daily",                Live,    Casino,  Other,          daily::status),
+        row("POST", "/api/v1/daily/claim",          Live,    Casino,  DailyClaim,     daily::claim),
         row("GET",  "/api/v1/fairness/seed-hash",   Live,    Casino,  Other,          fairness::seed_hash),
         row("GET",  "/api/v1/fairness/seeds",       Live,    Casino,  Other,          fairness::seeds),
         row("POST", "/api/v1/fairness/rotate",      Live,    Casino,  Other,          fairness::rotate),

@@ -27,6 +27,7 @@ pub(super) enum Why {
     Stake,
     Win,
     Faucet,
+    Daily,
     EscrowLock,
     /// The record of an escrow could not be written, so its creator was paid back.
     EscrowFailed,
@@ -45,6 +46,7 @@ impl Why {
             Self::Stake => ("reservation", "", "casino"),
             Self::Win => ("reservation_release", "", "casino"),
             Self::Faucet => ("faucet_claim: $1 free credits", "", "faucet"),
+            Self::Daily => ("daily_bonus", "", "casino"),
             Self::EscrowLock => ("escrow_lock: ", "", "escrow"),
             Self::EscrowFailed => ("escrow_create_failed_refund: ", "_refund", "escrow"),
             Self::EscrowRelease => ("escrow_release: ", "_release", "escrow"),
