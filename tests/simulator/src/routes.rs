@@ -65,7 +65,7 @@ const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 /// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
 /// (purple-flea.md, section 7).
 #[rustfmt::skip]
-static ROUTES: [Route; 38] = {
+static ROUTES: [Route; 39] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
     [
         row("POST", "/casino/crash",                Gateway, Casino,  Game,           games::crash),
@@ -103,7 +103,8 @@ static ROUTES: [Route; 38] = {
         row("POST", "/escrow/dispute/:id",          Live,    Casino,  EscrowDispute,  escrow::dispute),
         row("POST", "/v1/trade/open",               Live,    Trading, Trade,          trading::open),
         row("POST", "/v1/trade/close",              Live,    Trading, Trade,          trading::close),
-        row("GET",  "/v1/trade/positions",          Live,    Trading, Other,          trading::list),
+        row("GET",  "/v1/trade/positions",          Live,    Trading, Other,          trading::positions),
+        row("GET",  "/v1/trade/history",            Live,    Trading, Other,          trading::history),
 
         // A reply shows an escrow in the dialect in which it was made.
         row("GET",  "/escrow/stats",                Live,    Open,    Other,          escrow::stats),
@@ -147,7 +148,7 @@ impl Route {
                 .trading
                 .owner_of(key)
                 .map(|agent| Caller::Agent(agent.to_owned()))
-                .ok_or_else(|| refuse(401, "invalid_key", "Invalid API key")),
+                .ok_or_else(|| refuse(401, "invalid_key", "")),
         }
     }
 
