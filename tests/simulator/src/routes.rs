@@ -36,6 +36,11 @@ impl Kind {
     fn is_strict(self) -> bool {
         matches!(self, Self::Game | Self::Trade)
     }
+
+    /// Tells whether the real server fails at a body that is `null`, because it reads a field of it.
+    fn fails_at_null(self) -> bool {
+        self.is_strict() || matches!(self, Self::Registration | Self::Faucet | Self::EscrowCreation)
+    }
 }
 
 /// The keys that open a route.
@@ -215,7 +220,7 @@ fn by_the_rules(state: &mut State, route: &Route, id: &str, request: &Request, h
     state.limit_agent(route, &agent_id)?;
     let body = match body {
         None if route.kind.is_strict() => return Err(refuse(400, "invalid_json", "Invalid JSON")),
-        Some(Value::Null) if route.kind.is_strict() && route.api == Api::Live => return Err(failed()),
+        Some(Value::Null) if route.kind.fails_at_null() && route.api == Api::Live => return Err(failed()),
         body => body.unwrap_or_else(|| json!({})),
     };
     (route.handler)(state, &Call { api: route.api, request, body, id, caller, agent_id, hidden })

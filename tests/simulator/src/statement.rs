@@ -157,7 +157,7 @@ pub(super) fn ledger(state: &mut State, call: &Call<'_>) -> Said {
 mod tests {
     use crate::{
         LIVE_AGENT, State,
-        testing::{as_agent, funded, get, last, post},
+        testing::{THEM, as_agent, funded, get, last, post},
     };
     use http::Method;
     use serde_json::{Value, json};
@@ -213,7 +213,7 @@ mod tests {
         let boss = state.accounts.open("boss").referral_code.clone();
         let made = |state: &mut State| {
             let body = json!({
-                "amount_usd": 10, "description": "A logo", "counterparty_agent_id": "agent-001",
+                "amount_usd": 10, "description": "A logo", "counterparty_agent_id": THEM,
                 "referral_code": boss, "timeout_hours": 1,
             });
             let (_, reply) = post(state, "/escrow/create", &body.to_string());
@@ -232,16 +232,17 @@ mod tests {
         let refund = line("escrow_timeout_refund", &refunded, "_timeout", "credit");
         let locks = [&refunded, &released].map(|id| line("escrow_lock", id, "", "debit"));
         assert_eq!(ours[..3], [&[refund], &locks[..]].concat());
-        let theirs = lines(&mut state, "agent-001", &fields);
+        let theirs = lines(&mut state, THEM, &fields);
         assert_eq!(theirs[0], line("escrow_release", &released, "_release", "credit"));
         let earned = lines(&mut state, "boss", &fields);
-        assert_eq!(earned.last(), Some(&line("escrow_referral_commission", &released, "_refcom", "credit")));
+        let commission = |id| line("escrow_referral_commission", id, "_refcom", "credit");
+        assert_eq!(earned, [commission(&refunded), commission(&released)]);
     }
 
     #[test]
     fn an_internal_error_over_an_escrows_record_leaves_two_lines() {
         let mut state = funded();
-        let body = r#"{"amount_usd":5,"description":"abc","counterparty_agent_id":"agent-001","timeout_hours":"soon"}"#;
+        let body = r#"{"amount_usd":5,"description":"abc","counterparty_agent_id":"ag_them","timeout_hours":"soon"}"#;
         assert_eq!(post(&mut state, "/escrow/create", body).0, 500);
         let lines = lines(&mut state, LIVE_AGENT, &["type", "amount", "id"]);
         let id = |ending: &str| json!(format!("esc_0000000000000001{ending}"));
