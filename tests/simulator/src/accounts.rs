@@ -2,24 +2,22 @@
 
 use super::{
     KEY, LIVE_AGENT, PurpleFlea, State,
-    answer::{Said, created, iso, ok, refuse},
+    answer::{Said, created, ok, refuse},
     call::{Api, Call},
     kelly,
     money::{plain, raw},
+    statement::{Statement, Why},
 };
 use fastrand::Rng;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     time::SystemTime,
 };
 
 /// The seed of names and keys, so that every run has the same ones.
 const SEED: u64 = 0xACC0;
-
-/// The most movements that a balance's reply lists.
-const ACTIVITY_LIMIT: usize = 10;
 
 /// An account at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,45 +41,7 @@ pub struct Account {
     pub wagered: Decimal,
     /// The sum of its payouts of games, the stakes included.
     pub won: Decimal,
-    lines: VecDeque<Line>,
-}
-
-/// A movement of money.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    amount: Decimal,
-    why: Why,
-    reference: String,
-    at: SystemTime,
-}
-
-/// The cause of a movement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    Deposit,
-    Stake,
-    Win,
-    Faucet,
-    EscrowFunded,
-    EscrowPaid,
-    EscrowRefund,
-    Referral,
-}
-
-impl Why {
-    /// The games' words are those of the real servers (purple-flea.md, section 2).
-    fn word(self) -> &'static str {
-        match self {
-            Self::Deposit => "deposit",
-            Self::Stake => "reservation",
-            Self::Win => "reservation_release",
-            Self::Faucet => "faucet",
-            Self::EscrowFunded => "escrow_funded",
-            Self::EscrowPaid => "escrow_paid",
-            Self::EscrowRefund => "escrow_refund",
-            Self::Referral => "referral",
-        }
-    }
+    pub(super) statement: Statement,
 }
 
 /// All accounts.
@@ -146,7 +106,7 @@ impl Accounts {
                 deposited: Decimal::ZERO,
                 wagered: Decimal::ZERO,
                 won: Decimal::ZERO,
-                lines: VecDeque::new(),
+                statement: Statement::default(),
             }
         })
     }
@@ -163,15 +123,8 @@ impl Accounts {
     }
 
     /// Moves money into an account, or out of it if the amount is negative. The caller has checked that the account can
-    /// pay.
-    pub(super) fn book(
-        &mut self,
-        agent_id: &str,
-        amount: Decimal,
-        why: Why,
-        reference: &str,
-        at: SystemTime,
-    ) {
+    /// pay. The subject is the id of the bet, the escrow or the claim.
+    pub(super) fn book(&mut self, agent_id: &str, amount: Decimal, why: Why, subject: &str, at: SystemTime) {
         let account = self.open(agent_id);
         account.balance += amount;
         match why {
@@ -180,25 +133,11 @@ impl Accounts {
             Why::Win => account.won += amount,
             _ => {}
         }
-        account.lines.truncate(ACTIVITY_LIMIT - 1);
-        account.lines.push_front(Line { amount, why, reference: reference.to_owned(), at });
+        account.statement.add((amount, account.balance), why, subject, at);
     }
 
     fn fresh_name(&mut self) -> String {
         format!("ag_{}", hex(&mut self.chance, 12))
-    }
-}
-
-impl Account {
-    /// Lists its last movements, newest first.
-    fn activity(&self) -> Vec<Value> {
-        let line = |line: &Line| {
-            json!({
-                "reason": line.why.word(), "amount": plain(line.amount), "reference": line.reference,
-                "created_at": iso(line.at),
-            })
-        };
-        self.lines.iter().map(line).collect()
     }
 }
 
@@ -243,10 +182,11 @@ pub(super) fn live_balance(state: &mut State, call: &Call<'_>) -> Said {
         "agent_id": account.agent_id, "balance_usd": plain(account.balance), "tier": "free",
         "risk_factor": plain(kelly::risk_factor(account)),
         "lifetime": {
-            "deposited": plain(account.deposited), "wagered": plain(account.wagered), "won": plain(account.won),
-            "net": plain(account.won - account.wagered),
+            "total_deposited": plain(account.deposited), "total_withdrawn": 0,
+            "total_wagered": plain(account.wagered), "total_won": plain(account.won),
+            "net_profit": plain(account.won - account.wagered),
         },
-        "recent_activity": account.activity(),
+        "recent_activity": account.statement.activity(),
     }))
 }
 
@@ -301,7 +241,10 @@ impl PurpleFlea {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{as_agent, ask, funded, get, post};
+    use crate::{
+        statement::ACTIVITY_LIMIT,
+        testing::{as_agent, ask, funded, get, post},
+    };
     use http::Method;
 
     const REGISTER: &str = "/api/v1/auth/register";
@@ -327,7 +270,7 @@ mod tests {
         assert_eq!(as_agent(&mut state, key, Method::POST, "/api/v1/games/coin-flip", bet).0, 200);
         assert_eq!(state.ledger[0].bet.agent_id, agent);
         let (_, balance) = as_agent(&mut state, key, Method::GET, "/api/v1/auth/balance", "");
-        assert_eq!((&balance["agent_id"], &balance["lifetime"]["wagered"]), (&json!(agent), &json!(1)));
+        assert_eq!((&balance["agent_id"], &balance["lifetime"]["total_wagered"]), (&json!(agent), &json!(1)));
         let (_, other) = as_agent(&mut state, "", Method::POST, REGISTER, "");
         assert_ne!(other["agent_id"], agent, "asked twice it makes two");
     }
@@ -374,9 +317,10 @@ mod tests {
         assert_eq!(reply["balance_usd"], plain(state.accounts.balance(LIVE_AGENT)));
         let activity = reply["recent_activity"].as_array().unwrap();
         assert_eq!(activity.len(), ACTIVITY_LIMIT);
-        let last = &state.ledger[11].bet;
-        assert_eq!(activity[0]["reference"], last.bet_id);
-        assert_eq!(activity[0]["reason"], if last.won { "reservation_release" } else { "reservation" });
+        let won = state.ledger[11].bet.won;
+        assert_eq!(activity[0]["reason"], if won { "reservation_release" } else { "reservation" });
+        assert_eq!(activity[0]["type"], if won { "credit" } else { "debit" });
+        assert_eq!(activity[0]["balance_after"], reply["balance_usd"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// An answer without a fault.
 pub(super) struct Answer {
@@ -58,4 +58,15 @@ pub(super) fn failed() -> Answer {
 /// Writes a time as Purple Flea does.
 pub(super) fn iso(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// Writes a time that Purple Flea stores in whole seconds.
+pub(super) fn iso_seconds(time: SystemTime) -> String {
+    iso(whole_seconds(time))
+}
+
+/// Cuts a time to its whole second.
+pub(super) fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }

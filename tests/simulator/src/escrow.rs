@@ -1,34 +1,28 @@
 //! Serves escrow: money that one agent holds for another, from the casino's balances (purple-flea.md, section 3). The
 //! real server cannot cancel an escrow; the gateway can.
 
+mod creation;
+
 use super::{
     PurpleFlea, State,
-    accounts::Why,
-    answer::{Answer, Said, created, failed, iso, ok, refuse, refuse_with},
+    answer::{Answer, Said, failed, iso_seconds, ok, refuse},
     call::{Api, Call},
-    money::{number_or_text, plain},
+    money::plain,
+    statement::Why,
 };
+pub(super) use creation::create;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
-    time::{Duration, SystemTime},
+    time::{SystemTime, UNIX_EPOCH},
 };
-
-/// The least amount of an escrow.
-const MINIMUM: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
 /// The part of an escrow that Purple Flea keeps as its fee, at a release and at the timeout.
 const COMMISSION: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
-/// The part of the fee that the referrer earns when the counterparty is paid.
+/// The part of the fee that the referrer earns when the counterparty is paid, and when the creator is paid back.
 const REFERRAL: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
-
-/// The shortest description, in characters.
-const DESCRIPTION_MIN: usize = 3;
-
-/// Hours after which an escrow is refunded: the default, and the most.
-const TIMEOUT_HOURS: (u32, u32) = (24, 720);
 
 /// An escrow at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +39,9 @@ pub struct Escrow {
     pub description: String,
     /// `funded`, `completed`, `released`, `disputed`, `refunded` (by its timeout) or, in the gateway, `cancelled`.
     pub status: &'static str,
-    /// The agent that earns the referral, if the request named an existing code.
+    /// The agent that earns the referral: the owner of the request's code, or else the creator's own referrer.
     pub referrer: Option<String>,
-    /// The referrer's earnings.
+    /// The referrer's earnings so far.
     pub referral_commission: Decimal,
     /// When it is refunded, if no step ends it before.
     pub ends_at: SystemTime,
@@ -55,7 +49,17 @@ pub struct Escrow {
     pub idempotency_key: Option<String>,
     timeout_hours: u32,
     api: Api,
-    events: Vec<(&'static str, SystemTime)>,
+    events: Vec<Event>,
+}
+
+/// A step of an escrow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Event {
+    /// `created`, or the escrow's new status.
+    name: &'static str,
+    /// The agent that took the step; none for the timeout.
+    actor: Option<String>,
+    at: SystemTime,
 }
 
 /// All escrows, in order.
@@ -67,9 +71,9 @@ pub(super) struct Escrows {
 }
 
 impl Escrow {
-    /// Gives Purple Flea's fee: 1 %, unrounded.
+    /// Gives Purple Flea's fee: 1 %, to the millionth.
     pub fn commission(&self) -> Decimal {
-        (self.amount * COMMISSION).normalize()
+        (self.amount * COMMISSION).round_dp(6).normalize()
     }
 
     /// Gives the amount without the fee. A release pays it to the counterparty, and the timeout pays it back to the
@@ -82,9 +86,9 @@ impl Escrow {
         matches!(self.status, "funded" | "completed")
     }
 
-    fn becomes(&mut self, status: &'static str, at: SystemTime) {
+    fn becomes(&mut self, status: &'static str, actor: Option<&str>, at: SystemTime) {
         self.status = status;
-        self.events.push((status, at));
+        self.events.push(Event { name: status, actor: actor.map(str::to_owned), at });
     }
 
     /// Describes it in the dialect in which it was made.
@@ -94,16 +98,32 @@ impl Escrow {
                 "id": self.escrow_id, "status": self.status, "agent_id": self.creator_id,
                 "counterparty_agent_id": self.counterparty_id, "amount_usdc": plain(self.amount),
                 "fee_usdc": plain(self.commission()), "referral_usdc": plain(self.referral_commission),
-                "net_usdc": plain(self.net()), "description": self.description, "ends_at": iso(self.ends_at),
+                "net_usdc": plain(self.net()), "description": self.description,
+                "ends_at": iso_seconds(self.ends_at),
             }),
             Api::Live => json!({
                 "escrow_id": self.escrow_id, "amount_usd": plain(self.amount),
                 "commission_usd": plain(self.commission()), "net_to_counterparty": plain(self.net()),
-                "referral_commission": plain(self.referral_commission), "description": self.description,
-                "creator_id": self.creator_id, "counterparty_id": self.counterparty_id, "status": self.status,
-                "timeout_hours": self.timeout_hours, "auto_release_at": iso(self.ends_at),
+                "description": self.description, "creator_id": self.creator_id,
+                "counterparty_id": self.counterparty_id, "status": self.status,
+                "timeout_hours": self.timeout_hours, "auto_release_at": iso_seconds(self.ends_at),
             }),
         }
+    }
+
+    /// Gives the time of a step, or `null`.
+    fn time_of(&self, names: &[&str]) -> Value {
+        let found = self.events.iter().find(|event| names.contains(&event.name));
+        found.map_or(Value::Null, |event| json!(iso_seconds(event.at)))
+    }
+
+    fn events(&self) -> Value {
+        let shown = |Event { name, actor, at }: &Event| {
+            let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let id = format!("{}_{name}", self.escrow_id);
+            json!({"id": id, "escrow_id": self.escrow_id, "event": name, "actor_id": actor, "created_at": seconds})
+        };
+        self.events.iter().map(shown).collect()
     }
 }
 
@@ -114,95 +134,6 @@ impl Escrows {
         let place = number.checked_sub(1)?;
         self.all.get(place).is_some_and(|escrow| escrow.escrow_id == id).then_some(place)
     }
-}
-
-/// The terms of a new escrow, checked in the documented order.
-struct Terms {
-    amount: Decimal,
-    description: String,
-    counterparty: String,
-}
-
-impl Terms {
-    fn read(call: &Call<'_>) -> Result<Self, Answer> {
-        let body = &call.body;
-        let amount = if call.api == Api::Live { &body["amount_usd"] } else { &body["amount_usdc"] };
-        let amount = number_or_text(amount).filter(|amount| *amount >= MINIMUM);
-        let amount = amount.ok_or_else(|| refuse(400, "invalid_amount", "Minimum escrow is $0.10"))?;
-        let description = match &body["description"] {
-            Value::String(text) => text.trim(),
-            Value::Null => "",
-            // The real server takes the value for text, and fails with an internal error.
-            _ => return Err(failed()),
-        };
-        if description.chars().count() < DESCRIPTION_MIN {
-            return Err(refuse(400, "invalid_description", "description needs 3 characters"));
-        }
-        let counterparty = call.text("counterparty_agent_id").or_else(|| call.text("counterparty_address"));
-        let counterparty =
-            counterparty.ok_or_else(|| refuse(400, "invalid_counterparty", "the counterparty is missing"))?;
-        if counterparty == call.agent_id {
-            return Err(refuse(400, "self_escrow", "An escrow needs two agents"));
-        }
-        Ok(Self { amount, description: description.to_owned(), counterparty: counterparty.to_owned() })
-    }
-}
-
-/// Reads whole hours, 1 to 720. With `None` the real server fails to compute a time, after it has taken the money.
-fn timeout_hours(given: &Value) -> Option<u32> {
-    let (default, most) = TIMEOUT_HOURS;
-    if given.is_null() {
-        return Some(default);
-    }
-    let hours = number_or_text(given)?.floor().clamp(Decimal::ONE, Decimal::from(most));
-    u32::try_from(hours).ok()
-}
-
-/// Serves `POST /escrow/create`, in either dialect.
-pub(super) fn create(state: &mut State, call: &Call<'_>) -> Said {
-    let Terms { amount, description, counterparty } = Terms::read(call)?;
-    let creator = &call.agent_id;
-    if state.accounts.get(&counterparty).is_none() {
-        return Err(refuse(404, "counterparty_not_found", "no such agent"));
-    }
-    let account = state.accounts.get(creator);
-    let account = account.ok_or_else(|| refuse(400, "unknown_agent", "no such agent"))?;
-    if account.balance < amount {
-        let more = json!({ "balance": plain(account.balance) });
-        return Err(refuse_with(402, "insufficient_balance", "The balance is less than the amount", more));
-    }
-    let (now, place) = (state.now(), state.escrows.all.len());
-    let escrow_id = format!("esc_{:016x}", place + 1);
-    state.accounts.book(creator, -amount, Why::EscrowFunded, &escrow_id, now);
-    let Some(timeout_hours) = timeout_hours(&call.body["timeout_hours"]) else {
-        state.accounts.book(creator, amount, Why::EscrowRefund, &escrow_id, now);
-        return Err(failed());
-    };
-    let ends_at = now + Duration::from_secs(u64::from(timeout_hours) * 3_600);
-    let escrow = Escrow {
-        creator_id: creator.clone(),
-        counterparty_id: counterparty,
-        amount,
-        description,
-        status: "funded",
-        referrer: state.accounts.referrer(&call.body["referral_code"]),
-        referral_commission: Decimal::ZERO,
-        ends_at,
-        idempotency_key: call.idempotency_key(),
-        timeout_hours,
-        api: call.api,
-        events: vec![("funded", now)],
-        escrow_id,
-    };
-    let mut reply = escrow.to_json();
-    if call.api == Api::Live {
-        let step = |verb: &str| format!("POST /escrow/{verb}/{}", escrow.escrow_id);
-        reply["next_steps"] =
-            json!({"counterparty": step("complete"), "creator": step("release"), "dispute": step("dispute")});
-    }
-    state.escrows.due.insert((ends_at, place));
-    state.escrows.all.push(escrow);
-    created(reply)
 }
 
 /// The parties that may take a step.
@@ -250,10 +181,13 @@ fn not_found() -> Answer {
 pub(super) fn complete(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (_, escrow) = step(state, call, Who::Counterparty, &["funded"])?;
-    escrow.becomes("completed", now);
+    let actor = escrow.counterparty_id.clone();
+    escrow.becomes("completed", Some(&actor), now);
+    let next_step = format!("Creator should call POST /escrow/release/{}", escrow.escrow_id);
     ok(json!({
-        "escrow_id": escrow.escrow_id, "status": escrow.status, "message": "Marked as completed",
-        "next_step": format!("POST /escrow/release/{}", escrow.escrow_id), "auto_release_at": iso(escrow.ends_at),
+        "escrow_id": escrow.escrow_id, "status": escrow.status,
+        "message": "Task marked complete. Waiting for creator to release funds.", "next_step": next_step,
+        "auto_release_at": iso_seconds(escrow.ends_at),
     }))
 }
 
@@ -261,25 +195,21 @@ pub(super) fn complete(state: &mut State, call: &Call<'_>) -> Said {
 pub(super) fn release(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Creator, &["funded", "completed"])?;
-    escrow.becomes("released", now);
-    if escrow.referrer.is_some() {
-        escrow.referral_commission = (escrow.commission() * REFERRAL).normalize();
-    }
-    let escrow = escrow.clone();
-    let (id, referral) = (&escrow.escrow_id, escrow.referral_commission);
-    state.escrows.due.remove(&(escrow.ends_at, place));
-    state.accounts.book(&escrow.counterparty_id, escrow.net(), Why::EscrowPaid, id, now);
-    if let Some(referrer) = &escrow.referrer {
-        state.accounts.book(referrer, referral, Why::Referral, id, now);
-    }
-    let (fee, net) = (plain(escrow.commission()), plain(escrow.net()));
+    let actor = escrow.creator_id.clone();
+    escrow.becomes("released", Some(&actor), now);
+    let (counterparty, ends_at) = (escrow.counterparty_id.clone(), escrow.ends_at);
+    let (id, fee, net) = (escrow.escrow_id.clone(), plain(escrow.commission()), escrow.net());
+    state.escrows.due.remove(&(ends_at, place));
+    state.accounts.book(&counterparty, net, Why::EscrowRelease, &id, now);
+    let referral = plain(state.pay_referrer(place, now));
+    let net = plain(net);
     ok(match call.api {
         Api::Gateway => json!({
-            "id": id, "status": "released", "fee_usdc": fee, "referral_usdc": plain(referral), "net_usdc": net,
+            "id": id, "status": "released", "fee_usdc": fee, "referral_usdc": referral, "net_usdc": net,
         }),
         Api::Live => json!({
             "escrow_id": id, "status": "released", "amount_released": net, "commission": fee,
-            "referral_commission": plain(referral), "counterparty_id": escrow.counterparty_id, "message": "Released",
+            "referral_commission": referral, "counterparty_id": counterparty, "message": "Released",
         }),
     })
 }
@@ -288,57 +218,76 @@ pub(super) fn release(state: &mut State, call: &Call<'_>) -> Said {
 pub(super) fn cancel(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Creator, &["funded", "completed"])?;
-    escrow.becomes("cancelled", now);
-    let escrow = escrow.clone();
-    state.escrows.due.remove(&(escrow.ends_at, place));
-    state.accounts.book(&escrow.creator_id, escrow.amount, Why::EscrowRefund, &escrow.escrow_id, now);
-    ok(json!({"id": escrow.escrow_id, "status": "cancelled", "refunded_usdc": plain(escrow.amount)}))
+    let actor = escrow.creator_id.clone();
+    escrow.becomes("cancelled", Some(&actor), now);
+    let (id, amount, ends_at) = (escrow.escrow_id.clone(), escrow.amount, escrow.ends_at);
+    state.escrows.due.remove(&(ends_at, place));
+    state.accounts.book(&actor, amount, Why::EscrowCancel, &id, now);
+    ok(json!({"id": id, "status": "cancelled", "refunded_usdc": plain(amount)}))
 }
 
 /// Serves `POST /escrow/dispute/:id {reason?}`. A dispute is final, as no call ends it.
 pub(super) fn dispute(state: &mut State, call: &Call<'_>) -> Said {
     let now = state.now();
     let (place, escrow) = step(state, call, Who::Either, &["funded", "completed"])?;
-    escrow.becomes("disputed", now);
-    let escrow = escrow.clone();
-    state.escrows.due.remove(&(escrow.ends_at, place));
+    let reason = match &call.body["reason"] {
+        Value::Null if !call.body.is_null() => "",
+        Value::String(reason) => reason.trim(),
+        // The real server takes the value for text, and fails with an internal error.
+        _ => return Err(failed()),
+    };
+    escrow.becomes("disputed", Some(&call.agent_id), now);
+    let (id, ends_at) = (escrow.escrow_id.clone(), escrow.ends_at);
+    state.escrows.due.remove(&(ends_at, place));
+    let reason = if reason.is_empty() { "No reason provided" } else { reason };
     ok(json!({
-        "escrow_id": escrow.escrow_id, "status": "disputed", "reason": call.text("reason"),
-        "message": "Disputed", "contact": "nobody: this is a simulator",
+        "escrow_id": id, "status": "disputed", "reason": reason, "message": "Escrow flagged for manual review.",
+        "contact": "nobody: this is a simulator",
     }))
 }
 
-/// Serves `GET /escrow/:id` for every caller. The two parties alone see the escrow's history.
+/// Serves `GET /escrow/:id` for every caller. The two parties alone see the escrow's events.
 pub(super) fn show(state: &mut State, call: &Call<'_>) -> Said {
     let place = state.escrows.place(call.id);
     let escrow = place.and_then(|place| state.escrows.all.get(place)).ok_or_else(not_found)?;
     let mut shown = escrow.to_json();
-    if [&escrow.creator_id, &escrow.counterparty_id]
-        .iter()
-        .any(|agent| call.caller.acts_for(agent, escrow.api))
-    {
-        let event = |(status, at): &(&str, SystemTime)| json!({"event": status, "at": iso(*at)});
-        shown["events"] = escrow.events.iter().map(event).collect();
+    shown["created_at"] = escrow.time_of(&["created"]);
+    shown["completed_at"] = escrow.time_of(&["completed"]);
+    shown["released_at"] = escrow.time_of(&["released", "refunded"]);
+    shown["disputed_at"] = escrow.time_of(&["disputed"]);
+    let parties = [&escrow.creator_id, &escrow.counterparty_id];
+    if parties.iter().any(|agent| call.caller.acts_for(agent, escrow.api)) {
+        shown["events"] = escrow.events();
     }
     ok(shown)
 }
 
-/// Serves `GET /escrow/stats`.
+/// Serves `GET /escrow/stats`. Only a release counts as commission.
 pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
     let all = &state.escrows.all;
     let counted = |status| all.iter().filter(|escrow| escrow.status == status).count();
     let volume: Decimal = all.iter().map(|escrow| escrow.amount).sum();
-    let paid = all.iter().filter(|escrow| matches!(escrow.status, "released" | "refunded"));
-    let commission: Decimal = paid.map(Escrow::commission).sum();
+    let commission: Decimal =
+        all.iter().filter(|escrow| escrow.status == "released").map(Escrow::commission).sum();
     ok(json!({
-        "total_escrows": all.len(), "total_volume_usd": plain(volume), "total_commission_usd": plain(commission),
-        "funded": counted("funded"), "completed": counted("completed"), "released": counted("released"),
-        "disputed": counted("disputed"), "refunded": counted("refunded"), "cancelled": counted("cancelled"),
+        "total_created": all.len(), "total_released": counted("released"), "total_disputed": counted("disputed"),
+        "total_volume_usd": plain(volume), "total_commission_usd": plain(commission), "commission_rate": "1%",
     }))
 }
 
 impl State {
-    /// Refunds escrows at their timeout: pays the creator, less the fee. (The real server checks every 5 minutes.)
+    /// Pays the referrer of an escrow that has ended, if there is one, and gives the amount.
+    fn pay_referrer(&mut self, place: usize, now: SystemTime) -> Decimal {
+        let Some(escrow) = self.escrows.all.get_mut(place) else { return Decimal::ZERO };
+        let Some(referrer) = escrow.referrer.clone() else { return Decimal::ZERO };
+        let earned = (escrow.commission() * REFERRAL).round_dp(6).normalize();
+        escrow.referral_commission = earned;
+        self.accounts.book(&referrer, earned, Why::EscrowReferral, &escrow.escrow_id, now);
+        earned
+    }
+
+    /// Refunds escrows at their timeout: pays the creator, less the fee, and the referrer. (The real server checks every
+    /// 5 minutes.)
     pub(super) fn refund_timed_out(&mut self) {
         let now = self.now();
         while let Some((_, place)) = self.escrows.due.first().copied().filter(|(ends_at, _)| *ends_at <= now)
@@ -347,9 +296,10 @@ impl State {
             let Some(escrow) = self.escrows.all.get_mut(place).filter(|escrow| escrow.is_open()) else {
                 continue;
             };
-            escrow.becomes("refunded", now);
+            escrow.becomes("refunded", None, now);
             let (creator, net, id) = (&escrow.creator_id, escrow.net(), &escrow.escrow_id);
-            self.accounts.book(creator, net, Why::EscrowRefund, id, now);
+            self.accounts.book(creator, net, Why::EscrowTimeout, id, now);
+            self.pay_referrer(place, now);
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{
     PurpleFlea, State,
-    accounts::Why,
     answer::{Answer, Said, iso, ok, refuse, refuse_with},
     call::{Api, Call},
     money::plain,
     routes::Kind,
+    statement::Why,
 };
 use rust_decimal::Decimal;
 use serde_json::json;
@@ -85,7 +85,7 @@ pub(super) fn daily_claim(state: &mut State, call: &Call<'_>) -> Said {
     }
     let now = state.now();
     state.faucet.daily.insert(call.agent_id.clone(), now);
-    let number = state.pour(&call.agent_id);
+    let (number, _) = state.pour(&call.agent_id);
     ok(json!({
         "agent_id": call.agent_id, "amount_usdc": plain(CREDIT), "tx_hash": format!("0x{number:064x}"),
         "wallet_address": call.text("wallet_address"), "next_eligible_at": iso(now + DAY),
@@ -111,16 +111,16 @@ impl State {
             return Err(refuse(403, "has_deposits", "The faucet is for new agents"));
         }
         self.faucet.claimed.insert(agent_id.to_owned(), self.now());
-        let number = self.pour(agent_id);
-        Ok(format!("00000000-0000-4000-8000-{number:012x}"))
+        Ok(self.pour(agent_id).1)
     }
 
-    fn pour(&mut self, agent_id: &str) -> u32 {
+    /// Credits a claim, and gives its number and its id.
+    fn pour(&mut self, agent_id: &str) -> (u32, String) {
         self.faucet.count += 1;
         let number = self.faucet.count;
-        let (reference, now) = (format!("faucet_{number}"), self.now());
-        self.accounts.book(agent_id, CREDIT, Why::Faucet, &reference, now);
-        number
+        let (claim_id, now) = (format!("00000000-0000-4000-8000-{number:012x}"), self.now());
+        self.accounts.book(agent_id, CREDIT, Why::Faucet, &claim_id, now);
+        (number, claim_id)
     }
 
     /// Gives the time of the next daily claim, unless it is due now.

@@ -2,12 +2,12 @@
 
 use super::{
     Bet, Entry, LIVE_AGENT, State,
-    accounts::Why,
     answer::{Answer, Said, failed, ok, refuse, refuse_with},
     call::{Api, Call},
     house,
     kelly::{self, Odds},
     money::{cents, double, number, plain, raw, reported},
+    statement::Why,
 };
 use rust_decimal::Decimal;
 use serde_json::{Value, json};

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::{
         LIVE_AGENT,
-        accounts::Why,
+        statement::Why,
         testing::{as_agent, funded, post},
     };
     use http::Method;

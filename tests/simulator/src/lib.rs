@@ -5,9 +5,10 @@
 //! | service | module |
 //! | --- | --- |
 //! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
-//! | registration, keys, balances | `accounts` |
+//! | registration, keys, balances, the ledger of an account | `accounts`, `statement` |
 //! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
-//! | the faucet | `faucet` |
+//! | the faucet, the gateway's daily claim | `faucet` |
+//! | the casino's daily bonus | `daily` |
 //! | escrow | `escrow` |
 //! | trading | `trading` |
 //! | faults | `server`, `chaos` |
@@ -16,6 +17,7 @@ mod accounts;
 mod answer;
 mod call;
 mod chaos;
+mod daily;
 mod escrow;
 mod fairness;
 mod faucet;
@@ -27,6 +29,7 @@ mod limits;
 mod money;
 mod routes;
 mod server;
+mod statement;
 #[cfg(test)]
 mod testing;
 mod trading;
@@ -178,6 +181,7 @@ struct State {
     ledger: Vec<Entry>,
     house: house::House,
     faucet: faucet::Faucet,
+    daily: daily::Daily,
     escrows: escrow::Escrows,
     trading: trading::Trading,
     gate: limits::Gate,

@@ -5,7 +5,7 @@ use super::{
     KEY, Request, State, accounts,
     answer::{Answer, Said, failed, refuse, refuse_with},
     call::{Api, Call, Caller},
-    escrow, fairness, faucet, games, history, kelly, trading,
+    daily, escrow, fairness, faucet, games, history, kelly, statement, trading,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,11 @@ impl Kind {
     fn is_strict(self) -> bool {
         matches!(self, Self::Game | Self::Trade)
     }
+
+    /// Tells whether the real server fails at a body that is `null`, because it reads a field of it.
+    fn fails_at_null(self) -> bool {
+        self.is_strict() || matches!(self, Self::Registration | Self::Faucet | Self::EscrowCreation)
+    }
 }
 
 /// The keys that open a route.
@@ -65,7 +70,7 @@ const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 /// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
 /// (purple-flea.md, section 7).
 #[rustfmt::skip]
-static ROUTES: [Route; 35] = {
+static ROUTES: [Route; 39] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
     [
         row("POST", "/casino/crash",                Gateway, Casino,  Game,           games::crash),
@@ -86,8 +91,11 @@ static ROUTES: [Route; 35] = {
         row("GET",  history::PATH,                  Live,    Casino,  History,        history::export),
         row("POST", "/api/v1/auth/register",        Live,    Open,    Registration,   accounts::register),
         row("GET",  "/api/v1/auth/balance",         Live,    Casino,  Other,          accounts::live_balance),
+        row("GET",  "/api/v1/auth/ledger",          Live,    Casino,  Other,          statement::ledger),
         row("PUT",  "/api/v1/kelly/config",         Live,    Casino,  Other,          kelly::configure),
         row("GET",  "/api/v1/kelly/limits",         Live,    Casino,  Other,          kelly::limits),
+        row("GET",  "/api/v1/daily",                Live,    Casino,  Other,          daily::status),
+        row("POST", "/api/v1/daily/claim",          Live,    Casino,  DailyClaim,     daily::claim),
         row("GET",  "/api/v1/fairness/seed-hash",   Live,    Casino,  Other,          fairness::seed_hash),
         row("GET",  "/api/v1/fairness/seeds",       Live,    Casino,  Other,          fairness::seeds),
         row("POST", "/api/v1/fairness/rotate",      Live,    Casino,  Other,          fairness::rotate),
@@ -100,7 +108,8 @@ static ROUTES: [Route; 35] = {
         row("POST", "/escrow/dispute/:id",          Live,    Casino,  EscrowDispute,  escrow::dispute),
         row("POST", "/v1/trade/open",               Live,    Trading, Trade,          trading::open),
         row("POST", "/v1/trade/close",              Live,    Trading, Trade,          trading::close),
-        row("GET",  "/v1/trade/positions",          Live,    Trading, Other,          trading::list),
+        row("GET",  "/v1/trade/positions",          Live,    Trading, Other,          trading::positions),
+        row("GET",  "/v1/trade/history",            Live,    Trading, Other,          trading::history),
 
         // A reply shows an escrow in the dialect in which it was made.
         row("GET",  "/escrow/stats",                Live,    Open,    Other,          escrow::stats),
@@ -144,7 +153,7 @@ impl Route {
                 .trading
                 .owner_of(key)
                 .map(|agent| Caller::Agent(agent.to_owned()))
-                .ok_or_else(|| refuse(401, "invalid_key", "Invalid API key")),
+                .ok_or_else(|| refuse(401, "invalid_key", "")),
         }
     }
 
@@ -211,7 +220,7 @@ fn by_the_rules(state: &mut State, route: &Route, id: &str, request: &Request, h
     state.limit_agent(route, &agent_id)?;
     let body = match body {
         None if route.kind.is_strict() => return Err(refuse(400, "invalid_json", "Invalid JSON")),
-        Some(Value::Null) if route.kind.is_strict() && route.api == Api::Live => return Err(failed()),
+        Some(Value::Null) if route.kind.fails_at_null() && route.api == Api::Live => return Err(failed()),
         body => body.unwrap_or_else(|| json!({})),
     };
     (route.handler)(state, &Call { api: route.api, request, body, id, caller, agent_id, hidden })

@@ -1,15 +1,18 @@
 //! Helps the simulator's own tests.
 
-use super::{Entry, KEY, Request, State, accounts::Why, answer::Answer, routes};
+use super::{Entry, KEY, Request, State, answer::Answer, routes, statement::Why};
 use anyhow::Result;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header::AUTHORIZATION};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Makes a state with a thousand dollars on the account of each dialect.
+/// The second agent of the `live` dialect.
+pub(super) const THEM: &str = "ag_them";
+
+/// Makes a state with a thousand dollars on the accounts of each dialect.
 pub(super) fn funded() -> State {
     let mut state = State::default();
-    for agent in [super::LIVE_AGENT, "agent-001"] {
+    for agent in [super::LIVE_AGENT, THEM, "agent-001"] {
         let now = state.now();
         state.accounts.book(agent, 1_000.into(), Why::Deposit, "a test", now);
     }

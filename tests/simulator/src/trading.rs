@@ -1,12 +1,17 @@
-//! Serves trading: positions on markets with constant prices (purple-flea.md, section 4). Trades move no balance here,
-//! because the real ones are paid from each agent's own wallet.
+//! Serves trading: positions on markets whose prices a test sets (purple-flea.md, section 4). Trades move no balance
+//! here, because the real ones are paid from each agent's own wallet.
+
+mod lists;
+mod markets;
 
 use super::{
     LIVE_AGENT, PurpleFlea, State,
-    answer::{Answer, Said, iso, ok, refuse},
+    answer::{Answer, Said, ok, refuse, refuse_with},
     call::Call,
     money::{cents, number, plain},
 };
+pub(super) use lists::{history, positions};
+use markets::{Market, Prices, change_percent, profit};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use std::{collections::HashMap, time::SystemTime};
@@ -14,20 +19,10 @@ use std::{collections::HashMap, time::SystemTime};
 /// The trading key of the `live` dialect, on [`LIVE_AGENT`]'s account. Trading refuses the casino's keys there.
 pub const TRADING_KEY: &str = "sk_trade_simulator_0123456789abcdef";
 
-/// The markets: name, kind, price, digits of an amount, highest leverage.
-const MARKETS: [(&str, &str, u32, u32, u32); 6] = [
-    ("BTC", "crypto", 65_536, 5, 50),
-    ("ETH", "crypto", 3_200, 4, 50),
-    ("SOL", "crypto", 160, 2, 20),
-    ("TSLA", "stock", 250, 3, 10),
-    ("NVDA", "stock", 128, 3, 10),
-    ("GOLD", "commodity", 2_048, 4, 20),
-];
-
 /// Endings that a market's name may have in the gateway.
-const QUOTES: [&str; 6] = ["-PERP", "-USDC", "-USDT", "-USD", "/USDC", "/USD"];
+const QUOTES: [&str; 6] = ["-perp", "-usdc", "-usdt", "-usd", "/usdc", "/usd"];
 
-/// The least order that the exchange fills, in dollars. The documentation names no number.
+/// The least order that the exchange takes, in dollars. The documentation names no number.
 const SMALLEST: Decimal = Decimal::ONE;
 
 /// The largest order of a free account, in dollars.
@@ -52,7 +47,7 @@ pub struct Position {
     /// The agent that owns it. If an order in the gateway has the shared key and names no agent, the owner is
     /// [`LIVE_AGENT`].
     pub agent_id: String,
-    /// The market, without its quote: `BTC`.
+    /// The market's canonical name, without its quote: `BTC`, `xyz:TSLA`.
     pub market: &'static str,
     /// `long` or `short`.
     pub side: &'static str,
@@ -69,6 +64,20 @@ pub struct Position {
     /// When it was opened.
     pub at: SystemTime,
     leverage: Decimal,
+    /// The profit, without the fees, and the time of its close.
+    ended: Option<(Decimal, SystemTime)>,
+}
+
+/// An order that was filled: a row of the history.
+struct Fill {
+    order_id: String,
+    agent_id: String,
+    coin: &'static str,
+    side: &'static str,
+    size: Decimal,
+    price: Decimal,
+    profit: Decimal,
+    at: SystemTime,
 }
 
 /// An account's standing with the exchange, in the `live` dialect.
@@ -83,51 +92,31 @@ pub enum Standing {
     LossLimit,
 }
 
-/// All positions, in order, and the owners of the keys.
+/// All positions and fills, in order, and the owners of the keys.
 pub(super) struct Trading {
     positions: Vec<Position>,
+    fills: Vec<Fill>,
     keys: HashMap<String, String>,
     standing: Standing,
+    prices: Prices,
 }
 
 impl Default for Trading {
     fn default() -> Self {
         let keys = HashMap::from([(TRADING_KEY.to_owned(), LIVE_AGENT.to_owned())]);
-        Self { positions: Vec::new(), keys, standing: Standing::Good }
+        Self {
+            positions: Vec::new(),
+            fills: Vec::new(),
+            keys,
+            standing: Standing::Good,
+            prices: Prices::default(),
+        }
     }
 }
 
 impl Trading {
     pub(super) fn owner_of(&self, key: &str) -> Option<&str> {
         self.keys.get(key).map(String::as_str)
-    }
-}
-
-/// A market.
-#[derive(Clone, Copy)]
-struct Market {
-    coin: &'static str,
-    category: &'static str,
-    price: Decimal,
-    digits: u32,
-    max_leverage: u32,
-}
-
-impl Market {
-    fn of(name: &str) -> Option<Self> {
-        let found = MARKETS.into_iter().find(|(coin, ..)| coin.eq_ignore_ascii_case(name));
-        found.map(|(coin, category, price, digits, max_leverage)| Self {
-            coin,
-            category,
-            price: price.into(),
-            digits,
-            max_leverage,
-        })
-    }
-
-    /// Computes the filled part of an order: as close as the amount's digits allow.
-    fn filled(self, size: Decimal) -> Decimal {
-        cents((size / self.price).round_dp(self.digits) * self.price)
     }
 }
 
@@ -144,6 +133,7 @@ impl State {
     fn open(&mut self, call: &Call<'_>, order: &Order) -> &Position {
         let number = self.trading.positions.len() + 1;
         let agent_id = if call.agent_id.is_empty() { LIVE_AGENT } else { &call.agent_id };
+        let price = self.trading.prices.of(order.market);
         let position = Position {
             position_id: format!("pos_{number:08}"),
             order_id: format!("ord_{number:08}"),
@@ -152,48 +142,119 @@ impl State {
             side: order.side,
             asked: order.asked,
             size: order.filled,
-            entry_price: order.market.price,
+            entry_price: price,
             closed: false,
             idempotency_key: call.idempotency_key(),
             at: self.now(),
             leverage: order.leverage,
+            ended: None,
         };
+        let side = if order.side == "long" { "buy" } else { "sell" };
+        self.trading.fills.push(Fill::of(
+            &position,
+            position.order_id.clone(),
+            side,
+            price,
+            Decimal::ZERO,
+            position.at,
+        ));
         self.trading.positions.push(position);
         &self.trading.positions[number - 1]
     }
 }
 
-/// Serves `POST /v1/trade/open {coin, side, size_usd, leverage?}`.
+impl Fill {
+    fn of(
+        position: &Position,
+        order_id: String,
+        side: &'static str,
+        price: Decimal,
+        profit: Decimal,
+        at: SystemTime,
+    ) -> Self {
+        let Position { agent_id, market, size, .. } = position;
+        Self { order_id, agent_id: agent_id.clone(), coin: market, side, size: *size, price, profit, at }
+    }
+}
+
+/// Serves `POST /v1/trade/open {coin, side, size_usd, leverage?}`. The tier caps the leverage without a word; the
+/// market's maximum refuses it.
 pub(super) fn open(state: &mut State, call: &Call<'_>) -> Said {
     let body = &call.body;
-    if ["coin", "side", "size_usd"].iter().any(|name| body[name].is_null()) {
-        return Err(refuse(400, "invalid_request", "coin, side and size_usd are required"));
+    if ["coin", "side", "size_usd"].iter().any(|name| is_falsy(&body[name])) {
+        return Err(refuse(400, "invalid_request", "Provide coin, side (long/short), size_usd"));
     }
-    let side = ["long", "short"].into_iter().find(|side| body["side"] == *side);
-    let side = side.ok_or_else(|| refuse(400, "invalid_side", "side must be long or short"))?;
     let asked = size(&body["size_usd"])?;
+    let side = ["long", "short"].into_iter().find(|side| body["side"] == *side);
+    let side = side.ok_or_else(|| refuse(400, "invalid_side", "side must be 'long' or 'short'"))?;
     let (default, most) = LEVERAGE;
     let leverage = if body["leverage"].is_null() { Some(default) } else { number(&body["leverage"]) };
     let leverage = leverage.filter(|leverage| *leverage >= Decimal::ONE);
-    let leverage = leverage.ok_or_else(|| refuse(400, "invalid_leverage", "leverage must be 1 or more"))?;
+    let leverage =
+        leverage.ok_or_else(|| refuse(400, "invalid_leverage", "leverage must be a number >= 1"))?;
     if asked > LARGEST {
-        return Err(refuse(400, "position_too_large", "Maximum position on free is $10000"));
+        let more = json!({ "max_position_usd": plain(LARGEST) });
+        return Err(refuse_with(400, "position_too_large", "Max position size is $10000", more));
     }
-    match state.trading.standing {
-        Standing::Good => {}
-        Standing::NoWallet => return Err(refuse(400, "wallet_not_configured", "no wallet")),
-        Standing::LossLimit => return Err(refuse(403, "daily_loss_limit_reached", "enough for today")),
+    state.trading.standing.check()?;
+    let order = order_of(state, &body["coin"], side, asked, leverage.min(most))?;
+    let market = order.market;
+    let opened = state.open(call, &order).clone();
+    ok(opened_json(&opened, market, state.trading.positions.len()))
+}
+
+/// Checks an order as the server does before it sends the order to the exchange.
+fn order_of(
+    state: &State,
+    coin: &Value,
+    side: &'static str,
+    asked: Decimal,
+    leverage: Decimal,
+) -> Result<Order, Answer> {
+    let name = coin.as_str().ok_or_else(|| trade_failed("coin.toUpperCase is not a function"))?;
+    let unknown = || trade_failed(&format!("Market not found: {}", name.to_ascii_uppercase()));
+    let market = Market::of(name).ok_or_else(unknown)?;
+    let price = state.trading.prices.of(market);
+    if price <= Decimal::ZERO {
+        return Err(trade_failed(&format!("No price available for {}", market.coin)));
     }
-    let market =
-        body["coin"].as_str().and_then(Market::of).ok_or_else(|| trade_failed("Market not found"))?;
-    let filled = market.filled(asked);
-    if asked < SMALLEST || filled <= Decimal::ZERO {
-        return Err(trade_failed("Position size too small"));
+    if leverage > market.max_leverage.into() {
+        return Err(trade_failed(&format!("Max leverage for {} is {}x", market.coin, market.max_leverage)));
     }
-    let leverage = leverage.min(most).min(market.max_leverage.into());
-    let opened = state.open(call, &Order { market, side, asked, filled, leverage }).clone();
-    let number = state.trading.positions.len();
-    ok(live_json(&opened, market, number))
+    let filled = market.filled(asked, price);
+    if filled <= Decimal::ZERO {
+        let least = market.smallest();
+        let message = format!("Position size too small for {} (min size: {least} units)", market.coin);
+        return Err(trade_failed(&message));
+    }
+    if asked < SMALLEST {
+        return Err(trade_failed("Order error: the order is below the exchange's minimum"));
+    }
+    Ok(Order { market, side, asked, filled, leverage })
+}
+
+impl Standing {
+    fn check(self) -> Result<(), Answer> {
+        match self {
+            Self::Good => Ok(()),
+            Self::LossLimit => Err(refuse(403, "daily_loss_limit_reached", "Daily loss limit reached")),
+            Self::NoWallet => Err(no_wallet()),
+        }
+    }
+}
+
+fn no_wallet() -> Answer {
+    refuse(400, "wallet_not_configured", "Hyperliquid wallet not configured")
+}
+
+/// Tells whether JavaScript takes a value for false. The real server's check for missing fields does.
+fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(_) => number(value).is_some_and(|number| number.is_zero()),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
 }
 
 /// Makes the one refusal that Purple Flea gives for every failure of the exchange (purple-flea.md, section 4).
@@ -212,52 +273,56 @@ fn fees(size: Decimal) -> (Decimal, Decimal, Decimal) {
     (cents(size * (exchange + builder)), cents(size * exchange), cents(size * builder))
 }
 
-fn live_json(position: &Position, market: Market, number: usize) -> Value {
-    let Position { position_id, order_id, side, size, entry_price, leverage, .. } = position;
+/// Computes the price at which the exchange liquidates a position.
+fn liquidation_price(Position { side, entry_price, leverage, .. }: &Position) -> Decimal {
     let away = Decimal::ONE / leverage - MAINTENANCE;
-    let liquidated = if *side == "long" { Decimal::ONE - away } else { Decimal::ONE + away };
+    let factor = if *side == "long" { Decimal::ONE - away } else { Decimal::ONE + away };
+    cents(*entry_price * factor)
+}
+
+fn opened_json(position: &Position, market: Market, number: usize) -> Value {
+    let Position { position_id, order_id, side, size, entry_price, leverage, .. } = position;
     let (fee, exchange, builder) = fees(*size);
     json!({
-        "position_id": position_id, "order_id": order_id, "coin": market.coin, "ticker": market.coin,
-        "category": market.category, "dex": "main", "side": side, "size_usd": plain(*size),
+        "position_id": position_id, "order_id": order_id, "coin": market.coin, "ticker": market.ticker(),
+        "category": market.category, "dex": market.dex(), "side": side, "size_usd": plain(*size),
         "entry_price": plain(*entry_price), "leverage": plain(*leverage), "max_leverage": market.max_leverage,
-        "margin_used": plain(cents(*size / *leverage)), "liquidation_price": plain(cents(*entry_price * liquidated)),
+        "margin_used": plain(cents(*size / *leverage)), "liquidation_price": plain(liquidation_price(position)),
         "fee": plain(fee),
         "fee_breakdown": {"hyperliquid": plain(exchange), "purple_flea_builder": plain(builder)},
-        "hl_order_id": 1_000 + number, "execution": "simulated",
-        "status": if position.closed { "closed" } else { "open" }, "opened_at": iso(position.at),
+        "hl_order_id": 1_000 + number, "execution": "simulated", "status": "open",
     })
 }
 
-/// Serves `POST /v1/trade/close {position_id}`: closes at the price of opening.
+/// Serves `POST /v1/trade/close {position_id}`: closes one of the caller's positions at the market's price.
 pub(super) fn close(state: &mut State, call: &Call<'_>) -> Said {
-    let id = call.text("position_id");
-    let id = id.ok_or_else(|| refuse(400, "invalid_request", "position_id is required"))?;
-    let number = state.trading.positions.len();
+    let id = &call.body["position_id"];
+    if is_falsy(id) {
+        return Err(refuse(400, "provide position_id", ""));
+    }
+    let (now, standing, number) = (state.now(), state.trading.standing, state.trading.positions.len());
+    let Trading { positions, fills, prices, .. } = &mut state.trading;
     let open = |position: &&mut Position| {
-        position.position_id == id && position.agent_id == call.agent_id && !position.closed
+        *id == position.position_id && position.agent_id == call.agent_id && !position.closed
     };
-    let position = state.trading.positions.iter_mut().find(open);
-    let position = position.ok_or_else(|| refuse(404, "position_not_found", "no such open position"))?;
+    let position = positions.iter_mut().find(open);
+    let position = position.ok_or_else(|| refuse(404, "position_not_found", ""))?;
+    let market = Market::of(position.market).filter(|_| standing != Standing::NoWallet);
+    let market = market.ok_or_else(no_wallet)?;
+    let (entry, exit) = (position.entry_price, prices.of(market));
+    let gained = profit(position.side, position.size, entry, exit);
     position.closed = true;
+    position.ended = Some((gained, now));
+    let side = if position.side == "long" { "sell" } else { "buy" };
+    fills.push(Fill::of(position, format!("ord_close_{}", position.position_id), side, exit, gained, now));
     let (fee, ..) = fees(position.size);
     ok(json!({
-        "position_id": position.position_id, "coin": position.market, "side": position.side,
-        "size_usd": plain(position.size), "entry_price": plain(position.entry_price),
-        "exit_price": plain(position.entry_price), "pnl": 0, "pnl_percent": 0, "fee": plain(fee),
-        "hl_order_id": 2_000 + number, "status": "closed",
+        "position_id": position.position_id, "coin": market.coin, "ticker": market.ticker(), "side": position.side,
+        "entry_price": plain(entry), "exit_price": plain(exit), "size_usd": plain(position.size),
+        "leverage": plain(position.leverage), "pnl": plain(gained),
+        "pnl_percent": plain(change_percent(entry, exit)), "fee": plain(fee), "hl_order_id": 2_000 + number,
+        "execution": "simulated", "status": "closed",
     }))
-}
-
-/// Serves `GET /v1/trade/positions`: the caller's open positions.
-pub(super) fn list(state: &mut State, call: &Call<'_>) -> Said {
-    let all = state.trading.positions.iter().zip(1..);
-    let open = all.filter(|(position, _)| position.agent_id == call.agent_id && !position.closed);
-    let shown = |(position, number): (&Position, usize)| {
-        Market::of(position.market).map(|market| live_json(position, market, number))
-    };
-    let positions: Vec<Value> = open.filter_map(shown).collect();
-    ok(json!({"count": positions.len(), "positions": positions}))
 }
 
 /// Serves `POST /trade {agent_id, market, size, side?}`, from the specification's first page.
@@ -299,7 +364,8 @@ fn gateway_order<'a>(
     side: Option<&'static str>,
 ) -> Result<(&'a str, Order), Answer> {
     let name = call.text(market).unwrap_or_default();
-    let coin = QUOTES.iter().find_map(|quote| name.strip_suffix(quote)).unwrap_or(name);
+    let lower = name.to_ascii_lowercase();
+    let coin = QUOTES.iter().find_map(|quote| lower.strip_suffix(quote)).unwrap_or(&lower);
     let market = Market::of(coin).ok_or_else(|| refuse(400, "unknown_market", "no such market"))?;
     let side = side.ok_or_else(|| refuse(400, "invalid_side", "no such side"))?;
     let asked = size(&call.body[how_much])?;

@@ -99,14 +99,14 @@ async fn ask(purple_flea: &PurpleFlea, method: &str, path: &str, body: &'static 
     reply.await.ok()
 }
 
-const ESCROW: &str = r#"{"amount_usd":10,"description":"A logo","counterparty_agent_id":"agent-001"}"#;
+const ESCROW: &str = r#"{"amount_usd":10,"description":"A logo","counterparty_agent_id":"ag_them"}"#;
 const TRADE: &str = r#"{"market":"BTC","size":10}"#;
 const CLAIM: &str = r#"{"agent_id":"agent-002"}"#;
 
 #[tokio::test]
 async fn a_fault_after_the_execution_leaves_the_request_executed_in_every_service() -> Result<()> {
     let purple_flea = rich().await?;
-    purple_flea.fund("agent-001", 0.into());
+    purple_flea.fund("ag_them", 0.into());
     purple_flea.register("agent-002");
     for (after_the_bet, done) in [(false, 0), (true, 1)] {
         let calls = [("/escrow/create", ESCROW), ("/trade", TRADE), ("/faucet/claim", CLAIM)];
@@ -152,10 +152,10 @@ fn random_faults_hit_only_the_history_and_requests_that_move_money() {
 #[tokio::test]
 async fn a_test_can_advance_the_clock_and_read_the_accounts() -> Result<()> {
     let purple_flea = rich().await?;
-    let key = purple_flea.register("agent-001");
+    let key = purple_flea.register("ag_them");
     assert_eq!(
-        (purple_flea.register("agent-001"), purple_flea.owner_of(&key)),
-        (key, Some("agent-001".to_owned()))
+        (purple_flea.register("ag_them"), purple_flea.owner_of(&key)),
+        (key, Some("ag_them".to_owned()))
     );
     assert_eq!(purple_flea.owner_of(KEY).as_deref(), Some(LIVE_AGENT));
     assert_eq!(ask(&purple_flea, "POST", "/escrow/create", ESCROW).await, Some(201));
@@ -163,7 +163,7 @@ async fn a_test_can_advance_the_clock_and_read_the_accounts() -> Result<()> {
     assert_eq!(purple_flea.escrows()[0].status, "refunded");
     assert_eq!(purple_flea.balances()[LIVE_AGENT].normalize().to_string(), "999999.9");
     let names: Vec<_> = purple_flea.accounts().into_iter().map(|account| account.agent_id).collect();
-    assert_eq!(names, [LIVE_AGENT, "agent-001"]);
+    assert_eq!(names, [LIVE_AGENT, "ag_them"]);
     assert!(purple_flea.account("nobody").is_none());
     purple_flea.limit(Some(Limits { registrations: 1, ..Limits::default() }));
     let register = "/api/v1/auth/register";
