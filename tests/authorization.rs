@@ -121,6 +121,9 @@ const MATRIX: &str = "
     /escrow                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
     /escrow/release             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
     /escrow/cancel              | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
+    /escrow/complete            | 401     | opens     | 401             | opens         | 401         | 403   | opens         | 401    | 401     | 403      | 401
+    /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
+    /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401
     /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401
     /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401
@@ -132,7 +135,7 @@ fn body(path: &str, escrow_id: i64) -> String {
         "/" | "/execute-trade" | "/functions/v1/execute-trade" => json!({ "ledger": true }),
         "/trade" | "/order" => json!({ "agent_id": AGENT, "market": "BTC", "direction": "long", "size": 25 }),
         "/escrow" => json!({ "sender_id": AGENT, "receiver_id": OTHER, "amount": 2.50 }),
-        "/escrow/release" | "/escrow/cancel" => json!({ "escrow_id": escrow_id }),
+        path if path.starts_with("/escrow/") => json!({ "escrow_id": escrow_id }),
         "/reconcile" => json!({}),
         "/operator" => json!({ "operation": "history", "reference": format!("escrow-{escrow_id}") }),
         "/operator/status" | "/health" => return String::new(),
@@ -222,7 +225,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     assert_eq!(paths, openapi::paths(), "the matrix must have every path");
     // The database checked each user's token once on each of the nine paths that open to users.
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
-    assert_eq!(checks, 9 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
+    assert_eq!(checks, 12 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
     for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET] {
         assert!(!log.contains(secret), "the function logged a credential");

@@ -94,7 +94,7 @@ pub fn row(id: u64, balance: &str) -> String {
 }
 
 /// The paths that request a job, and the operation that a body for each path names.
-pub const OPERATIONS: [(&str, &str); 10] = [
+pub const OPERATIONS: [(&str, &str); 13] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
     ("/faucet/daily", "daily_claim"),
@@ -104,6 +104,9 @@ pub const OPERATIONS: [(&str, &str); 10] = [
     ("/escrow", "escrow"),
     ("/escrow/release", "escrow_release"),
     ("/escrow/cancel", "escrow_cancel"),
+    ("/escrow/complete", "escrow_complete"),
+    ("/escrow/dispute", "escrow_dispute"),
+    ("/escrow/status", "escrow_status"),
     ("/reconcile", "reconcile"),
 ];
 

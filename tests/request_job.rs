@@ -10,7 +10,7 @@ use serde_json::json;
 use stack::webhook;
 
 /// Every path, with a body that it accepts once the operation is added.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 12] = [
     ("/register", r#"{"agent_id": "agent-001"}"#),
     ("/faucet", r#"{"agent_id": "agent-001"}"#),
     ("/faucet/daily", r#"{"agent_id": "agent-001"}"#),
@@ -20,6 +20,9 @@ const PATHS: [(&str, &str); 9] = [
     ("/escrow", r#"{"sender_id": "agent-001", "receiver_id": "agent-002", "amount": 2.50}"#),
     ("/escrow/release", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
     ("/escrow/cancel", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
+    ("/escrow/complete", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
+    ("/escrow/dispute", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1", "reason": "no logo"}"#),
+    ("/escrow/status", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
 ];
 
 /// Adds the path's operation to a body, signs it, and sends it.

@@ -19,22 +19,23 @@ as $$
     from public.agents a
     where a.owner_id::text
         = lower(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')
-      and a.id = case
-        when may_act_for.escrow_id is null then may_act_for.agent_id
+      and a.id = any (case
+        when may_act_for.escrow_id is null then array[may_act_for.agent_id]
         when may_act_for.agent_id is null then (
           select case may_act_for.party
-            when 'sender' then e.sender_id
-            when 'receiver' then e.receiver_id
+            when 'sender' then array[e.sender_id]
+            when 'receiver' then array[e.receiver_id]
+            when 'either' then array[e.sender_id, e.receiver_id]
           end
           from public.escrow_requests e
           where e.id = may_act_for.escrow_id
         )
-      end
+      end)
   )
 $$;
 comment on function public.may_act_for(text, bigint, text) is
-  'Says whether the signed-in user owns an agent, or the agent that is the sender (or the receiver) '
-  'of an escrow. False if both are given, or neither.';
+  'Says whether the signed-in user owns an agent, or the agent that is the sender, the receiver or '
+  'either of an escrow. False if both are given, or neither.';
 
 create or replace function purple_flea.name_operator() returns trigger
   language plpgsql

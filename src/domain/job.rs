@@ -132,6 +132,8 @@ pub enum Subject {
     SenderOf(u64),
     /// The receiver of the escrow with this row id.
     ReceiverOf(u64),
+    /// Either of them.
+    PartyOf(u64),
 }
 
 /// A state that an outcome leads a claimed job to.

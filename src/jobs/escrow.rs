@@ -130,8 +130,9 @@ pub(super) fn read_step(body: &[u8], step: Step, with_ledger: bool) -> Result<Re
     if with_ledger && row.agent_id.is_some() && step != Step::Dispute {
         return refuse("in ledger mode `escrow_id` alone names the escrow");
     }
-    let (reason, receivers) = (row.reason.clone(), step == Step::Complete);
-    named(row, receivers, with_ledger, |id| EscrowAction::Step {
+    let reason = row.reason.clone();
+    let subject = if step == Step::Complete { Subject::ReceiverOf } else { Subject::SenderOf };
+    named(row, subject, with_ledger, |id| EscrowAction::Step {
         step,
         reason,
         pf_escrow_id: Some(id),
@@ -145,13 +146,16 @@ pub(super) fn read_state(body: &[u8], with_ledger: bool) -> Result<Request, Read
     if row.reason.is_some() || (with_ledger && row.agent_id.is_some()) {
         return refuse("in ledger mode `escrow_id` alone names the escrow");
     }
-    named(row, false, with_ledger, |id| EscrowAction::Read { pf_escrow_id: Some(id), until_over: false })
+    named(row, Subject::PartyOf, with_ledger, |id| EscrowAction::Read {
+        pf_escrow_id: Some(id),
+        until_over: false,
+    })
 }
 
 /// Makes the request for the escrow that the row names.
 fn named(
     row: StepRequest,
-    receivers: bool,
+    subject: fn(u64) -> Subject,
     with_ledger: bool,
     action: impl FnOnce(String) -> EscrowAction,
 ) -> Result<Request, ReadError> {
@@ -164,10 +168,7 @@ fn named(
             let subject = Subject::Agent(check_agent_id(agent_id)?);
             Ok(Request { subject, details, task: None })
         }
-        (true, Some(id), None, None) => {
-            let subject = if receivers { Subject::ReceiverOf(id) } else { Subject::SenderOf(id) };
-            Ok(Request { subject, details, task: None })
-        }
+        (true, Some(id), None, None) => Ok(Request { subject: subject(id), details, task: None }),
         (false, None, Some(agent_id), Some(id)) if Reference::parse(&id).is_some() => {
             let agent_id = check_agent_id(agent_id)?;
             let task = Some(Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action: action(id) }));

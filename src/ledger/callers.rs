@@ -35,6 +35,7 @@ impl Ledger {
             Subject::Agent(id) => json!({ "agent_id": id }),
             Subject::SenderOf(id) => json!({ "escrow_id": id }),
             Subject::ReceiverOf(id) => json!({ "escrow_id": id, "party": "receiver" }),
+            Subject::PartyOf(id) => json!({ "escrow_id": id, "party": "either" }),
         };
         let reply = self.connection_with(token).call("may_act_for", &body, runtime).await?;
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)
