@@ -10,6 +10,7 @@ mod contract;
 mod deposits;
 mod descriptors;
 mod documents;
+mod escrows;
 mod fairness;
 mod front_door;
 mod hang_up;

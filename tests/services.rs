@@ -2,6 +2,7 @@
 //! the outcome.
 
 use crate::{
+    escrows::{OTHER, escrow_row, insert_escrow, start_with_two_agents},
     front_door::{Reply, assert_problem, reply, soon, with_operation},
     whole_stack::{LOOK_EVERY, count, sql, start, start_silent},
 };
@@ -17,19 +18,8 @@ use stack::{
 };
 use std::time::Duration;
 
-/// A second agent, which receives escrows.
-const OTHER: &str = "agent-002";
-
-/// Starts the stack with two agents. Both have funded accounts at Purple Flea.
-async fn start_with_two_agents(changes: &[(&str, &str)]) -> Result<Local> {
-    let stack = start(changes).await?;
-    stack.purple_flea.fund(OTHER, 100.into());
-    sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
-    Ok(stack)
-}
-
 /// Adds the path's operation to a body, signs it, and sends it.
-async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
+pub async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
     let (url, body) = (format!("{}{path}", stack.host.url), with_operation(path, &body.to_string()));
     reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
 }
@@ -47,114 +37,9 @@ pub async fn wait_for_row(stack: &Local, sql: &str) -> Result<Value> {
     .await?
 }
 
-/// Waits until the row of an escrow meets a condition, and reads the row.
-async fn escrow_row(stack: &Local, id: i64, condition: &str) -> Result<Value> {
-    wait_for_row(
-        stack,
-        &format!("select to_jsonb(e)::text from public.escrow_requests e where id = {id} and {condition}"),
-    )
-    .await
-}
-
-/// Inserts an escrow from the first agent to the second, and gives its id.
-async fn insert_escrow(stack: &Local, amount: &str) -> Result<i64> {
-    let insert = format!(
-        "insert into public.escrow_requests (sender_id, receiver_id, amount) values ('{AGENT}', '{OTHER}', {amount}) returning id"
-    );
-    Ok(stack.owner.query_one(&insert, &[]).await?.get(0))
-}
-
 /// Counts the requests that Purple Flea received on a path.
-fn calls(stack: &Local, path: &str) -> usize {
+pub fn calls(stack: &Local, path: &str) -> usize {
     stack.purple_flea.requests().iter().filter(|request| request.path == path).count()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_is_created_once_and_released_once_despite_concurrent_requests() -> Result<()> {
-    let stack = start_with_two_agents(&[]).await?;
-    let id = insert_escrow(&stack, "10").await?;
-    let row = escrow_row(&stack, id, "pf_escrow_id is not null").await?;
-    assert_eq!((&row["status"], row["fee"].to_string().as_str()), (&json!("pending"), "0.1000"));
-    let release = json!({ "escrow_id": id });
-    let requests = (0..8).map(|n| {
-        let (stack, release) = (&stack, &release);
-        async move { request(stack, "/escrow/release", &format!("release-{n}"), release).await }
-    });
-    let replies: Vec<Reply> = join_all(requests).await.into_iter().collect::<Result<_>>()?;
-    // Each request is executed, waits, or meets another request's claim. None is refused.
-    assert!(
-        replies.iter().all(|reply| reply.status == 200 || reply.body["code"] == "in_flight"),
-        "{replies:?}"
-    );
-    let row = escrow_row(&stack, id, "status = 'released'").await?;
-    assert_eq!(row["reason"], json!(null));
-    let pf_id = row["pf_escrow_id"].as_str().context("no id")?;
-    assert_eq!((calls(&stack, "/escrow/create"), calls(&stack, &format!("/escrow/{pf_id}/release"))), (1, 1));
-    assert_eq!(stack.purple_flea.balance(OTHER).normalize().to_string(), "109.9");
-    let again = request(&stack, "/escrow/release", "release-9", &release).await?;
-    assert_eq!((again.status.as_u16(), &again.body["status"]), (200, &json!("executed")));
-    let cancel = request(&stack, "/escrow/cancel", "cancel-1", &release).await?;
-    assert_problem(&cancel, 409, "escrow_not_open", "no");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_escrow_whose_reply_is_lost_becomes_unknown_and_is_not_created_twice() -> Result<()> {
-    let stack = start_with_two_agents(&[]).await?;
-    stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
-    let id = insert_escrow(&stack, "10").await?;
-    let row = escrow_row(&stack, id, "reason is not null").await?;
-    assert_eq!(
-        (&row["status"], &row["reason"], &row["pf_escrow_id"]),
-        (&json!("pending"), &json!("outcome_unknown"), &json!(null))
-    );
-    sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
-        .await?;
-    sql(&stack, "select purple_flea.sweep()").await?;
-    let held = "select count(*) from purple_flea.jobs where kind = 'escrow_release' and due_at = 'infinity' and state = 'pending'";
-    assert_eq!(count(&stack, held).await?, 1, "the release must wait until the escrow is known");
-    // An operator finds the escrow by its idempotency key and records it. Then the release continues.
-    sql(
-        &stack,
-        "update purple_flea.jobs set lease_until = lease_until - interval '2 minutes' where kind = 'escrow'",
-    )
-    .await?;
-    let made = stack.purple_flea.escrows().remove(0);
-    let key = wait_for_row(
-        &stack,
-        "select to_jsonb(idempotency_key)::text from purple_flea.jobs where kind = 'escrow'",
-    )
-    .await?;
-    assert!(made.description.contains(key.as_str().context("no key")?), "{made:?}");
-    sql(
-        &stack,
-        &format!("select purple_flea.record_escrow('escrow-{id}', '{}', fee => 0.10)", made.escrow_id),
-    )
-    .await?;
-    sql(&stack, "select purple_flea.sweep()").await?;
-    escrow_row(&stack, id, "status = 'released'").await?;
-    assert_eq!(calls(&stack, "/escrow/create"), 1);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_release_whose_reply_is_lost_is_retried_and_pays_once() -> Result<()> {
-    let stack = start_with_two_agents(&[]).await?;
-    let _sweeper = Sweeper::start(&stack.cluster, Duration::from_millis(200));
-    let id = insert_escrow(&stack, "10").await?;
-    let pf_id = escrow_row(&stack, id, "pf_escrow_id is not null").await?["pf_escrow_id"].clone();
-    stack.purple_flea.misbehave_once(Fault { after_the_bet: true, how: How::Reset });
-    sql(&stack, &format!("update public.escrow_requests set requested_status = 'released' where id = {id}"))
-        .await?;
-    escrow_row(&stack, id, "status = 'released'").await?;
-    let path = format!("/escrow/{}/release", pf_id.as_str().context("no id")?);
-    assert_eq!(calls(&stack, &path), 2);
-    assert_eq!(
-        stack.purple_flea.balance(OTHER).normalize().to_string(),
-        "109.9",
-        "the release must pay once"
-    );
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,9 @@ use crate::{
 };
 use serde_json::Value;
 
+/// The description of an escrow whose sender gives none. Purple Flea accepts no empty one.
+const NO_DESCRIPTION: &str = "Escrow";
+
 impl PurpleFlea {
     /// Makes an escrow. The call is sent once, because the money leaves the sender's balance. In the `live`
     /// dialect the description ends in the idempotency key, by which a look-up finds the escrow.
@@ -24,6 +27,7 @@ impl PurpleFlea {
         idempotency_key: &str,
         runtime: &impl Runtime,
     ) -> Result<Escrow, Failure> {
+        let description = terms.description.as_deref().unwrap_or(NO_DESCRIPTION);
         let mut body = match self.api {
             Api::Gateway => body([
                 ("agent_id", account.name.as_str().into()),
@@ -32,21 +36,19 @@ impl PurpleFlea {
                     "counterparty_address",
                     terms.counterparty_address.as_deref().unwrap_or(&terms.counterparty).into(),
                 ),
+                ("description", description.into()),
             ]),
             Api::Live => body([
                 ("amount_usd", terms.amount.into()),
-                ("description", described(terms, idempotency_key).into()),
+                ("description", format!("{description} [{idempotency_key}]").into()),
                 ("counterparty_agent_id", terms.counterparty.as_str().into()),
             ]),
         };
         if let Value::Object(body) = &mut body {
-            let described = self.api == Api::Live;
-            let description = terms.description.as_deref().filter(|_| !described);
-            let referral_code = terms.referral_code.as_deref();
-            for (name, text) in [("description", description), ("referral_code", referral_code)] {
-                body.extend(text.map(|text| (name.to_owned(), text.into())));
-            }
             body.extend(terms.timeout_hours.map(|hours| ("timeout_hours".to_owned(), hours.into())));
+            body.extend(
+                terms.referral_code.as_ref().map(|code| ("referral_code".to_owned(), code.as_str().into())),
+            );
         }
         let call = Call {
             final_codes: &["counterparty_not_found", "forbidden"],
@@ -142,11 +144,6 @@ impl PurpleFlea {
         };
         self.call(&self.escrow, account, call, runtime).await.map_err(Failure::retryable)
     }
-}
-
-/// Returns the description of an escrow in the `live` dialect.
-fn described(terms: &Terms, idempotency_key: &str) -> String {
-    format!("{} [{idempotency_key}]", terms.description.as_deref().unwrap_or("Escrow"))
 }
 
 pub(super) fn read_without_id(reply: &Value) -> Escrow {

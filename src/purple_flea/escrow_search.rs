@@ -127,3 +127,127 @@ impl Line {
         reply::identifier(id).filter(|_| same)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{account::AccountKey, escrow::Counterparty},
+        endpoint::Key,
+        log,
+        runtime::{Answer, Limits, SendError},
+    };
+    use futures::FutureExt;
+    use serde_json::json;
+    use std::cell::RefCell;
+
+    /// Purple Flea with one ledger, and escrows whose descriptions end in the key of their number.
+    struct Casino {
+        ledger: Vec<Value>,
+        read: RefCell<Vec<String>>,
+    }
+
+    impl Runtime for Casino {
+        async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
+            let path = request.uri().path().to_owned();
+            let body = match path.strip_prefix("/escrow/esc_") {
+                None => json!({ "entries": self.ledger }),
+                Some("broken") => return Err(SendError::TimedOut),
+                Some(number) => json!({
+                    "escrow_id": format!("esc_{number}"), "status": "funded", "commission_usd": 0.1,
+                    "description": format!("A logo [key-{number}]"), "auto_release_at": "2026-11-22T02:28:12.000Z",
+                }),
+            };
+            self.read.borrow_mut().push(path);
+            let (head, body) = http::Response::new(body.to_string().into_bytes()).into_parts();
+            Ok(Answer { head, body, whole: true })
+        }
+
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(u64::try_from(self.read.borrow().len()).unwrap())
+        }
+
+        async fn sleep(&self, _: Duration) {}
+
+        fn random(&self) -> u128 {
+            0
+        }
+
+        fn log(&self, _: &log::Line) {}
+    }
+
+    fn line(reason: &str, amount: f64, at: &str) -> Value {
+        json!({ "type": "debit", "amount": amount, "reason": reason, "reference": null, "at": at })
+    }
+
+    /// Searches the ledger for the escrow of $10 with the key `key-7`, made at 2026-11-21T02:28:00Z.
+    fn search(ledger: Vec<Value>, deadline_s: u64) -> (Result<EscrowSearch, HistoryError>, usize) {
+        let casino = Casino { ledger, read: RefCell::default() };
+        let settings = crate::config::check(|name| match name {
+            "purple_flea_api" => Some("live".to_owned()),
+            "purple_flea_key" => Some("key".to_owned()),
+            "webhook_token" => Some("0123456789abcdef".to_owned()),
+            name if name.starts_with("purple_flea_") && name.ends_with("url") => {
+                Some("https://purple-flea.test".to_owned())
+            }
+            _ => None,
+        });
+        let account =
+            Account { name: "agent-001".into(), key: AccountKey::Own(Key::parse("sk_live_own").unwrap()) };
+        let terms = Terms::of(
+            serde_json::from_value(json!({ "sender_id": "a", "receiver_id": "b", "amount": 10 })).unwrap(),
+            Counterparty::default(),
+            Some("ref_boss".to_owned()),
+        );
+        let at = humantime::parse_rfc3339("2026-11-21T02:28:00Z").unwrap();
+        let at_s = at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let deadline = Duration::from_secs(deadline_s);
+        let purple_flea = settings.unwrap().purple_flea;
+        let found = purple_flea.find_escrow(&terms, &account, "key-7", at_s..=at_s + 30, deadline, &casino);
+        let found = found.now_or_never().unwrap();
+        (found, casino.read.borrow().len())
+    }
+
+    const NOW: &str = "2026-11-21T02:28:10.000Z";
+
+    #[test]
+    fn an_escrow_is_found_by_the_key_in_its_description_among_others_of_its_amount() {
+        let lines = vec![
+            line("reservation", 10.0, NOW),
+            line("escrow_lock: esc_5", 11.0, NOW),
+            line("escrow_lock: esc_6", 10.0, NOW),
+            line("escrow_lock: esc_7", 10.0, NOW),
+            line("escrow_lock: esc_8", 10.0, "2026-11-20T02:28:10.000Z"),
+        ];
+        let (found, read) = search(lines, 60);
+        let Ok(EscrowSearch::Found(escrow)) = found else { panic!("{found:?}") };
+        assert_eq!((escrow.pf_escrow_id.as_str(), escrow.reason), ("esc_7", Some("found_in_ledger")));
+        assert_eq!(escrow.referral_due, Some("0.015".parse().unwrap()));
+        assert_eq!(read, 3, "the ledger, and the two escrows of this amount and time");
+    }
+
+    #[test]
+    fn only_a_ledger_that_was_read_to_its_end_proves_that_an_escrow_is_missing() {
+        assert_eq!(search(vec![line("escrow_lock: esc_6", 10.0, NOW)], 60).0, Ok(EscrowSearch::NotFound));
+        let busy = vec![line("reservation", 1.0, NOW); LINES_LIMIT];
+        assert_eq!(search(busy.clone(), 60).0, Ok(EscrowSearch::TooLong), "older lines are not shown");
+        let old = line("reservation", 1.0, "2026-11-20T02:28:10.000Z");
+        assert_eq!(search([&busy[1..], &[old]].concat(), 60).0, Ok(EscrowSearch::NotFound));
+        let many = vec![line("escrow_lock: esc_6", 10.0, NOW); ESCROWS_LIMIT + 1];
+        assert_eq!(search(many, 60), (Ok(EscrowSearch::TooLong), ESCROWS_LIMIT + 1), "too many escrows");
+        let late = vec![line("escrow_lock: esc_7", 10.0, NOW)];
+        assert_eq!(search(late, 1).0, Ok(EscrowSearch::TooLong), "the time was over");
+        let unread = vec![line("escrow_lock: esc_broken", 10.0, NOW)];
+        assert_eq!(search(unread, 60).0, Err(HistoryError::Unreadable("no_escrow")));
+    }
+
+    #[test]
+    fn a_line_of_another_shape_is_passed_over() {
+        let odd = vec![json!(null), json!({ "reason": 7 }), line("escrow_lock: <b>", 10.0, NOW), json!([])];
+        assert_eq!(search(odd, 60), (Ok(EscrowSearch::NotFound), 1));
+    }
+}

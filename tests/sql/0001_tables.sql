@@ -29,7 +29,7 @@ select columns_are(
   array[
     'id', 'sender_id', 'receiver_id', 'amount', 'pf_escrow_id', 'status', 'created_at',
     'requested_status', 'description', 'timeout_hours', 'fee', 'referral_earned', 'reason',
-    'asked_as'
+    'asked_as', 'dispute_reason', 'auto_release_at', 'completed_at', 'referral_due', 'tx_hash'
   ]
 );
 

@@ -247,9 +247,11 @@ create temporary table w as select max(id) as id from public.escrow_requests;
 grant select on w to authenticated, service_role;
 set local role authenticated;
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000002"}';
-select lives_ok(
+select throws_ok(
   $$update public.escrow_requests set requested_status = 'released' where id = (select id from w)$$,
-  'the receiver''s owner sees it'
+  '42501',
+  null,
+  'the receiver''s owner sees it, and may not ask for a release'
 );
 select is(
   (select requested_status from public.escrow_requests where id = (select id from w)),

@@ -9,7 +9,7 @@ create temporary view callers as
     array['anon', 'authenticated', 'service_role', 'purple_flea_worker', 'purple_flea_operator']
   ) as role_name;
 select is(
-  has_function_privilege(role_name, 'public.may_act_for(text, bigint)', 'execute'),
+  has_function_privilege(role_name, 'public.may_act_for(text, bigint, text)', 'execute'),
   role_name = 'authenticated',
   role_name || ': execute may_act_for'
 )

@@ -78,7 +78,7 @@ order by relation, a.attnum;
 
 select is(
   has_column_privilege('authenticated', 'public.escrow_requests', a.attname, 'update'),
-  a.attname = 'requested_status',
+  a.attname in ('requested_status', 'dispute_reason'),
   format('authenticated: update escrow_requests.%s', a.attname)
 )
 from pg_attribute a
