@@ -76,6 +76,11 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let escrow = tour.escrow("runner", "scout").await?;
     tour.release(escrow).await?;
     tour.referral("scout").await?;
+    if options.api == "live" {
+        // The gateway documents neither completions nor disputes.
+        let escrow = tour.escrow("runner", "scout").await?;
+        tour.dispute(escrow).await?;
+    }
     tour.trade("runner").await?;
     if !options.json {
         println!("Done: {} steps, each of them in the tables.", tour.step);
@@ -206,6 +211,27 @@ impl Tour<'_> {
             text(&seen["referral_earned"])
         );
         self.show("release", &says, &seen);
+        Ok(())
+    }
+
+    /// Completes the escrow as its receiver, and disputes it as its sender.
+    async fn dispute(&mut self, id: i64) -> Result<()> {
+        for (asked, told) in [
+            ("requested_status = 'completed'", "completed_at is not null"),
+            ("requested_status = 'disputed', dispute_reason = 'The tip was for a song'", "status = 'disputed'"),
+        ] {
+            let ask = format!("update public.escrow_requests set {asked} where id = {id}");
+            self.stack.owner.batch_execute(&ask).await?;
+            let seen =
+                format!("select to_jsonb(e)::text from public.escrow_requests e where id = {id} and {told}");
+            let seen = self.seen(&seen).await?;
+            let says = match text(&seen["status"]).as_str() {
+                "disputed" => format!("its sender has disputed it: {}", text(&seen["dispute_reason"])),
+                _ => format!("its receiver has delivered: {}", text(&seen["completed_at"])),
+            };
+            let step = if seen["status"] == "disputed" { "dispute" } else { "complete" };
+            self.show(step, &says, &seen);
+        }
         Ok(())
     }
 
