@@ -147,7 +147,7 @@ fn body(path: &str, escrow_id: i64) -> String {
 /// Builds a request with a credential of the matrix.
 fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<Request<Vec<u8>>> {
     let mut request = webhook::signed(url, webhook_id, body.as_bytes())?.body(body.into())?;
-    if url.ends_with("/health") || url.ends_with("/status") {
+    if url.ends_with("/health") || url.ends_with("/operator/status") {
         *request.method_mut() = Method::GET;
     }
     let headers = request.headers_mut();

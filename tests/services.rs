@@ -12,7 +12,7 @@ use http::Request;
 use serde_json::{Value, json};
 use stack::{
     local::{AGENT, Local},
-    purple_flea::{Fault, How, LIVE_AGENT, Limits, TRADING_KEY},
+    purple_flea::{LIVE_AGENT, Limits, TRADING_KEY},
     sweeper::Sweeper,
     webhook,
 };

@@ -260,7 +260,7 @@ select is(
 );
 select results_eq(
   $$select orchestrator_id, escrows, fees, earned from public.referral_earnings$$,
-  $$values ('plain', 1::bigint, 0.1000, 0.0150)$$,
+  $$values ('plain', 2::bigint, 0.1000, 0.0150)$$,
   'an orchestrator''s owner sees what it earned'
 );
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000001"}';
