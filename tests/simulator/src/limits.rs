@@ -117,6 +117,12 @@ impl Gate {
         self.limits(api).map(|limits| limits.faucet_every)
     }
 
+    /// Gives the address of a registration's own claim of the faucet, and how long it waits for the next one.
+    pub(super) fn registrations_claim(&self, casino: &str, agent_id: &str) -> (String, Duration) {
+        let address = if self.own_addresses { agent_id } else { casino };
+        (address.to_owned(), self.limits.unwrap_or_default().faucet_every)
+    }
+
     /// Gives a request's address. All requests that name no address share one.
     pub(super) fn address(&self, kind: Kind, request: &Request, body: Option<&Value>) -> String {
         if self.own_addresses {
@@ -207,7 +213,7 @@ impl PurpleFlea {
     }
 
     /// Sets whether each key counts as an address of its own, and at the faucet each agent, in place of the address in
-    /// the headers. So a test's agents do not share one address.
+    /// the headers. So a test's agents do not share one address, and every registration's claim is credited.
     pub fn each_agent_has_its_own_ip(&self, on: bool) {
         self.shared.state().gate.own_addresses = on;
     }
