@@ -4,7 +4,7 @@ use super::{
     PurpleFlea, State,
     answer::{Answer, Said, failed, iso, ok, refuse, refuse_with},
     call::{Api, Call},
-    money::plain,
+    money::{is_falsy, plain},
     routes::Kind,
     statement::Why,
 };
@@ -67,11 +67,14 @@ pub(super) fn claim(state: &mut State, call: &Call<'_>) -> Said {
         let message = format!("Already claimed from this IP today. Try again in ~{hours}h.");
         return Err(refuse(429, "ip_rate_limited", &message));
     }
-    let claim_id = state.credit_once(&agent_id, address)?;
-    let referrer = match call.text("referral_code") {
-        Some(_) => state.accounts.referrer(&call.body["referral_code"]),
-        None => state.accounts.get(&agent_id).and_then(|account| account.referred_by.clone()),
+    state.check_first(&agent_id)?;
+    let code = &call.body["referral_code"];
+    let referrer = if is_falsy(code) {
+        state.accounts.get(&agent_id).and_then(|account| account.referred_by.clone())
+    } else {
+        state.accounts.referrer(code)?
     };
+    let claim_id = state.credit_first(&agent_id, address);
     ok(json!({
         "credited": plain(CREDIT), "claim_id": claim_id, "agent_id": agent_id,
         "message": "Play money, by a simulator", "casino_url": "/",
@@ -143,19 +146,25 @@ impl Faucet {
 }
 
 impl State {
-    /// Credits an agent's first dollar, and gives the claim's id. A claim that credits nothing leaves the address free.
-    fn credit_once(&mut self, agent_id: &str, address: String) -> Result<String, Answer> {
+    /// Refuses an agent that has had its first dollar, or that does not need it.
+    fn check_first(&self, agent_id: &str) -> Result<(), Answer> {
         known(self, agent_id)?;
         if self.faucet.claimed.contains_key(agent_id) {
-            return Err(refuse(409, "already_claimed", "The faucet gives once"));
+            let message = "This agent has already claimed the faucet bonus.";
+            return Err(refuse(409, "already_claimed", message));
         }
         if self.accounts.get(agent_id).is_some_and(|account| account.deposited > Decimal::ZERO) {
-            return Err(refuse(403, "has_deposits", "The faucet is for new agents"));
+            return Err(refuse(403, "has_deposits", "Faucet is for new agents with no deposits."));
         }
+        Ok(())
+    }
+
+    /// Credits an agent's first dollar, and gives the claim's id. Only such a claim makes the address wait.
+    fn credit_first(&mut self, agent_id: &str, address: String) -> String {
         let now = self.now();
         self.faucet.claimed.insert(agent_id.to_owned(), now);
         self.faucet.addresses.insert(address, now);
-        Ok(self.pour(agent_id).1)
+        self.pour(agent_id).1
     }
 
     /// Credits a claim, and gives its number and its id.
@@ -188,8 +197,9 @@ impl State {
         let due: Vec<_> = self.faucet.under_way.extract_if(.., |(due, _)| *due <= now).collect();
         for (_, agent_id) in due {
             let (address, every) = self.gate.registrations_claim(CASINO, &agent_id);
-            if self.faucet.wait_of(&address, Some(every), now).is_none() {
-                let _ = self.credit_once(&agent_id, address);
+            let may = self.faucet.wait_of(&address, Some(every), now).is_none();
+            if may && self.check_first(&agent_id).is_ok() {
+                self.credit_first(&agent_id, address);
             }
         }
     }

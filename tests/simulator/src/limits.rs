@@ -28,6 +28,8 @@ pub struct Limits {
     pub games: u32,
     /// Bets at all games together, by agent.
     pub games_per_agent: u32,
+    /// Calls of the history of bets, by address.
+    pub histories: u32,
     /// Registrations, by address.
     pub registrations: u32,
     /// Claims of the faucet, by address. The next limit refuses most of these.
@@ -52,6 +54,7 @@ impl Default for Limits {
             window: Duration::from_secs(60),
             games: 60,
             games_per_agent: 60,
+            histories: 60,
             registrations: 10,
             faucet_claims: 5,
             faucet_every: Duration::from_secs(24 * 60 * 60),
@@ -69,13 +72,14 @@ impl Limits {
     fn of(&self, kind: Kind) -> Option<u32> {
         Some(match kind {
             Kind::Game => self.games,
+            Kind::History => self.histories,
             Kind::Registration => self.registrations,
             Kind::Faucet => self.faucet_claims,
             Kind::Trade => self.trades,
             Kind::EscrowCreation => self.escrow_creations,
             Kind::EscrowEnd => self.escrow_ends,
             Kind::EscrowDispute => self.escrow_disputes,
-            Kind::DailyClaim | Kind::History | Kind::Other => return None,
+            Kind::DailyClaim | Kind::Other => return None,
         })
     }
 }
@@ -321,6 +325,8 @@ mod tests {
             assert_eq!(status, 429, "{path}");
             assert_eq!(reply["message"], format!("Too many requests. Limit: {most} per 1s"));
         }
+        let history = |state: &mut State| get(state, "/api/v1/bets/export.csv").0;
+        assert!((0..60).all(|_| history(&mut state) == 200) && history(&mut state) == 429);
         assert!((0..100).all(|_| get(&mut state, "/api/v1/auth/balance").0 == 200));
     }
 
