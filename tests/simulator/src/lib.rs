@@ -27,6 +27,8 @@ mod house;
 mod kelly;
 mod limits;
 mod money;
+#[cfg(test)]
+mod real_servers;
 mod routes;
 mod server;
 mod statement;
