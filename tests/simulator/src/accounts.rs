@@ -2,10 +2,10 @@
 
 use super::{
     KEY, LIVE_AGENT, PurpleFlea, State,
-    answer::{Said, created, ok, refuse},
+    answer::{Answer, Said, created, failed, ok, refuse},
     call::{Api, Call},
     kelly,
-    money::{plain, raw},
+    money::{is_falsy, plain, raw},
     statement::{Statement, Why},
 };
 use fastrand::Rng;
@@ -85,9 +85,13 @@ impl Accounts {
         self.keys.get(key).map(String::as_str)
     }
 
-    /// Finds the agent that owns a referral code.
-    pub(super) fn referrer(&self, code: &Value) -> Option<String> {
-        self.codes.get(code.as_str()?).cloned()
+    /// Finds the agent that owns a referral code. The real database fails at a code that is neither text nor number.
+    pub(super) fn referrer(&self, code: &Value) -> Result<Option<String>, Answer> {
+        match code {
+            _ if is_falsy(code) => Ok(None),
+            Value::Bool(_) | Value::Object(_) | Value::Array(_) => Err(failed()),
+            code => Ok(code.as_str().and_then(|code| self.codes.get(code)).cloned()),
+        }
     }
 
     /// Gives an agent's account, and opens it if there is none.
@@ -154,11 +158,11 @@ pub(super) fn register(state: &mut State, call: &Call<'_>) -> Said {
         (Api::Gateway, Value::String(name)) if !name.is_empty() => Some(name.clone()),
         _ => return Err(refuse(400, "invalid_request", "agent_id must be a name")),
     };
+    let referred_by = state.accounts.referrer(&call.body["referral_code"])?;
     let agent_id = chosen.unwrap_or_else(|| state.accounts.fresh_name());
     if state.accounts.get(&agent_id).is_some_and(|account| account.api_key.is_some()) {
         return Err(refuse(409, "already_registered", "this agent has its key"));
     }
-    let referred_by = state.accounts.referrer(&call.body["referral_code"]);
     let prefix = if call.api == Api::Live { "sk_live_" } else { "pf_live_" };
     let api_key = state.accounts.give_key(&agent_id, prefix);
     let account = state.accounts.open(&agent_id);
@@ -301,6 +305,18 @@ mod tests {
             let (_, reply) = post(&mut state, REGISTER, &json!({ "referral_code": code }).to_string());
             let agent = state.accounts.get(reply["agent_id"].as_str().unwrap()).unwrap();
             assert_eq!(agent.referred_by.as_deref(), boss);
+        }
+    }
+
+    #[test]
+    fn a_registration_fails_at_a_code_or_a_body_that_its_database_cannot_hold() {
+        let mut state = funded();
+        for body in [r#"{"referral_code":{}}"#, r#"{"referral_code":true}"#, "null"] {
+            let (status, reply) = post(&mut state, REGISTER, body);
+            assert_eq!((status, &reply["error"]), (500, &json!("internal_error")), "{body}");
+        }
+        for body in [r#"{"referral_code":7}"#, r#"{"referral_code":""}"#, "[]", "{"] {
+            assert_eq!(post(&mut state, REGISTER, body).0, 201, "{body}");
         }
     }
 

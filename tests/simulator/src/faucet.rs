@@ -2,14 +2,14 @@
 
 use super::{
     PurpleFlea, State,
-    answer::{Answer, Said, iso, ok, refuse, refuse_with},
+    answer::{Answer, Said, failed, iso, ok, refuse, refuse_with},
     call::{Api, Call},
-    money::plain,
+    money::{is_falsy, plain},
     routes::Kind,
     statement::Why,
 };
 use rust_decimal::Decimal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     time::{Duration, SystemTime},
@@ -18,11 +18,14 @@ use std::{
 /// The credit of each claim.
 const CREDIT: Decimal = Decimal::ONE;
 
+/// The address from which the casino claims for each new agent. It is the casino's own, so about one new agent a day is
+/// credited.
+const CASINO: &str = "the casino";
+
 /// How long after a daily claim the next one is due.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The claims so far, and those under way.
-#[derive(Default)]
 pub(super) struct Faucet {
     /// Agents that have claimed the faucet, with the times.
     claimed: HashMap<String, SystemTime>,
@@ -39,33 +42,67 @@ pub(super) struct Faucet {
     under_way: Vec<(SystemTime, String)>,
 }
 
+impl Default for Faucet {
+    fn default() -> Self {
+        Self {
+            claimed: HashMap::new(),
+            addresses: HashMap::new(),
+            daily: HashMap::new(),
+            count: 0,
+            by_registration: true,
+            delay: Duration::ZERO,
+            under_way: Vec::new(),
+        }
+    }
+}
+
 /// Serves `POST /faucet/claim`, without a key in `live`. Checks the address first, then the agent.
 pub(super) fn claim(state: &mut State, call: &Call<'_>) -> Said {
-    let name = if call.api == Api::Live { "agent_casino_id" } else { "agent_id" };
-    // In the gateway an agent's own key names the agent, too.
-    let named = call.text(name).or(Some(call.agent_id.as_str()).filter(|_| call.api == Api::Gateway));
-    let agent_id = named.filter(|agent_id| !agent_id.is_empty());
-    let agent_id = agent_id.ok_or_else(|| refuse(400, "invalid_request", &format!("{name} is required")))?;
-    let (now, every) = (state.now(), state.gate.faucet_every(call.api));
+    let agent_id = claimant(call)?.to_owned();
+    let every = state.gate.faucet_every(call.api);
     let address = state.gate.address(Kind::Faucet, call.request, Some(&call.body));
-    let last = state.faucet.addresses.get(&address);
-    if last.zip(every).is_some_and(|(last, every)| now < *last + every) {
+    if let Some(wait) = state.faucet.wait_of(&address, every, state.now()) {
         state.gate.count_refused();
-        return Err(refuse(429, "ip_rate_limited", "One claim a day from an address"));
+        let hours = wait.as_secs().div_ceil(60 * 60);
+        let message = format!("Already claimed from this IP today. Try again in ~{hours}h.");
+        return Err(refuse(429, "ip_rate_limited", &message));
     }
-    let claim_id = state.credit_once(agent_id)?;
-    state.faucet.addresses.insert(address, now);
-    let referrer = state.accounts.referrer(&call.body["referral_code"]);
+    state.check_first(&agent_id)?;
+    let code = &call.body["referral_code"];
+    let referrer = if is_falsy(code) {
+        state.accounts.get(&agent_id).and_then(|account| account.referred_by.clone())
+    } else {
+        state.accounts.referrer(code)?
+    };
+    let claim_id = state.credit_first(&agent_id, address);
     ok(json!({
         "credited": plain(CREDIT), "claim_id": claim_id, "agent_id": agent_id,
-        "message": "Play money, by a simulator", "casino_url": "/", "referral_tracked": referrer.is_some(),
+        "message": "Play money, by a simulator", "casino_url": "/",
+        "referral_tracked": referrer.is_some_and(|referrer| referrer != agent_id),
     }))
+}
+
+/// Reads the agent of a claim. In the gateway an agent's own key names the agent, too.
+fn claimant<'a>(call: &'a Call<'_>) -> Result<&'a str, Answer> {
+    let live = call.api == Api::Live;
+    let name = if live { "agent_casino_id" } else { "agent_id" };
+    if live && !matches!(call.body[name], Value::Null | Value::String(_)) {
+        // The real server takes the value for text, and fails with an internal error.
+        return Err(failed());
+    }
+    let named = call.text(name).map(str::trim).or(Some(call.agent_id.as_str()).filter(|_| !live));
+    let named = named.filter(|named| if live { named.starts_with("ag_") } else { !named.is_empty() });
+    named.ok_or_else(|| refuse(400, "invalid_request", &format!("{name} is required (ag_xxx format)")))
 }
 
 /// Serves `GET /faucet/stats`.
 pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
     let claims = state.faucet.claimed.len();
-    ok(json!({"total_claims": claims, "total_credited": plain(CREDIT * Decimal::from(claims))}))
+    let value = plain(CREDIT * Decimal::from(claims));
+    let each = if claims == 0 { json!(0) } else { plain(CREDIT) };
+    ok(
+        json!({"total_claims": claims, "total_agents": claims, "total_value_usd": value, "avg_per_agent": each}),
+    )
 }
 
 /// Serves `GET /api/status?agent_id=…`: whether the daily claim is due.
@@ -100,18 +137,34 @@ fn known(state: &State, agent_id: &str) -> Result<(), Answer> {
     account.map(|_| ()).ok_or_else(|| refuse(404, "agent_not_found", "no such agent"))
 }
 
+impl Faucet {
+    /// Gives how long an address waits for its next claim, unless it is due.
+    fn wait_of(&self, address: &str, every: Option<Duration>, now: SystemTime) -> Option<Duration> {
+        let due = *self.addresses.get(address)? + every?;
+        due.duration_since(now).ok().filter(|wait| !wait.is_zero())
+    }
+}
+
 impl State {
-    /// Credits an agent's first dollar, and gives the claim's id.
-    fn credit_once(&mut self, agent_id: &str) -> Result<String, Answer> {
+    /// Refuses an agent that has had its first dollar, or that does not need it.
+    fn check_first(&self, agent_id: &str) -> Result<(), Answer> {
         known(self, agent_id)?;
         if self.faucet.claimed.contains_key(agent_id) {
-            return Err(refuse(409, "already_claimed", "The faucet gives once"));
+            let message = "This agent has already claimed the faucet bonus.";
+            return Err(refuse(409, "already_claimed", message));
         }
         if self.accounts.get(agent_id).is_some_and(|account| account.deposited > Decimal::ZERO) {
-            return Err(refuse(403, "has_deposits", "The faucet is for new agents"));
+            return Err(refuse(403, "has_deposits", "Faucet is for new agents with no deposits."));
         }
-        self.faucet.claimed.insert(agent_id.to_owned(), self.now());
-        Ok(self.pour(agent_id).1)
+        Ok(())
+    }
+
+    /// Credits an agent's first dollar, and gives the claim's id. Only such a claim makes the address wait.
+    fn credit_first(&mut self, agent_id: &str, address: String) -> String {
+        let now = self.now();
+        self.faucet.claimed.insert(agent_id.to_owned(), now);
+        self.faucet.addresses.insert(address, now);
+        self.pour(agent_id).1
     }
 
     /// Credits a claim, and gives its number and its id.
@@ -129,7 +182,7 @@ impl State {
         (self.now() < next).then_some(next)
     }
 
-    /// Starts the claim of a `live` registration, from an address that is not the caller's.
+    /// Starts the claim of a `live` registration, from the casino's address.
     pub(super) fn claim_in_the_background(&mut self, agent_id: &str) {
         if self.faucet.by_registration {
             let due = self.now() + self.faucet.delay;
@@ -138,25 +191,29 @@ impl State {
         }
     }
 
-    /// Credits the due claims of registrations.
+    /// Executes the due claims of registrations. Nobody reads their replies.
     pub(super) fn finish_claims(&mut self) {
         let now = self.now();
         let due: Vec<_> = self.faucet.under_way.extract_if(.., |(due, _)| *due <= now).collect();
         for (_, agent_id) in due {
-            // An agent that has claimed or deposited meanwhile gets nothing by this claim.
-            let _ = self.credit_once(&agent_id);
+            let (address, every) = self.gate.registrations_claim(CASINO, &agent_id);
+            let may = self.faucet.wait_of(&address, Some(every), now).is_none();
+            if may && self.check_first(&agent_id).is_ok() {
+                self.credit_first(&agent_id, address);
+            }
         }
     }
 }
 
 impl PurpleFlea {
-    /// Sets whether a `live` registration claims the faucet for the new agent, as the real server does. A claim by the
-    /// caller is then too late. Off by default.
+    /// Sets whether a `live` registration claims the faucet for the new agent, as the real server does. The claims share
+    /// the casino's address, which gets one a day: [`Limits::faucet_every`](super::Limits::faucet_every), even without
+    /// limits. On by default.
     pub fn faucet_on_registration(&self, on: bool) {
         self.shared.state().faucet.by_registration = on;
     }
 
-    /// Sets how long after a registration its claim is credited; at once by default.
+    /// Sets how long after a registration its claim is executed; at once by default.
     pub fn faucet_delay(&self, delay: Duration) {
         self.shared.state().faucet.delay = delay;
     }
@@ -170,7 +227,6 @@ mod tests {
         testing::{as_agent, funded, get, post, send},
     };
     use http::Method;
-    use serde_json::Value;
 
     const CLAIM: &str = "/faucet/claim";
     const REGISTER: &str = "/api/v1/auth/register";
@@ -188,19 +244,19 @@ mod tests {
     #[test]
     fn a_new_agent_gets_a_dollar_once_in_either_dialect_and_needs_no_key_in_live() {
         let mut state = funded();
-        for agent in ["new", "newer"] {
+        for agent in ["ag_new", "ag_newer"] {
             state.accounts.open(agent);
         }
-        let (status, reply) = claim(&mut state, "new");
-        assert_eq!((status, &reply["credited"], &reply["agent_id"]), (200, &json!(1), &json!("new")));
+        let (status, reply) = claim(&mut state, "ag_new");
+        assert_eq!((status, &reply["credited"], &reply["agent_id"]), (200, &json!(1), &json!("ag_new")));
         assert_eq!(reply["claim_id"].as_str().map(str::len), Some(36));
-        let (status, reply) = post(&mut state, CLAIM, r#"{"agent_id":"newer"}"#);
+        let (status, reply) = post(&mut state, CLAIM, r#"{"agent_id":"ag_newer"}"#);
         assert_eq!((status, &reply["credited"]), (200, &json!(1)));
-        for again in [claim(&mut state, "newer"), post(&mut state, CLAIM, r#"{"agent_id":"new"}"#)] {
+        for again in [claim(&mut state, "ag_newer"), post(&mut state, CLAIM, r#"{"agent_id":"ag_new"}"#)] {
             assert_eq!(refusal(again), (409, "already_claimed".to_owned()));
         }
-        assert_eq!([state.accounts.balance("new"), state.accounts.balance("newer")], [CREDIT, CREDIT]);
-        let keyless = as_agent(&mut state, "", Method::POST, CLAIM, r#"{"agent_id":"newer"}"#);
+        assert_eq!([state.accounts.balance("ag_new"), state.accounts.balance("ag_newer")], [CREDIT, CREDIT]);
+        let keyless = as_agent(&mut state, "", Method::POST, CLAIM, r#"{"agent_id":"ag_newer"}"#);
         assert_eq!(refusal(keyless), (401, "unauthorized".to_owned()));
         assert_eq!(get(&mut state, "/faucet/stats").1["total_claims"], 2);
     }
@@ -208,10 +264,13 @@ mod tests {
     #[test]
     fn an_unknown_agent_and_an_agent_with_deposits_get_nothing() {
         let mut state = funded();
-        assert_eq!(refusal(claim(&mut state, "nobody")), (404, "agent_not_found".to_owned()));
+        assert_eq!(refusal(claim(&mut state, "ag_nobody")), (404, "agent_not_found".to_owned()));
         assert_eq!(refusal(claim(&mut state, LIVE_AGENT)), (403, "has_deposits".to_owned()));
-        for body in ["", "{", "{}", r#"{"agent_casino_id":7}"#, r#"{"agent_id":""}"#] {
+        for body in ["", "{", "{}", r#"{"agent_casino_id":"agent-001"}"#, r#"{"agent_id":""}"#] {
             assert_eq!(refusal(post(&mut state, CLAIM, body)), (400, "invalid_request".to_owned()), "{body}");
+        }
+        for body in ["null", r#"{"agent_casino_id":7}"#] {
+            assert_eq!(refusal(post(&mut state, CLAIM, body)), (500, "internal_error".to_owned()), "{body}");
         }
         assert_eq!(state.accounts.balance(LIVE_AGENT), 1_000.into());
     }
@@ -220,39 +279,59 @@ mod tests {
     fn an_address_claims_once_a_day_and_is_looked_at_before_the_agent() {
         let mut state = funded();
         state.gate.set(Some(Limits { faucet_claims: 100, ..Limits::default() }));
-        for agent in ["a", "b"] {
+        for agent in ["ag_a", "ag_b"] {
             state.accounts.open(agent);
         }
         let from = |state: &mut State, address: &'static str, agent: &str| {
             let body = json!({ "agent_casino_id": agent }).to_string();
             refusal(send(state, Method::POST, CLAIM, &body, &[("x-forwarded-for", address)]))
         };
-        assert_eq!(from(&mut state, "10.0.0.1, 10.9.9.9", "a").0, 200);
-        for agent in ["a", "b", "nobody"] {
+        assert_eq!(from(&mut state, "10.0.0.1, 10.9.9.9", "ag_a").0, 200);
+        for agent in ["ag_a", "ag_b", "ag_nobody"] {
             assert_eq!(from(&mut state, "10.0.0.1", agent), (429, "ip_rate_limited".to_owned()));
         }
         assert_eq!(state.gate.refused(), 3);
-        assert_eq!(from(&mut state, "10.0.0.2", "a"), (409, "already_claimed".to_owned()));
-        assert_eq!(from(&mut state, "10.0.0.2", "b").0, 200, "an agent that gets nothing has not claimed");
-        state.accounts.open("c");
+        state.clock_ahead += Duration::from_secs(60 * 60);
+        let body = r#"{"agent_casino_id":"ag_b"}"#;
+        let (_, reply) = send(&mut state, Method::POST, CLAIM, body, &[("x-forwarded-for", "10.0.0.1")]);
+        assert_eq!(reply["message"], "Already claimed from this IP today. Try again in ~23h.");
+        assert_eq!(from(&mut state, "10.0.0.2", "ag_a"), (409, "already_claimed".to_owned()));
+        assert_eq!(from(&mut state, "10.0.0.2", "ag_b").0, 200, "an agent that gets nothing has not claimed");
+        state.accounts.open("ag_c");
         state.clock_ahead += DAY;
-        assert_eq!(from(&mut state, "10.0.0.1", "c").0, 200);
+        assert_eq!(from(&mut state, "10.0.0.1", "ag_c").0, 200);
+    }
+
+    fn registered(state: &mut State) -> String {
+        post(state, REGISTER, "{}").1["agent_id"].as_str().unwrap_or_default().to_owned()
     }
 
     #[test]
-    fn a_registration_claims_by_itself_at_once_or_later_and_never_twice() {
+    fn registrations_claim_from_one_address_so_one_new_agent_a_day_is_credited() {
         let mut state = funded();
-        let register = |state: &mut State| {
-            post(state, REGISTER, "{}").1["agent_id"].as_str().unwrap_or_default().to_owned()
-        };
-        let poor = register(&mut state);
+        let (first, second) = (registered(&mut state), registered(&mut state));
+        assert_eq!(
+            [state.accounts.balance(&first), state.accounts.balance(&second)],
+            [CREDIT, Decimal::ZERO]
+        );
+        assert_eq!(refusal(claim(&mut state, &first)), (409, "already_claimed".to_owned()));
+        assert_eq!(claim(&mut state, &second).0, 200, "the agent itself claims from another address");
+        state.clock_ahead += DAY;
+        let next = registered(&mut state);
+        assert_eq!((state.accounts.balance(&next), state.gate.refused()), (CREDIT, 0));
+        state.gate.set(Some(Limits { faucet_every: Duration::ZERO, ..Limits::default() }));
+        let another = registered(&mut state);
+        assert_eq!(state.accounts.balance(&another), CREDIT, "a test can shorten the day");
+        state.faucet.by_registration = false;
+        let poor = registered(&mut state);
         assert_eq!(state.accounts.balance(&poor), Decimal::ZERO);
-        state.faucet.by_registration = true;
-        let at_once = register(&mut state);
-        assert_eq!(state.accounts.balance(&at_once), CREDIT);
-        assert_eq!(refusal(claim(&mut state, &at_once)), (409, "already_claimed".to_owned()));
+    }
+
+    #[test]
+    fn a_registrations_claim_comes_at_once_or_later_and_never_twice() {
+        let mut state = funded();
         state.faucet.delay = Duration::from_secs(30);
-        let (later, quick) = (register(&mut state), register(&mut state));
+        let (quick, later) = (registered(&mut state), registered(&mut state));
         assert_eq!(claim(&mut state, &quick).0, 200);
         assert_eq!(state.accounts.balance(&later), Decimal::ZERO);
         state.clock_ahead += Duration::from_secs(31);

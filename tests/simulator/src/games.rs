@@ -6,7 +6,7 @@ use super::{
     call::{Api, Call},
     house,
     kelly::{self, Odds},
-    money::{cents, double, number, plain, raw, reported},
+    money::{cents, double, is_falsy, number, number_or_text, plain, raw, reported},
     statement::Why,
 };
 use rust_decimal::Decimal;
@@ -16,11 +16,16 @@ use std::time::SystemTime;
 /// The least stake.
 const MINIMUM_BET: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
+/// The least commission that a referrer is paid.
+const LEAST_COMMISSION: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
+
 /// A game.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Game {
     Crash,
     CoinFlip,
+    /// Crash under another name, with a wider range. The gateway has none.
+    Multiplier,
 }
 
 /// Serves `POST /casino/crash` and `POST /api/v1/games/crash`.
@@ -33,6 +38,11 @@ pub(super) fn coin_flip(state: &mut State, call: &Call<'_>) -> Said {
     bet(state, call, Game::CoinFlip)
 }
 
+/// Serves `POST /api/v1/games/multiplier`.
+pub(super) fn multiplier(state: &mut State, call: &Call<'_>) -> Said {
+    bet(state, call, Game::Multiplier)
+}
+
 /// Gives the `live` dialect's name of a game.
 pub(super) fn live_name(game: &str) -> &str {
     if game == "coin-flip" { "coin_flip" } else { game }
@@ -41,6 +51,7 @@ pub(super) fn live_name(game: &str) -> &str {
 fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
     let Call { body, agent_id, .. } = call;
     let live = call.api == Api::Live;
+    let choice = Choice::read(call.api, game, body)?;
     let amount = if live { &body["amount"] } else { &body["wager"] };
     let wager = number(amount).filter(|wager| *wager > Decimal::ZERO);
     let wager = wager.ok_or_else(|| refuse(400, "invalid_amount", "the amount must be a positive number"))?;
@@ -52,15 +63,37 @@ fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
     if account.balance < wager {
         return Err(insufficient(account.balance, wager));
     }
-    let choice = Choice::read(call.api, game, body, wager)?;
+    let choice = choice.ok_or_else(|| kelly::of_nothing(wager))?;
     if live {
         kelly::check(account, wager, choice.odds())?;
     }
     let (entry, detail) = play(state, call, wager, &choice);
     let unwritable = is_unwritable(&entry.proof.client_seed);
     let reply = if live { live_reply } else { gateway_reply }(state, &entry, detail, choice.odds());
+    let bet = entry.bet.clone();
     state.ledger.push(entry);
-    if unwritable { Err(failed()) } else { ok(reply) }
+    if unwritable {
+        return Err(failed());
+    }
+    if live && !bet.won {
+        pay_referrers(state, &bet);
+    }
+    ok(reply)
+}
+
+/// Pays the agents that have referred the loser of a bet: a tenth of the stake to the nearest, half of that to the next,
+/// a quarter to the third.
+fn pay_referrers(state: &mut State, bet: &Bet) {
+    let mut referred = bet.agent_id.clone();
+    for (level, share) in (1..).zip([1.0, 0.5, 0.25]) {
+        let account = state.accounts.get(&referred);
+        let Some(referrer) = account.and_then(|account| account.referred_by.clone()) else { return };
+        let commission = reported(double(bet.wager) * 0.10 * share);
+        if commission >= LEAST_COMMISSION {
+            state.accounts.book(&referrer, commission, Why::Referral(level), &bet.bet_id, bet.at);
+        }
+        referred = referrer;
+    }
 }
 
 /// Rolls, and moves the money. Gives the bet and the game's own part of the reply.
@@ -100,7 +133,7 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
 
 fn insufficient(balance: Decimal, wager: Decimal) -> Answer {
     let message = format!("Balance ${balance:.2} is less than bet ${wager:.2}");
-    let suggestion = format!("Deposit at least ${wager:.2} or reduce bet size");
+    let suggestion = format!("Deposit at least ${:.2} or reduce bet size", wager - balance);
     let more = json!({"required": plain(wager), "suggestion": suggestion});
     refuse_with(400, "insufficient_balance", &message, more)
 }
@@ -114,13 +147,14 @@ fn client_seed(given: &Value, now: SystemTime) -> Value {
     json!(format!("auto_{}", now.as_millis()))
 }
 
-/// Tells whether the real server fails to write the bet's row with this seed, after it has moved the money.
+/// Tells whether the real server fails to write the bet's row with this seed, after it has moved the money. Its
+/// database takes texts and numbers.
 fn is_unwritable(client_seed: &Value) -> bool {
-    client_seed.is_object() || client_seed.is_array()
+    !client_seed.is_string() && !client_seed.is_number()
 }
 
 fn own_seed(given: &Value) -> Option<String> {
-    Some(house::text(given)).filter(|text| !given.is_null() && !text.is_empty())
+    Some(house::text(given)).filter(|_| !is_falsy(given))
 }
 
 fn gateway_reply(state: &State, Entry { bet, .. }: &Entry, detail: Value, _: Odds) -> Value {
@@ -146,7 +180,7 @@ pub(super) fn reported_payout(Entry { bet, multiplier, .. }: &Entry) -> Decimal 
 fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value {
     let Entry { bet, multiplier, proof, .. } = entry;
     // The reply repeats a multiplier in the form that the caller sent, as a string too.
-    let asked = result.get("cash_out_at").cloned();
+    let asked = result.get("cash_out_at").or_else(|| result.get("target_multiplier")).cloned();
     let account = state.accounts.get(&bet.agent_id);
     json!({
         "bet_id": bet.bet_id, "game": live_name(bet.game), "amount_bet": plain(bet.wager), "result": result,
@@ -161,6 +195,8 @@ fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value 
 enum Choice {
     Side(&'static str),
     CashOut {
+        /// The field of the choice: `cash_out_at` or `target_multiplier`.
+        field: &'static str,
         at: Decimal,
         /// The choice in the caller's form.
         sent: Value,
@@ -174,27 +210,40 @@ struct Played {
 }
 
 impl Choice {
-    fn read(api: Api, game: Game, body: &Value, wager: Decimal) -> Result<Self, Answer> {
-        if game == Game::CoinFlip {
-            let side = ["heads", "tails"].into_iter().find(|side| body["side"] == *side);
-            let side = side.ok_or_else(|| refuse(400, "invalid_side", "side must be heads or tails"))?;
-            return Ok(Self::Side(side));
-        }
+    /// Reads the choice, before the amount as the real server does. `None` is a cash-out that is no number for it: it
+    /// passes each comparison, until the ceiling is computed from it.
+    fn read(api: Api, game: Game, body: &Value) -> Result<Option<Self>, Answer> {
+        let (field, most, error) = match game {
+            Game::CoinFlip => {
+                let side = ["heads", "tails"].into_iter().find(|side| body["side"] == *side);
+                let side =
+                    side.ok_or_else(|| refuse(400, "invalid_side", "Side must be 'heads' or 'tails'"))?;
+                return Ok(Some(Self::Side(side)));
+            }
+            Game::Crash => ("cash_out_at", 100, "invalid_cashout"),
+            Game::Multiplier => ("target_multiplier", 1_000, "invalid_multiplier"),
+        };
         let live = api == Api::Live;
-        let sent = if live { &body["cash_out_at"] } else { &body["cashout_at"] };
-        if live && sent.is_null() {
-            return Err(kelly::of_nothing(wager));
+        let sent = if live { body.get(field) } else { body.get("cashout_at") };
+        let at = match sent.unwrap_or(&Value::Null) {
+            Value::String(text) if live && !text.is_empty() => number_or_text(&json!(text.trim())),
+            given @ Value::Number(_) => Some(number(given).unwrap_or_default()),
+            Value::Object(_) if live => None,
+            _ if live && sent.is_none() => None,
+            _ => Some(Decimal::ZERO),
+        };
+        let Some(at) = at else { return Ok(None) };
+        if !(Decimal::new(101, 2)..=Decimal::from(most)).contains(&at) {
+            let message = format!("The multiplier must be between 1.01x and {most}x");
+            return Err(refuse(400, error, &message));
         }
-        let range = Decimal::new(101, 2)..=Decimal::ONE_HUNDRED;
-        let text = sent.as_str().filter(|_| live);
-        let at = number(sent).or_else(|| text?.parse().ok()).filter(|at| range.contains(at));
-        let at = at.ok_or_else(|| refuse(400, "invalid_cashout", "the cash-out must be 1.01 to 100"))?;
-        Ok(Self::CashOut { at, sent: sent.clone() })
+        Ok(Some(Self::CashOut { field, at, sent: sent.cloned().unwrap_or_default() }))
     }
 
     fn game(&self) -> &'static str {
         match self {
             Self::Side(_) => "coin-flip",
+            Self::CashOut { field: "target_multiplier", .. } => "multiplier",
             Self::CashOut { .. } => "crash",
         }
     }
@@ -213,13 +262,17 @@ impl Choice {
                 let detail = json!({"side_chosen": side, "outcome": face, "roll": plain(roll)});
                 Played { won: face == *side, crash_point: None, detail }
             }
-            Self::CashOut { at, sent } => {
+            Self::CashOut { field, at, sent } => {
                 let crash_point = house::crash_point(roll);
                 let won = crash_point >= *at;
-                let detail = json!({
-                    "cash_out_at": sent, "crash_point": plain(crash_point), "cashed_out": won,
+                let mut detail = json!({
+                    "crash_point": plain(crash_point),
                     "win_probability": plain(house::win_probability(*at).round_dp(4)), "roll": plain(roll),
                 });
+                detail[*field] = sent.clone();
+                if *field == "cash_out_at" {
+                    detail["cashed_out"] = json!(won);
+                }
                 Played { won, crash_point: Some(crash_point), detail }
             }
         }

@@ -2,16 +2,14 @@
 
 use super::{
     Entry, State,
-    answer::{Answer, Said, refuse},
+    answer::{Answer, Said, iso_seconds, whole_seconds},
     call::Call,
-    games::{live_name, reported_payout},
+    games::live_name,
     house,
+    money::{double, reported},
 };
 use http::StatusCode;
-use std::{
-    borrow::Cow,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, time::SystemTime};
 
 /// The history's path.
 pub(super) const PATH: &str = "/api/v1/bets/export.csv";
@@ -21,16 +19,33 @@ const ROWS_LIMIT: usize = 10_000;
 
 const COLUMNS: &str = "bet_id,game,amount_usd,amount_won_usd,net_usd,payout_multiplier,won,server_seed_hash,client_seed,nonce,result_hash,timestamp_utc";
 
-/// Serves `GET /api/v1/bets/export.csv?game&since&until`: the bets of the key's owner, newest first. Times are in whole
-/// seconds, and both ends are inclusive.
+/// The games that the real server knows. It ignores a filter by any other name.
+const GAMES: [&str; 17] = [
+    "coin_flip",
+    "dice",
+    "simple_dice",
+    "multiplier",
+    "roulette",
+    "custom",
+    "blackjack",
+    "crash",
+    "plinko",
+    "slots",
+    "hilo",
+    "keno",
+    "scratch_card",
+    "video_poker",
+    "wheel",
+    "mines",
+    "baccarat",
+];
+
+/// Serves `GET /api/v1/bets/export.csv?game&outcome&since&until`: the bets of the key's owner, newest first. Times are
+/// in whole seconds, and both ends are inclusive. A filter that the server cannot read filters nothing.
 pub(super) fn export(state: &mut State, call: &Call<'_>) -> Said {
-    let time = |name| match call.request.query_value(name) {
-        None => Ok(None),
-        Some(text) => humantime::parse_rfc3339_weak(&text)
-            .map(Some)
-            .map_err(|_| refuse(400, "invalid_request", "since and until are ISO times")),
-    };
-    let (since, until, game) = (time("since")?, time("until")?, call.request.query_value("game"));
+    let time = |name| call.request.query_value(name).and_then(|text| parsed(&text)).map(whole_seconds);
+    let (since, until, outcome) = (time("since"), time("until"), call.request.query_value("outcome"));
+    let game = call.request.query_value("game").filter(|game| GAMES.contains(&game.as_str()));
     let rows = state.ledger.iter().rev().filter(|entry| {
         let at = whole_seconds(entry.bet.at);
         entry.live
@@ -39,46 +54,53 @@ pub(super) fn export(state: &mut State, call: &Call<'_>) -> Said {
             && since.is_none_or(|since| at >= since)
             && until.is_none_or(|until| at <= until)
             && game.as_ref().is_none_or(|game| live_name(entry.bet.game) == game)
+            && match outcome.as_deref() {
+                Some("won") => entry.bet.won,
+                Some("lost") => !entry.bet.won,
+                _ => true,
+            }
     });
-    let mut csv = format!("{COLUMNS}\r\n");
+    let mut csv = COLUMNS.to_owned();
     for entry in rows.take(ROWS_LIMIT) {
+        csv.push_str("\r\n");
         csv.push_str(&row(entry));
     }
-    Ok(Answer { status: StatusCode::OK, content_type: "text/csv", body: csv })
+    Ok(Answer { status: StatusCode::OK, content_type: "text/csv; charset=utf-8", body: csv })
+}
+
+/// Reads a time, or a day without a time.
+fn parsed(text: &str) -> Option<SystemTime> {
+    let time = humantime::parse_rfc3339_weak(text);
+    time.or_else(|_| humantime::parse_rfc3339(&format!("{text}T00:00:00Z"))).ok()
 }
 
 fn row(entry: &Entry) -> String {
     let Entry { bet, multiplier, proof, .. } = entry;
-    let payout = reported_payout(entry);
+    let (wager, payout) = (double(bet.wager), double(bet.payout));
     let client_seed = house::text(&proof.client_seed);
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
+        "{},{},{:.2},{:.2},{:.2},{},{},{},{},{},{},{}",
         bet.bet_id,
         live_name(bet.game),
-        bet.wager.normalize(),
-        payout.normalize(),
-        (payout - bet.wager).normalize(),
-        multiplier.normalize(),
+        reported(wager),
+        reported(payout),
+        reported(payout - wager),
+        multiplier.round_dp(4).normalize(),
         bet.won,
         proof.server_seed_hash,
         quoted_if_needed(&client_seed),
         proof.nonce,
         proof.result_hash,
-        humantime::format_rfc3339_seconds(bet.at)
+        iso_seconds(bet.at)
     )
 }
 
 fn quoted_if_needed(field: &str) -> Cow<'_, str> {
-    if field.contains([',', '"', '\r', '\n']) {
+    if field.contains([',', '"', '\n']) {
         format!("\"{}\"", field.replace('"', "\"\"")).into()
     } else {
         field.into()
     }
-}
-
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 #[cfg(test)]
@@ -86,16 +108,18 @@ mod tests {
     use super::*;
     use crate::testing::{ask, funded, last, post};
     use http::Method;
+    use std::time::Duration;
 
     const COIN_FLIP: &str = "/api/v1/games/coin-flip";
 
     /// Gives the fields of each row that a query shows, without the header.
     fn rows(state: &mut State, query: &str) -> Vec<Vec<String>> {
         let answer = ask(state, Method::GET, &format!("{PATH}?{query}"), "");
-        assert_eq!((answer.status, answer.content_type), (StatusCode::OK, "text/csv"));
-        let text = answer.body.strip_prefix(&format!("{COLUMNS}\r\n")).expect("a header");
-        assert!(text.is_empty() || text.ends_with("\r\n"));
-        text.split_terminator("\r\n").map(|row| row.split(',').map(str::to_owned).collect()).collect()
+        assert_eq!((answer.status, answer.content_type), (StatusCode::OK, "text/csv; charset=utf-8"));
+        assert!(!answer.body.ends_with("\r\n"), "{}", answer.body);
+        let (header, rows) = answer.body.split_once("\r\n").unwrap_or((&answer.body, ""));
+        assert_eq!(header, COLUMNS);
+        rows.split_terminator("\r\n").map(|row| row.split(',').map(str::to_owned).collect()).collect()
     }
 
     fn seeds(state: &mut State, query: &str) -> Vec<String> {
@@ -118,12 +142,12 @@ mod tests {
     fn a_row_says_all_of_a_bet() {
         let mut state = with_bets(1);
         let (bet, hash) = (last(&mut state).bet.clone(), last(&mut state).proof.result_hash.clone());
-        let (won_usd, net_usd) = if bet.won { ("1", "0.5") } else { ("0", "-0.5") };
+        let (won_usd, net_usd) = if bet.won { ("1.00", "0.50") } else { ("0.00", "-0.50") };
         let (won, seed_hash) = (bet.won.to_string(), last(&mut state).proof.server_seed_hash.clone());
         let expected = [
             &bet.bet_id,
             "coin_flip",
-            "0.5",
+            "0.50",
             won_usd,
             net_usd,
             "1.99",
@@ -132,7 +156,7 @@ mod tests {
             "1",
             "0",
             &hash,
-            "2026-11-21T02:28:01Z",
+            "2026-11-21T02:28:01.000Z",
         ];
         assert_eq!(rows(&mut state, ""), [expected]);
         assert_eq!(ask(&mut state, Method::POST, PATH, "").status, StatusCode::NOT_FOUND);
@@ -149,8 +173,20 @@ mod tests {
         assert_eq!(seeds(&mut state, "since=2026-11-21T02:28:06.000Z&what=ever"), ["4"]);
         assert!(seeds(&mut state, "game=crash").is_empty());
         assert_eq!(seeds(&mut state, "game=coin_flip").len(), 4);
-        let answer = ask(&mut state, Method::GET, &format!("{PATH}?since=yesterday"), "");
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert_eq!(seeds(&mut state, "since=2026-11-21T02:28:06.900Z"), ["4"], "bounds lose their fractions");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_filters_nothing() {
+        let mut state = with_bets(4);
+        for query in ["since=yesterday", "since=", "game=poker", "game=", "game=coin-flip", "outcome=both"] {
+            assert_eq!(seeds(&mut state, query).len(), 4, "{query}");
+        }
+        assert_eq!(seeds(&mut state, "since=2026-11-21").len(), 4);
+        assert!(seeds(&mut state, "since=2026-11-22").is_empty());
+        let [won, lost] =
+            ["won", "lost"].map(|outcome| seeds(&mut state, &format!("outcome={outcome}")).len());
+        assert_eq!((won + lost, won), (4, state.ledger.iter().filter(|entry| entry.bet.won).count()));
     }
 
     #[test]

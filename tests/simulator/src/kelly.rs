@@ -7,7 +7,7 @@ use super::{
     answer::{Answer, Said, ok, refuse, refuse_with},
     call::Call,
     house,
-    money::{cents, number, plain},
+    money::{cents, double, number, plain, reported},
 };
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ pub(super) fn risk_factor(account: &Account) -> Decimal {
 }
 
 fn max_bet(account: &Account, odds: Odds) -> Decimal {
-    cents(account.balance * risk_factor(account) * odds.win_probability)
+    reported(double(account.balance) * (double(risk_factor(account)) * double(odds.win_probability)))
 }
 
 /// Refuses a stake above the ceiling. A stake at the ceiling passes.

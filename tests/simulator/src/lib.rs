@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
 //! | registration, keys, balances, the ledger of an account | `accounts`, `statement` |
-//! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
+//! | crash, multiplier and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
 //! | the faucet, the gateway's daily claim | `faucet` |
 //! | the casino's daily bonus | `daily` |
 //! | escrow | `escrow` |
@@ -27,6 +27,8 @@ mod house;
 mod kelly;
 mod limits;
 mod money;
+#[cfg(test)]
+mod real_servers;
 mod routes;
 mod server;
 mod statement;
@@ -75,7 +77,7 @@ pub struct Bet {
     pub bet_id: String,
     /// The agent that made it.
     pub agent_id: String,
-    /// `crash` or `coin-flip`.
+    /// `crash`, `coin-flip` or `multiplier`.
     pub game: &'static str,
     /// The stake.
     pub wager: Decimal,

@@ -28,6 +28,8 @@ pub struct Limits {
     pub games: u32,
     /// Bets at all games together, by agent.
     pub games_per_agent: u32,
+    /// Calls of the history of bets, by address.
+    pub histories: u32,
     /// Registrations, by address.
     pub registrations: u32,
     /// Claims of the faucet, by address. The next limit refuses most of these.
@@ -52,6 +54,7 @@ impl Default for Limits {
             window: Duration::from_secs(60),
             games: 60,
             games_per_agent: 60,
+            histories: 60,
             registrations: 10,
             faucet_claims: 5,
             faucet_every: Duration::from_secs(24 * 60 * 60),
@@ -69,13 +72,14 @@ impl Limits {
     fn of(&self, kind: Kind) -> Option<u32> {
         Some(match kind {
             Kind::Game => self.games,
+            Kind::History => self.histories,
             Kind::Registration => self.registrations,
             Kind::Faucet => self.faucet_claims,
             Kind::Trade => self.trades,
             Kind::EscrowCreation => self.escrow_creations,
             Kind::EscrowEnd => self.escrow_ends,
             Kind::EscrowDispute => self.escrow_disputes,
-            Kind::DailyClaim | Kind::History | Kind::Other => return None,
+            Kind::DailyClaim | Kind::Other => return None,
         })
     }
 }
@@ -115,6 +119,12 @@ impl Gate {
     /// Gives how long an address waits for its next claim of the faucet, if there are limits.
     pub(super) fn faucet_every(&self, api: Api) -> Option<Duration> {
         self.limits(api).map(|limits| limits.faucet_every)
+    }
+
+    /// Gives the address of a registration's own claim of the faucet, and how long it waits for the next one.
+    pub(super) fn registrations_claim(&self, casino: &str, agent_id: &str) -> (String, Duration) {
+        let address = if self.own_addresses { agent_id } else { casino };
+        (address.to_owned(), self.limits.unwrap_or_default().faucet_every)
     }
 
     /// Gives a request's address. All requests that name no address share one.
@@ -207,7 +217,7 @@ impl PurpleFlea {
     }
 
     /// Sets whether each key counts as an address of its own, and at the faucet each agent, in place of the address in
-    /// the headers. So a test's agents do not share one address.
+    /// the headers. So a test's agents do not share one address, and every registration's claim is credited.
     pub fn each_agent_has_its_own_ip(&self, on: bool) {
         self.shared.state().gate.own_addresses = on;
     }
@@ -315,6 +325,8 @@ mod tests {
             assert_eq!(status, 429, "{path}");
             assert_eq!(reply["message"], format!("Too many requests. Limit: {most} per 1s"));
         }
+        let history = |state: &mut State| get(state, "/api/v1/bets/export.csv").0;
+        assert!((0..60).all(|_| history(&mut state) == 200) && history(&mut state) == 429);
         assert!((0..100).all(|_| get(&mut state, "/api/v1/auth/balance").0 == 200));
     }
 

@@ -20,6 +20,16 @@ fn parsed(text: &str) -> Option<Decimal> {
     Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text)).ok()
 }
 
+/// Tells whether JavaScript takes a value for false. The real servers check so for missing fields.
+pub(super) fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(_) => number(value).is_some_and(|number| number.is_zero()),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
 /// Writes a decimal as a JSON number, digit by digit.
 pub(super) fn raw(value: Decimal) -> Value {
     serde_json::from_str(&value.to_string()).unwrap_or(Value::Null)
@@ -59,6 +69,16 @@ mod tests {
         assert_eq!(number_or_text(&json!("5")), Some(Decimal::from(5)));
         assert_eq!(number_or_text(&json!("soon")), None);
         assert_eq!(cents(Decimal::new(125, 3)), Decimal::new(13, 2));
+    }
+
+    #[test]
+    fn null_false_zero_and_the_empty_text_are_falsy() {
+        for falsy in [Value::Null, json!(false), json!(0), json!("")] {
+            assert!(is_falsy(&falsy), "{falsy}");
+        }
+        for truthy in [json!(true), json!(0.1), json!("0"), json!({}), json!([])] {
+            assert!(!is_falsy(&truthy), "{truthy}");
+        }
     }
 
     #[test]

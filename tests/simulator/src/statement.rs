@@ -36,6 +36,8 @@ pub(super) enum Why {
     /// The gateway's cancellation. The real servers have none.
     EscrowCancel,
     EscrowReferral,
+    /// A referred agent has lost a bet. The number is the referrer's distance from that agent.
+    Referral(u8),
 }
 
 impl Why {
@@ -53,6 +55,9 @@ impl Why {
             Self::EscrowTimeout => ("escrow_timeout_refund: ", "_timeout", "escrow"),
             Self::EscrowCancel => ("escrow_cancel_refund: ", "_cancel", "escrow"),
             Self::EscrowReferral => ("escrow_referral_commission: ", "_refcom", "escrow"),
+            Self::Referral(1) => ("referral_commission_l1:", "", "casino"),
+            Self::Referral(2) => ("referral_commission_l2:", "", "casino"),
+            Self::Referral(_) => ("referral_commission_l3:", "", "casino"),
         }
     }
 }
@@ -81,18 +86,18 @@ impl Line {
         if reason.ends_with([' ', ':']) { format!("{reason}{}", self.subject) } else { reason.to_owned() }
     }
 
-    /// Gives the reference: the subject's id with an ending.
-    fn reference(&self) -> String {
+    /// Gives the reference: the subject's id with an ending. A commission of the casino has none.
+    fn reference(&self) -> Option<String> {
         let (_, ending, _) = self.why.words();
-        format!("{}{ending}", self.subject)
+        (!matches!(self.why, Why::Referral(_))).then(|| format!("{}{ending}", self.subject))
     }
 
     /// Gives the line's id: the reference with an ending, or else a number.
     fn id(&self) -> String {
         let (.., service) = self.why.words();
         match (service, self.reference()) {
-            ("escrow", reference) => format!("{reference}_{}", self.direction()),
-            ("faucet", reference) => format!("{reference}_ledger"),
+            ("escrow", Some(reference)) => format!("{reference}_{}", self.direction()),
+            ("faucet", Some(reference)) => format!("{reference}_ledger"),
             _ => format!("00000000-0000-4000-9000-{:012x}", self.number),
         }
     }

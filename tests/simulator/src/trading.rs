@@ -8,7 +8,7 @@ use super::{
     LIVE_AGENT, PurpleFlea, State,
     answer::{Answer, Said, ok, refuse, refuse_with},
     call::Call,
-    money::{cents, number, plain},
+    money::{cents, is_falsy, number, plain},
 };
 pub(super) use lists::{history, positions};
 use markets::{Market, Prices, change_percent, profit};
@@ -245,16 +245,6 @@ impl Standing {
 
 fn no_wallet() -> Answer {
     refuse(400, "wallet_not_configured", "Hyperliquid wallet not configured")
-}
-
-/// Tells whether JavaScript takes a value for false. The real server's check for missing fields does.
-fn is_falsy(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(_) => number(value).is_some_and(|number| number.is_zero()),
-        Value::String(text) => text.is_empty(),
-        _ => false,
-    }
 }
 
 /// Makes the one refusal that Purple Flea gives for every failure of the exchange (purple-flea.md, section 4).

@@ -8,7 +8,7 @@
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
 //! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
-//! | Purple Flea | [`purple_flea`] | always the crate `simulator` |
+//! | Purple Flea | [`purple_flea`] | always the crate `simulator`, whose tests compare it with the released servers where the machine has them |
 //!
 //! [`local`] puts them together. Everything listens on free ports of the loopback interface and ends with the value that started it.
 

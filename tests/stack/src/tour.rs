@@ -57,11 +57,10 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     let kind = Kind::from_env()?;
     let stack = Local::start(kind, changes, None, |what| eprintln!("==> {what}")).await?;
     // The settings are those of an installation: new agents claim the faucet, and both sides enforce Purple Flea's
-    // limits.
+    // limits. The faucet credits one agent a day from an address. In `live` the first agent gets the claim that its
+    // registration makes from the casino's address, and the second one its own claim, from the function's.
     stack.cluster.migrate(OWNER).await?;
     stack.purple_flea.limit(Some(Limits::default()));
-    stack.purple_flea.each_agent_has_its_own_ip(true);
-    stack.purple_flea.faucet_on_registration(options.api == "live");
     let rules = "update purple_flea.trade_policies set claim_faucet = true, min_balance = 0.5";
     stack.owner.batch_execute(rules).await?;
     let _sweeper = Sweeper::start(&stack.cluster, sweeper::EVERY);

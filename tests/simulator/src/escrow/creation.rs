@@ -5,7 +5,7 @@ use super::{
         State,
         answer::{Answer, Said, created, failed, refuse, refuse_with},
         call::{Api, Call},
-        money::{number_or_text, plain},
+        money::{is_falsy, number_or_text, plain},
         statement::Why,
     },
     Escrow, Event,
@@ -76,15 +76,14 @@ fn timeout_hours(given: &Value) -> Option<u32> {
 }
 
 /// Finds the agent that earns by an escrow: the owner of the request's code, or without a code the creator's referrer.
-fn referrer(state: &State, call: &Call<'_>) -> Option<String> {
-    let named = call.text("referral_code").is_some();
-    let creator = state.accounts.get(&call.agent_id)?;
-    let found = if named {
-        state.accounts.referrer(&call.body["referral_code"])
+fn referrer(state: &State, call: &Call<'_>) -> Result<Option<String>, Answer> {
+    let (creator, code) = (state.accounts.get(&call.agent_id), &call.body["referral_code"]);
+    let found = if is_falsy(code) {
+        creator.and_then(|creator| creator.referred_by.clone())
     } else {
-        creator.referred_by.clone()
+        state.accounts.referrer(code)?
     };
-    found.filter(|referrer| *referrer != creator.agent_id)
+    Ok(found.filter(|referrer| *referrer != call.agent_id))
 }
 
 /// Serves `POST /escrow/create`, in either dialect.
@@ -101,6 +100,7 @@ pub(in super::super) fn create(state: &mut State, call: &Call<'_>) -> Said {
         let more = json!({ "balance": plain(account.balance) });
         return Err(refuse_with(402, "insufficient_balance", &message, more));
     }
+    let referrer = referrer(state, call)?;
     let (now, place) = (state.now(), state.escrows.all.len());
     let escrow_id = format!("esc_{:016x}", place + 1);
     state.accounts.book(creator, -amount, Why::EscrowLock, &escrow_id, now);
@@ -115,7 +115,7 @@ pub(in super::super) fn create(state: &mut State, call: &Call<'_>) -> Said {
         amount,
         description,
         status: "funded",
-        referrer: referrer(state, call),
+        referrer,
         referral_commission: Decimal::ZERO,
         ends_at,
         idempotency_key: call.idempotency_key(),

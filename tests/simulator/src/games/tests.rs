@@ -1,12 +1,13 @@
 use super::*;
 use crate::{
     KEY, Request, routes,
-    testing::{funded, last, post},
+    testing::{as_agent, funded, last, post},
 };
 use http::{StatusCode, header::AUTHORIZATION};
 
 const COIN_FLIP: &str = "/api/v1/games/coin-flip";
 const CRASH: &str = "/api/v1/games/crash";
+const MULTIPLIER: &str = "/api/v1/games/multiplier";
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect()
@@ -110,6 +111,17 @@ fn live_refusals_are_the_documented_ones_and_take_nothing() {
         (CRASH, r#"{"cash_out_at":1.009,"amount":5}"#, "invalid_cashout"),
         (CRASH, r#"{"cash_out_at":100.1,"amount":5}"#, "invalid_cashout"),
         (CRASH, r#"{"cashout_at":1.5,"amount":5}"#, "kelly_limit_exceeded"),
+        (CRASH, r#"{"cash_out_at":"x","amount":5}"#, "kelly_limit_exceeded"),
+        (CRASH, r#"{"cash_out_at":{},"amount":5}"#, "kelly_limit_exceeded"),
+        (CRASH, r#"{"cash_out_at":"x","amount":2000}"#, "insufficient_balance"),
+        (CRASH, r#"{"cash_out_at":null,"amount":5}"#, "invalid_cashout"),
+        (CRASH, r#"{"cash_out_at":"","amount":5}"#, "invalid_cashout"),
+        (CRASH, r#"{"cash_out_at":true,"amount":5}"#, "invalid_cashout"),
+        (CRASH, r#"{"cash_out_at":101}"#, "invalid_cashout"),
+        (CRASH, r#"{"cash_out_at":"x"}"#, "invalid_amount"),
+        (COIN_FLIP, r#"{"side":"edge","amount":0}"#, "invalid_side"),
+        (MULTIPLIER, r#"{"target_multiplier":1000.01,"amount":5}"#, "invalid_multiplier"),
+        (MULTIPLIER, r#"{"cash_out_at":1.5,"amount":5}"#, "kelly_limit_exceeded"),
         (CRASH, r#"{"cash_out_at":1.5,"#, "invalid_json"),
         (CRASH, "", "invalid_json"),
     ] {
@@ -120,6 +132,7 @@ fn live_refusals_are_the_documented_ones_and_take_nothing() {
     let (_, poor) = post(&mut state, CRASH, r#"{"cash_out_at":2,"amount":2e3}"#);
     assert_eq!(poor["required"].to_string(), "2000");
     assert_eq!(poor["message"], "Balance $1000.00 is less than bet $2000.00");
+    assert_eq!(poor["suggestion"], "Deposit at least $1000.00 or reduce bet size");
     let (_, limited) = post(&mut state, CRASH, r#"{"amount":5}"#);
     assert!(limited["message"].as_str().is_some_and(|message| message.ends_with("Kelly limit of $NaN")));
     assert_eq!((limited.get("max_bet"), &limited["kelly"]["max_bet"]), (Some(&Value::Null), &Value::Null));
@@ -150,14 +163,72 @@ fn the_key_is_compared_whole_and_with_the_schemes_case() {
 #[test]
 fn a_seed_that_cannot_be_written_costs_a_bet_and_leaves_no_row() {
     let mut state = funded();
-    let (status, reply) = post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":5,"client_seed":{"a":1}}"#);
-    assert_eq!((status, &reply["error"]), (500, &json!("internal_error")));
-    assert_eq!(state.ledger.len(), 1);
-    assert!(!last(&mut state).bet.in_history);
+    for (bets, seed) in (1..).zip([r#"{"a":1}"#, "[1]", "true"]) {
+        let body = format!(r#"{{"side":"heads","amount":5,"client_seed":{seed}}}"#);
+        let (status, reply) = post(&mut state, COIN_FLIP, &body);
+        assert_eq!((status, &reply["error"]), (500, &json!("internal_error")), "{seed}");
+        assert_eq!((state.ledger.len(), last(&mut state).bet.in_history), (bets, false), "{seed}");
+    }
     assert_ne!(state.accounts.balance(LIVE_AGENT), 1_000.into());
     let (_, reply) = post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":5,"client_seed":7}"#);
     assert_eq!(reply["proof"]["client_seed"].to_string(), "7");
     assert!(last(&mut state).bet.in_history);
+    for seed in ["0", "false", "null", r#""""#] {
+        let body = format!(r#"{{"side":"heads","amount":5,"client_seed":{seed}}}"#);
+        let (_, reply) = post(&mut state, COIN_FLIP, &body);
+        let shown = reply["proof"]["client_seed"].as_str().unwrap();
+        assert!(shown.starts_with("auto_") && last(&mut state).bet.client_seed.is_none(), "{seed}: {shown}");
+    }
+}
+
+#[test]
+fn a_multiplier_is_a_crash_with_a_wider_range_and_another_result() {
+    let mut state = funded();
+    let body = r#"{"target_multiplier":1000,"amount":0.5,"client_seed":"m"}"#;
+    let (status, reply) = post(&mut state, MULTIPLIER, body);
+    assert_eq!((status, keys(&reply)), (200, ENVELOPE.to_vec()));
+    assert_eq!(
+        (&reply["game"], reply["payout_multiplier"].to_string()),
+        (&json!("multiplier"), "1000".to_owned())
+    );
+    assert_eq!(keys(&reply["result"]), ["crash_point", "roll", "target_multiplier", "win_probability"]);
+    let won = number_at(&reply["result"]["crash_point"]) >= 1_000.into();
+    assert_eq!(reply["won"], won);
+    let bet = &last(&mut state).bet;
+    assert_eq!((bet.game, bet.key(), bet.crash_point.is_some()), ("multiplier", Some("m"), true));
+}
+
+#[test]
+fn a_referrer_earns_a_tenth_of_a_loss_and_those_before_him_parts_of_it() {
+    let mut state = funded();
+    for (agent, referrer) in
+        [(LIVE_AGENT, "first"), ("first", "second"), ("second", "third"), ("third", "fourth")]
+    {
+        state.accounts.open(referrer);
+        state.accounts.open(agent).referred_by = Some(referrer.to_owned());
+    }
+    let mut lost = Decimal::ZERO;
+    for _ in 0..20 {
+        post(&mut state, COIN_FLIP, r#"{"side":"heads","amount":0.52}"#);
+        lost += if last(&mut state).bet.won { Decimal::ZERO } else { Decimal::ONE };
+    }
+    assert!(lost > Decimal::ZERO);
+    for (agent, cents_of_each) in [("first", 5), ("second", 3), ("third", 1), ("fourth", 0)] {
+        let earned = lost * Decimal::new(cents_of_each, 2);
+        assert_eq!(state.accounts.balance(agent), earned, "{agent}");
+    }
+    let before = state.accounts.balance("first");
+    for body in [r#"{"side":"heads","amount":0.04}"#, r#"{"side":"heads","amount":5,"client_seed":true}"#] {
+        for _ in 0..10 {
+            post(&mut state, COIN_FLIP, body);
+        }
+    }
+    assert_eq!(state.accounts.balance("first"), before, "less than a cent, or a bet without a row");
+    let key = state.accounts.give_key("first", "sk_live_");
+    let (_, ledger) = as_agent(&mut state, &key, http::Method::GET, "/api/v1/auth/ledger", "");
+    let line = &ledger["entries"][0];
+    assert!(line["reason"].as_str().unwrap().starts_with("referral_commission_l1:bet_"), "{line}");
+    assert_eq!(line["reference"], Value::Null);
 }
 
 #[test]
