@@ -62,17 +62,16 @@ create or replace function purple_flea.request_look(kind text, reference text, a
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked text;
+  named purple_flea.jobs;
 begin
-  select j.reference into asked
-  from purple_flea.all_jobs j
-  where j.reference = request_look.reference
-    and j.agent_id = agent
-    and j.kind = request_look.kind;
-  return purple_flea.asked_for(coalesce(
-    asked,
-    purple_flea.make_agent_job(kind, agent, request_look.reference)
-  ));
+  select * into named from purple_flea.all_jobs j where j.reference = request_look.reference;
+  if not found then
+    return purple_flea.asked_for(
+      purple_flea.make_agent_job(kind, agent, request_look.reference));
+  elsif (named.kind, named.agent_id) is distinct from (request_look.kind, agent) then
+    return purple_flea.refused('reference_taken');
+  end if;
+  return purple_flea.asked_for(named.reference);
 end;
 $$;
 comment on function purple_flea.request_look(text, text, text) is
@@ -158,7 +157,9 @@ begin
   where e.asked_as = request_escrow.reference
     and e.sender_id = agent
     and e.receiver_id = details ->> 'receiver_id'
-    and e.amount = (details ->> 'amount')::numeric;
+    and e.amount = (details ->> 'amount')::numeric
+    and e.description is not distinct from details ->> 'description'
+    and e.timeout_hours is not distinct from (details ->> 'timeout_hours')::integer;
   return purple_flea.asked_for(asked);
 end;
 $$;
@@ -226,6 +227,25 @@ $$;
 comment on function purple_flea.request_escrow_end(text, bigint) is
   'Asks for an escrow''s release or cancellation.';
 
+-- A caller's reference names the job, or the escrow. Of any other kind it is only an id.
+create or replace function purple_flea.is_named_by_caller(kind text) returns boolean
+  language plpgsql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return kind = 'escrow' or exists (
+    select
+    from purple_flea.job_kinds k
+    where k.kind = is_named_by_caller.kind
+      and k.named_by_caller
+  );
+end;
+$$;
+comment on function purple_flea.is_named_by_caller(text) is
+  'Says whether a caller''s reference finds the job of a kind again.';
+
 create or replace function purple_flea.is_free_reference(kind text, reference text) returns boolean
   language plpgsql
   stable
@@ -235,20 +255,39 @@ as $$
 begin
   -- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
   -- job's name must not be one that a row's own job could have.
-  return reference ~ '^[A-Za-z0-9._:-]{1,47}$'
-    and not (
-      exists (
-        select
-        from purple_flea.job_kinds k
-        where k.kind = is_free_reference.kind
-          and k.named_by_caller
+  return not purple_flea.is_named_by_caller(kind)
+    or (
+      reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+      and (
+        kind = 'escrow'
+        or reference !~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
       )
-      and reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
     );
 end;
 $$;
 comment on function purple_flea.is_free_reference(text, text) is
   'Says whether a caller may use this reference.';
+
+-- Escrows have names of their own, and keep their callers' references apart from the jobs'.
+create or replace function purple_flea.is_of_other_kind(kind text, reference text) returns boolean
+  language plpgsql
+  volatile  -- sees a job that another transaction has just made
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return purple_flea.is_named_by_caller(kind) and case kind
+    when 'escrow' then exists (
+      select from purple_flea.all_jobs j where j.reference = is_of_other_kind.reference
+    )
+    else exists (
+      select from public.escrow_requests e where e.asked_as = is_of_other_kind.reference
+    )
+  end;
+end;
+$$;
+comment on function purple_flea.is_of_other_kind(text, text) is
+  'Says whether a caller has used this reference for a request of another kind.';
 
 create or replace function public.request_job(kind text, reference text, details jsonb)
   returns jsonb
@@ -265,6 +304,8 @@ declare
 begin
   if purple_flea.is_free_reference(kind, request_job.reference) is not true then
     return purple_flea.refused('invalid_reference');
+  elsif purple_flea.is_of_other_kind(kind, request_job.reference) then
+    return purple_flea.refused('reference_taken');
   elsif kind not in ('escrow_release', 'escrow_cancel')
     and not exists (select from public.agents a where a.id = agent) then
     return purple_flea.refused('unknown_agent');
