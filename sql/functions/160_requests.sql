@@ -227,46 +227,41 @@ $$;
 comment on function purple_flea.request_escrow_end(text, bigint) is
   'Asks for an escrow''s release or cancellation.';
 
--- A caller's reference names the job, or the escrow. Of any other kind it is only an id.
-create or replace function purple_flea.is_named_by_caller(kind text) returns boolean
-  language plpgsql
-  stable
-  security invoker
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return kind = 'escrow' or exists (
-    select
-    from purple_flea.job_kinds k
-    where k.kind = is_named_by_caller.kind
-      and k.named_by_caller
-  );
-end;
-$$;
-comment on function purple_flea.is_named_by_caller(text) is
-  'Says whether a caller''s reference finds the job of a kind again.';
-
+-- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
+-- job's name must not be one that a row's own job could have.
 create or replace function purple_flea.is_free_reference(kind text, reference text) returns boolean
-  language plpgsql
-  stable
-  security invoker
+  language sql
+  immutable
   set search_path = pg_catalog, pg_temp
 as $$
-begin
-  -- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
-  -- job's name must not be one that a row's own job could have.
-  return not purple_flea.is_named_by_caller(kind)
-    or (
-      reference ~ '^[A-Za-z0-9._:-]{1,47}$'
-      and (
-        kind = 'escrow'
-        or reference !~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
-      )
-    );
-end;
+  select reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+    and (
+      kind = 'escrow'
+      or reference !~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
+    )
 $$;
 comment on function purple_flea.is_free_reference(text, text) is
-  'Says whether a caller may use this reference.';
+  'Says whether a caller''s reference can name a job, or an escrow.';
+
+-- The same stake or escrow under two names would move money twice, so their callers name them. Of
+-- any other request the reference is only an id, which may have any form.
+create or replace function purple_flea.name_of_request(kind text, reference text) returns text
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case
+    when purple_flea.is_free_reference(kind, reference) then reference
+    when not purple_flea.is_staking(kind) and kind <> 'escrow'
+      then 'by-hand-' || gen_random_uuid()
+  end;
+end;
+$$;
+comment on function purple_flea.name_of_request(text, text) is
+  'Gives the name under which a request is made: the caller''s reference, or another where that is '
+  'only an id; null for a reference that cannot name it.';
 
 -- Escrows have names of their own, and keep their callers' references apart from the jobs'.
 create or replace function purple_flea.is_of_other_kind(kind text, reference text) returns boolean
@@ -276,13 +271,19 @@ create or replace function purple_flea.is_of_other_kind(kind text, reference tex
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return purple_flea.is_named_by_caller(kind) and case kind
-    when 'escrow' then exists (
+  return case
+    when kind = 'escrow' then exists (
       select from purple_flea.all_jobs j where j.reference = is_of_other_kind.reference
     )
-    else exists (
+    when exists (
+      select
+      from purple_flea.job_kinds k
+      where k.kind = is_of_other_kind.kind
+        and k.named_by_caller
+    ) then exists (
       select from public.escrow_requests e where e.asked_as = is_of_other_kind.reference
     )
+    else false
   end;
 end;
 $$;
@@ -300,11 +301,12 @@ as $$
 declare
   agent  text   := coalesce(details ->> 'agent_id', details ->> 'sender_id');
   escrow bigint := (details ->> 'escrow_id')::bigint;
+  name   text   := purple_flea.name_of_request(kind, request_job.reference);
   answer jsonb;
 begin
-  if purple_flea.is_free_reference(kind, request_job.reference) is not true then
+  if name is null then
     return purple_flea.refused('invalid_reference');
-  elsif purple_flea.is_of_other_kind(kind, request_job.reference) then
+  elsif purple_flea.is_of_other_kind(kind, name) then
     return purple_flea.refused('reference_taken');
   elsif kind not in ('escrow_release', 'escrow_cancel')
     and not exists (select from public.agents a where a.id = agent) then
@@ -317,9 +319,9 @@ begin
       answer := purple_flea.asked_for(purple_flea.make_agent_job(
         kind, agent, purple_flea.agent_reference(kind, agent)));
     when 'trade', 'order' then
-      answer := purple_flea.request_order(kind, request_job.reference, agent, details);
+      answer := purple_flea.request_order(kind, name, agent, details);
     when 'escrow' then
-      answer := purple_flea.request_escrow(request_job.reference, agent, details);
+      answer := purple_flea.request_escrow(name, agent, details);
     when 'escrow_release', 'escrow_cancel' then
       answer := purple_flea.request_escrow_end(kind, escrow);
     else
@@ -331,7 +333,7 @@ begin
           where k.kind = request_job.kind
             and k.retryable
             and k.named_by_caller
-        ) then purple_flea.request_look(kind, request_job.reference, agent)
+        ) then purple_flea.request_look(kind, name, agent)
         else purple_flea.refused('unknown_kind')
       end;
   end case;

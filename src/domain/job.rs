@@ -114,7 +114,7 @@ pub enum Subject {
     /// The agent with this id.
     Agent(String),
     /// The sender of the escrow with this row id.
-    SenderOf(u64),
+    SenderOf(i64),
 }
 
 /// A state that an outcome leads a claimed job to.

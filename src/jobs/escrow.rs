@@ -48,7 +48,7 @@ pub enum EscrowAction {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct EndRequest {
-    escrow_id: Option<u64>,
+    escrow_id: Option<i64>,
     #[serde(skip_serializing)]
     pf_escrow_id: Option<String>,
     #[serde(skip_serializing)]
@@ -100,9 +100,6 @@ pub(super) fn read(body: &[u8]) -> Result<Request, ReadError> {
 pub(super) fn read_end(body: &[u8], end: End, with_ledger: bool) -> Result<Request, ReadError> {
     let row: EndRequest = json::arguments(body)?;
     let details = json!(row);
-    if row.escrow_id.is_some_and(|id| i64::try_from(id).is_err()) {
-        return refuse("`escrow_id` must be the id of a row");
-    }
     match (with_ledger, row.escrow_id, row.agent_id, row.pf_escrow_id) {
         (true, Some(id), None, None) => Ok(Request { subject: Subject::SenderOf(id), details, task: None }),
         (false, None, Some(agent_id), Some(id)) if Reference::parse(&id).is_some() => {

@@ -35,7 +35,7 @@ impl Ledger {
             Subject::Agent(id) => json!({ "agent_id": id }),
             Subject::SenderOf(id) => json!({ "escrow_id": id }),
         };
-        let reply = self.connection_with(token).call("may_act_for", &body, runtime).await?;
+        let reply = self.connection_with(token).call_once("may_act_for", &body, runtime).await?;
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 

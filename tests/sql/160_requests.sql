@@ -124,6 +124,21 @@ cross join (values
   ('faucet', '{"agent_id": "modest"}'::jsonb, 'faucet-modest'),
   ('registration', '{"agent_id": "modest"}', 'registration-modest')
 ) as other (kind, details, expected);
+select is(
+  pg_temp.asks(kind, 'a b/ü', details),
+  'invalid_reference',
+  'a request that moves money has a reference that names it: ' || kind
+)
+from (values
+  ('trade', '{"agent_id": "plain", "market": "BTC", "direction": "long", "size": 10}'::jsonb),
+  ('escrow', '{"sender_id": "plain", "receiver_id": "modest", "amount": 5}')
+) as other (kind, details);
+select matches(
+  pg_temp.asks('daily_claim', name, '{"agent_id": "plain"}'),
+  '^by-hand-',
+  'a claim does not need one'
+)
+from unnest(array['wallet-change-1', 'a b/ü']) as name;
 
 select is(
   public.request_job('poker', 'order-2', '{"agent_id": "plain"}') ->> 'refused',
