@@ -30,7 +30,7 @@ pub struct Line {
     /// The severity. For a request it follows from the status.
     pub level: Level,
     /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or another event:
-    /// `job`, `worker`, `settle`.
+    /// `job`, `worker`, `settle`, `ledger`.
     pub event: &'static str,
     /// The job's reference.
     #[serde(skip_serializing_if = "Option::is_none")]

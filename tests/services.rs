@@ -18,10 +18,10 @@ use stack::{
 use std::time::Duration;
 
 /// A second agent, which receives escrows.
-const OTHER: &str = "agent-002";
+pub const OTHER: &str = "agent-002";
 
 /// Starts the stack with two agents. Both have funded accounts at Purple Flea.
-async fn start_with_two_agents(changes: &[(&str, &str)]) -> Result<Local> {
+pub async fn start_with_two_agents(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = start(changes).await?;
     stack.purple_flea.fund(OTHER, 100.into());
     sql(&stack, &format!("insert into public.agents (id) values ('{OTHER}')")).await?;
@@ -29,7 +29,7 @@ async fn start_with_two_agents(changes: &[(&str, &str)]) -> Result<Local> {
 }
 
 /// Adds the path's operation to a body, signs it, and sends it.
-async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
+pub async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
     let (url, body) = (format!("{}{path}", stack.host.url), with_operation(path, &body.to_string()));
     reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
 }

@@ -66,7 +66,8 @@ pub enum LedgerError {
 impl LedgerError {
     /// Classifies PostgREST's refusal by its status and its code.
     fn from_status(status: u16, code: Option<String>) -> Self {
-        let token_code = code.as_deref().and_then(|code| TOKEN_CODES.into_iter().find(|known| *known == code));
+        let token_code =
+            code.as_deref().and_then(|code| TOKEN_CODES.into_iter().find(|known| *known == code));
         match (status, code) {
             (_, Some(code)) if code == NO_SUCH_FUNCTION => Self::Missing,
             (401, _) if token_code.is_some() => Self::TokenRefused(token_code.unwrap_or_default()),
