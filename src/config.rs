@@ -111,12 +111,13 @@ settings! {
     PAUSED = setting("paused", "false", "true or false");
     /// Supabase's URL. Together with `supabase_key` it switches ledger mode on; one without the other is an error.
     SUPABASE_URL = setting("supabase_url", "", A_URL);
-    /// The token of `service_role` or, narrower, of `purple_flea_worker`.
+    /// The function's key: a secret key (`sb_secret_…`), the token of `service_role` or, narrower, a token of
+    /// `purple_flea_worker`.
     SUPABASE_KEY = secret("supabase_key", "", A_KEY);
-    /// The key for Supabase's gateway, if it is not `supabase_key`: the `anon` key, beside a worker's token.
+    /// The key for Supabase's gateway, if it is not `supabase_key`: the publishable (or `anon`) key, beside a worker's token.
     SUPABASE_APIKEY = secret("supabase_apikey", "", A_KEY);
-    /// The key for operators' calls: the token of `service_role` or, narrower, of `purple_flea_operator`. Empty: `supabase_key`,
-    /// which must then be the token of `service_role`.
+    /// The key for operators' calls: a secret key, the token of `service_role` or, narrower, a token of `purple_flea_operator`.
+    /// Empty: `supabase_key`, which must then be one of the first two.
     SUPABASE_OPERATOR_KEY = secret("supabase_operator_key", "", A_KEY);
     /// The most bets that are under way for one notification, and the most jobs of one claim.
     BETS_AT_ONCE = setting("bets_at_once", "64", "within 1 and 100");

@@ -60,6 +60,13 @@ impl Key {
         self.bearer.clone()
     }
 
+    /// Returns whether the key is one of Supabase's API keys, which its gateway exchanges for a token of its own.
+    /// Such a key is no bearer token.
+    pub fn is_api_key(&self) -> bool {
+        let text = self.bare.as_bytes();
+        text.starts_with(b"sb_secret_") || text.starts_with(b"sb_publishable_")
+    }
+
     /// Returns the secret itself, for the settlement that stores it.
     pub fn expose(&self) -> &str {
         self.bare.to_str().unwrap_or_default()

@@ -85,7 +85,12 @@ fn nesting(body: &[u8]) -> usize {
 
 /// Reads an object from text. The caller has checked its depth.
 pub fn read_text<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
-    serde_json::from_str(text).map(|Whole(value)| value).map_err(|error| {
+    read_value(text).map(|Whole(value)| value)
+}
+
+/// Reads any value from text. The caller has checked its depth.
+pub fn read_value<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ReadError> {
+    serde_json::from_str(text).map_err(|error| {
         let detail = error.to_string().chars().take(DETAIL_LIMIT_CHARS).collect();
         if error.is_data() { ReadError::NotAnEvent(detail) } else { ReadError::NotJson(detail) }
     })

@@ -203,6 +203,7 @@ impl Ledger {
                         error,
                         LedgerError::NotReached(_)
                             | LedgerError::RefusedUs(_)
+                            | LedgerError::TokenRefused(_)
                             | LedgerError::Missing
                             | LedgerError::Mismatch
                     );

@@ -30,7 +30,7 @@ pub struct Line {
     /// The severity. For a request it follows from the status.
     pub level: Level,
     /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or another event:
-    /// `job`, `worker`, `settle`.
+    /// `job`, `worker`, `settle`, `ledger`.
     pub event: &'static str,
     /// The job's reference.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,9 +116,11 @@ impl Line {
         };
     }
 
-    /// Returns the line as JSON, without a line break.
+    /// Returns the line as JSON, without a line break of any reader's: JSON leaves Unicode's own as they are.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let json = serde_json::to_string(self).unwrap_or_default();
+        // Such a character stands in a string, where its escape means the same.
+        json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
     }
 }
 
@@ -141,5 +143,16 @@ mod tests {
         ] {
             assert_eq!(milliseconds(time).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_line_has_no_line_break_of_any_reader() {
+        let agent = "a\u{2028}b\u{2029}c\u{85}d\ne";
+        let mut line = Line::new(SystemTime::UNIX_EPOCH, "job");
+        line.agent = Some(agent.to_owned());
+        let json = line.to_json();
+        assert!(!json.contains(['\u{2028}', '\u{2029}', '\u{85}', '\n']), "{json}");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["agent"], agent);
     }
 }

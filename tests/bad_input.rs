@@ -205,7 +205,7 @@ async fn unknown_paths_wrong_methods_and_wrong_content_types_each_get_their_own_
         (Method::GET, "/execute-trade", "POST"),
         (Method::PUT, "/", "POST"),
         (Method::DELETE, "/functions/v1/execute-trade", "POST"),
-        (Method::POST, "/health", "GET"),
+        (Method::POST, "/health", "GET, HEAD"),
         (Method::POST, "/operator/status", "GET"),
         (Method::GET, "/operator", "POST"),
     ] {

@@ -84,6 +84,37 @@ async fn the_three_body_shapes_and_the_three_paths_place_the_same_bet() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bare_row_may_have_columns_of_the_applications_own_and_any_id() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let own = r#"{"type": "manual", "table": 7, "data": {"a": 1}, "record": "r-1", "policy": "vip", "schema": [], "#;
+    for id in [0, -5] {
+        let body = row(1, "50").replacen('{', own, 1).replace(r#""id": 1"#, &format!(r#""id": {id}"#));
+        let reference = format!("wallet-change-{id}");
+        let request = webhook::signed(&door.url("/execute-trade"), &reference, body.as_bytes())?;
+        let reply = reply(request.body(body.into())?).await?;
+        assert_eq!(
+            (&reply.body["status"], &reply.body["reference"]),
+            (&json!("executed"), &json!(reference))
+        );
+    }
+    Ok(())
+}
+
+/// Some readers of lines take U+2028 for the end of one. JSON allows it in a text.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_name_with_unicodes_line_break_stays_one_line_of_the_log() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let name = "a\u{2028}b";
+    door.purple_flea.fund(name, 1_000.into());
+    let reply = door.send(1, &row(1, "100").replace("agent-001", name)).await?;
+    assert_eq!((&reply.body["status"], &reply.body["agent_id"]), (&json!("executed"), &json!(name)));
+    let line = soon(door.host.log.find(|line| line.contains("a\\u2028b"))).await?;
+    assert!(!line.contains('\u{2028}'), "{line}");
+    assert_eq!(serde_json::from_str::<Value>(&line)?["agent"], name);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_no_reason_to_bet_is_skipped_with_its_reason() -> Result<()> {
     let door = FrontDoor::with(&[("min_change", "10")]).await?;
     let with = |key: &str, value: Value| {

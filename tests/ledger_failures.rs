@@ -417,11 +417,20 @@ async fn a_database_with_pg_cron_sweeps_by_itself() -> Result<()> {
     let superuser = cluster.connect(stack::postgres::SUPERUSER).await?;
     superuser
         .batch_execute(
-            "update cron.job_run_details set end_time = now() - interval '2 hours', status = 'succeeded'",
+            "update cron.job_run_details set end_time = now() - interval '2 hours', status = 'succeeded'; \
+             insert into cron.job_run_details (jobid, runid, status, start_time, end_time) \
+             select j.jobid, 1000000 + n, 'failed', begun, ended from cron.job j, \
+             (values (0, null::timestamptz, null::timestamptz), (1, now() - interval '2 hours', null), \
+               (2, null, now() - interval '2 hours'), (3, now(), null), (2000, null, null)) as r (n, begun, ended) \
+             where j.jobname = 'purple-flea-sweep'",
         )
         .await?;
     owner.batch_execute(jobs[0].get(2)).await?;
     let left = "select count(*) from cron.job_run_details where end_time < now() - interval '1 hour'";
     assert_eq!(owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);
+    // A run that failed may have no end, or no times at all. Then its number tells that it is old.
+    let left = "select runid - 1000000 from cron.job_run_details where status = 'failed' and runid >= 1000000 order by 1";
+    let left: Vec<i64> = owner.query(left, &[]).await?.iter().map(|row| row.get(0)).collect();
+    assert_eq!(left, [3, 2000]);
     Ok(())
 }

@@ -1,12 +1,20 @@
 //! docs/openapi.json is correct: it describes every reply that any test gets, and it lists the router's paths.
 
-use crate::front_door::{OPERATIONS, Reply};
+use crate::{
+    front_door::{ADAS_TOKEN, OPERATIONS, OPERATORS, Reply, assert_problem, reply},
+    whole_stack::{job, notify, pass_time, sql, start_silent},
+};
 use anyhow::{Context, Result, ensure};
-use http::Method;
+use http::{Method, Request};
 use jsonschema::{Draft, Validator};
 use purple_flea_edge::http::route::{self, Route};
 use serde_json::{Value, json};
-use stack::repository;
+use stack::{
+    local::Local,
+    postgrest,
+    purple_flea::{Fault, How},
+    repository, webhook,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
@@ -71,11 +79,11 @@ fn the_openapi_document_lists_the_routers_paths_and_methods() -> Result<()> {
     assert_eq!(paths.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
     for (path, operations) in paths {
         let route = Route::of(path).context("no route")?;
-        let expected = route.method().0.as_str().to_ascii_lowercase();
-        assert_eq!(
-            operations.as_object().context("no operations")?.keys().map(String::as_str).collect::<Vec<_>>(),
-            [expected.as_str()]
-        );
+        let operations = operations.as_object().context("no operations")?;
+        let methods =
+            [Method::GET, Method::HEAD, Method::POST].into_iter().filter(|method| route.has(method));
+        let methods: Vec<String> = methods.map(|method| method.as_str().to_ascii_lowercase()).collect();
+        assert_eq!(operations.keys().collect::<Vec<_>>(), methods.iter().collect::<Vec<_>>());
     }
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
     Ok(())
@@ -104,6 +112,73 @@ fn every_example_matches_its_schema_and_names_the_operation_of_its_path() -> Res
         }
     }
     assert!(seen > 15, "only {seen} examples were found");
+    Ok(())
+}
+
+/// Makes the agents, the deposits and the escrows that the examples name.
+async fn with_the_examples_rows() -> Result<Local> {
+    let key = postgrest::key("purple_flea_operator")?;
+    let changes = [("operator_tokens", OPERATORS), ("supabase_operator_key", &key), ("after_reply", "false")];
+    let stack = start_silent(&changes).await?;
+    let rows = "insert into public.agents (id) values ('agent-007'), ('scout'); \
+        insert into public.escrow_requests (sender_id, receiver_id, amount) \
+        values ('agent-001', 'agent-007', 5), ('agent-001', 'agent-007', 5)";
+    sql(&stack, rows).await?;
+    for agent in ["agent-007", "scout"] {
+        stack.purple_flea.fund(agent, 0.into());
+    }
+    let deposit = |id: i64| {
+        format!(
+            "insert into public.wallet_changes (id, agent_id, change_type, change_amount, new_balance) \
+             values ({id}, 'agent-001', 'deposit', 100, 100)"
+        )
+    };
+    for id in [43, 44] {
+        stack.purple_flea.misbehave_once(Fault { after_the_bet: false, how: How::answer(500, "{}") });
+        sql(&stack, &deposit(id)).await?;
+        assert_problem(&notify(&stack, id).await?, 502, "outcome_unknown", "unknown");
+        pass_time(&stack, id, "104 seconds").await?;
+        assert_eq!(job(&stack, id).await?["state"], "unknown");
+    }
+    for id in [7, 42] {
+        sql(&stack, &deposit(id)).await?;
+    }
+    Ok(stack)
+}
+
+/// Gives the `webhook-id` of an example: the row's own reference, or a new name.
+fn name_of(example: &Value, number: usize) -> String {
+    let row = example.get("record").unwrap_or(example);
+    match (example["reference"].as_str(), row["id"].as_i64()) {
+        (Some(reference), _) => reference.to_owned(),
+        (None, Some(id)) => format!("wallet-change-{id}"),
+        (None, None) => format!("example-{number}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_is_accepted_as_it_stands() -> Result<()> {
+    let stack = with_the_examples_rows().await?;
+    let mut sent = 0;
+    for (path, operations) in DOCUMENT["paths"].as_object().context("no paths")? {
+        let content = &operations["post"]["requestBody"]["content"]["application/json"];
+        let several =
+            content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
+        for example in several.chain(content.get("example")) {
+            sent += 1;
+            let (url, body) = (format!("{}{path}", stack.host.url), example.to_string());
+            let request = if path == "/operator" {
+                Request::post(&url)
+                    .header("authorization", format!("Bearer {ADAS_TOKEN}"))
+                    .header("content-type", "application/json")
+            } else {
+                webhook::signed(&url, &name_of(example, sent), body.as_bytes())?
+            };
+            let reply = reply(request.body(body.into())?).await?;
+            ensure!(reply.status.is_success(), "{path} {example}: {}", reply.body);
+        }
+    }
+    assert!(sent > 15, "only {sent} examples were found");
     Ok(())
 }
 

@@ -143,6 +143,9 @@ async fn invalid_amounts_and_names_are_refused_before_any_call() -> Result<()> {
         ("", "agent-002", ""),
         ("agent-001", "", ""),
         ("agent-001", "agent-002", r#", "description": "no""#),
+        ("agent-001", "agent-002", r#", "description": "a \u0000 gift""#),
+        ("agent\\u0000", "agent-002", ""),
+        ("agent-001", "agent\\u0000", ""),
         ("agent-001", "agent-002", r#", "timeout": 5"#),
         ("agent-001", "agent-002", r#", "timeout_hours": 0"#),
         ("agent-001", "agent-002", r#", "timeout_hours": 721"#),
@@ -150,6 +153,13 @@ async fn invalid_amounts_and_names_are_refused_before_any_call() -> Result<()> {
     ] {
         let body = format!(r#"{{"sender_id": "{sender}", "receiver_id": "{receiver}", "amount": 5{more}}}"#);
         assert_problem(&send(&door, "/escrow", &body).await?, 400, "invalid_event", "no");
+    }
+    // Half of a character outside of the first plane is no text.
+    for text in [r#""a \ud83d gift""#, r#""a \ude00 gift""#] {
+        let body = format!(
+            r#"{{"sender_id": "agent-001", "receiver_id": "agent-002", "amount": 5, "description": {text}}}"#
+        );
+        assert_problem(&send(&door, "/escrow", &body).await?, 400, "invalid_json", "no");
     }
     for id in ["../../agents", "esc 1", "", "esc/1"] {
         let body = json!({"agent_id": "agent-001", "pf_escrow_id": id}).to_string();

@@ -1,13 +1,13 @@
 //! A function that is not configured says so, and never bets.
 
-use crate::front_door::{FrontDoor, assert_problem, reply};
+use crate::front_door::{FrontDoor, assert_problem, reply, soon};
 use anyhow::{Context, Result};
 use http::Request;
 use purple_flea_edge::config::{MEANINGS, SETTINGS, Setting};
 use serde_json::json;
 use stack::{
     host::{Build, Kind},
-    purple_flea, repository, webhook,
+    http1, purple_flea, repository, webhook,
 };
 use std::{env, fs};
 
@@ -31,6 +31,10 @@ async fn health_is_good_when_the_settings_are_complete_and_shows_none_of_them() 
     assert_eq!(health.status, 200);
     assert_eq!(health.body["mode"], "standalone");
     assert_eq!(health.body["version"], env!("CARGO_PKG_VERSION"));
+    let head = Request::head(door.url("/health")).body(vec![])?;
+    let head = soon(http1::send(head)).await??;
+    assert_eq!((head.status().as_u16(), head.body().len()), (200, 0));
+    assert_eq!(head.headers()["content-length"], health.headers["content-length"]);
     let shown = health.body.to_string();
     assert!(!shown.contains(purple_flea::KEY) && !shown.contains(webhook::SECRET), "{shown}");
     Ok(())

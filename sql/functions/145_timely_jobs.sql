@@ -17,6 +17,8 @@ begin
       and not e.paused
     join purple_flea.trade_policies p on p.id = e.policy_id
     where p.balance_every is not null
+      -- The shared key would read the balance of an account that is no agent's.
+      and a.api_key <> ''
       and coalesce(a.balance_at, a.created_at - p.balance_every)
         <= clock_timestamp() - p.balance_every
       and not exists (

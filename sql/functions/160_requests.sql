@@ -62,17 +62,16 @@ create or replace function purple_flea.request_look(kind text, reference text, a
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked text;
+  named purple_flea.jobs;
 begin
-  select j.reference into asked
-  from purple_flea.all_jobs j
-  where j.reference = request_look.reference
-    and j.agent_id = agent
-    and j.kind = request_look.kind;
-  return purple_flea.asked_for(coalesce(
-    asked,
-    purple_flea.make_agent_job(kind, agent, request_look.reference)
-  ));
+  select * into named from purple_flea.all_jobs j where j.reference = request_look.reference;
+  if not found then
+    return purple_flea.asked_for(
+      purple_flea.make_agent_job(kind, agent, request_look.reference));
+  elsif (named.kind, named.agent_id) is distinct from (request_look.kind, agent) then
+    return purple_flea.refused('reference_taken');
+  end if;
+  return purple_flea.asked_for(named.reference);
 end;
 $$;
 comment on function purple_flea.request_look(text, text, text) is
@@ -158,7 +157,9 @@ begin
   where e.asked_as = request_escrow.reference
     and e.sender_id = agent
     and e.receiver_id = details ->> 'receiver_id'
-    and e.amount = (details ->> 'amount')::numeric;
+    and e.amount = (details ->> 'amount')::numeric
+    and e.description is not distinct from details ->> 'description'
+    and e.timeout_hours is not distinct from (details ->> 'timeout_hours')::integer;
   return purple_flea.asked_for(asked);
 end;
 $$;
@@ -275,29 +276,68 @@ $$;
 comment on function purple_flea.request_escrow_status(bigint) is
   'Asks for an escrow''s state at Purple Flea.';
 
+-- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
+-- job's name must not be one that a row's own job could have.
 create or replace function purple_flea.is_free_reference(kind text, reference text) returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+    and (
+      kind = 'escrow'
+      or reference !~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
+    )
+$$;
+comment on function purple_flea.is_free_reference(text, text) is
+  'Says whether a caller''s reference can name a job, or an escrow.';
+
+-- The same stake or escrow under two names would move money twice, so their callers name them. Of
+-- any other request the reference is only an id, which may have any form.
+create or replace function purple_flea.name_of_request(kind text, reference text) returns text
   language plpgsql
-  stable
+  volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- 47 characters leave room for the idempotency key's random digits. A reference that becomes a
-  -- job's name must not be one that a row's own job could have.
-  return reference ~ '^[A-Za-z0-9._:-]{1,47}$'
-    and not (
-      exists (
-        select
-        from purple_flea.job_kinds k
-        where k.kind = is_free_reference.kind
-          and k.named_by_caller
-      )
-      and reference ~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
-    );
+  return case
+    when purple_flea.is_free_reference(kind, reference) then reference
+    when not purple_flea.is_staking(kind) and kind <> 'escrow'
+      then 'by-hand-' || gen_random_uuid()
+  end;
 end;
 $$;
-comment on function purple_flea.is_free_reference(text, text) is
-  'Says whether a caller may use this reference.';
+comment on function purple_flea.name_of_request(text, text) is
+  'Gives the name under which a request is made: the caller''s reference, or another where that is '
+  'only an id; null for a reference that cannot name it.';
+
+-- Escrows have names of their own, and keep their callers' references apart from the jobs'.
+create or replace function purple_flea.is_of_other_kind(kind text, reference text) returns boolean
+  language plpgsql
+  volatile  -- sees a job that another transaction has just made
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case
+    when kind = 'escrow' then exists (
+      select from purple_flea.all_jobs j where j.reference = is_of_other_kind.reference
+    )
+    when exists (
+      select
+      from purple_flea.job_kinds k
+      where k.kind = is_of_other_kind.kind
+        and k.named_by_caller
+    ) then exists (
+      select from public.escrow_requests e where e.asked_as = is_of_other_kind.reference
+    )
+    else false
+  end;
+end;
+$$;
+comment on function purple_flea.is_of_other_kind(text, text) is
+  'Says whether a caller has used this reference for a request of another kind.';
 
 create or replace function public.request_job(kind text, reference text, details jsonb)
   returns jsonb
@@ -310,10 +350,13 @@ as $$
 declare
   agent  text   := coalesce(details ->> 'agent_id', details ->> 'sender_id');
   escrow bigint := (details ->> 'escrow_id')::bigint;
+  name   text   := purple_flea.name_of_request(kind, request_job.reference);
   answer jsonb;
 begin
-  if purple_flea.is_free_reference(kind, request_job.reference) is not true then
+  if name is null then
     return purple_flea.refused('invalid_reference');
+  elsif purple_flea.is_of_other_kind(kind, name) then
+    return purple_flea.refused('reference_taken');
   elsif kind not like 'escrow\_%'
     and not exists (select from public.agents a where a.id = agent) then
     return purple_flea.refused('unknown_agent');
@@ -325,9 +368,9 @@ begin
       answer := purple_flea.asked_for(purple_flea.make_agent_job(
         kind, agent, purple_flea.agent_reference(kind, agent)));
     when 'trade', 'order' then
-      answer := purple_flea.request_order(kind, request_job.reference, agent, details);
+      answer := purple_flea.request_order(kind, name, agent, details);
     when 'escrow' then
-      answer := purple_flea.request_escrow(request_job.reference, agent, details);
+      answer := purple_flea.request_escrow(name, agent, details);
     when 'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute' then
       answer := purple_flea.request_escrow_step(kind, escrow, agent, details);
     when 'escrow_status' then
@@ -341,7 +384,7 @@ begin
           where k.kind = request_job.kind
             and k.retryable
             and k.named_by_caller
-        ) then purple_flea.request_look(kind, request_job.reference, agent)
+        ) then purple_flea.request_look(kind, name, agent)
         else purple_flea.refused('unknown_kind')
       end;
   end case;

@@ -29,13 +29,18 @@ begin
       end,
       'select purple_flea.sweep()'
     );
-    -- pg_cron itself keeps a row for each run, for ever.
+    -- pg_cron itself keeps a row for each run, for ever. A run that failed may have no end, or
+    -- neither begin nor end: then its number tells that it is old.
     perform cron.schedule('purple-flea-prune', '7 * * * *', $prune$
       delete from cron.job_run_details d
       using cron.job j
       where d.jobid = j.jobid
         and j.jobname like 'purple-flea-%'
-        and d.end_time < now() - interval '1 hour'
+        and case
+          when coalesce(d.end_time, d.start_time) is not null
+            then coalesce(d.end_time, d.start_time) < now() - interval '1 hour'
+          else d.runid < (select max(r.runid) - 1000 from cron.job_run_details r)
+        end
     $prune$);
   exception when others then
     raise notice 'pg_cron takes no job from this role (%): '

@@ -126,6 +126,8 @@ pub struct BetOutcome {
     pub bet_id: Option<String>,
     /// The multiplier at which the game crashed, for a crash bet whose reply names it.
     pub crash_point: Option<Amount>,
+    /// The balance after the bet, in US dollars, if the reply names that of the agent's own account.
+    pub balance: Option<Amount>,
     /// The data that verifies the bet later.
     pub proof: Option<Proof>,
 }

@@ -59,6 +59,8 @@ pub struct PlacedBet {
     #[serde(skip_serializing_if = "Option::is_none")]
     bet_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    balance: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<Proof>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -129,6 +131,7 @@ impl Completed {
             payout: outcome.payout,
             crash_point: outcome.crash_point,
             bet_id: outcome.bet_id.clone(),
+            balance: outcome.balance,
             proof: outcome.proof.clone(),
             reason,
         })

@@ -12,7 +12,7 @@ pub const AGENT_ID_LIMIT_BYTES: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalletChange {
     /// The row's primary key, if the body holds it.
-    pub id: Option<u64>,
+    pub id: Option<i64>,
     /// The agent whose wallet changed.
     pub agent_id: String,
     /// `deposit`, `withdrawal`, `payout`, or any other text. Only `deposit` leads to a bet.
@@ -38,8 +38,8 @@ pub struct Record {
     pub new_balance: Option<Amount>,
 }
 
-/// A `bigserial`: a whole number from 1, as a JSON number or a string.
-pub struct RowId(pub u64);
+/// A `bigint`: a whole number, as a JSON number or a string. An application may choose an id below 1.
+pub struct RowId(pub i64);
 
 impl<'de> Deserialize<'de> for RowId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -49,13 +49,9 @@ impl<'de> Deserialize<'de> for RowId {
             serde_json::Value::String(text) => text,
             _ => "",
         };
-        if digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(de::Error::custom("id must be a whole number from 1"));
-        }
-        match digits.parse::<i64>().map(u64::try_from) {
-            Ok(Ok(id)) => Ok(Self(id)),
-            _ => Err(de::Error::custom("id must be a whole number from 1")),
-        }
+        // One number has one text, because the text is a part of the reference.
+        let id = digits.parse::<i64>().ok().filter(|id| id.to_string() == digits);
+        id.map(Self).ok_or_else(|| de::Error::custom("id must be a whole number of 64 bits"))
     }
 }
 

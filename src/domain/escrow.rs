@@ -39,9 +39,11 @@ impl EscrowRow {
             Err("`sender_id` and `receiver_id` must be two agents")
         } else if self.amount.decimal() < SMALLEST_ESCROW || !self.amount.is_whole_cents() {
             Err("`amount` must be whole cents, 0.10 or more")
-        } else if self.description.as_ref().is_some_and(|text| !(3..=longest).contains(&text.chars().count()))
-        {
-            Err("`description` must be 3 to 200 characters")
+        } else if self.description.as_ref().is_some_and(|text| {
+            // A database cannot store NUL.
+            !(3..=longest).contains(&text.chars().count()) || text.contains('\0')
+        }) {
+            Err("`description` must be 3 to 200 characters, without NUL")
         } else if self.timeout_hours.is_some_and(|hours| !(1..=720).contains(&hours)) {
             Err("`timeout_hours` must be 1 to 720")
         } else {

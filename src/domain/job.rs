@@ -129,11 +129,11 @@ pub enum Subject {
     /// The agent with this id.
     Agent(String),
     /// The sender of the escrow with this row id.
-    SenderOf(u64),
+    SenderOf(i64),
     /// The receiver of the escrow with this row id.
-    ReceiverOf(u64),
+    ReceiverOf(i64),
     /// Either of them.
-    PartyOf(u64),
+    PartyOf(i64),
 }
 
 /// A state that an outcome leads a claimed job to.

@@ -21,7 +21,7 @@ pub enum ReferenceError {
 
 impl Reference {
     /// Returns `wallet-change-{id}`, or the `webhook-id` if the row has no id. Both must agree if both exist.
-    pub fn of(row_id: Option<u64>, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
+    pub fn of(row_id: Option<i64>, webhook_id: Option<&str>) -> Result<Self, ReferenceError> {
         match (row_id.map(|id| format!("wallet-change-{id}")), webhook_id) {
             (Some(row), Some(header)) if row != header => Err(ReferenceError::Mismatch),
             (Some(row), _) => Ok(Self(row)),
@@ -57,6 +57,7 @@ mod tests {
         assert_eq!(of(with, None).unwrap(), "wallet-change-42");
         assert_eq!(of(with, Some("wallet-change-42")).unwrap(), "wallet-change-42");
         assert_eq!(of(with, Some("wallet-change-43")), Err(ReferenceError::Mismatch));
+        assert_eq!(of(Some(-5), None).unwrap(), "wallet-change--5");
         assert_eq!(of(without, Some("by-hand-1")).unwrap(), "by-hand-1");
         assert_eq!(of(without, None), Err(ReferenceError::Missing));
         assert_eq!(of(without, Some("a b")), Err(ReferenceError::Malformed));

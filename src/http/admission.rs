@@ -105,7 +105,7 @@ pub async fn check_owner(
         Ok(true) => Ok(()),
         // A 403 means that the token's role may not call the function.
         Ok(false) | Err(LedgerError::RefusedUs(403)) => Err(Problem::NotYours),
-        Err(LedgerError::RefusedUs(401)) => Err(Refusal::TokenRefused.into()),
+        Err(LedgerError::RefusedUs(401) | LedgerError::TokenRefused(_)) => Err(Refusal::TokenRefused.into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -108,6 +108,11 @@ impl AfterReply {
     }
 }
 
+/// Returns whether a reply holds the outcome of an earlier call.
+pub fn is_replayed((response, _): &Reply) -> bool {
+    response.headers().contains_key(REPLAYED)
+}
+
 /// Returns whether the request prefers `respond-async`, as RFC 7240 defines it.
 fn prefers_async(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());

@@ -53,7 +53,8 @@ pub async fn run(
     match event {
         Event::Inserted { row, choice } => exchange.deposit(row, &choice).await,
         Event::NewAgent { agent_id } => {
-            let name = exchange.webhook_id.clone().unwrap_or_else(|| format!("faucet-{agent_id}"));
+            let named = exchange.webhook_id.clone().filter(|id| Reference::parse(id).is_some());
+            let name = named.unwrap_or_else(|| format!("faucet-{agent_id}"));
             let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false };
             let task = Task::Agent(AgentTask { agent_id: agent_id.clone(), action });
             // In ledger mode the ledger decides which jobs a new agent needs, so this request names none.
@@ -100,7 +101,12 @@ impl<R: Runtime> Exchange<'_, R> {
             outcome.write_to(line);
             return Ok((dispatch::response(outcome, &reference)?, None));
         }
-        run_via_ledger(settings, ledger, Some(reference), headers, runtime, line).await
+        let reply = run_via_ledger(settings, ledger, Some(reference), headers, runtime, line).await?;
+        // An earlier call's outcome, of another agent's deposit: the row is not the one that the ledger has.
+        if dispatch::is_replayed(&reply) && line.agent.as_deref().is_some_and(|agent| agent != row.agent_id) {
+            return Err(Problem::ReferenceTaken);
+        }
+        Ok(reply)
     }
 
     /// Runs a worker for a notification. Without the ledger's settings a notification never leads to a bet.

@@ -122,6 +122,7 @@ async fn ask(
             Err(Problem::of_operation(&code, detail).unwrap_or(Problem::Ledger(LedgerError::Unreadable)))
         }
         Err(LedgerError::RefusedUs(status)) => Err(Problem::OperatorKeyRefused(status)),
+        Err(LedgerError::TokenRefused(_)) => Err(Problem::OperatorKeyRefused(401)),
         Err(error) => Err(error.into()),
     }
 }

@@ -204,9 +204,12 @@ impl Problem {
             | Self::LedgerNotConfigured
             | Self::PurpleFleaRefusedUs
             | Self::OperatorKeyRefused(_)
-            | Self::Ledger(LedgerError::RefusedUs(_) | LedgerError::Missing | LedgerError::Mismatch) => {
-                CONFIGURATION_RETRY_S
-            }
+            | Self::Ledger(
+                LedgerError::RefusedUs(_)
+                | LedgerError::TokenRefused(_)
+                | LedgerError::Missing
+                | LedgerError::Mismatch,
+            ) => CONFIGURATION_RETRY_S,
             Self::Ledger(_) => LEDGER_RETRY_S,
             Self::Failed(failure) => match failure {
                 Failure::NotAuthorized { .. } | Failure::NoKey => CONFIGURATION_RETRY_S,
@@ -274,7 +277,7 @@ impl Problem {
 
 fn ledger_code(error: &LedgerError) -> Code {
     match error {
-        LedgerError::RefusedUs(_) => Code::LedgerRefusedUs,
+        LedgerError::RefusedUs(_) | LedgerError::TokenRefused(_) => Code::LedgerRefusedUs,
         LedgerError::Missing => Code::LedgerMissing,
         LedgerError::Mismatch => Code::LedgerMismatch,
         LedgerError::Failed(_) | LedgerError::Unreadable => Code::LedgerFailed,

@@ -40,11 +40,15 @@ pub async fn run(
     runtime: &impl Runtime,
     line: &mut Line,
 ) -> Result<Reply, Problem> {
-    let named = webhook_id.map(|id| Reference::parse(&id).ok_or(Problem::InvalidReference)).transpose()?;
+    let named = webhook_id.as_deref().map(Reference::parse);
+    if kind.requires_reference() && named == Some(None) {
+        return Err(Problem::InvalidReference);
+    }
     let request = jobs::read(kind, body, settings.ledger.is_some())?;
-    let reference = match named {
+    let reference = match named.flatten() {
         Some(reference) => reference,
         None if kind.requires_reference() => return Err(Problem::MissingReference),
+        // Without a name, or with one of another form, a repeated request does no harm.
         None => {
             let text = format!("by-hand-{:016x}", runtime.random() & u128::from(u64::MAX));
             Reference::parse(&text).ok_or(Problem::InvalidReference)?

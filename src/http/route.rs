@@ -49,8 +49,15 @@ impl Route {
             Self::ExecuteTrade | Self::RequestJob(_) | Self::Reconcile | Self::Operate => {
                 (Method::POST, "POST")
             }
-            Self::OperatorStatus | Self::Health => (Method::GET, "GET"),
+            Self::OperatorStatus => (Method::GET, "GET"),
+            Self::Health => (Method::GET, "GET, HEAD"),
         }
+    }
+
+    /// Returns whether the route has a method. Monitors ask for the health with HEAD; the host leaves the body
+    /// of that reply out.
+    pub fn has(self, method: &Method) -> bool {
+        *method == self.method().0 || (self == Self::Health && method == Method::HEAD)
     }
 
     /// Returns the name in the log. A body for the route names it as its operation.

@@ -87,7 +87,7 @@ async fn dispatch(
 ) -> Result<Reply, Problem> {
     let route = route.ok_or(Problem::NotFound)?;
     let (method, allow) = route.method();
-    if request.method() != method {
+    if !route.has(request.method()) {
         return Err(Problem::MethodNotAllowed(allow));
     }
     let settings = settings.as_ref().map_err(|errors| Problem::NotConfigured(errors.clone()))?;

@@ -58,7 +58,7 @@ pub enum EscrowAction {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct StepRequest {
-    escrow_id: Option<u64>,
+    escrow_id: Option<i64>,
     #[serde(skip_serializing)]
     pf_escrow_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,14 +155,11 @@ pub(super) fn read_state(body: &[u8], with_ledger: bool) -> Result<Request, Read
 /// Makes the request for the escrow that the row names.
 fn named(
     row: StepRequest,
-    subject: fn(u64) -> Subject,
+    subject: fn(i64) -> Subject,
     with_ledger: bool,
     action: impl FnOnce(String) -> EscrowAction,
 ) -> Result<Request, ReadError> {
     let details = json!(row);
-    if row.escrow_id.is_some_and(|id| i64::try_from(id).is_err()) {
-        return refuse("`escrow_id` must be the id of a row");
-    }
     match (with_ledger, row.escrow_id, row.agent_id, row.pf_escrow_id) {
         (true, Some(_), Some(agent_id), None) => {
             let subject = Subject::Agent(check_agent_id(agent_id)?);

@@ -37,7 +37,7 @@ impl Ledger {
             Subject::ReceiverOf(id) => json!({ "escrow_id": id, "party": "receiver" }),
             Subject::PartyOf(id) => json!({ "escrow_id": id, "party": "either" }),
         };
-        let reply = self.connection_with(token).call("may_act_for", &body, runtime).await?;
+        let reply = self.connection_with(token).call_once("may_act_for", &body, runtime).await?;
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 

@@ -3,6 +3,7 @@
 use super::object::{Object, Unreadable};
 use crate::{
     endpoint::{BaseUrl, Key},
+    log::{Level, Line},
     runtime::{Limits, Runtime, SendError},
     time_budget,
 };
@@ -14,17 +15,28 @@ use std::time::Duration;
 /// descriptions to 200 characters and keys to 512 bytes. A policy has 20 columns.
 const REPLY_LIMIT_BYTES: usize = 1024 * 1024;
 
+/// The header for Supabase's gateway.
+const APIKEY: &str = "apikey";
+
 /// PostgREST's code for an unknown function.
 const NO_SUCH_FUNCTION: &str = "PGRST202";
+
+/// PostgREST's codes for a token that it cannot accept now: one that it cannot verify, and one whose times are
+/// not the present. Both pass by themselves while PostgREST loads its keys, or while two clocks differ.
+const TOKEN_CODES: [&str; 2] = ["PGRST301", "PGRST303"];
+
+/// The wait before a call is repeated whose token was refused, in milliseconds. Tokens have whole seconds.
+const TOKEN_RETRY_MS: u64 = 1_000;
 
 /// The URL of PostgREST, and the keys that the function shows it.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Supabase's URL.
     pub url: BaseUrl,
-    /// The bearer token: the function's role in the database.
+    /// The function's role in the database: a bearer token, or one of Supabase's API keys, which goes into the
+    /// `apikey` header alone.
     pub key: Key,
-    /// The `apikey` header: it opens Supabase's gateway.
+    /// The `apikey` header beside a bearer token: it opens Supabase's gateway.
     pub apikey: Key,
 }
 
@@ -39,6 +51,8 @@ pub enum LedgerError {
     InTrouble(u16),
     /// The database refuses our key, or the key's role may not make the call. The number is the status.
     RefusedUs(u16),
+    /// The database cannot accept our token now. The text is PostgREST's code.
+    TokenRefused(&'static str),
     /// The database does not have the functions, because the SQL was not applied.
     Missing,
     /// The ledger and this function have no protocol version in common.
@@ -52,8 +66,11 @@ pub enum LedgerError {
 impl LedgerError {
     /// Classifies PostgREST's refusal by its status and its code.
     fn from_status(status: u16, code: Option<String>) -> Self {
+        let token_code =
+            code.as_deref().and_then(|code| TOKEN_CODES.into_iter().find(|known| *known == code));
         match (status, code) {
             (_, Some(code)) if code == NO_SUCH_FUNCTION => Self::Missing,
+            (401, _) if token_code.is_some() => Self::TokenRefused(token_code.unwrap_or_default()),
             (401 | 403, _) => Self::RefusedUs(status),
             (408 | 429 | 500.., _) => Self::InTrouble(status),
             (404, None) => Self::RefusedUs(status),
@@ -72,7 +89,7 @@ impl LedgerError {
     /// Returns the stable code that replies and the log share.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::RefusedUs(_) => "ledger_refused_us",
+            Self::RefusedUs(_) | Self::TokenRefused(_) => "ledger_refused_us",
             Self::Missing => "ledger_missing",
             Self::Mismatch => "ledger_mismatch",
             Self::Failed(_) | Self::Unreadable => "ledger_failed",
@@ -83,7 +100,7 @@ impl LedgerError {
     /// Returns the detail that the log adds to the code.
     pub fn cause(&self) -> String {
         match self {
-            Self::NotReached(cause) | Self::Lost(cause) => (*cause).to_owned(),
+            Self::NotReached(cause) | Self::Lost(cause) | Self::TokenRefused(cause) => (*cause).to_owned(),
             Self::InTrouble(status) | Self::RefusedUs(status) => format!("status_{status}"),
             Self::Missing => NO_SUCH_FUNCTION.to_owned(),
             Self::Mismatch => "protocol".to_owned(),
@@ -94,23 +111,36 @@ impl LedgerError {
 }
 
 impl Connection {
-    /// Calls a function once, and returns the body of a success.
+    /// Calls a function with our own key, and returns the body of a success. A call whose token was refused was
+    /// not executed, and is repeated once.
     pub(super) async fn call(
         &self,
         function: &str,
         arguments: &Value,
         runtime: &impl Runtime,
     ) -> Result<Vec<u8>, LedgerError> {
-        let url = self.url.join(&format!("/rest/v1/rpc/{function}"));
-        let body = serde_json::to_vec(arguments).map_err(|_| LedgerError::NotReached("request_not_built"))?;
-        let request = http::Request::post(url.unwrap_or_default())
-            .header("apikey", self.apikey.bare())
-            .header(AUTHORIZATION, self.key.bearer())
-            .header(CONTENT_TYPE, "application/json")
-            .header(CONTENT_LENGTH, body.len())
-            .header(ACCEPT, "application/json")
-            .body(body)
-            .map_err(|_| LedgerError::NotReached("request_not_built"))?;
+        match self.call_once(function, arguments, runtime).await {
+            Err(refused @ LedgerError::TokenRefused(_)) => {
+                let mut line = Line::new(runtime.now(), "ledger");
+                (line.level, line.code, line.cause) =
+                    (Level::Warn, Some("ledger_not_reached"), Some(refused.cause()));
+                runtime.log(&line);
+                runtime.sleep(Duration::from_millis(TOKEN_RETRY_MS)).await;
+                self.call_once(function, arguments, runtime).await
+            }
+            result => result,
+        }
+    }
+
+    /// Calls a function once, and returns the body of a success.
+    pub(super) async fn call_once(
+        &self,
+        function: &str,
+        arguments: &Value,
+        runtime: &impl Runtime,
+    ) -> Result<Vec<u8>, LedgerError> {
+        let request =
+            self.request(function, arguments).ok_or(LedgerError::NotReached("request_not_built"))?;
         let limits = Limits {
             timeout: Duration::from_secs(time_budget::LEDGER_CALL_S),
             reply_bytes: REPLY_LIMIT_BYTES,
@@ -127,6 +157,21 @@ impl Connection {
         let code = text(&answer.body).and_then(Object::read).and_then(|error| error.maybe_text("code"));
         Err(LedgerError::from_status(status, code.unwrap_or_default()))
     }
+
+    fn request(&self, function: &str, arguments: &Value) -> Option<http::Request<Vec<u8>>> {
+        let url = self.url.join(&format!("/rest/v1/rpc/{function}"))?;
+        let body = serde_json::to_vec(arguments).ok()?;
+        let mut request = http::Request::post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, body.len())
+            .header(ACCEPT, "application/json");
+        request = if self.key.is_api_key() {
+            request.header(APIKEY, self.key.bare())
+        } else {
+            request.header(APIKEY, self.apikey.bare()).header(AUTHORIZATION, self.key.bearer())
+        };
+        request.body(body).ok()
+    }
 }
 
 /// Returns an answer as text.
@@ -139,3 +184,6 @@ impl From<Unreadable> for LedgerError {
         Self::Unreadable
     }
 }
+
+#[cfg(test)]
+mod tests;

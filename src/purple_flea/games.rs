@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     domain::{
-        account::{Account, Api},
+        account::{Account, AccountKey, Api},
         amount::Amount,
         bet::{self, Bet, BetOutcome, Game, Proof},
         failure::{Doubt, Failure},
@@ -54,7 +54,10 @@ impl PurpleFlea {
         };
         let call = Call::post(route.to_owned(), body, idempotency_key);
         let reply = self.call(&self.casino, account, call, runtime).await?;
-        read_outcome(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))
+        let outcome = read_outcome(bet, &reply).ok_or(Failure::Unknown(Doubt::Unrecognised))?;
+        // The shared key's account is no agent's.
+        let balance = outcome.balance.filter(|_| matches!(account.key, AccountKey::Own(_)));
+        Ok(BetOutcome { balance, ..outcome })
     }
 }
 
@@ -93,6 +96,7 @@ fn read_outcome(bet: &Bet, body: &Value) -> Option<BetOutcome> {
         payout,
         bet_id: body.identifier(&["bet_id", "id"]),
         crash_point: body.amount(&["crash_point"]),
+        balance: body.amount(&["new_balance"]).filter(|balance| !balance.is_negative()),
         proof: proof(body),
     })
 }
@@ -223,6 +227,23 @@ mod tests {
         assert_eq!(json!(proof), body("7")["proof"]);
         for nonce in ["null", "1e999999", "-1", "0.5", "1e2", "99999999999999999999", "\"7\""] {
             assert_eq!(read_outcome(&crash(), &body(nonce)).unwrap().proof, None, "{nonce}");
+        }
+    }
+
+    #[test]
+    fn a_balance_is_read_where_it_is_one() {
+        for (value, balance) in [
+            ("992.3", Some("992.3")),
+            ("\"992.30000001\"", Some("992.3000")),
+            ("0", Some("0")),
+            ("-0.01", None),
+            ("null", None),
+            ("1e99", None),
+            ("\"much\"", None),
+        ] {
+            let body = format!(r#"{{"won":false,"new_balance":{value}}}"#);
+            let outcome = read_outcome(&crash(), &serde_json::from_str(&body).unwrap()).unwrap();
+            assert_eq!(outcome.balance.map(|b| b.to_string()).as_deref(), balance, "{body}");
         }
     }
 

@@ -210,6 +210,7 @@ impl Row {
             payout,
             bet_id: reply::identifier(&self.bet_id),
             crash_point: None,
+            balance: None,
             proof: self.proof.clone(),
         };
         Some(FoundBet { wager, outcome })

@@ -37,14 +37,14 @@ pub enum Event {
     /// An escrow was inserted.
     NewEscrow {
         /// The row's id.
-        id: u64,
+        id: i64,
         /// The row.
         row: EscrowRow,
     },
     /// A row requests a step of an escrow.
     EscrowStep {
         /// The row's id.
-        id: u64,
+        id: i64,
         /// The agent that takes the step.
         agent_id: String,
         /// The step.
@@ -82,28 +82,39 @@ impl Unhandled {
     }
 }
 
-/// The fields of all three shapes. The fields that are present show the shape.
+/// The fields of all three shapes. The fields that are present show the shape. The first ones may also be
+/// columns of a bare row, with any value, so they are read only after the shape is known.
 #[derive(Deserialize)]
 struct Body<'a> {
-    // Read only after the table is known.
     #[serde(borrow)]
     record: Option<&'a RawValue>,
     #[serde(borrow)]
-    data: Option<Whole<Change<'a>>>,
-    policy: Option<Whole<Choice>>,
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    table: Option<String>,
-    schema: Option<String>,
-    #[serde(default)]
-    ledger: bool,
-    reference: Option<String>,
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    policy: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    table: Option<&'a RawValue>,
+    #[serde(borrow)]
+    schema: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ledger: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reference: Option<&'a RawValue>,
     // The columns of a bare row. Serde's `flatten` would read numbers as floats.
     id: Option<RowId>,
     agent_id: Option<String>,
     change_type: Option<String>,
     change_amount: Option<Amount>,
     new_balance: Option<Amount>,
+}
+
+impl Body<'_> {
+    /// Returns whether the body is a bare row: it has the columns that each row has, and no shape has.
+    fn is_row(&self) -> bool {
+        self.agent_id.is_some() && self.change_type.is_some()
+    }
 }
 
 #[derive(Deserialize)]
@@ -119,34 +130,48 @@ struct Change<'a> {
 /// Reads a body. An amount goes from its text to a decimal, never through a float.
 pub fn read(body: &[u8]) -> Result<Event, ReadError> {
     let body: Body = json::read(body)?;
-    if body.ledger {
-        let Some(text) = body.reference else {
-            return Ok(Event::Notification { reference: None });
-        };
-        return match Reference::parse(&text) {
-            Some(reference) => Ok(Event::Notification { reference: Some(reference) }),
-            None => refuse("`reference` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -"),
-        };
+    // Whatever else a notification has, it never leads to a bet by itself.
+    if body.ledger.is_some_and(|flag| flag.get() == "true") {
+        return notification(value(body.reference)?);
     }
-    let choice = body.policy.map(|Whole(choice)| choice);
+    if body.is_row() {
+        return bare_row(body);
+    }
+    let choice = value(body.policy)?.map(|Whole(choice)| choice);
     let wrapped = body.record.is_some() || body.kind.is_some() || body.table.is_some();
     match body.data {
         Some(_) if wrapped => refuse("the body must not have both `data` and `record`"),
-        Some(Whole(change)) => read_change(change, choice),
+        Some(data) => read_change(read_columns(data)?, choice),
         None if wrapped => {
-            let Body { record, kind, table, schema, .. } = body;
-            read_change(Change { record, kind, table, schema }, choice)
+            let (kind, table, schema) = (value(body.kind)?, value(body.table)?, value(body.schema)?);
+            read_change(Change { record: body.record, kind, table, schema }, choice)
         }
-        // Without this check the function would ignore the choice, and bet on another game.
-        None if choice.is_some() => {
-            refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}")
-        }
-        None => {
-            let Body { id, agent_id, change_type, change_amount, new_balance, .. } = body;
-            let row = validate(Record { id, agent_id, change_type, change_amount, new_balance })?;
-            Ok(Event::Inserted { row, choice: Choice::default() })
-        }
+        None => bare_row(body),
     }
+}
+
+/// Reads a member of a body.
+fn value<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, ReadError> {
+    member.map(|member| json::read_value(member.get())).transpose()
+}
+
+fn notification(reference: Option<String>) -> Result<Event, ReadError> {
+    match reference.map(|text| Reference::parse(&text)) {
+        Some(None) => refuse("`reference` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -"),
+        reference => Ok(Event::Notification { reference: reference.flatten() }),
+    }
+}
+
+/// Reads a bare row. Its other columns are the application's own, with one exception: the function would ignore
+/// a choice of game, and bet on another game.
+fn bare_row(body: Body) -> Result<Event, ReadError> {
+    let choice = body.policy.and_then(|policy| json::read_value::<Whole<Choice>>(policy.get()).ok());
+    if choice.is_some_and(|Whole(choice)| choice != Choice::default()) {
+        return refuse("`policy` is read beside `record` only: {\"record\": {…}, \"policy\": {…}}");
+    }
+    let Body { id, agent_id, change_type, change_amount, new_balance, .. } = body;
+    let row = validate(Record { id, agent_id, change_type, change_amount, new_balance })?;
+    Ok(Event::Inserted { row, choice: Choice::default() })
 }
 
 fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadError> {

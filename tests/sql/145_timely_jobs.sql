@@ -4,7 +4,9 @@ begin;
 
 update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
 insert into public.agents (id, referral_code) values ('plain', 'ref_plain');
-insert into public.agents (id) values ('modest'), ('other');
+insert into public.agents (id) values ('modest'), ('other'), ('shared');
+select purple_flea.set_agent_key(agent, 'sk_live_of_' || agent)
+from unnest(array['plain', 'modest']) as agent;
 
 -- The balance: on demand, on a schedule, and one look at a time.
 select is(
@@ -27,13 +29,13 @@ select is(
 );
 update purple_flea.trade_policies set balance_every = '10 minutes' where agent_id is null;
 update public.agents set balance_at = clock_timestamp() - interval '11 minutes' where id = 'modest';
-update public.agents set balance_at = clock_timestamp() where id <> 'modest';
+update public.agents set balance_at = clock_timestamp() where id = 'plain';
 select purple_flea.make_timely_jobs();
 select purple_flea.make_timely_jobs();
 select results_eq(
   $$select agent_id from purple_flea.jobs where kind = 'balance' and state = 'pending'$$,
   array['modest'],
-  'when its time has come the next look is made, once'
+  'when its time has come the next look is made, once, and none at an account that is no agent''s'
 );
 update purple_flea.trade_policies set balance_every = null where agent_id is null;
 

@@ -95,7 +95,7 @@ impl Problem {
 
 fn ledger_detail(error: &LedgerError) -> &'static str {
     match error {
-        LedgerError::RefusedUs(_) => {
+        LedgerError::RefusedUs(_) | LedgerError::TokenRefused(_) => {
             "It refuses supabase_key, or the role may not call its functions. Nothing was executed; the deposit waits."
         }
         LedgerError::Missing => {

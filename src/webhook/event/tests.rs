@@ -51,6 +51,27 @@ fn a_choice_is_read_beside_the_record_and_nowhere_else() {
 }
 
 #[test]
+fn a_bare_row_may_have_columns_of_the_applications_own() {
+    let own = [r#""manual""#, "7", "null", "true", "[1]", r#"{"INSERT":1}"#, r#"{"id":9}"#];
+    for name in ["type", "table", "schema", "data", "record", "old_record", "policy", "reference"] {
+        for value in own {
+            let body = ROW.replacen('{', &format!(r#"{{"{name}":{value},"#), 1);
+            assert_eq!(row(&body), row(ROW), "{name} {value}");
+        }
+    }
+}
+
+#[test]
+fn an_id_may_be_any_number_that_postgres_writes() {
+    for id in ["0", "-5", "9223372036854775807", "-9223372036854775808"] {
+        for text in [id.to_owned(), format!("\"{id}\"")] {
+            let body = format!(r#"{{"id":{text},"agent_id":"a","change_type":"deposit"}}"#);
+            assert_eq!(row(&body).id, id.parse().ok());
+        }
+    }
+}
+
+#[test]
 fn a_choice_never_reaches_a_limit_or_the_pause() {
     for limit in [
         r#""max_wager":1000"#,
@@ -193,7 +214,7 @@ fn every_wrong_number_is_refused() {
             refused(&format!(r#"{{"agent_id":"a","change_type":"deposit","{column}":{number}}}"#));
         }
     }
-    for id in ["0", "-1", "1.0", "1e3", "\"\"", "\"x\"", "9223372036854775808", "true"] {
+    for id in ["-0", "\"01\"", "\"+1\"", "1.0", "1e3", "\"\"", "\"x\"", "9223372036854775808", "true"] {
         refused(&format!(r#"{{"id":{id},"agent_id":"a","change_type":"deposit"}}"#));
     }
     // A withdrawal lowers the balance. Only the amounts of a deposit must not be negative.

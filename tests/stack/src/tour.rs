@@ -217,7 +217,10 @@ impl Tour<'_> {
     async fn dispute(&mut self, id: i64) -> Result<()> {
         for (asked, told) in [
             ("requested_status = 'completed'", "completed_at is not null"),
-            ("requested_status = 'disputed', dispute_reason = 'The tip was for a song'", "status = 'disputed'"),
+            (
+                "requested_status = 'disputed', dispute_reason = 'The tip was for a song'",
+                "status = 'disputed'",
+            ),
         ] {
             let ask = format!("update public.escrow_requests set {asked} where id = {id}");
             self.stack.owner.batch_execute(&ask).await?;
