@@ -9,6 +9,7 @@ pub mod escrow;
 pub mod faucet;
 pub mod games;
 pub mod history;
+pub mod positions;
 pub mod reply;
 pub mod trading;
 

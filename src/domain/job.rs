@@ -20,6 +20,8 @@ pub enum RequestKind {
     Trade,
     /// The function opens a position, by the gateway's `/trading/order`.
     Order,
+    /// The function closes a position.
+    Close,
     /// The function registers an agent.
     Registration,
     /// The function claims the faucet's first credit for an agent.
@@ -38,9 +40,10 @@ pub enum RequestKind {
 
 impl RequestKind {
     /// All kinds that a caller can request.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Trade,
         Self::Order,
+        Self::Close,
         Self::Registration,
         Self::Faucet,
         Self::DailyClaim,
@@ -55,6 +58,7 @@ impl RequestKind {
         match self {
             Self::Trade => "trade",
             Self::Order => "order",
+            Self::Close => "close",
             Self::Registration => "registration",
             Self::Faucet => "faucet",
             Self::DailyClaim => "daily_claim",
@@ -70,6 +74,7 @@ impl RequestKind {
         match self {
             Self::Trade => "/trade",
             Self::Order => "/order",
+            Self::Close => "/close",
             Self::Registration => "/register",
             Self::Faucet => "/faucet",
             Self::DailyClaim => "/faucet/daily",

@@ -44,11 +44,15 @@ pub enum SkipReason {
     NoCancel,
     /// The dialect's faucet has no daily claim.
     NoDailyClaim,
+    /// The dialect cannot close a position.
+    NoClose,
+    /// The order's leverage exceeds the policy's.
+    LeverageLimit,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -64,6 +68,8 @@ impl SkipReason {
         Self::EscrowNotOpen,
         Self::NoCancel,
         Self::NoDailyClaim,
+        Self::NoClose,
+        Self::LeverageLimit,
     ];
 
     /// Returns the reason's name in replies and logs.
@@ -84,6 +90,8 @@ impl SkipReason {
             Self::EscrowNotOpen => "escrow_not_open",
             Self::NoCancel => "no_cancel",
             Self::NoDailyClaim => "no_daily_claim",
+            Self::NoClose => "no_close",
+            Self::LeverageLimit => "leverage_limit",
         }
     }
 
@@ -109,6 +117,8 @@ impl SkipReason {
                 "Purple Flea's live API cannot cancel an escrow: it ends by a dispute or its timeout."
             }
             Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
+            Self::NoClose => "Purple Flea's gateway has no route that closes a position.",
+            Self::LeverageLimit => "The order's leverage is above the policy's.",
         }
     }
 }

@@ -41,7 +41,8 @@ pub async fn run(
     line: &mut Line,
 ) -> Result<Reply, Problem> {
     let named = webhook_id.map(|id| Reference::parse(&id).ok_or(Problem::InvalidReference)).transpose()?;
-    let request = jobs::read(kind, body, settings.ledger.is_some())?;
+    let standalone = settings.ledger.is_none().then_some(&settings.policy);
+    let request = jobs::read(kind, body, standalone)?;
     let reference = match named {
         Some(reference) => reference,
         None if kind.requires_reference() => return Err(Problem::MissingReference),

@@ -21,8 +21,8 @@ $$;
 
 select bag_eq(
   'select kind from purple_flea.job_kinds',
-  array['deposit', 'trade', 'order', 'registration', 'faucet', 'daily_claim', 'balance', 'escrow',
-        'escrow_release', 'escrow_cancel'],
+  array['deposit', 'trade', 'order', 'close', 'registration', 'faucet', 'daily_claim', 'balance',
+        'escrow', 'escrow_release', 'escrow_cancel'],
   'these are all kinds'
 );
 select is(
