@@ -8,7 +8,7 @@ use crate::{
         account::Api,
         amount::Amount,
         bet::{CashoutAt, GameName, Side},
-        order::{Direction, Market},
+        order::{Direction, Leverage, Market},
         policy::Policy,
     },
     endpoint::{BaseUrl, Key},
@@ -93,8 +93,11 @@ settings! {
     SIDE = setting("side", "heads", "heads or tails");
     /// The market of a trade, such as `BTC`, `ETH-USD` or `TSLA`. Required where `game` is `trade`.
     MARKET = setting("market", "", "1 to 20 characters of A-Z a-z 0-9 . _ : / -");
-    /// The direction of a trade.
-    DIRECTION = setting("direction", "long", "long or short");
+    /// The direction of a trade. Empty: the gateway gets none, and the live dialect, which demands one, gets `long`.
+    DIRECTION = setting("direction", "", "empty, long or short");
+    /// The leverage of a trade in the live dialect (the gateway documents none), and the most that a request for a trade may
+    /// have. Empty: none is sent, and Purple Flea uses 5.
+    LEVERAGE = setting("leverage", "", "empty or a whole number within 1 and 50");
     /// The size of a trade, in US dollars. Empty: as much as a wager would be.
     SIZE = setting("size", "", "empty or an amount, 0.01 or more");
     /// Whether the function asks Purple Flea for the balance before it stakes, and skips a stake that the balance does not cover.
@@ -245,7 +248,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             self.refuse(MARKET, "set, because `game` is trade");
             return None;
         }
-        let direction = self.required(DIRECTION, variant::<Direction>);
+        let direction = self.optional(DIRECTION, variant::<Direction>);
+        let leverage = self.optional(LEVERAGE, |text| Leverage::new(text.parse().ok()?));
         let at_least_a_cent =
             |text: &str| text.parse().ok().filter(|a: &Amount| a.decimal() >= Decimal::new(1, 2));
         let size = self.optional(SIZE, at_least_a_cent);
@@ -261,6 +265,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             side: side?,
             market: market?,
             direction: direction?,
+            leverage: leverage?,
             size: size?,
             check_balance: check_balance?,
             min_balance: min_balance?,

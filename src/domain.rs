@@ -1,4 +1,4 @@
-//! The domain: plain types for deposits, bets, orders, escrows, jobs and outcomes, and the policy that
+//! The domain: plain types for deposits, bets, orders, positions, escrows, jobs and outcomes, and the policy that
 //! decides. No module here knows a client, a database or a host.
 
 pub mod account;
@@ -12,5 +12,6 @@ pub mod job;
 pub mod order;
 pub mod outcome;
 pub mod policy;
+pub mod position;
 pub mod reason;
 pub mod reference;

@@ -2,6 +2,7 @@
 //! Both modes execute a task in the same way. The worker claims the job before, and settles it after.
 
 pub mod agent;
+pub mod close;
 mod context;
 pub mod deposit;
 pub mod escrow;
@@ -15,6 +16,8 @@ use crate::{
         job::{Kind, RequestKind, Subject},
         order::Form,
         outcome::Outcome,
+        policy::Policy,
+        position::CloseRow,
     },
     json::ReadError,
     ledger::job::Columns,
@@ -33,6 +36,8 @@ pub enum Task {
     Deposit(Box<DepositTask>),
     /// Open a position that a caller requested.
     Order(Box<OrderTask>),
+    /// Close a position.
+    Close(CloseRow),
     /// Manage an agent's account.
     Agent(AgentTask),
     /// Make an escrow, take a step of it, or read its state.
@@ -58,6 +63,7 @@ pub fn decode(columns: &Columns) -> Option<Task> {
         Kind::Deposit => deposit::decode(columns),
         Kind::Requested(RequestKind::Trade) => order::decode(columns, Form::Trade),
         Kind::Requested(RequestKind::Order) => order::decode(columns, Form::Order),
+        Kind::Requested(RequestKind::Close) => close::decode(columns),
         Kind::Requested(RequestKind::Registration) => agent(AgentAction::Register { referral_code }),
         Kind::Requested(RequestKind::Faucet) => {
             agent(AgentAction::ClaimFaucet { referral_code, fresh: columns.fresh })
@@ -73,12 +79,13 @@ pub fn decode(columns: &Columns) -> Option<Task> {
     }
 }
 
-/// Reads a caller's request of a kind.
-pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request, ReadError> {
+/// Reads a caller's request of a kind. `standalone` is the policy of standalone mode, which has no ledger.
+pub fn read(kind: RequestKind, body: &[u8], standalone: Option<&Policy>) -> Result<Request, ReadError> {
     let referral_code = None;
     match kind {
-        RequestKind::Trade => order::read(body, Form::Trade),
-        RequestKind::Order => order::read(body, Form::Order),
+        RequestKind::Trade => order::read(body, Form::Trade, standalone),
+        RequestKind::Order => order::read(body, Form::Order, standalone),
+        RequestKind::Close => close::read(body),
         RequestKind::Registration => {
             // In standalone mode the function cannot store the new key.
             let request = agent::read(body, AgentAction::Register { referral_code })?;
@@ -88,11 +95,11 @@ pub fn read(kind: RequestKind, body: &[u8], with_ledger: bool) -> Result<Request
         RequestKind::DailyClaim => agent::read(body, AgentAction::ClaimDaily),
         RequestKind::Balance => agent::read(body, AgentAction::ReadBalance),
         RequestKind::Escrow => escrow::read(body),
-        RequestKind::EscrowRelease => escrow::read_step(body, Step::Release, with_ledger),
-        RequestKind::EscrowCancel => escrow::read_step(body, Step::Cancel, with_ledger),
-        RequestKind::EscrowComplete => escrow::read_step(body, Step::Complete, with_ledger),
-        RequestKind::EscrowDispute => escrow::read_step(body, Step::Dispute, with_ledger),
-        RequestKind::EscrowStatus => escrow::read_state(body, with_ledger),
+        RequestKind::EscrowRelease => escrow::read_step(body, Step::Release, standalone.is_none()),
+        RequestKind::EscrowCancel => escrow::read_step(body, Step::Cancel, standalone.is_none()),
+        RequestKind::EscrowComplete => escrow::read_step(body, Step::Complete, standalone.is_none()),
+        RequestKind::EscrowDispute => escrow::read_step(body, Step::Dispute, standalone.is_none()),
+        RequestKind::EscrowStatus => escrow::read_state(body, standalone.is_none()),
     }
 }
 
@@ -101,6 +108,7 @@ pub async fn execute(task: &Task, context: &Context<'_, impl Runtime>) -> Outcom
     match task {
         Task::Deposit(task) => deposit::execute(task, context).await,
         Task::Order(task) => order::execute(task, context).await,
+        Task::Close(row) => close::execute(row, context).await,
         Task::Agent(task) => agent::execute(task, context).await,
         Task::Escrow(task) => escrow::execute(task, context).await,
     }

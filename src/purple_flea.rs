@@ -10,6 +10,7 @@ pub mod escrow_search;
 pub mod faucet;
 pub mod games;
 pub mod history;
+pub mod positions;
 pub mod reply;
 pub mod trading;
 

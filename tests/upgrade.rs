@@ -64,6 +64,10 @@ fn assert_survived(
                     row[name] = value;
                 }
             }
+            // A direction that nobody has chosen is null now.
+            if table.ends_with("trade_policies") && row["game"] != "trade" {
+                row.as_object_mut().map(|row| row.remove("direction"));
+            }
             let kept = |now: &&Value| {
                 row.as_object()
                     .is_some_and(|row| row.iter().all(|(name, value)| now.get(name) == Some(value)))

@@ -1,26 +1,32 @@
--- Access to the four public tables. The service writes. A signed-in user reads the rows of the
+-- Access to the five public tables. The service writes. A signed-in user reads the rows of the
 -- user's own agents. Anonymous callers get nothing. Supabase's default privileges give all three
 -- roles everything in `public`, so each privilege is revoked by name before a part of it is granted
 -- again. 999_privileges.sql does the same for functions, views and the private schema.
 
 revoke all
-  on public.agents, public.wallet_changes, public.trade_results, public.escrow_requests
+  on
+    public.agents, public.wallet_changes, public.trade_results, public.escrow_requests,
+    public.close_requests
   from public, anon, authenticated, service_role;
 revoke all
   on sequence
     public.wallet_changes_id_seq,
     public.trade_results_id_seq,
-    public.escrow_requests_id_seq
+    public.escrow_requests_id_seq,
+    public.close_requests_id_seq
   from public, anon, authenticated, service_role;
 
 grant select, insert, update, delete
-  on public.agents, public.wallet_changes, public.trade_results, public.escrow_requests
+  on
+    public.agents, public.wallet_changes, public.trade_results, public.escrow_requests,
+    public.close_requests
   to service_role;
 grant usage
   on sequence
     public.wallet_changes_id_seq,
     public.trade_results_id_seq,
-    public.escrow_requests_id_seq
+    public.escrow_requests_id_seq,
+    public.close_requests_id_seq
   to service_role;
 
 -- Granted by column, because row-level security hides rows and not columns, and api_key names a
@@ -32,7 +38,7 @@ grant select (
   on public.agents
   to authenticated;
 grant select
-  on public.wallet_changes, public.trade_results, public.escrow_requests
+  on public.wallet_changes, public.trade_results, public.escrow_requests, public.close_requests
   to authenticated;
 -- An owner requests a status and changes nothing else.
 grant update (requested_status, dispute_reason) on public.escrow_requests to authenticated;
@@ -114,6 +120,19 @@ create policy escrow_requests_receiver_asks on public.escrow_requests
 
 drop policy if exists escrow_requests_service_writes on public.escrow_requests;
 create policy escrow_requests_service_writes on public.escrow_requests
+  for all to service_role
+  using (true)
+  with check (true);
+
+drop policy if exists close_requests_owner_reads on public.close_requests;
+create policy close_requests_owner_reads on public.close_requests
+  for select to authenticated
+  using (
+    (select a.owner_id from public.agents a where a.id = agent_id) = (select purple_flea.caller())
+  );
+
+drop policy if exists close_requests_service_writes on public.close_requests;
+create policy close_requests_service_writes on public.close_requests
   for all to service_role
   using (true)
   with check (true);

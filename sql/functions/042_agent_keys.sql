@@ -10,7 +10,7 @@ create or replace function purple_flea.agent_secret(named text, call text) retur
   set search_path = pg_catalog, pg_temp
 as $$
   select case
-    when call in ('trade', 'order')
+    when call in ('trade', 'order', 'close')
       and purple_flea.secret_trouble(own.trading) is distinct from 'missing'
       then own.trading
     else named
@@ -21,8 +21,8 @@ as $$
   ) as own
 $$;
 comment on function purple_flea.agent_secret(text, text) is
-  'Names the secret for an agent''s call: for trades and orders the agent''s trading key, if it '
-  'has one.';
+  'Names the secret for an agent''s call: for trades, orders and closes the agent''s trading key, '
+  'if it has one.';
 
 create or replace function purple_flea.agent_key(named text, call text) returns text
   language sql

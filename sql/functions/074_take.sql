@@ -116,8 +116,9 @@ $$;
 comment on function purple_flea.spent(text, date, text) is
   'Gives an agent''s stakes, losses and open stakes of a UTC day, in US dollars, without one job.';
 
--- `bet_key` is the idempotency key for functions up to release 0.1.0.
-create or replace function purple_flea.held_jobs(claim_token uuid) returns jsonb
+-- `bet_key` is the idempotency key for functions up to release 0.1.0, which read no policy without a
+-- direction.
+create or replace function purple_flea.held_jobs(claim_token uuid, protocol integer) returns jsonb
   language plpgsql  -- see timing()
   volatile
   security invoker
@@ -165,7 +166,14 @@ begin
         ) end,
         'own_key', case when j.key_name <> '' then true end,
         'key', case when j.key_name <> '' then purple_flea.secret(j.key_name) end
-      )) || jsonb_build_object('row', j.request, 'policy', j.policy)
+      )) || jsonb_build_object(
+        'row', j.request,
+        'policy', case
+          when protocol < 2 then j.policy
+            || jsonb_build_object('direction', coalesce(j.policy ->> 'direction', 'long'))
+          else j.policy
+        end
+      )
     ), '[]')
     from purple_flea.jobs j
     join public.agents a on a.id = j.agent_id
@@ -175,7 +183,7 @@ begin
   );
 end;
 $$;
-comment on function purple_flea.held_jobs(uuid) is
+comment on function purple_flea.held_jobs(uuid, integer) is
   'Gives the jobs that a claim holds, with the keys for their calls.';
 
 -- The registration itself may have claimed the faucet. Then the new account's balance is its

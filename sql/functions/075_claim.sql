@@ -110,7 +110,7 @@ comment on function purple_flea.commit_synchronously() is
 
 -- The function and the ledger are deployed independently. Each claim names the version of the
 -- protocol that the function speaks. A ledger that does not speak it hands out no job. 1: release
--- 0.1.0. 2: adds patience_ms, abandon_claim, not_now. Without a search path of its own, because
+-- 0.1.0. 2: adds patience_ms, abandon_claim, not_now, policies without a direction. Without a search path of its own, because
 -- Postgres inlines no function that has one.
 create or replace function purple_flea.speaks(protocol integer) returns boolean
   language sql
@@ -227,7 +227,8 @@ create or replace function purple_flea.claim_reply(
   wanted      text[],
   slots       integer,
   exhausted   jsonb,
-  generation  uuid
+  generation  uuid,
+  protocol    integer
 ) returns jsonb
   language plpgsql
   volatile  -- sees the claim's own changes
@@ -237,7 +238,7 @@ as $$
 begin
   return jsonb_build_object(
     'token', claim_token,
-    'jobs', purple_flea.held_jobs(claim_token),
+    'jobs', purple_flea.held_jobs(claim_token, protocol),
     'lease_ms', (
       select greatest(
         0,
@@ -265,7 +266,7 @@ begin
   );
 end;
 $$;
-comment on function purple_flea.claim_reply(uuid, text[], integer, jsonb, uuid) is
+comment on function purple_flea.claim_reply(uuid, text[], integer, jsonb, uuid, integer) is
   'Gives the reply to a claim, except whether its watch goes on.';
 
 create or replace function public.claim_jobs(
@@ -326,7 +327,8 @@ begin
       claim_token, wanted, slots, claim_jobs.api, limits, exhausted, present,
       claim_jobs.patience_ms);
   end if;
-  return purple_flea.claim_reply(claim_token, wanted, slots, exhausted, present)
+  return purple_flea.claim_reply(
+      claim_token, wanted, slots, exhausted, present, claim_jobs.protocol)
     -- The caller of an abandoned or late claim waits no longer.
     || jsonb_build_object('watching',
       claim_jobs.watcher is not null and claim_jobs.linger_ms > 0 and not given_up and not too_late

@@ -86,7 +86,7 @@ as $$
 begin
   insert into public.trade_results (
     agent_id, game, wager, outcome, payout, reference, bet_id,
-    market, direction, entry_price, position_id, order_id, proof
+    market, direction, leverage, entry_price, position_id, order_id, proof
   )
   select
     j.agent_id,
@@ -98,6 +98,7 @@ begin
     o.result ->> 'bet_id',
     o.result ->> 'market',
     o.result ->> 'direction',
+    (o.result ->> 'leverage')::numeric,
     (o.result ->> 'entry_price')::numeric,
     o.result ->> 'position_id',
     o.result ->> 'order_id',

@@ -48,7 +48,7 @@ $$;
 comment on function purple_flea.read_outcomes(json) is
   'Reads an array of {reference, token, state, result, secret}.';
 
--- The order of the locks is the same for all: job, agent, escrow.
+-- The order of the locks is the same for all: job, agent, escrow, close.
 create or replace function purple_flea.lock_for_settling(asked text[]) returns text[]
   language plpgsql
   volatile
@@ -59,6 +59,7 @@ declare
   ours    text[];
   agents  text[];
   escrows bigint[];
+  closes  bigint[];
 begin
   ours := array(
     select j.reference
@@ -82,12 +83,25 @@ begin
     order by e.id
     for no key update skip locked
   );
+  closes := array(
+    select c.id
+    from public.close_requests c
+    where c.id in (
+      select (j.request ->> 'id')::bigint
+      from purple_flea.jobs j
+      where j.reference = any (ours)
+        and j.kind = 'close'
+    )
+    order by c.id
+    for no key update skip locked
+  );
   return array(
     select j.reference
     from purple_flea.jobs j
     where j.reference = any (ours)
       and j.agent_id = any (agents)
       and (j.escrow_id is null or j.escrow_id = any (escrows))
+      and (j.kind <> 'close' or (j.request ->> 'id')::bigint = any (closes))
   );
 end;
 $$;

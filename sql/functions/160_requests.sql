@@ -94,7 +94,8 @@ begin
   -- The function checks the same. A job that no worker can read would never end.
   if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$'
     or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
-    or coalesce(details ->> 'direction', '') not in ('long', 'short') then
+    or coalesce(details ->> 'direction', 'long') not in ('long', 'short')
+    or coalesce(details ->> 'leverage', '1') !~ '^([1-9]|[1-4][0-9]|50)$' then
     return purple_flea.refused('invalid_order');
   end if;
   insert into purple_flea.jobs (
@@ -119,7 +120,9 @@ begin
   select * into found_job
   from purple_flea.all_jobs j
   where j.reference = request_order.reference;
-  if (found_job.kind, found_job.request) is distinct from (request_order.kind, details) then
+  -- Release 0.1.0 wrote `long` into a request that chose no direction.
+  if (found_job.kind, '{"direction": "long"}' || found_job.request) is distinct from
+     (request_order.kind, '{"direction": "long"}' || details) then
     return purple_flea.refused('reference_taken');
   end if;
   return purple_flea.asked_for(request_order.reference);
@@ -243,6 +246,38 @@ $$;
 comment on function purple_flea.request_escrow_step(text, bigint, text, jsonb) is
   'Asks for a step of an escrow. The agent names the party that disputes.';
 
+create or replace function purple_flea.close_that_counts(agent text, pf_position text) returns text
+  language sql
+  volatile  -- sees a row that another transaction has just made
+  set search_path = pg_catalog, pg_temp
+as $$
+  select 'close-' || c.id
+  from public.close_requests c
+  where c.agent_id = agent
+    and c.position_id = pf_position
+    and c.status in ('pending', 'closed')
+$$;
+comment on function purple_flea.close_that_counts(text, text) is
+  'Gives the job that closes or has closed a position.';
+
+create or replace function purple_flea.request_close(agent text, pf_position text) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if purple_flea.close_that_counts(agent, pf_position) is null then
+    -- Another caller may ask for the same at the same time.
+    insert into public.close_requests (agent_id, position_id)
+    values (agent, pf_position)
+    on conflict do nothing;
+  end if;
+  return purple_flea.asked_for(purple_flea.close_that_counts(agent, pf_position));
+end;
+$$;
+comment on function purple_flea.request_close(text, text) is 'Asks for a position''s close.';
+
 create or replace function purple_flea.request_escrow_status(escrow bigint) returns jsonb
   language plpgsql
   volatile
@@ -286,7 +321,7 @@ as $$
   select reference ~ '^[A-Za-z0-9._:-]{1,47}$'
     and (
       kind = 'escrow'
-      or reference !~ '^(wallet-change|escrow|faucet|registration|daily_claim)[-:.]'
+      or reference !~ '^(wallet-change|escrow|close|faucet|registration|daily_claim)[-:.]'
     )
 $$;
 comment on function purple_flea.is_free_reference(text, text) is
@@ -369,6 +404,8 @@ begin
         kind, agent, purple_flea.agent_reference(kind, agent)));
     when 'trade', 'order' then
       answer := purple_flea.request_order(kind, name, agent, details);
+    when 'close' then
+      answer := purple_flea.request_close(agent, details ->> 'position_id');
     when 'escrow' then
       answer := purple_flea.request_escrow(name, agent, details);
     when 'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute' then

@@ -9,7 +9,9 @@ begin
   ) then
     create publication supabase_realtime;
   end if;
-  foreach followed in array array['wallet_changes', 'trade_results', 'escrow_requests'] loop
+  foreach followed in array array[
+    'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'
+  ] loop
     if not exists (
       select
       from pg_catalog.pg_publication_tables t

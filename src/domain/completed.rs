@@ -8,6 +8,7 @@ use super::{
     escrow::Escrow,
     order::{Direction, Fill, Form, Market, Order},
     policy::Stake,
+    position::Closed,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -41,6 +42,8 @@ pub enum Completed {
     },
     /// An escrow that Purple Flea made or ended.
     Escrow(Escrow),
+    /// A position that Purple Flea closed.
+    Close(Closed),
 }
 
 /// A bet and its outcome.
@@ -70,10 +73,13 @@ pub struct PlacedBet {
 #[derive(Debug, Clone, Serialize)]
 pub struct OpenedTrade {
     market: Market,
-    direction: Direction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<Direction>,
     size: Amount,
     /// The amount that counts against daily limits: the filled amount.
     wager: Amount,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leverage: Option<Amount>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry_price: Option<Amount>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,8 +103,9 @@ pub enum Attempted {
     Trade {
         /// The market.
         market: Market,
-        /// The direction.
-        direction: Direction,
+        /// The direction, if it was chosen.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        direction: Option<Direction>,
         /// The size, in US dollars.
         size: Amount,
     },
@@ -141,9 +148,10 @@ impl Completed {
     pub fn trade(order: Order, fill: Fill) -> Self {
         Self::Trade(OpenedTrade {
             market: order.market,
-            direction: order.direction,
+            direction: fill.direction,
             size: order.size,
             wager: fill.filled,
+            leverage: fill.leverage,
             entry_price: fill.entry_price,
             position_id: fill.position_id,
             order_id: fill.order_id,
@@ -166,6 +174,7 @@ impl Completed {
             Self::Faucet(_) => "faucet",
             Self::Balance { .. } => "balance",
             Self::Escrow(_) => "escrow",
+            Self::Close(_) => "close",
         }
     }
 
@@ -205,7 +214,7 @@ impl From<&Bet> for Attempted {
 }
 
 impl From<&Order> for Attempted {
-    fn from(Order { market, direction, size, form: Form::Trade | Form::Order }: &Order) -> Self {
+    fn from(Order { market, direction, size, leverage: _, form: Form::Trade | Form::Order }: &Order) -> Self {
         Self::Trade { market: market.clone(), direction: *direction, size: *size }
     }
 }

@@ -20,6 +20,8 @@ pub enum RequestKind {
     Trade,
     /// The function opens a position, by the gateway's `/trading/order`.
     Order,
+    /// The function closes a position.
+    Close,
     /// The function registers an agent.
     Registration,
     /// The function claims the faucet's first credit for an agent.
@@ -44,9 +46,10 @@ pub enum RequestKind {
 
 impl RequestKind {
     /// All kinds that a caller can request.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Trade,
         Self::Order,
+        Self::Close,
         Self::Registration,
         Self::Faucet,
         Self::DailyClaim,
@@ -64,6 +67,7 @@ impl RequestKind {
         match self {
             Self::Trade => "trade",
             Self::Order => "order",
+            Self::Close => "close",
             Self::Registration => "registration",
             Self::Faucet => "faucet",
             Self::DailyClaim => "daily_claim",
@@ -82,6 +86,7 @@ impl RequestKind {
         match self {
             Self::Trade => "/trade",
             Self::Order => "/order",
+            Self::Close => "/close",
             Self::Registration => "/register",
             Self::Faucet => "/faucet",
             Self::DailyClaim => "/faucet/daily",

@@ -59,12 +59,46 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The direction of a position for which nobody chose one, where Purple Flea demands one.
+    pub const DEFAULT: Self = Self::Long;
+
+    /// Reads a direction from the name that a reply gives it.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Long, Self::Short].into_iter().find(|direction| direction.name() == name)
+    }
+
     /// Returns the direction's name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Long => "long",
             Self::Short => "short",
         }
+    }
+}
+
+/// The leverage of a position: a whole number from 1 to 50.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Leverage(u64);
+
+impl Leverage {
+    /// The highest leverage that Purple Flea grants any account.
+    const MAX: u64 = 50;
+
+    /// Makes a leverage. Returns `None` outside 1 to 50.
+    pub fn new(times: u64) -> Option<Self> {
+        (1..=Self::MAX).contains(&times).then_some(Self(times))
+    }
+
+    /// Returns the leverage as a number.
+    pub fn times(self) -> u64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Leverage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(u64::deserialize(deserializer)?)
+            .ok_or_else(|| de::Error::custom("leverage must be a whole number from 1 to 50"))
     }
 }
 
@@ -82,10 +116,12 @@ pub enum Form {
 pub struct Order {
     /// The market.
     pub market: Market,
-    /// The direction.
-    pub direction: Direction,
+    /// The direction, if the caller or the policy chose one.
+    pub direction: Option<Direction>,
     /// The size, in US dollars and whole cents.
     pub size: Amount,
+    /// The leverage, if the caller or the policy chose one.
+    pub leverage: Option<Leverage>,
     /// The route of the gateway.
     pub form: Form,
 }
@@ -95,6 +131,10 @@ pub struct Order {
 pub struct Fill {
     /// The filled amount, in US dollars. The real exchange fills a little more or less than the order's size.
     pub filled: Amount,
+    /// The direction that was sent, or else the one that Purple Flea reports.
+    pub direction: Option<Direction>,
+    /// The leverage that Purple Flea used, if it reports it.
+    pub leverage: Option<Amount>,
     /// The price, if Purple Flea reports it.
     pub entry_price: Option<Amount>,
     /// Purple Flea's id of the position.
@@ -113,23 +153,22 @@ pub struct OrderRow {
     /// The market.
     #[serde(alias = "asset")]
     pub market: Market,
-    /// The direction; `long` if the row names none.
-    #[serde(alias = "side", default = "long")]
-    pub direction: Direction,
+    /// The direction, if the caller chose one.
+    #[serde(alias = "side", skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// The size, in US dollars.
     #[serde(alias = "size_usdc")]
     pub size: Amount,
-}
-
-fn long() -> Direction {
-    Direction::Long
+    /// The leverage, if the caller chose one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leverage: Option<Leverage>,
 }
 
 impl OrderRow {
     /// Returns the order that the row requests.
     pub fn order(self, form: Form) -> Order {
-        let Self { market, direction, size, .. } = self;
-        Order { market, direction, size, form }
+        let Self { market, direction, size, leverage, .. } = self;
+        Order { market, direction, size, leverage, form }
     }
 }
 
@@ -151,6 +190,16 @@ mod tests {
         }
         for name in ["", "BTC USD", "<b>", "ABCDEFGHIJKLMNOPQRSTU", "É"] {
             assert_eq!(Market::parse(name), None);
+        }
+    }
+
+    #[test]
+    fn a_leverage_is_a_whole_number_from_1_to_50() {
+        for (text, times) in [("1", Some(1)), ("50", Some(50)), ("0", None), ("51", None), ("-1", None)] {
+            assert_eq!(serde_json::from_str::<Leverage>(text).ok().map(Leverage::times), times, "{text}");
+        }
+        for text in ["2.5", "\"2\"", "null", "1e1"] {
+            assert!(serde_json::from_str::<Leverage>(text).is_err(), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     amount::Amount,
     bet::{Bet, CashoutAt, Choice, Game, GameName, Side},
     deposit::WalletChange,
-    order::{Direction, Form, Market, Order},
+    order::{Direction, Form, Leverage, Market, Order},
     reason::{Hold, RetryReason, SkipReason},
 };
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -27,8 +27,10 @@ pub struct Policy {
     pub side: Side,
     /// The market of a trade.
     pub market: Option<Market>,
-    /// The direction of a trade.
-    pub direction: Direction,
+    /// The direction of a trade, if it was chosen.
+    pub direction: Option<Direction>,
+    /// The leverage of a trade, and the most that a caller's own order may have; `None`: Purple Flea's.
+    pub leverage: Option<Leverage>,
     /// The size of a trade, in US dollars; `None`: as much as a wager would be.
     pub size: Option<Amount>,
     /// Whether the function reads the balance at Purple Flea before it stakes.
@@ -87,7 +89,7 @@ impl Policy {
             cashout_at: choice.cashout_at.unwrap_or(self.cashout_at),
             side: choice.side.unwrap_or(self.side),
             market: choice.market.clone().or_else(|| self.market.clone()),
-            direction: choice.direction.unwrap_or(self.direction),
+            direction: choice.direction.or(self.direction),
             ..self.clone()
         }
     }
@@ -110,6 +112,15 @@ impl Policy {
         }
         self.check_daily_limits(stake.amount(), spent)?;
         Ok(stake)
+    }
+
+    /// Returns the leverage of an order that a caller requested: the caller's own up to the policy's, or else
+    /// the policy's.
+    pub fn leverage_of(&self, order: &Order) -> Result<Option<Leverage>, SkipReason> {
+        match (order.leverage, self.leverage) {
+            (Some(asked), Some(most)) if asked > most => Err(SkipReason::LeverageLimit),
+            (asked, most) => Ok(asked.or(most)),
+        }
     }
 
     /// Checks a stake against the daily limits. Skips a stake that certainly exceeds a limit. Holds back a
@@ -157,8 +168,8 @@ impl Policy {
         let amount = Amount::new(wager).map_err(|_| SkipReason::TooLarge)?;
         let Some(game) = game else {
             let market = self.market.clone().ok_or(SkipReason::NoMarket)?;
-            let order = Order { market, direction: self.direction, size: amount, form: Form::Trade };
-            return Ok(Stake::Order(order));
+            let (direction, leverage, form) = (self.direction, self.leverage, Form::Trade);
+            return Ok(Stake::Order(Order { market, direction, size: amount, leverage, form }));
         };
         let payout = wager.checked_mul(game.highest_payout_per_dollar()).ok_or(SkipReason::TooLarge)?;
         Amount::new(payout).map_err(|_| SkipReason::TooLarge)?;
@@ -202,7 +213,8 @@ mod tests {
             cashout_at: CashoutAt::new(amount("1.5")).unwrap(),
             side: Side::Heads,
             market: None,
-            direction: Direction::Long,
+            direction: None,
+            leverage: None,
             size: None,
             check_balance: false,
             min_balance: amount("5"),
@@ -325,6 +337,24 @@ mod tests {
         assert_eq!(poor, Err(Hold::Skip(SkipReason::BelowMinBalance)));
         let nowhere = Policy { market: None, ..trade };
         assert_eq!(nowhere.decide(&deposit(None, Some("100")), None), Err(Hold::Skip(SkipReason::NoMarket)));
+    }
+
+    #[test]
+    fn an_order_without_a_leverage_has_the_policys_and_one_above_it_is_skipped() {
+        let leverage = |times: Option<u64>| times.and_then(Leverage::new);
+        for (asked, most, given) in [
+            (None, None, Ok(None)),
+            (Some(8), None, Ok(Some(8))),
+            (None, Some(3), Ok(Some(3))),
+            (Some(2), Some(3), Ok(Some(2))),
+            (Some(3), Some(3), Ok(Some(3))),
+            (Some(4), Some(3), Err(SkipReason::LeverageLimit)),
+        ] {
+            let (market, size) = (Market::parse("BTC").unwrap(), amount("25"));
+            let order = Order { market, direction: None, size, leverage: leverage(asked), form: Form::Order };
+            let policy = Policy { leverage: leverage(most), ..policy() };
+            assert_eq!(policy.leverage_of(&order), given.map(leverage), "{asked:?} {most:?}");
+        }
     }
 
     #[test]

@@ -50,11 +50,15 @@ pub enum SkipReason {
     NoDailyClaim,
     /// The dialect documents no completion, no dispute and no state of an escrow.
     NoEscrowStep,
+    /// The dialect cannot close a position.
+    NoClose,
+    /// The order's leverage exceeds the policy's.
+    LeverageLimit,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -71,6 +75,8 @@ impl SkipReason {
         Self::NoCancel,
         Self::NoDailyClaim,
         Self::NoEscrowStep,
+        Self::NoClose,
+        Self::LeverageLimit,
     ];
 
     /// Returns the reason's name in replies and logs.
@@ -92,6 +98,8 @@ impl SkipReason {
             Self::NoCancel => "no_cancel",
             Self::NoDailyClaim => "no_daily_claim",
             Self::NoEscrowStep => "no_escrow_step",
+            Self::NoClose => "no_close",
+            Self::LeverageLimit => "leverage_limit",
         }
     }
 
@@ -120,6 +128,8 @@ impl SkipReason {
                 "Purple Flea's gateway cannot complete or dispute an escrow, and does not show its state."
             }
             Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
+            Self::NoClose => "Purple Flea's gateway has no route that closes a position.",
+            Self::LeverageLimit => "The order's leverage is above the policy's.",
         }
     }
 }

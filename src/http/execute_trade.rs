@@ -71,6 +71,10 @@ pub async fn run(
             let task = Task::Escrow(EscrowTask { agent_id: agent_id.clone(), action });
             RowRequest { agent_id, name, is_job: true, task }.run(exchange).await
         }
+        Event::NewClose { id, row } => {
+            let (agent_id, name) = (row.agent_id.clone(), format!("close-{id}"));
+            RowRequest { agent_id, name, is_job: true, task: Task::Close(row) }.run(exchange).await
+        }
         Event::Notification { reference } => exchange.notification(reference).await,
         Event::Unhandled(reason) => {
             exchange.line.decision = Some(reason.name());
@@ -122,7 +126,7 @@ impl<R: Runtime> Exchange<'_, R> {
     }
 }
 
-/// The request of a row of `agents` or `escrow_requests`.
+/// The request of a row of `agents`, `escrow_requests` or `close_requests`.
 struct RowRequest {
     agent_id: String,
     /// The name of the request.
@@ -151,7 +155,9 @@ impl RowRequest {
 
 fn unhandled(reason: Unhandled) -> Response<Vec<u8>> {
     let detail = match reason {
-        Unhandled::Table => "The function handles only rows of wallet_changes, agents and escrow_requests.",
+        Unhandled::Table => {
+            "The function handles only rows of wallet_changes, agents, escrow_requests and close_requests."
+        }
         Unhandled::Kind => {
             "The function handles only inserted rows, and updates that request the end of an escrow."
         }

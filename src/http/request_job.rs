@@ -44,7 +44,8 @@ pub async fn run(
     if kind.requires_reference() && named == Some(None) {
         return Err(Problem::InvalidReference);
     }
-    let request = jobs::read(kind, body, settings.ledger.is_some())?;
+    let standalone = settings.ledger.is_none().then_some(&settings.policy);
+    let request = jobs::read(kind, body, standalone)?;
     let reference = match named.flatten() {
         Some(reference) => reference,
         None if kind.requires_reference() => return Err(Problem::MissingReference),

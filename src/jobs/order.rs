@@ -25,7 +25,7 @@ pub struct OrderTask {
     pub agent_id: String,
     /// The position.
     pub order: Order,
-    /// The agent's policy, in ledger mode.
+    /// The policy: the agent's in ledger mode, or that of standalone mode.
     pub policy: Option<Policy>,
     /// The agent's stakes of the day, if the policy has a daily limit.
     pub spent: Option<Spent>,
@@ -40,33 +40,39 @@ pub(super) fn decode(columns: &Columns, form: Form) -> Option<Task> {
 }
 
 /// Reads a caller's request for a position.
-pub(super) fn read(body: &[u8], form: Form) -> Result<Request, ReadError> {
+pub(super) fn read(body: &[u8], form: Form, standalone: Option<&Policy>) -> Result<Request, ReadError> {
     let row: OrderRow = json::arguments(body)?;
     if row.size <= Amount::ZERO || !row.size.is_whole_cents() {
         return refuse("`size` must be whole cents, 0.01 or more");
     }
     let (agent_id, details) = (check_agent_id(row.agent_id.clone())?, json!(row));
     let order = row.order(form);
-    let task = OrderTask { agent_id: agent_id.clone(), order, policy: None, spent: None };
+    let task = OrderTask { agent_id: agent_id.clone(), order, policy: standalone.cloned(), spent: None };
     let task = Some(Task::Order(Box::new(task)));
     Ok(Request { subject: Subject::Agent(agent_id), details, task })
 }
 
-/// Opens the position, if the daily limits allow it.
+/// Opens the position, if the policy's limits allow it.
 pub(super) async fn execute(task: &OrderTask, context: &Context<'_, impl Runtime>) -> Outcome {
     let OrderTask { agent_id, order, policy, spent } = task;
     if !order.size.is_whole_cents() || order.size <= Amount::ZERO {
         return Outcome::skipped(agent_id, SkipReason::InvalidAmount);
     }
-    if let Some(policy) = policy
-        && let Err(hold) = policy.check_daily_limits(order.size, spent.as_ref())
-    {
-        return Outcome::held(agent_id, hold);
+    let mut order = order.clone();
+    if let Some(policy) = policy {
+        match policy.leverage_of(&order) {
+            Ok(leverage) => order.leverage = leverage,
+            Err(reason) => return Outcome::skipped(agent_id, reason),
+        }
+        if let Err(hold) = policy.check_daily_limits(order.size, spent.as_ref()) {
+            return Outcome::held(agent_id, hold);
+        }
     }
     if let Some(outcome) = context.out_of_time(agent_id) {
         return outcome;
     }
     let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
-    let fill = purple_flea.open_position(order, account, idempotency_key, runtime).await;
-    Outcome::of(agent_id, fill.map(|fill| Completed::trade(order.clone(), fill)), Attempted::from(order))
+    let fill = purple_flea.open_position(&order, account, idempotency_key, runtime).await;
+    let attempted = Attempted::from(&order);
+    Outcome::of(agent_id, fill.map(|fill| Completed::trade(order, fill)), attempted)
 }

@@ -7,7 +7,7 @@ use crate::{
         bet::{CashoutAt, Game, GameName},
         escrow::{Counterparty, EscrowRow},
         job::{Kind, State},
-        order::Market,
+        order::{Leverage, Market},
         policy::{Policy, Spent},
         reference::Reference,
     },
@@ -168,7 +168,11 @@ impl Policy {
                 .maybe_text("market")?
                 .map(|name| Market::parse(&name).ok_or(Unreadable))
                 .transpose()?,
-            direction: row.variant("direction")?,
+            direction: row.maybe_variant("direction")?,
+            leverage: row
+                .maybe_integer("leverage")?
+                .map(|times| Leverage::new(times).ok_or(Unreadable))
+                .transpose()?,
             size: row.maybe_amount("size")?,
             check_balance: row.flag("check_balance")?,
             min_balance: row.amount("min_balance")?,

@@ -22,12 +22,18 @@ const RETRY_AFTER_MAX_S: u64 = 3_600;
 /// The faucet's code for an IP address that has claimed today.
 pub(super) const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
 
-/// Purple Flea's code for a trade that failed, before or after it sent an order to the exchange.
-const TRADE_FAILED: &str = "trade_failed";
+/// Purple Flea's codes for a trade or a close that failed, before or after it sent an order to the exchange.
+const FAILED_AT_THE_EXCHANGE: [&str; 2] = ["trade_failed", "close_failed"];
 
-/// The beginnings of the messages of a `trade_failed` that comes before the order (docs/purple-flea.md, section 4).
-const BEFORE_THE_ORDER: [&str; 4] =
-    ["Market not found", "No price available", "Max leverage for", "Position size too small"];
+/// The beginnings of the messages of such a failure that comes before the order (docs/purple-flea.md, section 4).
+const BEFORE_THE_ORDER: [&str; 6] = [
+    "Market not found",
+    "No price available",
+    "Max leverage for",
+    "Position size too small",
+    "No price for",
+    "No open position for",
+];
 
 /// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
@@ -63,7 +69,9 @@ pub(super) fn interpret(
             .filter(|b| b.is_object() && b.field("error").is_none())
             .ok_or(Failure::Unknown(Doubt::Unrecognised)),
         // The exchange that executes a trade can refuse or fail after it got the order.
-        400 if code.as_deref() == Some(TRADE_FAILED) && !precedes_the_order(body.as_ref()) => {
+        400 if code.as_deref().is_some_and(|code| FAILED_AT_THE_EXCHANGE.contains(&code))
+            && !precedes_the_order(body.as_ref()) =>
+        {
             Err(Failure::Unknown(Doubt::Status(status)))
         }
         403 | 404 if !code.as_deref().is_some_and(|code| final_codes.contains(&code)) => {
@@ -242,6 +250,14 @@ mod tests {
         let failed =
             read(&answer(400, r#"{"error":"trade_failed","message":"Order rejected by the exchange"}"#));
         assert_eq!(failed, Err(Failure::Unknown(Doubt::Status(StatusCode::BAD_REQUEST))));
+        for (message, code) in [
+            ("Close order not filled", Failure::Unknown(Doubt::Status(StatusCode::BAD_REQUEST))),
+            ("No open position for BTC on Hyperliquid", Failure::rejected("close_failed")),
+            ("No price for BTC", Failure::rejected("close_failed")),
+        ] {
+            let refused = read(&answer(400, &format!(r#"{{"error":"close_failed","message":"{message}"}}"#)));
+            assert_eq!(refused, Err(code), "{message}");
+        }
         let failed = read(&answer(400, r#"{"error":"trade_failed"}"#));
         assert_eq!(failed, Err(Failure::Unknown(Doubt::Status(StatusCode::BAD_REQUEST))));
         for body in ["", "null", "[]", "true", r#"{"error":"oops"}"#, r#"{"won":true"#] {

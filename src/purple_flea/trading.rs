@@ -10,6 +10,7 @@ use crate::{
     },
     runtime::Runtime,
 };
+use serde_json::Value;
 
 impl PurpleFlea {
     /// Opens a position, once. Purple Flea has no history of positions in which the function could look it
@@ -21,26 +22,28 @@ impl PurpleFlea {
         idempotency_key: &str,
         runtime: &impl Runtime,
     ) -> Result<Fill, Failure> {
-        let Order { market, direction, size, form } = order;
-        let (agent_id, amount) = (account.name.as_str().into(), (*size).into());
-        let (service, route, body) = match (self.api, form) {
+        let Order { market, direction, size, leverage, form } = order;
+        let amount = (*size).into();
+        // The gateway's first page documents no side. Every other route demands one.
+        let side = match (self.api, form) {
+            (Api::Gateway, Form::Trade) => *direction,
+            _ => Some(direction.unwrap_or(Direction::DEFAULT)),
+        };
+        let (service, route, mut body) = match (self.api, form) {
             (Api::Gateway, Form::Trade) => (
                 &self.casino,
                 "/trade",
                 body([
-                    ("agent_id", agent_id),
+                    ("agent_id", account.name.as_str().into()),
                     ("market", market.name().into()),
                     ("size", amount),
-                    ("side", direction.name().into()),
                 ]),
             ),
             (Api::Gateway, Form::Order) => (
                 &self.trading,
                 "/trading/order",
                 body([
-                    ("agent_id", agent_id),
                     ("asset", market.name().into()),
-                    ("side", bought_or_sold(*direction).into()),
                     ("size_usdc", amount),
                     ("order_type", "market".into()),
                 ]),
@@ -48,13 +51,15 @@ impl PurpleFlea {
             (Api::Live, _) => (
                 &self.trading,
                 "/v1/trade/open",
-                body([
-                    ("coin", market.coin().into()),
-                    ("side", direction.name().into()),
-                    ("size_usd", amount),
-                ]),
+                body([("coin", market.coin().into()), ("size_usd", amount)]),
             ),
         };
+        if let Value::Object(body) = &mut body {
+            body.extend(side.map(|side| ("side".to_owned(), side.name().into())));
+            // The gateway documents no leverage.
+            let leverage = leverage.filter(|_| self.api == Api::Live);
+            body.extend(leverage.map(|leverage| ("leverage".to_owned(), leverage.times().into())));
+        }
         let call = Call {
             final_codes: &["daily_loss_limit_reached"],
             ..Call::post(route.to_owned(), body, idempotency_key)
@@ -68,13 +73,14 @@ impl PurpleFlea {
         }
         let filled = reply.amount(&["size_usd", "size_usdc", "size"]);
         let filled = filled.filter(|filled| *filled > Amount::ZERO).unwrap_or(*size);
-        Ok(Fill { filled, entry_price: reply.amount(&["entry_price", "price"]), position_id, order_id })
-    }
-}
-
-fn bought_or_sold(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Long => "buy",
-        Direction::Short => "sell",
+        let told = reply.identifier(&["side"]).as_deref().and_then(Direction::parse);
+        Ok(Fill {
+            filled,
+            direction: side.or(told),
+            leverage: reply.amount(&["leverage"]),
+            entry_price: reply.amount(&["entry_price", "price"]),
+            position_id,
+            order_id,
+        })
     }
 }

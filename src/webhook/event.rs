@@ -12,6 +12,7 @@ use crate::{
         bet::Choice,
         deposit::{Record, RowId, WalletChange, check_agent_id, read_row, validate},
         escrow::{EscrowRow, Step, check_reason},
+        position::CloseRow,
         reference::Reference,
     },
     json::{self, ReadError, Whole, read_columns, refuse},
@@ -53,6 +54,13 @@ pub enum Event {
         reason: Option<String>,
         /// Purple Flea's id of the escrow, if it was made.
         pf_escrow_id: Option<String>,
+    },
+    /// A row requests the close of a position.
+    NewClose {
+        /// The row's id.
+        id: i64,
+        /// The row.
+        row: CloseRow,
     },
     /// The row is one that the function does not handle.
     Unhandled(Unhandled),
@@ -187,7 +195,8 @@ fn read_change(change: Change, choice: Option<Choice>) -> Result<Event, ReadErro
         ("agents", "INSERT") => read_agent,
         ("escrow_requests", "INSERT") => read_new_escrow,
         ("escrow_requests", "UPDATE") => read_escrow_step,
-        ("wallet_changes" | "agents" | "escrow_requests", _) => {
+        ("close_requests", "INSERT") => read_close,
+        ("wallet_changes" | "agents" | "escrow_requests" | "close_requests", _) => {
             return Ok(Event::Unhandled(Unhandled::Kind));
         }
         _ => return Ok(Event::Unhandled(Unhandled::Table)),
@@ -251,6 +260,22 @@ fn read_escrow_step(row: &RawValue) -> Result<Event, ReadError> {
     check_reason(reason.as_deref()).map_err(|detail| ReadError::NotAnEvent(detail.to_owned()))?;
     let (RowId(id), agent_id) = (row.id, check_agent_id(agent_id)?);
     Ok(Event::EscrowStep { id, agent_id, step, reason, pf_escrow_id: row.pf_escrow_id })
+}
+
+#[derive(Deserialize)]
+struct CloseId {
+    id: RowId,
+    status: Option<String>,
+}
+
+/// Reads a new row. A row that is refused from its start requests nothing.
+fn read_close(row: &RawValue) -> Result<Event, ReadError> {
+    let CloseId { id: RowId(id), status } = read_columns(row)?;
+    if status.is_some_and(|status| status != "pending") {
+        return Ok(Event::Unhandled(Unhandled::Kind));
+    }
+    let row: CloseRow = read_columns(row)?;
+    Ok(Event::NewClose { id, row: row.checked()? })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ select columns_are(
   'trade_results',
   array[
     'id', 'agent_id', 'game', 'wager', 'outcome', 'payout', 'created_at', 'reference', 'bet_id',
-    'market', 'direction', 'entry_price', 'position_id', 'order_id', 'proof'
+    'market', 'direction', 'entry_price', 'position_id', 'order_id', 'proof', 'leverage'
   ]
 );
 select columns_are(

@@ -1,4 +1,4 @@
--- The rows of the four tables that each role may read and change.
+-- The rows of the five tables that each role may read and change.
 begin;
 -- No function is called here, and each row would warn of that.
 set local client_min_messages = error;
@@ -24,6 +24,8 @@ insert into public.trade_results (agent_id, game)
 values ('mine', 'crash'), ('theirs', 'crash'), ('nobodys', 'crash');
 insert into public.escrow_requests (sender_id, receiver_id, amount) values
   ('mine', 'theirs', 1), ('theirs', 'mine', 2), ('theirs', 'nobodys', 3);
+insert into public.close_requests (agent_id, position_id)
+values ('mine', 'pos_1'), ('theirs', 'pos_2'), ('nobodys', 'pos_3');
 
 set local role authenticated;
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000001"}';
@@ -48,6 +50,11 @@ select results_eq(
   'select amount::int from public.escrow_requests order by 1',
   array[1, 2],
   'an owner sees the escrows of either side'
+);
+select results_eq(
+  'select position_id from public.close_requests',
+  array['pos_1'],
+  'an owner sees the closes of their own positions'
 );
 select throws_ok(
   $$
@@ -75,6 +82,7 @@ set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000003"}'
 select is_empty('select id from public.agents', 'a stranger sees no agent');
 select is_empty('select * from public.wallet_changes', 'a stranger sees no wallet');
 select is_empty('select * from public.escrow_requests', 'a stranger sees no escrow');
+select is_empty('select * from public.close_requests', 'a stranger sees no close');
 select is_empty('select * from public.agent_jobs', 'a stranger sees no job');
 set local request.jwt.claims = '';
 select is_empty(

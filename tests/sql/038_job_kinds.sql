@@ -21,8 +21,9 @@ $$;
 
 select bag_eq(
   'select kind from purple_flea.job_kinds',
-  array['deposit', 'trade', 'order', 'registration', 'faucet', 'daily_claim', 'balance', 'escrow',
-        'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute', 'escrow_status'],
+  array['deposit', 'trade', 'order', 'close', 'registration', 'faucet', 'daily_claim', 'balance',
+        'escrow', 'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute',
+        'escrow_status'],
   'these are all kinds'
 );
 select is(

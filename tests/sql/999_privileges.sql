@@ -14,7 +14,8 @@ select 'service_role', t, o
 from
   unnest(
     array[
-      'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests'
+      'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
+      'public.close_requests'
     ]
   ) t,
   unnest(array['select', 'insert', 'update', 'delete']) o;
@@ -23,7 +24,7 @@ select 'authenticated', t, 'select'
 from unnest(
   array[
     'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
-    'public.agent_jobs', 'public.referral_earnings'
+    'public.close_requests', 'public.agent_jobs', 'public.referral_earnings'
   ]
 ) t;
 -- A user may ask for an escrow's next status, and change nothing else of it.

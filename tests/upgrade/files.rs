@@ -123,7 +123,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstalling_names_each_dropped_object_and_leaves_four_plain_tables() -> Result<()> {
+async fn uninstalling_names_each_dropped_object_and_leaves_five_plain_tables() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
     run(&mut database.migrate()?).await?;
@@ -161,7 +161,7 @@ async fn uninstalling_names_each_dropped_object_and_leaves_four_plain_tables() -
     let left: Vec<String> = owner.query(left, &[]).await?.iter().map(|row| row.get(0)).collect();
     assert!(left.is_empty(), "left behind: {left:?}; the script said {}", done.stderr);
     let now = database.rows().await?;
-    assert_eq!(now.len(), 4);
+    assert_eq!(now.len(), 5);
     assert!(now.iter().all(|(table, kept)| rows.get(table) == Some(kept)), "{now:?}");
     owner.batch_execute("insert into wallet_changes (agent_id, change_type, new_balance) values ('a', 'deposit', 8); delete from wallet_changes where new_balance = 8").await?;
 

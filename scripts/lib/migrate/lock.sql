@@ -59,12 +59,17 @@ as $$
       c.relnamespace = to_regnamespace('purple_flea')
       or (
         c.relnamespace = 'public'::regnamespace
-        and c.relname in ('wallet_changes', 'agents', 'escrow_requests', 'trade_results')
+        and c.relname in (
+          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results'
+        )
       )
     )
   order by
     array_position(
-      array['wallet_changes', 'agents', 'escrow_requests', 'trade_results', 'jobs', 'job_events'],
+      array[
+        'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
+        'job_events'
+      ],
       c.relname::text
     ),
     c.relname

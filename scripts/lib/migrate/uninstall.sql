@@ -1,4 +1,4 @@
--- Names everything that this project has made, and drops it if purple_flea.yes is on. The four
+-- Names everything that this project has made, and drops it if purple_flea.yes is on. The five
 -- tables stay, with their rows, their constraints and row-level security as it is.
 
 -- Reports an object, and drops it if purple_flea.yes is on.
@@ -43,7 +43,7 @@ begin
 end;
 $$;
 
--- The parts of this project in the platform and on the four tables.
+-- The parts of this project in the platform and on the five tables.
 create or replace function pg_temp.purple_flea_drop_outside() returns void
   language plpgsql
   volatile
@@ -85,7 +85,9 @@ begin
     select p.policyname::text as name, format('%I.%I', p.schemaname, p.tablename) as on_table
     from pg_catalog.pg_policies p
     where p.schemaname = 'public'
-      and p.tablename in ('agents', 'wallet_changes', 'trade_results', 'escrow_requests')
+      and p.tablename in (
+        'agents', 'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'
+      )
       and p.policyname in (
         p.tablename || '_owner_reads',
         p.tablename || '_service_writes',

@@ -102,6 +102,7 @@ fn other_tables_and_other_events_are_left_alone() {
         (r#""type":"INSERT","table":"agents","schema":"auth""#, Unhandled::Table),
         (r#""type":"UPDATE","table":"agents","schema":"public""#, Unhandled::Kind),
         (r#""type":"DELETE","table":"escrow_requests","schema":"public""#, Unhandled::Kind),
+        (r#""type":"UPDATE","table":"close_requests","schema":"public""#, Unhandled::Kind),
         (r#""type":"INSERT","table":"wallet_changes","schema":"audit""#, Unhandled::Table),
         (r#""type":"UPDATE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
         (r#""type":"DELETE","table":"wallet_changes","schema":"public""#, Unhandled::Kind),
@@ -155,6 +156,18 @@ fn a_row_of_each_table_is_read_as_its_request() {
     for (status, requested) in [("pending", "null"), ("released", r#""released""#), ("pending", r#""lost""#)]
     {
         assert_eq!(update(status, requested), Ok(Event::Unhandled(Unhandled::Kind)));
+    }
+    let close = |more: &str| {
+        event("INSERT", "close_requests", &format!(r#"{{"id":3,"agent_id":"a"{more},"pnl":null}}"#))
+    };
+    let row = CloseRow { agent_id: "a".to_owned(), position_id: "pos_1".to_owned() };
+    for status in ["", r#","status":"pending""#] {
+        let requested = close(&format!(r#","position_id":"pos_1"{status}"#));
+        assert_eq!(requested, Ok(Event::NewClose { id: 3, row: row.clone() }));
+    }
+    assert_eq!(close(r#","position_id":"pos_1","status":"refused""#), Ok(Event::Unhandled(Unhandled::Kind)));
+    for wrong in ["", r#","position_id":"""#, r#","position_id":"a b""#, r#","position_id":7"#] {
+        assert!(close(wrong).is_err(), "{wrong}");
     }
     assert!(
         refused(r#"{"table":"agents","record":{"id":"a"},"policy":{"game":"crash"}}"#).contains("policy")
