@@ -5,11 +5,13 @@
 //! once. The result is one of three: executed, certainly not executed, or unknown.
 
 pub mod accounts;
+pub mod daily;
 pub mod escrow;
 pub mod faucet;
 pub mod games;
 pub mod history;
 pub mod reply;
+pub mod statement;
 pub mod trading;
 
 use crate::{
@@ -41,12 +43,16 @@ pub struct PurpleFlea {
     pub api: Api,
     /// The longest time of one exchange.
     pub timeout: Duration,
-    /// Games, accounts and balances. In the `gateway` dialect also every call without a service of its own.
+    /// Games and accounts. In the `gateway` dialect also every call without a service of its own.
     pub casino: Service,
+    /// Balances. In the `live` dialect the casino reports them.
+    pub wallet: Service,
     /// Escrows. The service accepts the casino's key.
     pub escrow: Service,
     /// The faucet.
     pub faucet: Service,
+    /// The daily claim. In the `live` dialect the casino has it.
+    pub daily: Service,
     /// Trading. In the `gateway` dialect it takes orders alone.
     pub trading: Service,
 }
@@ -139,12 +145,18 @@ impl PurpleFlea {
 }
 
 fn build(service: &Service, key: Option<&Key>, call: Call<'_>) -> Option<http::Request<Vec<u8>>> {
+    let posts = call.method == Method::POST;
     let mut request = http::Request::builder().method(call.method).uri(service.url.join(&call.route)?);
     if let Some(key) = key {
         request = request.header(AUTHORIZATION, key.bearer());
     }
     let body = match call.body {
-        None => Vec::new(),
+        None => {
+            if posts {
+                request = request.header(CONTENT_LENGTH, 0);
+            }
+            Vec::new()
+        }
         Some(body) => {
             let body = serde_json::to_vec(&body).ok()?;
             // With a `content-length`, every host sends headers and body in one packet.

@@ -42,13 +42,15 @@ pub enum SkipReason {
     EscrowNotOpen,
     /// The dialect cannot cancel an escrow.
     NoCancel,
-    /// The dialect's faucet has no daily claim.
+    /// The agent uses the shared key, whose daily claim is its own account's.
     NoDailyClaim,
+    /// The agent has made its daily claim, and the next one is not due yet.
+    NotEligibleYet,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -64,6 +66,7 @@ impl SkipReason {
         Self::EscrowNotOpen,
         Self::NoCancel,
         Self::NoDailyClaim,
+        Self::NotEligibleYet,
     ];
 
     /// Returns the reason's name in replies and logs.
@@ -84,6 +87,7 @@ impl SkipReason {
             Self::EscrowNotOpen => "escrow_not_open",
             Self::NoCancel => "no_cancel",
             Self::NoDailyClaim => "no_daily_claim",
+            Self::NotEligibleYet => "not_eligible_yet",
         }
     }
 
@@ -108,7 +112,10 @@ impl SkipReason {
             Self::NoCancel => {
                 "Purple Flea's live API cannot cancel an escrow: it ends by a dispute or its timeout."
             }
-            Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
+            Self::NoDailyClaim => {
+                "The shared key would claim for its own account: only an agent with a key of its own claims daily."
+            }
+            Self::NotEligibleYet => "The agent has made its daily claim, and the next one is not due yet.",
         }
     }
 }

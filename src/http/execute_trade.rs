@@ -53,7 +53,7 @@ pub async fn run(
         Event::Inserted { row, choice } => exchange.deposit(row, &choice).await,
         Event::NewAgent { agent_id } => {
             let name = exchange.webhook_id.clone().unwrap_or_else(|| format!("faucet-{agent_id}"));
-            let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false };
+            let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false, wait_s: None };
             let task = Task::Agent(AgentTask { agent_id: agent_id.clone(), action });
             // In ledger mode the ledger decides which jobs a new agent needs, so this request names none.
             RowRequest { agent_id, name, is_job: false, task }.run(exchange).await

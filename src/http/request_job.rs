@@ -41,7 +41,7 @@ pub async fn run(
     line: &mut Line,
 ) -> Result<Reply, Problem> {
     let named = webhook_id.map(|id| Reference::parse(&id).ok_or(Problem::InvalidReference)).transpose()?;
-    let request = jobs::read(kind, body, settings.ledger.is_some())?;
+    let request = jobs::read(kind, body, &settings.default_agent, settings.ledger.is_some())?;
     let reference = match named {
         Some(reference) => reference,
         None if kind.requires_reference() => return Err(Problem::MissingReference),

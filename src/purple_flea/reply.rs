@@ -4,7 +4,7 @@
 use crate::{
     domain::{
         amount::Amount,
-        failure::{Doubt, Failure, Refusal},
+        failure::{Doubt, Failure, ONE_CLAIM_A_DAY, Refusal},
     },
     runtime::{Answer, SendError},
 };
@@ -19,8 +19,9 @@ const RATE_LIMITED_S: u64 = 60;
 /// one more request after an hour does no harm.
 const RETRY_AFTER_MAX_S: u64 = 3_600;
 
-/// The faucet's code for an IP address that has claimed today.
-pub(super) const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
+/// Longest retry delay after [`ONE_CLAIM_A_DAY`], in seconds: a day. It is also the delay if the reply names
+/// no time. Within the day the faucet refuses every request from the address.
+const ADDRESS_RETRY_MAX_S: u64 = 86_400;
 
 /// Purple Flea's code for a trade that failed, before or after it sent an order to the exchange.
 const TRADE_FAILED: &str = "trade_failed";
@@ -31,6 +32,9 @@ const BEFORE_THE_ORDER: [&str; 4] =
 
 /// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
+
+/// Longest hash of a transaction, in bytes. Ethereum's have 66 characters, Solana's 88.
+const TX_HASH_LIMIT_BYTES: usize = 128;
 
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
@@ -75,10 +79,13 @@ pub(super) fn interpret(
             escrow_status: None,
         })),
         429 => {
-            // The faucet's daily limit names no time either.
-            let default_s =
-                if code.as_deref() == Some(ONE_CLAIM_A_DAY) { RETRY_AFTER_MAX_S } else { RATE_LIMITED_S };
-            let retry_after_s = retry_after_s(answer, body.as_ref(), now).unwrap_or(default_s);
+            let asked_s = retry_after_s(answer, body.as_ref(), now);
+            let retry_after_s = if code.as_deref() == Some(ONE_CLAIM_A_DAY) {
+                let asked_s = asked_s.or_else(|| hours_in_message(body.as_ref()));
+                asked_s.unwrap_or(ADDRESS_RETRY_MAX_S).min(ADDRESS_RETRY_MAX_S)
+            } else {
+                asked_s.unwrap_or(RATE_LIMITED_S).min(RETRY_AFTER_MAX_S)
+            };
             Err(Failure::RateLimited { retry_after_s, code })
         }
         // A 5xx may have moved money. Any other status proves nothing.
@@ -102,6 +109,12 @@ pub(super) trait Field {
 
     /// Returns the first of these fields, if it is an amount.
     fn amount(&self, names: &[&str]) -> Option<Amount>;
+
+    /// Returns the first of these fields, if it is a time, in RFC 3339 with whole seconds.
+    fn time(&self, names: &[&str]) -> Option<String>;
+
+    /// Returns the first of these fields, if it is the hash of a transaction.
+    fn tx_hash(&self, names: &[&str]) -> Option<String>;
 }
 
 impl Field for Value {
@@ -124,6 +137,17 @@ impl Field for Value {
     fn amount(&self, names: &[&str]) -> Option<Amount> {
         names.iter().find_map(|name| self.field(name)).and_then(amount)
     }
+
+    fn time(&self, names: &[&str]) -> Option<String> {
+        let time = names.iter().find_map(|name| self.field(name))?.as_str()?;
+        let time = humantime::parse_rfc3339_weak(time).ok()?;
+        Some(humantime::format_rfc3339_seconds(time).to_string())
+    }
+
+    fn tx_hash(&self, names: &[&str]) -> Option<String> {
+        let text = names.iter().find_map(|name| self.field(name))?.as_str()?;
+        plain(text, TX_HASH_LIMIT_BYTES).then(|| text.to_owned())
+    }
 }
 
 pub(super) fn amount(value: &Value) -> Option<Amount> {
@@ -136,10 +160,12 @@ pub(super) fn amount(value: &Value) -> Option<Amount> {
 
 /// Returns the text if it is a short identifier, which replies and the log may hold.
 pub(super) fn identifier(text: &str) -> Option<String> {
-    let plain = text.len() <= WORD_LIMIT_BYTES
-        && !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-    plain.then(|| text.to_owned())
+    plain(text, WORD_LIMIT_BYTES).then(|| text.to_owned())
+}
+
+fn plain(text: &str, limit_bytes: usize) -> bool {
+    (1..=limit_bytes).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
 }
 
 /// Returns the retry delay from the first of these that names one: the header, `retry_after_seconds`,
@@ -163,7 +189,15 @@ fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> Opti
         // seconds.
         Some(at.duration_since(now).map_or(0, |wait| wait.as_secs()).saturating_add(1))
     };
-    header.or_else(seconds).or_else(reset).map(|s: u64| s.clamp(1, RETRY_AFTER_MAX_S))
+    header.or_else(seconds).or_else(reset).map(|s: u64| s.max(1))
+}
+
+/// Returns the delay that the faucet names in its message to people, in seconds: "Try again in ~7h."
+fn hours_in_message(body: Option<&Value>) -> Option<u64> {
+    let message = body?.get("message")?.as_str()?;
+    let (_, rest) = message.split_once('~')?;
+    let hours: u64 = rest.split_once('h')?.0.parse().ok()?;
+    Some(hours.max(1).saturating_mul(3_600))
 }
 
 #[cfg(test)]
@@ -254,6 +288,24 @@ mod tests {
             (r#"{"reset_at":"later"}"#, 60),
         ] {
             assert_eq!(limited(&answer(429, body)), seconds, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_faucets_limit_of_an_address_waits_as_long_as_the_reply_says_up_to_a_day() {
+        for (body, seconds) in [
+            (r#"{"error":"ip_rate_limited"}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","message":"One claim a day"}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","message":"Already claimed today. Try again in ~7h."}"#, 25_200),
+            (r#"{"error":"ip_rate_limited","message":"Try again in ~0h."}"#, 3_600),
+            (r#"{"error":"ip_rate_limited","message":"Try again in ~99999999999999999999h."}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","retry_after_seconds":7200}"#, 7_200),
+            (r#"{"error":"ip_rate_limited","retry_after_seconds":9000000}"#, 86_400),
+        ] {
+            let limited = read(&answer(429, body));
+            let expected =
+                Failure::RateLimited { retry_after_s: seconds, code: Some(ONE_CLAIM_A_DAY.to_owned()) };
+            assert_eq!(limited, Err(expected), "{body}");
         }
     }
 
