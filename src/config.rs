@@ -5,9 +5,10 @@
 
 use crate::{
     domain::{
-        account::Api,
+        account::{Api, DefaultAgent, check_wallet_address},
         amount::Amount,
         bet::{CashoutAt, GameName, Side},
+        deposit::check_agent_id,
         order::{Direction, Leverage, Market},
         policy::Policy,
     },
@@ -64,17 +65,30 @@ settings! {
     /// The shared key at Purple Flea, sent as a bearer token: for the games, balances, escrows and the faucet. Required, unless
     /// every agent of the ledger has a key of its own.
     PURPLE_FLEA_KEY = secret("purple_flea_key", "", A_KEY);
+    /// The specification's name for `purple_flea_key`. It counts only where `purple_flea_key` is not set.
+    PURPLE_FLEA_API_KEY = secret("purple_flea_api_key", "", A_KEY);
+    /// The specification's other name for `purple_flea_key`. It counts only where neither of the two before is set.
+    PF_AGENT_KEY = secret("pf_agent_key", "", A_KEY);
     /// The dialect: `gateway` is the documented API, `live` is what the released servers answer. Unknown bets can be looked up
     /// in `live` only.
     PURPLE_FLEA_API = setting("purple_flea_api", "gateway", "gateway or live");
     /// The longest time for one exchange with Purple Flea, in milliseconds. It is less than the 15 s that the trigger waits, so
     /// that the reply comes while the trigger listens.
     PURPLE_FLEA_TIMEOUT_MS = setting("purple_flea_timeout_ms", "8000", "within 100 and 13000");
-    /// The origin of escrows, if it is not `purple_flea_url`. In the `live` dialect each service has a host of its own.
+    /// The base URL of balances, orders and escrows in the `gateway` dialect, as Purple Flea's page on workflows documents it. The
+    /// `live` dialect does not use it. The default counts only beside the default of `purple_flea_url`: with another
+    /// `purple_flea_url`, these calls go there.
+    PURPLE_FLEA_WORKFLOW_URL = setting("purple_flea_workflow_url", "https://purpleflea.com/api", A_URL);
+    /// The origin of escrows, if it is not `purple_flea_workflow_url` or, in the `live` dialect, `purple_flea_url`. There each
+    /// service has a host of its own.
     PURPLE_FLEA_ESCROW_URL = setting("purple_flea_escrow_url", "", A_URL);
     /// The origin of the faucet, if it is not `purple_flea_url`.
     PURPLE_FLEA_FAUCET_URL = setting("purple_flea_faucet_url", "", A_URL);
-    /// The origin of trading (in the `gateway` dialect: of orders), if it is not `purple_flea_url`.
+    /// The origin of the `gateway` dialect's daily claim. The `live` dialect does not use it. The default counts only beside the
+    /// default of `purple_flea_url` and without a `purple_flea_faucet_url`: otherwise the faucet's origin is this one, too.
+    PURPLE_FLEA_DAILY_URL = setting("purple_flea_daily_url", "https://faucet.purpleflea.com", A_URL);
+    /// The origin of trading (in the `gateway` dialect: of orders), if it is not `purple_flea_workflow_url` or, in the `live`
+    /// dialect, `purple_flea_url`.
     PURPLE_FLEA_TRADING_URL = setting("purple_flea_trading_url", "", A_URL);
     /// The shared key for trading. In the `live` dialect it is another key. Empty: `purple_flea_key`.
     PURPLE_FLEA_TRADING_KEY = secret("purple_flea_trading_key", "", A_KEY);
@@ -85,6 +99,11 @@ settings! {
     /// The operators' tokens, separated by spaces or commas. A name has 1 to 32 of `a-z 0-9 . _ -`. A token has at least 128
     /// random bits: `openssl rand -hex 32`. Only these tokens open the operator's paths.
     OPERATOR_TOKENS = secret("operator_tokens", "", "one to 8 name:token pairs with different names and tokens; a token is at least 32 hexadecimal digits or 22 base64url characters, at random");
+    /// The agent of a request that names none, in standalone mode. `scripts/invoke` adds it to a body in both modes.
+    AGENT_ID = setting("agent_id", "", "1 to 128 bytes without control characters");
+    /// The address of the wallet for a daily claim that names none, in standalone mode. In ledger mode `agents.wallet_address`
+    /// counts.
+    AGENT_WALLET = setting("agent_wallet", "", "1 to 128 bytes without control characters");
     /// The game that a deposit leads to.
     GAME = setting("game", "crash", "crash, coin-flip or trade");
     /// The multiplier at which a crash bet cashes out.
@@ -156,6 +175,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Purple Flea's services.
     pub purple_flea: PurpleFlea,
+    /// The agent of a request that names none. In ledger mode each request names its agent.
+    pub default_agent: DefaultAgent,
     /// The ledger, in ledger mode.
     pub ledger: Option<Ledger>,
     /// Whether the function answers at once and works after the reply.
@@ -199,7 +220,9 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let credentials = self.credentials();
         let policy = self.policy();
         let ledger = self.ledger();
-        let purple_flea = self.purple_flea(matches!(ledger, Some(Some(_))));
+        let with_ledger = matches!(ledger, Some(Some(_)));
+        let purple_flea = self.purple_flea(with_ledger);
+        let default_agent = self.default_agent(with_ledger);
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
@@ -212,6 +235,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             credentials: credentials?,
             policy: policy?,
             purple_flea: purple_flea?,
+            default_agent: default_agent?,
             ledger,
             after_reply: after_reply?,
             linger: linger?,
@@ -281,33 +305,71 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
 
     fn purple_flea(&mut self, with_ledger: bool) -> Option<PurpleFlea> {
         let url = self.required(PURPLE_FLEA_URL, BaseUrl::parse);
-        let key = if with_ledger {
-            self.optional(PURPLE_FLEA_KEY, Key::parse)
-        } else {
-            self.required(PURPLE_FLEA_KEY, Key::parse).map(Some)
-        };
+        let key = self.shared_key(with_ledger);
         let trading_key = self.optional(PURPLE_FLEA_TRADING_KEY, Key::parse);
         let [escrow, faucet, trading] =
             [PURPLE_FLEA_ESCROW_URL, PURPLE_FLEA_FAUCET_URL, PURPLE_FLEA_TRADING_URL]
                 .map(|setting| self.optional(setting, BaseUrl::parse));
+        // The two defaults belong to the documented API. They must not send the key of another one there.
+        let elsewhere = !self.is_default(PURPLE_FLEA_URL);
+        let workflow = self.documented(PURPLE_FLEA_WORKFLOW_URL, elsewhere);
+        let daily =
+            self.documented(PURPLE_FLEA_DAILY_URL, elsewhere || !self.is_default(PURPLE_FLEA_FAUCET_URL));
         let api = self.required(PURPLE_FLEA_API, variant::<Api>);
         let timeout = self.required(PURPLE_FLEA_TIMEOUT_MS, |text| {
             let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
-        let (url, key, trading_key) = (url?, key?, trading_key?);
+        let (url, key, trading_key, api, faucet) = (url?, key?, trading_key?, api?, faucet?);
+        let (workflow, daily) = match (api, workflow?, daily?) {
+            (Api::Gateway, workflow, daily) => (workflow, daily.or_else(|| faucet.clone())),
+            (Api::Live, ..) => (None, None),
+        };
         let service = |own: Option<BaseUrl>, key: &Option<Key>| Service {
             url: own.unwrap_or_else(|| url.clone()),
             key: key.clone(),
         };
         Some(PurpleFlea {
-            api: api?,
+            api,
             timeout: timeout?,
             casino: service(None, &key),
-            escrow: service(escrow?, &key),
-            faucet: service(faucet?, &key),
-            trading: service(trading?, &trading_key.or_else(|| key.clone())),
+            wallet: service(workflow.clone(), &key),
+            escrow: service(escrow?.or_else(|| workflow.clone()), &key),
+            faucet: service(faucet, &key),
+            daily: service(daily, &key),
+            trading: service(trading?.or(workflow), &trading_key.or_else(|| key.clone())),
         })
+    }
+
+    /// Reads the shared key by the first of its names that is set. Standalone mode requires it.
+    fn shared_key(&mut self, with_ledger: bool) -> Option<Option<Key>> {
+        let [own, api, agent] = [PURPLE_FLEA_KEY, PURPLE_FLEA_API_KEY, PF_AGENT_KEY]
+            .map(|setting| self.optional(setting, Key::parse));
+        let key = own?.or(api?).or(agent?);
+        if key.is_none() && !with_ledger {
+            self.refuse(PURPLE_FLEA_KEY, PURPLE_FLEA_KEY.limits);
+            return None;
+        }
+        Some(key)
+    }
+
+    /// Reads the agent of requests that name none.
+    fn default_agent(&mut self, with_ledger: bool) -> Option<DefaultAgent> {
+        let id = self.optional(AGENT_ID, |text| check_agent_id(text.to_owned()).ok());
+        let wallet_address = self.optional(AGENT_WALLET, |text| check_wallet_address(text.to_owned()).ok());
+        let agent = DefaultAgent { id: id?, wallet_address: wallet_address? };
+        Some(if with_ledger { DefaultAgent::default() } else { agent })
+    }
+
+    /// Reads a base URL with a default that does not count beside a URL of another API. The inner `None`
+    /// stands for that default.
+    fn documented(&mut self, setting: Setting, elsewhere: bool) -> Option<Option<BaseUrl>> {
+        let url = self.required(setting, BaseUrl::parse)?;
+        Some((!elsewhere || !self.is_default(setting)).then_some(url))
+    }
+
+    fn is_default(&self, setting: Setting) -> bool {
+        self.text(setting).unwrap_or_default() == setting.default
     }
 
     /// Reads the ledger's settings: all or none. With half of them the function could bet on a ledger's

@@ -12,6 +12,7 @@ pub use context::Context;
 
 use crate::{
     domain::{
+        account::DefaultAgent,
         escrow::Step,
         job::{Kind, RequestKind, Subject},
         order::Form,
@@ -66,9 +67,13 @@ pub fn decode(columns: &Columns) -> Option<Task> {
         Kind::Requested(RequestKind::Close) => close::decode(columns),
         Kind::Requested(RequestKind::Registration) => agent(AgentAction::Register { referral_code }),
         Kind::Requested(RequestKind::Faucet) => {
-            agent(AgentAction::ClaimFaucet { referral_code, fresh: columns.fresh })
+            let (fresh, wait_s) = (columns.fresh, columns.faucet_wait_s);
+            agent(AgentAction::ClaimFaucet { referral_code, fresh, wait_s })
         }
-        Kind::Requested(RequestKind::DailyClaim) => agent(AgentAction::ClaimDaily),
+        Kind::Requested(RequestKind::DailyClaim) => {
+            let wallet_address = columns.account.wallet_address.clone();
+            agent(AgentAction::ClaimDaily { wallet_address, fresh: columns.fresh })
+        }
         Kind::Requested(RequestKind::Balance) => agent(AgentAction::ReadBalance),
         Kind::Requested(RequestKind::Escrow) => escrow::decode(columns),
         Kind::Requested(RequestKind::EscrowRelease) => escrow::decode_step(columns, Step::Release),
@@ -79,8 +84,14 @@ pub fn decode(columns: &Columns) -> Option<Task> {
     }
 }
 
-/// Reads a caller's request of a kind. `standalone` is the policy of standalone mode, which has no ledger.
-pub fn read(kind: RequestKind, body: &[u8], standalone: Option<&Policy>) -> Result<Request, ReadError> {
+/// Reads a caller's request of a kind. `default` is the agent of a request that names none. `standalone` is the
+/// policy of standalone mode, which has no ledger.
+pub fn read(
+    kind: RequestKind,
+    body: &[u8],
+    default: &DefaultAgent,
+    standalone: Option<&Policy>,
+) -> Result<Request, ReadError> {
     let referral_code = None;
     match kind {
         RequestKind::Trade => order::read(body, Form::Trade, standalone),
@@ -88,12 +99,15 @@ pub fn read(kind: RequestKind, body: &[u8], standalone: Option<&Policy>) -> Resu
         RequestKind::Close => close::read(body),
         RequestKind::Registration => {
             // In standalone mode the function cannot store the new key.
-            let request = agent::read(body, AgentAction::Register { referral_code })?;
+            let request = agent::read(body, default, AgentAction::Register { referral_code })?;
             Ok(Request { task: None, ..request })
         }
-        RequestKind::Faucet => agent::read(body, AgentAction::ClaimFaucet { referral_code, fresh: false }),
-        RequestKind::DailyClaim => agent::read(body, AgentAction::ClaimDaily),
-        RequestKind::Balance => agent::read(body, AgentAction::ReadBalance),
+        RequestKind::Faucet => {
+            let action = AgentAction::ClaimFaucet { referral_code, fresh: false, wait_s: None };
+            agent::read(body, default, action)
+        }
+        RequestKind::DailyClaim => agent::read_daily_claim(body, default, standalone.is_none()),
+        RequestKind::Balance => agent::read(body, default, AgentAction::ReadBalance),
         RequestKind::Escrow => escrow::read(body),
         RequestKind::EscrowRelease => escrow::read_step(body, Step::Release, standalone.is_none()),
         RequestKind::EscrowCancel => escrow::read_step(body, Step::Cancel, standalone.is_none()),

@@ -5,6 +5,7 @@
 //! once. The result is one of three: executed, certainly not executed, or unknown.
 
 pub mod accounts;
+pub mod daily;
 pub mod escrow;
 pub mod escrow_search;
 pub mod faucet;
@@ -12,6 +13,7 @@ pub mod games;
 pub mod history;
 pub mod positions;
 pub mod reply;
+pub mod statement;
 pub mod trading;
 
 use crate::{
@@ -43,12 +45,16 @@ pub struct PurpleFlea {
     pub api: Api,
     /// The longest time of one exchange.
     pub timeout: Duration,
-    /// Games, accounts and balances. In the `gateway` dialect also every call without a service of its own.
+    /// Games and accounts. In the `gateway` dialect also every call without a service of its own.
     pub casino: Service,
+    /// Balances. In the `live` dialect the casino reports them.
+    pub wallet: Service,
     /// Escrows. The service accepts the casino's key.
     pub escrow: Service,
     /// The faucet.
     pub faucet: Service,
+    /// The daily claim. In the `live` dialect the casino has it.
+    pub daily: Service,
     /// Trading. In the `gateway` dialect it takes orders alone.
     pub trading: Service,
 }

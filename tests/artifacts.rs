@@ -45,14 +45,19 @@ fn the_manifest_declares_every_setting_with_its_default_and_whether_it_is_secret
             .and_then(Value::as_table)
             .with_context(|| format!("{name} is not declared"))?;
         assert_eq!(variable.get("secret").is_some_and(|s| s.as_bool() == Some(true)), secret, "{name}");
-        if variable.get("required").is_none() {
-            assert_eq!(variable.get("default").and_then(Value::as_str), Some(default), "{name}");
-        }
         let template = passed_on
             .get(name)
             .and_then(Value::as_str)
             .with_context(|| format!("{name} is not passed on"))?;
         assert!(template.starts_with(&format!("{{{{ {name} }}}}")), "{template}");
+        if variable.get("required").is_none() {
+            // A URL's path has a variable of its own.
+            let filled_in = variables.iter().fold(template.to_owned(), |text, (name, variable)| {
+                let default = variable.get("default").and_then(Value::as_str).unwrap_or_default();
+                text.replace(&format!("{{{{ {name} }}}}"), default)
+            });
+            assert_eq!(filled_in, default, "{name}");
+        }
     }
     let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
     let passed_on: BTreeSet<&str> = passed_on.keys().map(String::as_str).collect();

@@ -85,6 +85,8 @@ fn derive_case(text: &str, live: bool) -> String {
             "purple_flea_trading_url" if live => "https://trading.test/prefix".to_owned(),
             "purple_flea_trading_key" if live => KEYS[1].0.to_owned(),
             "purple_flea_url" => "https://api.test".to_owned(),
+            "purple_flea_workflow_url" => "https://test/api".to_owned(),
+            "purple_flea_daily_url" => "https://faucet.test".to_owned(),
             "purple_flea_key" => KEYS[0].0.to_owned(),
             "webhook_token" => "0123456789abcdef".to_owned(),
             _ => return None,

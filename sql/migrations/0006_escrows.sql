@@ -42,5 +42,3 @@ create index escrow_requests_open_idx
 
 -- It has a third argument now.
 drop function if exists public.may_act_for(text, bigint);
-
-alter table public.agents add column if not exists wallet_address text;

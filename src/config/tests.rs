@@ -117,6 +117,83 @@ fn an_operators_token_must_differ_from_the_webhook_token() {
 }
 
 #[test]
+fn the_shared_key_has_the_specifications_names_and_its_own_name_wins() {
+    let with_keys = |keys: [&str; 3]| {
+        let all = ["purple_flea_key", "purple_flea_api_key", "pf_agent_key"];
+        let changes: Vec<_> = all.into_iter().zip(keys).collect();
+        with(&changes).map(|settings| settings.purple_flea.casino.key.unwrap().expose().to_owned())
+    };
+    for (keys, winner) in [
+        (["own", "", ""], "own"),
+        (["", "api", ""], "api"),
+        (["", "", "agent"], "agent"),
+        (["own", "api", "agent"], "own"),
+        ([" ", "api", "agent"], "api"),
+    ] {
+        assert_eq!(with_keys(keys).unwrap(), winner);
+    }
+    assert_eq!(names(with(&[("purple_flea_key", "")])), ["purple_flea_key"]);
+    assert_eq!(names(with(&[("pf_agent_key", "two words")])), ["pf_agent_key"]);
+}
+
+#[test]
+fn agent_id_and_agent_wallet_name_the_agent_of_standalone_mode_alone() {
+    let agent = [("agent_id", "agent-001"), ("agent_wallet", "0xabc")];
+    let default = with(&agent).unwrap().default_agent;
+    assert_eq!(
+        (default.id.as_deref(), default.wallet_address.as_deref()),
+        (Some("agent-001"), Some("0xabc"))
+    );
+    let ledger = [agent[0], ("supabase_url", "https://project.supabase.co"), ("supabase_key", "a.b.c")];
+    assert_eq!(with(&ledger).unwrap().default_agent.id, None);
+    let long = "x".repeat(129);
+    for name in ["agent_id", "agent_wallet"] {
+        assert_eq!(names(with(&[(name, &long)])), [name]);
+    }
+}
+
+#[test]
+fn the_documented_base_urls_count_only_beside_the_documented_origin() {
+    let urls = |changes: &[(&'static str, &str)]| {
+        let purple_flea = with(changes).unwrap().purple_flea;
+        [
+            purple_flea.casino.url.join("/trade").unwrap(),
+            purple_flea.wallet.url.join("/wallet/balance").unwrap(),
+            purple_flea.trading.url.join("/trading/order").unwrap(),
+            purple_flea.escrow.url.join("/escrow/create").unwrap(),
+            purple_flea.faucet.url.join("/faucet/claim").unwrap(),
+            purple_flea.daily.url.join("/api/claim").unwrap(),
+        ]
+    };
+    let documented = [
+        "https://api.purpleflea.com/trade",
+        "https://purpleflea.com/api/wallet/balance",
+        "https://purpleflea.com/api/trading/order",
+        "https://purpleflea.com/api/escrow/create",
+        "https://api.purpleflea.com/faucet/claim",
+        "https://faucet.purpleflea.com/api/claim",
+    ];
+    assert_eq!(urls(&[]), documented);
+    let routes =
+        ["/trade", "/wallet/balance", "/trading/order", "/escrow/create", "/faucet/claim", "/api/claim"];
+    let at_home = |origins: [&str; 6]| {
+        let mut urls = origins.map(str::to_owned);
+        urls.iter_mut().zip(routes).for_each(|(url, route)| url.push_str(route));
+        urls
+    };
+    let (pf, x, y) = ("https://pf.test", "https://x.test/p", "https://y.test");
+    let home = ("purple_flea_url", pf);
+    assert_eq!(urls(&[home]), at_home([pf; 6]));
+    assert_eq!(urls(&[home, ("purple_flea_api", "live")]), at_home([pf; 6]));
+    assert_eq!(urls(&[home, ("purple_flea_workflow_url", x)]), at_home([pf, x, x, x, pf, pf]));
+    let own = [home, ("purple_flea_workflow_url", x), ("purple_flea_escrow_url", y)];
+    assert_eq!(urls(&own), at_home([pf, x, x, y, pf, pf]));
+    assert_eq!(urls(&[home, ("purple_flea_faucet_url", y)]), at_home([pf, pf, pf, pf, y, y]));
+    assert_eq!(urls(&[home, ("purple_flea_daily_url", y)]), at_home([pf, pf, pf, pf, pf, y]));
+    assert_eq!(urls(&[("purple_flea_faucet_url", y)])[4..], at_home([pf, pf, pf, pf, y, y])[4..]);
+}
+
+#[test]
 fn a_base_url_keeps_its_prefix_and_http_is_accepted_for_loopback_only() {
     for (url, joined) in [
         ("https://pf.example/v2/", "https://pf.example/v2/casino/crash"),

@@ -43,6 +43,9 @@ impl Amount {
     /// Zero dollars.
     pub const ZERO: Self = Self(Decimal::ZERO);
 
+    /// One dollar.
+    pub const ONE: Self = Self(Decimal::ONE);
+
     /// Makes an amount from a decimal. Refuses a decimal that does not fit the column.
     pub fn new(value: Decimal) -> Result<Self, AmountError> {
         if value.abs() > LARGEST {

@@ -3,6 +3,9 @@
 use super::amount::Amount;
 use http::StatusCode;
 
+/// The faucet's code for an address that has claimed today.
+pub const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
+
 /// The reason why Purple Flea did not execute a task, or why its reply does not prove the outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {

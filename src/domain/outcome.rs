@@ -4,7 +4,7 @@
 use super::{
     amount::Amount,
     completed::{Attempted, Completed},
-    failure::{Failure, Refusal},
+    failure::{Failure, ONE_CLAIM_A_DAY, Refusal},
     job::State,
     reason::{Hold, RetryReason, SkipReason},
     reference::Reference,
@@ -37,6 +37,8 @@ pub enum Outcome {
         reason: SkipReason,
         /// The balance, if it is the reason.
         balance: Option<Amount>,
+        /// The time, in RFC 3339, from which the same task makes sense again, if there is one.
+        next_eligible_at: Option<String>,
     },
     /// The function sends nothing for now.
     Waiting {
@@ -77,6 +79,8 @@ struct NotExecutedBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     balance: Option<Amount>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    next_eligible_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<u64>,
@@ -90,7 +94,7 @@ impl Outcome {
 
     /// Makes a skipped outcome.
     pub fn skipped(agent_id: &str, reason: SkipReason) -> Self {
-        Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None }
+        Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None, next_eligible_at: None }
     }
 
     /// Makes a waiting outcome.
@@ -125,16 +129,16 @@ impl Outcome {
         matches!(self, Self::Executed { .. } | Self::Failed { failure: Failure::Rejected(_), .. })
     }
 
-    /// Returns whether other jobs would probably fail for the same reason, so the worker stops claiming.
+    /// Returns whether other jobs would probably fail for the same reason, so the worker stops claiming. The
+    /// faucet's limit of an address stops the faucet's claims alone.
     pub fn stops_claims(&self) -> bool {
         use Failure::{NotAuthorized, NotSent, RateLimited};
-        matches!(
-            self,
-            Self::Failed {
-                failure: NotAuthorized { own_key: false, .. } | NotSent(_) | RateLimited { .. },
-                ..
-            } | Self::Waiting { reason: RetryReason::OutOfTime, .. }
-        )
+        match self {
+            Self::Failed { failure: NotAuthorized { own_key: false, .. } | NotSent(_), .. }
+            | Self::Waiting { reason: RetryReason::OutOfTime, .. } => true,
+            Self::Failed { failure: failure @ RateLimited { .. }, .. } => !failure.has_code(ONE_CLAIM_A_DAY),
+            _ => false,
+        }
     }
 
     /// Returns the state that the outcome leads a claimed job to.
@@ -168,13 +172,14 @@ impl Outcome {
         let reference = reference.as_str();
         match self {
             Self::Executed { agent_id, completed, .. } => completed.body(agent_id, reference),
-            Self::Skipped { agent_id, reason, balance } => raw(&NotExecutedBody {
+            Self::Skipped { agent_id, reason, balance, next_eligible_at } => raw(&NotExecutedBody {
                 status: "skipped",
                 reason: reason.name(),
                 detail: reason.detail(),
                 reference,
                 agent_id: Some(agent_id),
                 balance: *balance,
+                next_eligible_at: next_eligible_at.as_deref(),
                 ..NotExecutedBody::default()
             }),
             Self::Waiting { agent_id, reason } => raw(&NotExecutedBody {

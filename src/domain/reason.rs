@@ -46,7 +46,7 @@ pub enum SkipReason {
     EscrowNotOpen,
     /// The dialect cannot cancel an escrow.
     NoCancel,
-    /// The dialect's faucet has no daily claim.
+    /// The agent uses the shared key, whose daily claim is its own account's.
     NoDailyClaim,
     /// The dialect documents no completion, no dispute and no state of an escrow.
     NoEscrowStep,
@@ -54,11 +54,13 @@ pub enum SkipReason {
     NoClose,
     /// The order's leverage exceeds the policy's.
     LeverageLimit,
+    /// The agent has made its daily claim, and the next one is not due yet.
+    NotEligibleYet,
 }
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -77,6 +79,7 @@ impl SkipReason {
         Self::NoEscrowStep,
         Self::NoClose,
         Self::LeverageLimit,
+        Self::NotEligibleYet,
     ];
 
     /// Returns the reason's name in replies and logs.
@@ -100,6 +103,7 @@ impl SkipReason {
             Self::NoEscrowStep => "no_escrow_step",
             Self::NoClose => "no_close",
             Self::LeverageLimit => "leverage_limit",
+            Self::NotEligibleYet => "not_eligible_yet",
         }
     }
 
@@ -127,9 +131,12 @@ impl SkipReason {
             Self::NoEscrowStep => {
                 "Purple Flea's gateway cannot complete or dispute an escrow, and does not show its state."
             }
-            Self::NoDailyClaim => "Purple Flea's live faucet gives once, and not daily.",
             Self::NoClose => "Purple Flea's gateway has no route that closes a position.",
             Self::LeverageLimit => "The order's leverage is above the policy's.",
+            Self::NoDailyClaim => {
+                "The shared key would claim for its own account: only an agent with a key of its own claims daily."
+            }
+            Self::NotEligibleYet => "The agent has made its daily claim, and the next one is not due yet.",
         }
     }
 }

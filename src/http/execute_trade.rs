@@ -55,7 +55,7 @@ pub async fn run(
         Event::NewAgent { agent_id } => {
             let named = exchange.webhook_id.clone().filter(|id| Reference::parse(id).is_some());
             let name = named.unwrap_or_else(|| format!("faucet-{agent_id}"));
-            let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false };
+            let action = AgentAction::ClaimFaucet { referral_code: None, fresh: false, wait_s: None };
             let task = Task::Agent(AgentTask { agent_id: agent_id.clone(), action });
             // In ledger mode the ledger decides which jobs a new agent needs, so this request names none.
             RowRequest { agent_id, name, is_job: false, task }.run(exchange).await

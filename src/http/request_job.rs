@@ -45,7 +45,7 @@ pub async fn run(
         return Err(Problem::InvalidReference);
     }
     let standalone = settings.ledger.is_none().then_some(&settings.policy);
-    let request = jobs::read(kind, body, standalone)?;
+    let request = jobs::read(kind, body, &settings.default_agent, standalone)?;
     let reference = match named.flatten() {
         Some(reference) => reference,
         None if kind.requires_reference() => return Err(Problem::MissingReference),

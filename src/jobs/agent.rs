@@ -4,7 +4,7 @@
 use super::{Context, Request, Task};
 use crate::{
     domain::{
-        account::{AccountKey, Api},
+        account::{AccountKey, Api, DefaultAgent, check_wallet_address},
         completed::{Attempted, Completed},
         deposit::check_agent_id,
         failure::Failure,
@@ -12,11 +12,11 @@ use crate::{
         outcome::Outcome,
         reason::SkipReason,
     },
-    json::{self, ReadError},
-    purple_flea::accounts::Registered,
+    json::{self, ReadError, refuse},
+    purple_flea::{accounts::Registered, daily::DailyClaim},
     runtime::Runtime,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
 /// An action on an agent's account.
@@ -40,26 +40,68 @@ pub enum AgentAction {
     ClaimFaucet {
         /// The referral code of the agent that brought this one in.
         referral_code: Option<String>,
-        /// Whether the account is fresh: the function registered it, and it has received nothing since.
+        /// Whether the account is fresh: the function registered it, and the ledger has no credit of the faucet.
+        fresh: bool,
+        /// Seconds until the faucet accepts a claim from our address, if it has refused one.
+        wait_s: Option<u64>,
+    },
+    /// Make the daily claim.
+    ClaimDaily {
+        /// The address of the agent's wallet.
+        wallet_address: Option<String>,
+        /// Whether the answer to a claim was lost, and the ledger has no claim of the last 24 hours.
         fresh: bool,
     },
-    /// Make the faucet's daily claim.
-    ClaimDaily,
     /// Read the balance.
     ReadBalance,
 }
 
 /// A caller's request about an agent.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AgentRow {
-    agent_id: String,
+    agent_id: Option<String>,
 }
 
-/// Reads a caller's request about an agent.
-pub(super) fn read(body: &[u8], action: AgentAction) -> Result<Request, ReadError> {
+/// A caller's request for the daily claim.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DailyClaimRow {
+    agent_id: Option<String>,
+    wallet_address: Option<String>,
+}
+
+/// Reads a caller's request about an agent. `default` is the agent of a request that names none.
+pub(super) fn read(body: &[u8], default: &DefaultAgent, action: AgentAction) -> Result<Request, ReadError> {
     let row: AgentRow = json::arguments(body)?;
-    let (agent_id, details) = (check_agent_id(row.agent_id.clone())?, json!(row));
+    request(row.agent_id, default, action)
+}
+
+/// Reads a caller's request for the daily claim.
+pub(super) fn read_daily_claim(
+    body: &[u8],
+    default: &DefaultAgent,
+    with_ledger: bool,
+) -> Result<Request, ReadError> {
+    let row: DailyClaimRow = json::arguments(body)?;
+    if with_ledger && row.wallet_address.is_some() {
+        return refuse("in ledger mode the agent's row holds its `wallet_address`");
+    }
+    let named = row.wallet_address.map(check_wallet_address).transpose()?;
+    let wallet_address = named.or_else(|| default.wallet_address.clone());
+    request(row.agent_id, default, AgentAction::ClaimDaily { wallet_address, fresh: false })
+}
+
+fn request(
+    agent_id: Option<String>,
+    default: &DefaultAgent,
+    action: AgentAction,
+) -> Result<Request, ReadError> {
+    let Some(agent_id) = agent_id.or_else(|| default.id.clone()) else {
+        return refuse("`agent_id` is missing");
+    };
+    let agent_id = check_agent_id(agent_id)?;
+    let details = json!({ "agent_id": agent_id });
     let task = Some(Task::Agent(AgentTask { agent_id: agent_id.clone(), action }));
     Ok(Request { subject: Subject::Agent(agent_id), details, task })
 }
@@ -75,16 +117,31 @@ pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime
         AgentAction::Register { referral_code } => {
             return register(agent_id, referral_code.as_deref(), context).await;
         }
-        AgentAction::ClaimFaucet { referral_code, fresh } => {
+        AgentAction::ClaimFaucet { referral_code, fresh, wait_s } => {
             let code = referral_code.as_deref();
-            let credit = purple_flea.claim_faucet(account, code, *fresh, idempotency_key, runtime).await;
+            let credit =
+                purple_flea.claim_faucet(account, code, *fresh, *wait_s, idempotency_key, runtime).await;
             credit.map(Completed::Faucet)
         }
-        AgentAction::ClaimDaily if purple_flea.api == Api::Live => {
+        AgentAction::ClaimDaily { .. }
+            if purple_flea.api == Api::Live && matches!(account.key, AccountKey::Shared) =>
+        {
             return Outcome::skipped(agent_id, SkipReason::NoDailyClaim);
         }
-        AgentAction::ClaimDaily => {
-            purple_flea.claim_daily(account, idempotency_key, runtime).await.map(Completed::Faucet)
+        AgentAction::ClaimDaily { wallet_address, fresh } => {
+            let address = wallet_address.as_deref();
+            match purple_flea.claim_daily(account, address, *fresh, idempotency_key, runtime).await {
+                Ok(DailyClaim::Made(credit)) => Ok(Completed::Faucet(credit)),
+                Ok(DailyClaim::NotYet { next_eligible_at }) => {
+                    return Outcome::Skipped {
+                        agent_id: agent_id.clone(),
+                        reason: SkipReason::NotEligibleYet,
+                        balance: None,
+                        next_eligible_at,
+                    };
+                }
+                Err(failure) => Err(failure),
+            }
         }
         AgentAction::ReadBalance => {
             purple_flea.balance(account, runtime).await.map(|balance| Completed::Balance { balance })

@@ -82,6 +82,7 @@ async fn refused_by_balance(
             agent_id: agent_id.to_owned(),
             reason: SkipReason::InsufficientBalance,
             balance: Some(balance),
+            next_eligible_at: None,
         }),
         // Purple Flea did not report the balance. The stake itself met no rate limit.
         Err(Failure::RateLimited { .. } | Failure::NoAnswer(_)) => {

@@ -48,8 +48,10 @@ pub struct Columns {
     pub spent: Option<Spent>,
     /// The referral code of the agent that brought this one in.
     pub referral_code: Option<String>,
-    /// Whether the account is fresh: the function registered it, and it has received nothing since.
+    /// Whether the account may have a credit of this kind that the ledger has not recorded.
     pub fresh: bool,
+    /// Seconds until the faucet accepts a claim from our address, if it has refused one.
+    pub faucet_wait_s: Option<u64>,
     /// The receiver of an escrow.
     pub counterparty: Counterparty,
     /// The escrow that the job is about, if another job makes it.
@@ -112,6 +114,8 @@ impl Columns {
         let spent = object("spent")?.map(|spent| Spent::read(&spent)).transpose()?;
         let referral_code = job.maybe_text("referral_code")?;
         let fresh = job.flag_or_false("fresh")?;
+        let faucet_wait_s = job.maybe_integer("faucet_wait_s")?;
+        let wallet_address = job.maybe_text("wallet_address")?;
         let counterparty = Counterparty {
             name: job.maybe_text("counterparty")?,
             address: job.maybe_text("counterparty_address")?,
@@ -120,7 +124,7 @@ impl Columns {
         let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
             return Ok(None);
         };
-        let account = Account { name: name.unwrap_or_else(|| agent_id.clone()), key };
+        let account = Account { name: name.unwrap_or_else(|| agent_id.clone()), key, wallet_address };
         let row = row.to_owned();
         Ok(Some(Self {
             kind,
@@ -131,6 +135,7 @@ impl Columns {
             spent,
             referral_code,
             fresh,
+            faucet_wait_s,
             counterparty,
             escrow,
         }))
@@ -310,7 +315,8 @@ impl Lookup {
     /// Returns the account of the bet.
     pub fn account(&self) -> Account {
         let key = account_key(self.key_name.is_some(), self.key.as_deref());
-        Account { name: self.account.clone().unwrap_or_else(|| self.agent_id.clone()), key }
+        let name = self.account.clone().unwrap_or_else(|| self.agent_id.clone());
+        Account { name, key, wallet_address: None }
     }
 }
 

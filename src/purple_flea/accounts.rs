@@ -10,7 +10,6 @@ use crate::{
     endpoint::Key,
     runtime::Runtime,
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 /// A new account. Purple Flea shows its key only once, in this reply.
@@ -61,33 +60,15 @@ impl PurpleFlea {
         })
     }
 
-    /// Reads an account's balance, in US dollars.
+    /// Reads the balance of the key's account, in US dollars.
     pub async fn balance(&self, account: &Account, runtime: &impl Runtime) -> Result<Amount, Failure> {
         let route = match self.api {
-            Api::Gateway => format!("/wallet/balance?agent_id={}", encoded(&account.name)),
-            Api::Live => "/api/v1/auth/balance".to_owned(),
+            Api::Gateway => "/wallet/balance",
+            Api::Live => "/api/v1/auth/balance",
         };
-        let call = Call { final_codes: &["agent_not_found"], ..Call::get(route) };
-        let reply = self.call(&self.casino, account, call, runtime).await.map_err(Failure::retryable)?;
+        let call = Call { final_codes: &["agent_not_found"], ..Call::get(route.to_owned()) };
+        let reply = self.call(&self.wallet, account, call, runtime).await.map_err(Failure::retryable)?;
         let balance = reply.amount(&["usdc_balance", "balance_usd", "total_usdc", "balance"]);
         balance.filter(|balance| !balance.is_negative()).ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))
-    }
-}
-
-/// The bytes of a query's value that are percent-encoded: all except the unreserved ones of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, RESERVED).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_agents_name_is_encoded_as_one_value_of_the_query() {
-        assert_eq!(encoded("agent-001"), "agent-001");
-        assert_eq!(encoded("a&b=c d/é"), "a%26b%3Dc%20d%2F%C3%A9");
     }
 }

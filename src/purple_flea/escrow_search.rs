@@ -196,8 +196,11 @@ mod tests {
             }
             _ => None,
         });
-        let account =
-            Account { name: "agent-001".into(), key: AccountKey::Own(Key::parse("sk_live_own").unwrap()) };
+        let account = Account {
+            name: "agent-001".into(),
+            key: AccountKey::Own(Key::parse("sk_live_own").unwrap()),
+            wallet_address: None,
+        };
         let terms = Terms::of(
             serde_json::from_value(json!({ "sender_id": "a", "receiver_id": "b", "amount": 10 })).unwrap(),
             Counterparty::default(),

@@ -4,7 +4,7 @@
 use crate::{
     domain::{
         amount::Amount,
-        failure::{Doubt, Failure, Refusal},
+        failure::{Doubt, Failure, ONE_CLAIM_A_DAY, Refusal},
     },
     runtime::{Answer, SendError},
 };
@@ -19,8 +19,9 @@ const RATE_LIMITED_S: u64 = 60;
 /// one more request after an hour does no harm.
 const RETRY_AFTER_MAX_S: u64 = 3_600;
 
-/// The faucet's code for an IP address that has claimed today.
-pub(super) const ONE_CLAIM_A_DAY: &str = "ip_rate_limited";
+/// Longest retry delay after [`ONE_CLAIM_A_DAY`], in seconds: a day. It is also the delay if the reply names
+/// no time. Within the day the faucet refuses every request from the address.
+const ADDRESS_RETRY_MAX_S: u64 = 86_400;
 
 /// Purple Flea's codes for a trade or a close that failed, before or after it sent an order to the exchange.
 const FAILED_AT_THE_EXCHANGE: [&str; 2] = ["trade_failed", "close_failed"];
@@ -86,10 +87,13 @@ pub(super) fn interpret(
             escrow_status: None,
         })),
         429 => {
-            // The faucet's daily limit names no time either.
-            let default_s =
-                if code.as_deref() == Some(ONE_CLAIM_A_DAY) { RETRY_AFTER_MAX_S } else { RATE_LIMITED_S };
-            let retry_after_s = retry_after_s(answer, body.as_ref(), now).unwrap_or(default_s);
+            let asked_s = retry_after_s(answer, body.as_ref(), now);
+            let retry_after_s = if code.as_deref() == Some(ONE_CLAIM_A_DAY) {
+                let asked_s = asked_s.or_else(|| hours_in_message(body.as_ref()));
+                asked_s.unwrap_or(ADDRESS_RETRY_MAX_S).min(ADDRESS_RETRY_MAX_S)
+            } else {
+                asked_s.unwrap_or(RATE_LIMITED_S).min(RETRY_AFTER_MAX_S)
+            };
             Err(Failure::RateLimited { retry_after_s, code })
         }
         // A 5xx may have moved money. Any other status proves nothing.
@@ -198,7 +202,15 @@ fn retry_after_s(answer: &Answer, body: Option<&Value>, now: SystemTime) -> Opti
         // seconds.
         Some(at.duration_since(now).map_or(0, |wait| wait.as_secs()).saturating_add(1))
     };
-    header.or_else(seconds).or_else(reset).map(|s: u64| s.clamp(1, RETRY_AFTER_MAX_S))
+    header.or_else(seconds).or_else(reset).map(|s: u64| s.max(1))
+}
+
+/// Returns the delay that the faucet names in its message to people, in seconds: "Try again in ~7h."
+fn hours_in_message(body: Option<&Value>) -> Option<u64> {
+    let message = body?.get("message")?.as_str()?;
+    let (_, rest) = message.split_once('~')?;
+    let hours: u64 = rest.split_once('h')?.0.parse().ok()?;
+    Some(hours.max(1).saturating_mul(3_600))
 }
 
 #[cfg(test)]
@@ -297,6 +309,24 @@ mod tests {
             (r#"{"reset_at":"later"}"#, 60),
         ] {
             assert_eq!(limited(&answer(429, body)), seconds, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_faucets_limit_of_an_address_waits_as_long_as_the_reply_says_up_to_a_day() {
+        for (body, seconds) in [
+            (r#"{"error":"ip_rate_limited"}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","message":"One claim a day"}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","message":"Already claimed today. Try again in ~7h."}"#, 25_200),
+            (r#"{"error":"ip_rate_limited","message":"Try again in ~0h."}"#, 3_600),
+            (r#"{"error":"ip_rate_limited","message":"Try again in ~99999999999999999999h."}"#, 86_400),
+            (r#"{"error":"ip_rate_limited","retry_after_seconds":7200}"#, 7_200),
+            (r#"{"error":"ip_rate_limited","retry_after_seconds":9000000}"#, 86_400),
+        ] {
+            let limited = read(&answer(429, body));
+            let expected =
+                Failure::RateLimited { retry_after_s: seconds, code: Some(ONE_CLAIM_A_DAY.to_owned()) };
+            assert_eq!(limited, Err(expected), "{body}");
         }
     }
 
