@@ -23,7 +23,7 @@ async fn verify_fairness_accepts_a_live_bets_revealed_seed_and_rejects_another_s
         .header("content-type", "application/json")
         .body(b"{}".to_vec())?;
     let revealed: Value = serde_json::from_slice(soon(http1::send(rotate)).await??.body())?;
-    let seed = revealed["server_seed"].as_str().context("no seed")?;
+    let seed = revealed["previous_seed"]["seed"].as_str().context("no seed")?;
     let check = async |seed: &str| {
         let output = tokio::process::Command::new(repository().join("scripts/verify-fairness"))
             .args(["--json", "--seed", seed, row["reference"].as_str().unwrap_or_default()])

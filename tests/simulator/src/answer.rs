@@ -50,9 +50,10 @@ pub(super) fn refuse_with(status: u16, error: &str, message: &str, more: Value) 
     json_answer(status, body)
 }
 
-/// Makes the reply to an internal error. The request's earlier effects remain.
+/// Makes the reply to an internal error. The request's earlier effects remain. Escrow and the faucet have no message
+/// for it.
 pub(super) fn failed() -> Answer {
-    refuse(500, "internal_error", "Internal error")
+    refuse(500, "internal_error", "")
 }
 
 /// Writes a time as Purple Flea does.

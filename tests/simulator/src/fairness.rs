@@ -3,10 +3,10 @@
 
 use super::{
     Entry, State,
-    answer::{Answer, Said, iso, ok, refuse},
+    answer::{Answer, Said, iso_seconds, ok, refuse},
     call::Call,
     games::live_name,
-    house::{Seed, hex},
+    house::{Seed, hex, roll_of},
     money::plain,
 };
 use serde_json::{Value, json};
@@ -14,16 +14,18 @@ use serde_json::{Value, json};
 /// Serves `GET /api/v1/fairness/seed-hash`: the commitment for the next bet.
 pub(super) fn seed_hash(state: &mut State, call: &Call<'_>) -> Said {
     let seed = state.house.active(&call.agent_id);
-    ok(json!({"server_seed_hash": seed.hash, "nonce": seed.bets, "active": true}))
+    ok(json!({"server_seed_hash": seed.hash}))
 }
 
-/// Serves `GET /api/v1/fairness/seeds`: all seeds, with the active one hidden.
+/// Serves `GET /api/v1/fairness/seeds`: all seeds, oldest first, with the active one hidden.
 pub(super) fn seeds(state: &mut State, call: &Call<'_>) -> Said {
-    let shown = |seed: &Seed, server_seed: Value| json!({"server_seed_hash": seed.hash, "server_seed": server_seed, "bets": seed.bets, "active": server_seed.is_null()});
-    let active = shown(state.house.active(&call.agent_id), Value::Null);
-    let revealed = state.house.revealed(&call.agent_id).iter().rev();
-    let revealed = revealed.map(|seed| shown(seed, json!(seed.server_seed)));
-    let all: Vec<Value> = [active].into_iter().chain(revealed).collect();
+    let shown = |seed: &Seed, revealed: bool| {
+        let told = if revealed { &seed.server_seed } else { "[active - not yet revealed]" };
+        json!({"seed_hash": seed.hash, "seed": told, "active": !revealed, "bets_made": seed.bets})
+    };
+    let active = shown(state.house.active(&call.agent_id), false);
+    let revealed = state.house.revealed(&call.agent_id).iter().map(|seed| shown(seed, true));
+    let all: Vec<Value> = revealed.chain([active]).collect();
     ok(json!({ "seeds": all }))
 }
 
@@ -31,45 +33,54 @@ pub(super) fn seeds(state: &mut State, call: &Call<'_>) -> Said {
 pub(super) fn rotate(state: &mut State, call: &Call<'_>) -> Said {
     let revealed = state.house.rotate(&call.agent_id);
     ok(json!({
-        "server_seed": revealed.server_seed, "server_seed_hash": revealed.hash, "bets": revealed.bets,
-        "new_server_seed_hash": state.house.active(&call.agent_id).hash,
+        "message": "Seed rotated successfully",
+        "previous_seed":
+            {"seed": revealed.server_seed, "seed_hash": revealed.hash, "bets_made": revealed.bets},
+        "new_seed_hash": state.house.active(&call.agent_id).hash,
     }))
 }
 
 /// Serves `POST /api/v1/fairness/verify {bet_id}`: computes one of the caller's bets again, once its seed is revealed.
+/// To the real server another agent's bet is none.
 pub(super) fn verify(state: &mut State, call: &Call<'_>) -> Said {
-    let bet_id = call.text("bet_id").ok_or_else(|| refuse(400, "invalid_request", "bet_id is required"))?;
-    let Entry { bet, proof, .. } = own_bet(state, call, bet_id)?;
+    let bet_id = call.text("bet_id").ok_or_else(|| refuse(400, "missing_params", "Provide bet_id"))?;
+    let not_found = || refuse(404, "bet_not_found", &format!("No bet found with id: {bet_id}"));
+    let entry = own_bet(state, call, bet_id).map_err(|_| not_found())?;
+    let Entry { bet, proof, .. } = entry;
     let seeds = state.house.revealed(&call.agent_id);
     let Some(seed) = seeds.iter().find(|seed| seed.hash == proof.server_seed_hash) else {
-        return ok(json!({
-            "bet_id": bet.bet_id, "status": "seed_not_yet_revealed", "verified": false,
-            "server_seed_hash": proof.server_seed_hash, "message": "Rotate the seed to reveal it",
-        }));
+        let mut shown = proof.to_json();
+        shown["bet_id"] = json!(bet.bet_id);
+        shown["status"] = json!("seed_not_yet_revealed");
+        shown["message"] = json!("Server seed will be revealed when it rotates");
+        return ok(shown);
     };
-    let computed = hex(&seed.result(&proof.client_seed, proof.nonce));
-    let matches = computed == proof.result_hash;
+    let computed = seed.result(&proof.client_seed, proof.nonce);
+    let matches = hex(&computed) == proof.result_hash;
     let mut shown = proof.to_json();
     shown["server_seed"] = json!(seed.server_seed);
-    shown["computed_result"] = json!(computed);
+    shown["computed_result"] = plain(roll_of(&computed));
     shown["hash_matches"] = json!(matches);
-    ok(json!({"bet_id": bet.bet_id, "status": "verified", "verified": matches, "proof": shown}))
+    ok(json!({
+        "bet_id": bet.bet_id, "verified": matches, "game": live_name(bet.game), "won": bet.won,
+        "amount_bet": plain(bet.wager), "amount_won": plain(bet.payout), "proof": shown,
+    }))
 }
 
 /// Serves `GET /api/v1/fairness/audit/:bet_id`: one of the caller's bets, with its unrounded payout.
 pub(super) fn audit(state: &mut State, call: &Call<'_>) -> Said {
     let Entry { bet, multiplier, proof, .. } = own_bet(state, call, call.id)?;
     ok(json!({
-        "bet_id": bet.bet_id, "agent_id": bet.agent_id, "game": live_name(bet.game),
-        "amount_bet": plain(bet.wager), "won": bet.won, "payout_multiplier": plain(*multiplier),
-        "amount_won": plain(bet.payout), "created_at": iso(bet.at), "fairness": proof.to_json(),
+        "bet_id": bet.bet_id, "game": live_name(bet.game), "amount": plain(bet.wager), "won": bet.won,
+        "payout_multiplier": plain(*multiplier), "amount_won": plain(bet.payout),
+        "timestamp": iso_seconds(bet.at), "fairness": proof.to_json(),
     }))
 }
 
 /// Finds a bet in the history. Only the bet's owner may see it.
 fn own_bet<'a>(state: &'a State, call: &Call<'_>, bet_id: &str) -> Result<&'a Entry, Answer> {
     let entry = state.bet(bet_id).filter(|entry| entry.live && entry.bet.in_history);
-    let entry = entry.ok_or_else(|| refuse(404, "bet_not_found", "no such bet"))?;
+    let entry = entry.ok_or_else(|| refuse(404, "bet_not_found", ""))?;
     if entry.bet.agent_id != call.agent_id {
         return Err(refuse(403, "forbidden", "another agent's bet"));
     }
@@ -99,26 +110,20 @@ mod tests {
             (200, &json!("seed_not_yet_revealed"), None)
         );
         let (_, rotated) = post(&mut state, "/api/v1/fairness/rotate", "");
-        let server_seed = rotated["server_seed"].as_str().unwrap();
+        let server_seed = rotated["previous_seed"]["seed"].as_str().unwrap();
         assert_eq!(json!(hex(&Sha256::digest(server_seed))), commitment["server_seed_hash"]);
         let (_, verified) = post(&mut state, VERIFY, &question);
-        assert_eq!(
-            (&verified["status"], &verified["proof"]["hash_matches"]),
-            (&json!("verified"), &json!(true))
-        );
+        assert_eq!((&verified["verified"], &verified["proof"]["hash_matches"]), (&json!(true), &json!(true)));
         assert_eq!(verified["proof"]["server_seed"], server_seed);
-        assert_eq!(verified["proof"]["computed_result"], reply["proof"]["result_hash"]);
+        assert_eq!(verified["proof"]["computed_result"], reply["result"]["roll"]);
         let (_, next) = get(&mut state, "/api/v1/fairness/seed-hash");
-        assert_eq!(
-            (&next["server_seed_hash"], &next["nonce"]),
-            (&rotated["new_server_seed_hash"], &json!(0))
-        );
+        assert_eq!(next["server_seed_hash"], rotated["new_seed_hash"]);
         let (_, again) = post(&mut state, "/api/v1/fairness/rotate", "");
-        assert_eq!(again["server_seed"].as_str().map(str::len), Some(64));
+        assert_eq!(again["previous_seed"]["seed"].as_str().map(str::len), Some(64));
         let (_, seeds) = get(&mut state, "/api/v1/fairness/seeds");
-        let shown: Vec<_> =
-            seeds["seeds"].as_array().unwrap().iter().map(|seed| &seed["server_seed"]).collect();
-        assert_eq!(shown, [&Value::Null, &again["server_seed"], &json!(server_seed)]);
+        let shown: Vec<_> = seeds["seeds"].as_array().unwrap().iter().map(|seed| &seed["seed"]).collect();
+        let hidden = json!("[active - not yet revealed]");
+        assert_eq!(shown, [&json!(server_seed), &again["previous_seed"]["seed"], &hidden]);
     }
 
     #[test]
@@ -147,6 +152,6 @@ mod tests {
         let (_, reply) = post(&mut state, CRASH, r#"{"amount":1,"cash_out_at":1.5}"#);
         let (status, refused) = post(&mut state, VERIFY, &json!({"bet_id": reply["bet_id"]}).to_string());
         assert_eq!((status, &refused["error"]), (404, &json!("bet_not_found")));
-        assert_eq!(post(&mut state, VERIFY, "{}").1["error"], "invalid_request");
+        assert_eq!(post(&mut state, VERIFY, "{}").1["error"], "missing_params");
     }
 }

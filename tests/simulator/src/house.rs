@@ -88,8 +88,7 @@ impl House {
         let nonce = seed.bets;
         seed.bets += 1;
         let digest = seed.result(&client_seed, nonce);
-        let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-        let roll = Decimal::new(i64::from(first % 10_000), 2);
+        let roll = roll_of(&digest);
         (roll, Proof { server_seed_hash: seed.hash.clone(), client_seed, nonce, result_hash: hex(&digest) })
     }
 
@@ -117,6 +116,12 @@ impl House {
         let seeds = self.seeds.get(agent_id).map(Vec::as_slice).unwrap_or_default();
         seeds.split_last().map(|(_, revealed)| revealed).unwrap_or_default()
     }
+}
+
+/// Gives the roll that a hash decides: its first 8 hexadecimal digits, as hundredths.
+pub(super) fn roll_of(digest: &[u8; 32]) -> Decimal {
+    let first = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    Decimal::new(i64::from(first % 10_000), 2)
 }
 
 /// Draws 32 random bytes, as hexadecimal digits.
@@ -148,9 +153,13 @@ pub(super) fn win_probability(cash_out_at: Decimal) -> Decimal {
     (Decimal::ONE - EDGE) / cash_out_at
 }
 
-/// Writes a string without its quotes, and any other value as JSON.
+/// Writes a value as JavaScript does in a text: a string without its quotes, a list without its brackets.
 pub(super) fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

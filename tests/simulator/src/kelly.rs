@@ -63,17 +63,16 @@ pub(super) fn check(account: &Account, wager: Decimal, odds: Odds) -> Result<(),
     }
     let kelly = json!({
         "max_bet": plain(max_bet), "kelly_fraction": plain(odds.fraction()),
-        "bankroll": plain(cents(account.balance)), "risk_factor": plain(risk_factor(account)),
-        "win_probability": plain(odds.win_probability.round_dp(4)),
+        "adjusted_fraction": plain((risk_factor(account) * odds.win_probability).round_dp(4)),
+        "suggested_bet": plain(cents(max_bet / Decimal::TWO)),
     });
     Err(exceeded(wager, &format!("{max_bet:.2}"), plain(max_bet), kelly))
 }
 
 /// Makes the reply of the real server to a bet without the cash-out from which it computes.
 pub(super) fn of_nothing(wager: Decimal) -> Answer {
-    let kelly = json!({
-        "max_bet": null, "kelly_fraction": null, "bankroll": null, "risk_factor": null, "win_probability": null,
-    });
+    let kelly =
+        json!({"max_bet": null, "kelly_fraction": null, "adjusted_fraction": null, "suggested_bet": null});
     exceeded(wager, "NaN", Value::Null, kelly)
 }
 
@@ -101,7 +100,7 @@ pub(super) fn configure(state: &mut State, call: &Call<'_>) -> Said {
     let factor =
         factor.ok_or_else(|| refuse(400, "invalid_risk_factor", "risk_factor must be 0.1 to 1.0"))?;
     state.accounts.open(&call.agent_id).risk_factor = Some(factor);
-    ok(json!({"agent_id": call.agent_id, "risk_factor": plain(factor)}))
+    ok(json!({"risk_factor": plain(factor)}))
 }
 
 /// Serves `GET /api/v1/kelly/limits`: the ceilings of the games, without that of crash, which the real server leaves
@@ -109,9 +108,9 @@ pub(super) fn configure(state: &mut State, call: &Call<'_>) -> Said {
 pub(super) fn limits(state: &mut State, call: &Call<'_>) -> Said {
     let account = state.accounts.open(&call.agent_id);
     ok(json!({
-        "agent_id": call.agent_id, "bankroll": plain(cents(account.balance)),
+        "bankroll": plain(cents(account.balance)),
         "risk_factor": plain(risk_factor(account)),
-        "limits": {"coin_flip": {"max_bet": plain(max_bet(account, Odds::COIN_FLIP)), "win_probability": 0.5}},
+        "limits": {"coin_flip": {"max_bet": plain(max_bet(account, Odds::COIN_FLIP))}},
     }))
 }
 

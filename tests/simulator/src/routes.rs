@@ -164,6 +164,9 @@ impl Route {
         if matches!(self.kind, Kind::EscrowEnd | Kind::EscrowDispute) {
             return refuse(401, "unauthorized", "");
         }
+        if self.kind == Kind::EscrowCreation {
+            return refuse(401, "unauthorized", "Bearer {casino_api_key} required.");
+        }
         let message = key.map_or("Missing Authorization: Bearer <key>", |_| "Invalid API key");
         let suggestion = "POST /api/v1/auth/register makes an account and its key";
         refuse_with(401, "unauthorized", message, json!({ "suggestion": suggestion }))
