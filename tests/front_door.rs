@@ -94,13 +94,14 @@ pub fn row(id: u64, balance: &str) -> String {
 }
 
 /// The paths that request a job, and the operation that a body for each path names.
-pub const OPERATIONS: [(&str, &str); 13] = [
+pub const OPERATIONS: [(&str, &str); 14] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
     ("/faucet/daily", "daily_claim"),
     ("/balance", "balance"),
     ("/trade", "trade"),
     ("/order", "order"),
+    ("/close", "close"),
     ("/escrow", "escrow"),
     ("/escrow/release", "escrow_release"),
     ("/escrow/cancel", "escrow_cancel"),

@@ -7,10 +7,10 @@ use crate::front_door::{
 use anyhow::Result;
 use http::Request;
 use serde_json::json;
-use stack::webhook;
+use stack::{purple_flea::TRADING_KEY, webhook};
 
 /// Every path, with a body that it accepts once the operation is added.
-const PATHS: [(&str, &str); 12] = [
+const PATHS: [(&str, &str); 13] = [
     ("/register", r#"{"agent_id": "agent-001"}"#),
     ("/faucet", r#"{"agent_id": "agent-001"}"#),
     ("/faucet/daily", r#"{"agent_id": "agent-001"}"#),
@@ -23,6 +23,7 @@ const PATHS: [(&str, &str); 12] = [
     ("/escrow/complete", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
     ("/escrow/dispute", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1", "reason": "no logo"}"#),
     ("/escrow/status", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
+    ("/close", r#"{"agent_id": "agent-001", "position_id": "pos_1"}"#),
 ];
 
 /// Adds the path's operation to a body, signs it, and sends it.
@@ -138,6 +139,15 @@ async fn invalid_amounts_and_names_are_refused_before_any_call() -> Result<()> {
             "no",
         );
     }
+    for leverage in ["0", "51", "2.5", "-1", "\"2\""] {
+        let body =
+            format!(r#"{{"agent_id": "agent-001", "market": "BTC", "size": 5, "leverage": {leverage}}}"#);
+        assert_problem(&send(&door, "/trade", &body).await?, 400, "invalid_event", "no");
+    }
+    for id in ["\"../../agents\"", "\"pos 1\"", "\"\"", "7", "null"] {
+        let body = format!(r#"{{"agent_id": "agent-001", "position_id": {id}}}"#);
+        assert_problem(&send(&door, "/close", &body).await?, 400, "invalid_event", "no");
+    }
     for (sender, receiver, more) in [
         ("agent-001", "agent-001", ""),
         ("", "agent-002", ""),
@@ -198,6 +208,54 @@ async fn the_live_dialect_skips_a_cancellation_and_says_why() -> Result<()> {
     let detail = reply.body["detail"].as_str();
     assert!(detail.is_some_and(|detail| detail.contains("dispute")), "{}", reply.body);
     assert_no_call(&door.purple_flea);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_dialect_skips_a_close_and_says_why() -> Result<()> {
+    let door = FrontDoor::open().await?;
+    let reply = send(&door, PATHS[9].0, PATHS[9].1).await?;
+    assert_eq!((&reply.body["status"], &reply.body["reason"]), (&json!("skipped"), &json!("no_close")));
+    assert_no_call(&door.purple_flea);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standalone_function_opens_positions_within_its_leverage_and_closes_them_once() -> Result<()> {
+    let settings = [("purple_flea_api", "live"), ("purple_flea_trading_key", TRADING_KEY), ("leverage", "3")];
+    let door = FrontDoor::with(&settings).await?;
+    let above = r#"{"agent_id": "agent-001", "market": "BTC", "size": 25, "leverage": 4}"#;
+    let skipped = send(&door, "/trade", above).await?;
+    assert_eq!(
+        (&skipped.body["status"], &skipped.body["reason"]),
+        (&json!("skipped"), &json!("leverage_limit"))
+    );
+    assert_no_call(&door.purple_flea);
+    let opened = send(&door, "/trade", r#"{"agent_id": "agent-001", "market": "BTC", "size": 25}"#).await?;
+    assert_eq!(
+        (opened.body["leverage"].to_string().as_str(), &opened.body["direction"]),
+        ("3", &json!("long"))
+    );
+
+    door.purple_flea.set_price("BTC", 60_000.into());
+    let row = json!({"id": 3, "agent_id": "agent-001", "position_id": opened.body["position_id"], "status": "pending"});
+    let webhook = json!({"type": "INSERT", "table": "close_requests", "schema": "public", "record": row});
+    let (url, body) = (door.url("/execute-trade"), webhook.to_string());
+    let closed = reply(webhook::signed(&url, "close-3", body.as_bytes())?.body(body.into())?).await?;
+    assert_eq!(
+        (&closed.body["status"], closed.body["exit_price"].to_string().as_str()),
+        (&json!("executed"), "60000")
+    );
+    assert!(closed.body["pnl"].to_string().starts_with('-'), "{}", closed.body);
+    let close = json!({"agent_id": "agent-001", "position_id": opened.body["position_id"]});
+    let again = send(&door, "/close", &close.to_string()).await?;
+    assert_eq!(again.body["reason"], "already_closed", "{}", again.body);
+    for amount in ["exit_price", "pnl", "fee"] {
+        assert_eq!(again.body[amount], closed.body[amount], "{amount}");
+    }
+    let unknown = send(&door, "/close", r#"{"agent_id": "agent-001", "position_id": "pos_9"}"#).await?;
+    assert_problem(&unknown, 422, "rejected", "no");
+    assert_eq!(unknown.body["purple_flea_code"], "position_not_found");
     Ok(())
 }
 

@@ -116,8 +116,21 @@ $$;
 comment on function purple_flea.spent(text, date, text) is
   'Gives an agent''s stakes, losses and open stakes of a UTC day, in US dollars, without one job.';
 
--- `bet_key` is the idempotency key for functions up to release 0.1.0, which read no policy without a
--- direction.
+create or replace function purple_flea.policy_for(protocol integer, policy jsonb) returns jsonb
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  -- Release 0.1.0 reads no policy without a direction.
+  select case
+    when protocol < 2 and policy ->> 'direction' is null then policy || '{"direction": "long"}'
+    else policy
+  end
+$$;
+comment on function purple_flea.policy_for(integer, jsonb) is
+  'Gives a frozen policy as the function of a protocol''s version reads it.';
+
+-- `bet_key` is the idempotency key for functions up to release 0.1.0.
 create or replace function purple_flea.held_jobs(claim_token uuid, protocol integer) returns jsonb
   language plpgsql  -- see timing()
   volatile
@@ -168,11 +181,7 @@ begin
         'key', case when j.key_name <> '' then purple_flea.secret(j.key_name) end
       )) || jsonb_build_object(
         'row', j.request,
-        'policy', case
-          when protocol < 2 then j.policy
-            || jsonb_build_object('direction', coalesce(j.policy ->> 'direction', 'long'))
-          else j.policy
-        end
+        'policy', purple_flea.policy_for(protocol, j.policy)
       )
     ), '[]')
     from purple_flea.jobs j

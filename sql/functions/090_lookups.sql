@@ -3,7 +3,8 @@
 
 -- Release 0.1.0 froze no account in its claims. Such a job is looked for with the agent's present
 -- key.
-create or replace function purple_flea.lookup_of(job purple_flea.jobs) returns jsonb
+create or replace function purple_flea.lookup_of(job purple_flea.jobs, protocol integer)
+  returns jsonb
   language plpgsql
   volatile
   security invoker
@@ -20,7 +21,7 @@ begin
     'idempotency_key', job.idempotency_key,
     'bet_key', job.idempotency_key,  -- for functions up to release 0.1.0
     'agent_id', job.agent_id,
-    'policy', job.policy,
+    'policy', purple_flea.policy_for(protocol, job.policy),
     -- An escrow is found by its amount and its idempotency key.
     'row', case job.kind when 'escrow' then job.request end,
     'referral_code', case job.kind when 'escrow' then (
@@ -42,7 +43,7 @@ begin
   );
 end;
 $$;
-comment on function purple_flea.lookup_of(purple_flea.jobs) is
+comment on function purple_flea.lookup_of(purple_flea.jobs, integer) is
   'Gives an unknown job as the function reads it for a look-up.';
 
 create or replace function public.claim_lookups(
@@ -80,7 +81,7 @@ begin
     )
     returning j as job
   )
-  select jsonb_agg(purple_flea.lookup_of(t.job)) into jobs
+  select jsonb_agg(purple_flea.lookup_of(t.job, claim_lookups.protocol)) into jobs
   from taken t;
   return coalesce(jobs, '[]');
 end;

@@ -267,10 +267,12 @@ create or replace function purple_flea.request_close(agent text, pf_position tex
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Another caller may ask for the same at the same time. It waits here, and then finds the row.
+  perform from public.agents a where a.id = agent for no key update;
   if purple_flea.close_that_counts(agent, pf_position) is null then
-    -- Another caller may ask for the same at the same time.
     insert into public.close_requests (agent_id, position_id)
     values (agent, pf_position)
+    -- Another transaction may insert a row of its own at the same time.
     on conflict do nothing;
   end if;
   return purple_flea.asked_for(purple_flea.close_that_counts(agent, pf_position));

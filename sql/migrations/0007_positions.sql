@@ -17,6 +17,8 @@ comment on column purple_flea.trade_policies.leverage is
   '50; null: Purple Flea''s own 5.';
 
 alter table public.trade_results add column if not exists leverage numeric;
+comment on column public.trade_results.direction is
+  'long or short, of a trade; null if nobody chose one and Purple Flea does not say it.';
 comment on column public.trade_results.leverage is
   'The leverage that Purple Flea used, if it says it.';
 

@@ -329,10 +329,9 @@ pub(super) fn trade(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// Serves `POST /trading/order {agent_id?, asset, side, size_usdc, order_type}`, from its second page.
+/// Serves `POST /trading/order {asset, side, size_usdc, order_type}`, from its second page.
 pub(super) fn order(state: &mut State, call: &Call<'_>) -> Said {
-    let sides = [("buy", "long"), ("sell", "short")];
-    let side = sides.into_iter().find_map(|(word, side)| (call.body["side"] == word).then_some(side));
+    let side = ["long", "short"].into_iter().find(|side| call.body["side"] == *side);
     let order_type = call.text("order_type").unwrap_or("market");
     if !matches!(order_type, "market" | "limit") {
         return Err(refuse(400, "invalid_order_type", "order_type must be market or limit"));

@@ -1,5 +1,5 @@
 //! Shows the whole life of two agents, step by step, by the rows in the tables: registration, the faucet, the first
-//! deposit's bet, an escrow with its fee and referral, a trade.
+//! deposit's bet, an escrow with its fee and referral, a trade and, in `live`, its close.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -81,6 +81,9 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
         tour.dispute(escrow).await?;
     }
     tour.trade("runner").await?;
+    if options.api == "live" {
+        tour.close("runner").await?;
+    }
     if !options.json {
         println!("Done: {} steps, each of them in the tables.", tour.step);
     }
@@ -276,6 +279,26 @@ impl Tour<'_> {
             text(&seen["order_id"])
         );
         self.show("trade", &says, &seen);
+        Ok(())
+    }
+
+    /// Closes the position by a row. The gateway has no route for it.
+    async fn close(&mut self, agent: &str) -> Result<()> {
+        self.stack.purple_flea.set_price("BTC", 66_000.into());
+        let insert = "insert into public.close_requests (agent_id, position_id) \
+             select agent_id, position_id from public.trade_results where reference = 'tour-trade-1'";
+        self.stack.owner.batch_execute(insert).await?;
+        let seen = format!(
+            "select to_jsonb(c)::text from public.close_requests c where agent_id = '{agent}' and status = 'closed'"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "{agent} has closed it at {}: a profit of {}, and a fee of {}",
+            text(&seen["exit_price"]),
+            text(&seen["pnl"]),
+            text(&seen["fee"])
+        );
+        self.show("close", &says, &seen);
         Ok(())
     }
 }

@@ -220,9 +220,9 @@ fn both_routes_of_the_gateway_fill_the_asked_size() {
     let (status, traded) = send(&mut state, Method::POST, "/trade", body, &[("idempotency-key", "trade-7")]);
     assert_eq!((status, &traded["status"], &traded["side"]), (200, &json!("open"), &json!("long")));
     assert_eq!((&traded["market"], traded["size"].to_string()), (&json!("BTC-USD"), "25.5".to_owned()));
-    let body = r#"{"asset":"ETH","side":"sell","size_usdc":10,"order_type":"market"}"#;
+    let body = r#"{"asset":"ETH","side":"short","size_usdc":10,"order_type":"market"}"#;
     let (status, ordered) = post(&mut state, "/trading/order", body);
-    assert_eq!((status, &ordered["status"], &ordered["side"]), (200, &json!("filled"), &json!("sell")));
+    assert_eq!((status, &ordered["status"], &ordered["side"]), (200, &json!("filled"), &json!("short")));
     let [first, second] = &state.trading.positions[..] else { panic!() };
     assert_eq!((first.agent_id.as_str(), first.idempotency_key.as_deref()), ("agent-001", Some("trade-7")));
     assert_eq!((second.agent_id.as_str(), second.side), (LIVE_AGENT, "short"));
@@ -238,8 +238,8 @@ fn the_gateway_says_which_market_or_side_it_does_not_know() {
         ("/trade", r#"{"market":"BTC","size":1,"side":"buy"}"#, "invalid_side"),
         ("/trade", r#"{"market":"BTC","size":"1"}"#, "invalid_size"),
         ("/trade", "{", "invalid_json"),
-        ("/trading/order", r#"{"asset":"BTC","side":"long","size_usdc":1}"#, "invalid_side"),
-        ("/trading/order", r#"{"asset":"BTC","side":"buy","order_type":"stop"}"#, "invalid_order_type"),
+        ("/trading/order", r#"{"asset":"BTC","side":"buy","size_usdc":1}"#, "invalid_side"),
+        ("/trading/order", r#"{"asset":"BTC","side":"long","order_type":"stop"}"#, "invalid_order_type"),
     ] {
         let (status, reply) = post(&mut state, path, body);
         assert_eq!((status, &reply["error"]), (400, &json!(error)), "{body}");
