@@ -11,6 +11,7 @@ mod deposits;
 mod descriptors;
 mod documents;
 mod fairness;
+mod faucet;
 mod front_door;
 mod hang_up;
 mod host_program;
