@@ -99,7 +99,7 @@ async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
         let steps: Vec<Value> =
             text(&output.stdout).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let names: Vec<&str> = steps.iter().filter_map(|step| step["name"].as_str()).collect();
-        let life = "register register faucet bet faucet bet escrow release referral trade";
+        let life = "register register faucet bet faucet bet escrow release referral daily trade";
         assert_eq!(names.join(" "), life, "{said}");
         assert!(steps.iter().all(|step| step["seen"].is_object()), "{steps:?}");
     }
@@ -253,8 +253,15 @@ async fn invoke_adds_the_paths_operation_and_leaves_the_rest_of_the_body_unchang
     assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed", "{line}");
 
     let agent = r#"{"agent_id": "agent-001"}"#;
-    let claimed = output(&mut invoke("/faucet/daily", agent, &[])?).await?;
+    // The environment names the agent of a body that names none, and no other body's.
+    let claimed = output(invoke("/faucet/daily", "{}", &[])?.env("AGENT_ID", "agent-001")).await?;
     assert_eq!(serde_json::from_slice::<Value>(&claimed.stdout)?["status"], "executed", "{claimed:?}");
+    let claimed = output(invoke("/faucet/daily", agent, &[])?.env("AGENT_ID", "nobody")).await?;
+    assert_eq!(
+        serde_json::from_slice::<Value>(&claimed.stdout)?["reason"],
+        "not_eligible_yet",
+        "{claimed:?}"
+    );
     for (path, body, options, code) in [
         ("/register", agent, &[][..], "ledger_not_configured"),
         ("/escrow/release", "{}", &[][..], "invalid_event"),
