@@ -13,6 +13,7 @@ mod descriptors;
 mod documents;
 mod escrows;
 mod fairness;
+mod faucet;
 mod front_door;
 mod hang_up;
 mod host_program;

@@ -102,7 +102,7 @@ async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
         let (disputed, closed) =
             if api == "live" { (" escrow complete dispute", " close") } else { ("", "") };
         let life =
-            format!("register register faucet bet faucet bet escrow release referral{disputed} trade{closed}");
+            format!("register register faucet bet faucet bet escrow release referral{disputed} daily trade{closed}");
         assert_eq!(names.join(" "), life, "{said}");
         assert!(steps.iter().all(|step| step["seen"].is_object()), "{steps:?}");
     }
@@ -256,8 +256,15 @@ async fn invoke_adds_the_paths_operation_and_leaves_the_rest_of_the_body_unchang
     assert_eq!(serde_json::from_slice::<Value>(&ran.stdout)?["status"], "executed", "{line}");
 
     let agent = r#"{"agent_id": "agent-001"}"#;
-    let claimed = output(&mut invoke("/faucet/daily", agent, &[])?).await?;
+    // The environment names the agent of a body that names none, and no other body's.
+    let claimed = output(invoke("/faucet/daily", "{}", &[])?.env("AGENT_ID", "agent-001")).await?;
     assert_eq!(serde_json::from_slice::<Value>(&claimed.stdout)?["status"], "executed", "{claimed:?}");
+    let claimed = output(invoke("/faucet/daily", agent, &[])?.env("AGENT_ID", "nobody")).await?;
+    assert_eq!(
+        serde_json::from_slice::<Value>(&claimed.stdout)?["reason"],
+        "not_eligible_yet",
+        "{claimed:?}"
+    );
     for (path, body, options, code) in [
         ("/register", agent, &[][..], "ledger_not_configured"),
         ("/escrow/release", "{}", &[][..], "invalid_event"),

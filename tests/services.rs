@@ -319,8 +319,9 @@ async fn a_dashboard_webhook_works_for_each_table() -> Result<()> {
 async fn a_balance_below_the_wager_skips_the_bet_before_purple_flea_can_refuse_it() -> Result<()> {
     let stack = start(&[]).await?;
     sql(&stack, "update purple_flea.trade_policies set check_balance = true").await?;
-    let held = stack.purple_flea.balance(AGENT);
-    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(5) - held);
+    // The shared key reads the balance of its own account.
+    let held = stack.purple_flea.balance(LIVE_AGENT);
+    stack.purple_flea.fund(LIVE_AGENT, rust_decimal::Decimal::from(5) - held);
     let deposit = format!(
         "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{AGENT}', 'deposit', 100, 100)"
     );

@@ -1,6 +1,8 @@
 -- The kinds of jobs and all rules that depend on the kind. A new kind is one row here. Its request
 -- and its outcome have code of their own: docs/adding-a-job-kind.md.
 
+-- A faucet claim waits for its turn among the claims of one address, one a day. After 30 days it is
+-- given up.
 insert into purple_flea.job_kinds as known
   (kind, retryable, stakes, archived, named_by_caller, earns_referral, max_age)
 values
@@ -9,7 +11,7 @@ values
   ('order',          false, true,  true,  true,  false, '24 hours'),
   ('close',          true,  false, true,  false, false, '24 hours'),
   ('registration',   true,  false, false, false, true,  '7 days'),
-  ('faucet',         true,  false, false, false, true,  '7 days'),
+  ('faucet',         true,  false, false, false, true,  '30 days'),
   ('daily_claim',    true,  false, true,  true,  false, '7 days'),
   ('balance',        true,  false, true,  true,  false, '7 days'),
   ('escrow',         false, false, false, false, true,  '24 hours'),

@@ -159,9 +159,47 @@ $$;
 comment on function purple_flea.take_slots(text[], text, jsonb, uuid, timestamptz) is
   'Takes a slot for each job that needs one, in their order. Gives the jobs that may be claimed.';
 
+-- The faucet takes one claim a day from an address. While this stop lasts, claims of the faucet are
+-- still handed out, because an agent's own account may show a credit that its registration brought.
+-- But no worker sends one.
+create or replace function purple_flea.stop_faucet(retry_after_s numeric) returns void
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  insert into purple_flea.rate_stops as stop (call, account, until)
+  values (
+    'faucet address',
+    '*',
+    clock_timestamp() + make_interval(
+      secs => least(86400, greatest(1, coalesce(retry_after_s, 86400)))::double precision
+    )
+  )
+  on conflict (call, account) do update
+  set until = excluded.until
+  -- A claim that was not sent reports the rest of the same wait.
+  where stop.until < clock_timestamp()
+$$;
+comment on function purple_flea.stop_faucet(numeric) is
+  'Stops the calls of the faucet from this address, for a day at most.';
+
+create or replace function purple_flea.faucet_wait_s() returns integer
+  language sql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+  select ceil(extract(epoch from s.until - clock_timestamp()))::integer
+  from purple_flea.rate_stops s
+  where s.call = 'faucet address'
+    and s.until > clock_timestamp()
+$$;
+comment on function purple_flea.faucet_wait_s() is
+  'Gives the seconds until the faucet accepts a claim from this address; null if it does now.';
+
 -- Purple Flea answered "too many" although the ledger kept the limits. Other clients may call from
--- the same address. The faucet's limit of one claim a day and address stops one agent alone,
--- because another agent's claim may have been made with its registration.
+-- the same address.
 create or replace function purple_flea.stop_calls(job purple_flea.jobs) returns void
   language plpgsql
   volatile
@@ -218,10 +256,12 @@ begin
     where s.reference = new.reference
       and s.token = new.token;
   end if;
-  if new.state = 'pending'
-    and new.reason = 'rate_limited'
-    and new.result ->> 'purple_flea_code' is distinct from 'ip_rate_limited' then
-    perform purple_flea.stop_calls(new);
+  if new.state = 'pending' and new.reason = 'rate_limited' then
+    if new.result ->> 'purple_flea_code' = 'ip_rate_limited' then
+      perform purple_flea.stop_faucet((new.result ->> 'retry_after_s')::numeric);
+    else
+      perform purple_flea.stop_calls(new);
+    end if;
   end if;
   return null;
 end;

@@ -60,7 +60,12 @@ begin
   update purple_flea.jobs j
   set state      = 'dead',
       changed_by = 'sweeper',
-      reason     = case j.reason when 'missed' then 'missed' else 'too_old' end
+      reason     = case
+                     when j.reason = 'missed' then 'missed'
+                     when j.result ->> 'purple_flea_code' = 'ip_rate_limited'
+                       then 'one_claim_a_day'
+                     else 'too_old'
+                   end
   where j.reference = any (picked)
     and j.state = 'pending'
     and j.expires_at < clock_timestamp();

@@ -151,11 +151,11 @@ begin
           when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference)
         end,
         'account', j.account,
-        'fresh', case
-          when j.kind = 'faucet' and purple_flea.is_fresh(j.agent_id) then true
-        end,
-        -- These are not frozen: the receiver's present name, the code that earns the referral, and
-        -- the escrow that the job is about.
+        'fresh', case when purple_flea.is_fresh(j) then true end,
+        'faucet_wait_s', case when j.kind = 'faucet' then purple_flea.faucet_wait_s() end,
+        -- These are not frozen: the agent's present wallet, the receiver's present name, the code
+        -- that earns the referral, and the escrow that the job is about.
+        'wallet_address', a.wallet_address,
         'counterparty', case when j.kind = 'escrow' then (
           select coalesce(r.pf_agent_id, r.id)
           from public.agents r
@@ -195,24 +195,35 @@ $$;
 comment on function purple_flea.held_jobs(uuid, integer) is
   'Gives the jobs that a claim holds, with the keys for their calls.';
 
--- The registration itself may have claimed the faucet. Then the new account's balance is its
--- credit.
-create or replace function purple_flea.is_fresh(agent text) returns boolean
+-- The registration itself may have claimed the faucet, and an agent has one executed claim of the
+-- faucet at most. The answer to a daily claim may be lost, and Purple Flea gives one in 24 hours.
+create or replace function purple_flea.is_fresh(job purple_flea.jobs) returns boolean
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return not exists (select from public.wallet_changes c where c.agent_id = agent)
-    and exists (
+  return case job.kind
+    when 'faucet' then exists (
       select
       from purple_flea.jobs r
-      where r.agent_id = agent
+      where r.agent_id = job.agent_id
         and r.kind = 'registration'
         and r.state = 'executed'
-    );
+    )
+    when 'daily_claim' then job.attempts > 1 and not exists (
+      select
+      from purple_flea.jobs d
+      where d.agent_id = job.agent_id
+        and d.kind = 'daily_claim'
+        and d.state = 'executed'
+        and d.changed_at > clock_timestamp() - interval '24 hours'
+    )
+    else false
+  end;
 end;
 $$;
-comment on function purple_flea.is_fresh(text) is
-  'Says whether an agent has been registered and has had no wallet change since.';
+comment on function purple_flea.is_fresh(purple_flea.jobs) is
+  'Says whether the account may have a credit of the job''s kind that the ledger has not '
+  'recorded.';

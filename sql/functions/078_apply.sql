@@ -13,23 +13,23 @@ create or replace function purple_flea.wait_before_retry(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  asked_most_s constant integer := 3600;
-  timing       record;
+  timing record;
+  wait   interval;
 begin
   if at_once and attempts <= 1 then
     return '0';
   end if;
   timing := purple_flea.timing();
-  -- Up to a third of the wait is chance, so that jobs that failed together come back apart.
-  return greatest(
-    make_interval(
-      secs => least(asked_most_s, greatest(0, coalesce(asked_s, 0)))::double precision
-    ),
+  wait := greatest(
+    make_interval(secs => greatest(0, coalesce(asked_s, 0))::double precision),
     least(
       timing.backoff_max,
       timing.backoff * power(2, least(greatest(attempts, 1), 20) - 1)
     )
-  ) * (1 + random() / 2);
+  );
+  -- Up to a third of the wait is chance, so that jobs that failed together come back apart. A few
+  -- minutes are enough for that.
+  return wait + least(wait, timing.backoff_max) * (random() / 2);
 end;
 $$;
 comment on function purple_flea.wait_before_retry(integer, numeric, boolean) is
@@ -64,8 +64,13 @@ create or replace function purple_flea.next_due_at(
 as $$
 declare
   reason  constant text    := outcome ->> 'reason';
+  -- A longer wait is a mistake. The faucet's limit of an address lasts a day.
+  most_s  constant integer := case outcome ->> 'purple_flea_code'
+    when 'ip_rate_limited' then 86400
+    else 3600
+  end;
   asked_s constant numeric := case jsonb_typeof(outcome -> 'retry_after_s')
-    when 'number' then (outcome ->> 'retry_after_s')::numeric
+    when 'number' then least(most_s, (outcome ->> 'retry_after_s')::numeric)
   end;
   -- A key that came meanwhile has released the waiting jobs before this one began to wait.
   at_once constant boolean := reason in ('out_of_time', 'abandoned')

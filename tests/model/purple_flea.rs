@@ -54,7 +54,9 @@ enum Operation {
     Escrow { id: String },
     Registration,
     Balance,
+    Statement,
     Faucet,
+    DailyStatus,
     Daily,
     History,
 }
@@ -76,8 +78,10 @@ impl Operation {
             (false, ["escrow", id]) => Self::Escrow { id: (*id).to_owned() },
             (true, [.., "register"]) => Self::Registration,
             (false, [.., "balance"]) => Self::Balance,
+            (false, [.., "ledger"]) => Self::Statement,
             (true, ["faucet", "claim"]) => Self::Faucet,
-            (true, ["api", "claim"]) => Self::Daily,
+            (false, ["api", "status"] | [.., "daily"]) => Self::DailyStatus,
+            (true, ["api", "claim"] | [.., "daily", "claim"]) => Self::Daily,
             (false, [.., "export.csv"]) => Self::History,
             _ => panic!("{} {path}", request.method()),
         }
@@ -93,14 +97,19 @@ impl Operation {
             Self::Escrow { .. } => "escrow-status",
             Self::Registration => "registration",
             Self::Balance => "balance",
+            Self::Statement => "statement",
             Self::Faucet => "faucet",
+            Self::DailyStatus => "daily-status",
             Self::Daily => "daily-claim",
             Self::History => "history",
         }
     }
 
     fn only_reads(&self) -> bool {
-        matches!(self, Self::Balance | Self::Escrow { .. } | Self::History)
+        matches!(
+            self,
+            Self::Balance | Self::Statement | Self::DailyStatus | Self::Escrow { .. } | Self::History
+        )
     }
 }
 
@@ -250,6 +259,10 @@ impl PurpleFlea {
             Operation::Balance => {
                 ok(json!({ "balance": number(books.balance(&details.account, details.registered)) }))
             }
+            Operation::Statement => ok(json!({ "entries": self.statement(&details.account) })),
+            Operation::DailyStatus => {
+                ok(json!({ "can_claim": books.may_claim_daily(&details.account, details.now) }))
+            }
             Operation::Faucet if books.credit(&details.account, details.idempotency_key) => {
                 ok(json!({ "credited": number(CREDIT), "claim_id": "claim_1" }))
             }
@@ -313,6 +326,16 @@ impl PurpleFlea {
             self.books.credit(&account, "registration");
         }
         ok(json!({ "agent_id": account, "api_key": key, "referral_code": "ref_1" }))
+    }
+
+    /// Lists the credits of an account.
+    fn statement(&self, account: &str) -> Vec<Value> {
+        let had = [
+            ("daily_bonus", self.books.has_claimed_daily(account)),
+            ("faucet_claim", self.books.has_credit(account)),
+        ];
+        let line = |reason| json!({ "type": "credit", "amount": number(CREDIT), "reason": reason });
+        had.into_iter().filter(|(_, had)| *had).map(|(reason, _)| line(reason)).collect()
     }
 
     /// Lists the bets of the key between two times, the newest first.

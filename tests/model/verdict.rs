@@ -175,7 +175,8 @@ fn strangers(jobs: &[Job], world: &World<'_>) {
 /// Records what the database itself shows that must never be.
 async fn history(world: &World<'_>) {
     let credits = format!(
-        // (A new account's balance equals its faucet credit; it contains a daily claim whose answer got lost.)
+        // (At the gateway the credit of a claim whose answer got lost is the balance, at most $1. It may contain a daily
+        // claim whose answer got lost, too.)
         "select a.id from public.agents a where \
          (select count(*) from public.wallet_changes w where w.agent_id = a.id \
          and w.change_amount in ({CREDIT}, 2 * {CREDIT})) <> \

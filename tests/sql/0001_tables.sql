@@ -7,7 +7,7 @@ select columns_are(
   'agents',
   array[
     'id', 'api_key', 'balance', 'status', 'created_at', 'owner_id', 'pf_agent_id',
-    'referral_code', 'orchestrator_id', 'balance_at'
+    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address'
   ]
 );
 select columns_are(

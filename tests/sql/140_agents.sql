@@ -224,7 +224,7 @@ create temporary table v as select pg_temp.claim('faucet-given') as c;
 select is(
   c -> 'fresh',
   'true',
-  'a fresh account''s balance equals its faucet credit'
+  'a registered account may have a credit that its registration brought'
 )
 from v;
 select is((select c -> 'fresh' from g), null, 'no other account is fresh');
@@ -232,13 +232,13 @@ select pg_temp.settle(
   'faucet-given',
   c,
   'executed',
-  '{"credited": 1, "balance": 1, "reason": "already_claimed"}'
+  '{"credited": 1, "balance": 496, "reason": "already_claimed"}'
 )
 from v;
 select results_eq(
   $$select change_amount, new_balance from public.wallet_changes where agent_id = 'given'$$,
-  $$values (1.0000, 1.0000)$$,
-  'which is a deposit'
+  $$values (1.0000, 496.0000)$$,
+  'which is a deposit, without the other money of the account'
 );
 
 -- A stored key stays when another registration brings a key.

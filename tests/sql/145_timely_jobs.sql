@@ -39,7 +39,7 @@ select results_eq(
 );
 update purple_flea.trade_policies set balance_every = null where agent_id is null;
 
--- The faucet's claim of the day, once a day.
+-- The daily claim, once in 24 hours, or when Purple Flea says.
 insert into purple_flea.trade_policies (agent_id, claim_daily) values ('other', true);
 select purple_flea.make_timely_jobs();
 select purple_flea.make_timely_jobs();
@@ -65,7 +65,86 @@ select purple_flea.make_timely_jobs();
 select is(
   (select count(*) from purple_flea.jobs where kind = 'daily_claim'),
   1::bigint,
-  'once a day'
+  'once in 24 hours'
+);
+create function pg_temp.next_after(age interval, outcome jsonb) returns interval
+  language sql
+as $$
+  select date_trunc('minute', purple_flea.next_daily_claim(
+    jsonb_populate_record(null::purple_flea.jobs, jsonb_build_object(
+      'changed_at', now() - age, 'result', outcome
+    ))
+  ) - now() + age)
+$$;
+select is(
+  pg_temp.next_after('0', '{"credited": 0.5}'),
+  '24 hours',
+  'a claim is due again a day after the last one'
+);
+select is(
+  pg_temp.next_after('0', jsonb_build_object('next_eligible_at', now() + interval '7 hours')),
+  '7 hours',
+  'or when Purple Flea says, before midnight as well'
+);
+select is(
+  pg_temp.next_after('1 hour', '{"next_eligible_at": "2999-01-01T00:00:00Z"}'),
+  '2 days',
+  'but not in the far future'
+);
+select is(
+  pg_temp.next_after('0', '{"next_eligible_at": "soon"}'),
+  '24 hours',
+  'and not by a text that is no time'
+);
+-- Time passes. The guard would let no executed job change.
+alter table purple_flea.jobs disable trigger jobs_guard;
+update purple_flea.jobs
+set result = result || '{"next_eligible_at": "2026-01-01T00:00:00Z"}'
+where kind = 'daily_claim';
+alter table purple_flea.jobs enable trigger jobs_guard;
+select purple_flea.make_timely_jobs();
+select results_eq(
+  $$
+    select reference, state
+    from purple_flea.jobs
+    where kind = 'daily_claim'
+    order by created_at desc
+    limit 1
+  $$,
+  $$values ('daily_claim.2-other', 'pending')$$,
+  'when its time has come the next claim is made, on the same day as well'
+);
+-- A claim carries the agent's wallet, and says whether a credit of the last day is not recorded.
+update public.agents set wallet_address = '0xabc' where id = 'other';
+select pg_temp.hold_all_but('daily_claim.2-other');
+create temporary table lost as select pg_temp.claim('daily_claim.2-other') as c;
+select is(c ->> 'wallet_address', '0xabc', 'the claim has the wallet''s address') from lost;
+select is(c -> 'fresh', null, 'its first attempt has no credit that is not recorded') from lost;
+select pg_temp.settle('daily_claim.2-other', c, 'pending', '{"reason": "no_answer"}') from lost;
+select pg_temp.hold_all_but('daily_claim.2-other');
+select is(
+  pg_temp.claim('daily_claim.2-other') -> 'fresh',
+  null,
+  'nor has the next one where the ledger has a claim of the last 24 hours'
+);
+update purple_flea.jobs
+set state = 'pending', due_at = clock_timestamp(), changed_by = 'worker', reason = 'no_answer'
+where reference = 'daily_claim.2-other';
+alter table purple_flea.jobs disable trigger jobs_guard;
+update purple_flea.jobs
+set changed_at = clock_timestamp() - interval '24 hours'
+where kind = 'daily_claim' and state = 'executed';
+alter table purple_flea.jobs enable trigger jobs_guard;
+select is(
+  pg_temp.claim('daily_claim.2-other') -> 'fresh',
+  'true',
+  'it may have one after a lost answer'
+);
+select throws_ok(
+  $$update public.agents set wallet_address = '' where id = 'other'$$,
+  '23514',
+  null,
+  'a wallet''s address is a short text'
 );
 insert into public.agents (id) select repeat('n', n) from generate_series(20, 40) as n;
 update purple_flea.trade_policies set claim_daily = true where agent_id is null;

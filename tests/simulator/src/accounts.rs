@@ -3,7 +3,7 @@
 use super::{
     KEY, LIVE_AGENT, PurpleFlea, State,
     answer::{Answer, Said, created, failed, ok, refuse},
-    call::{Api, Call},
+    call::{Api, Call, Caller},
     kelly,
     money::{is_falsy, plain, raw},
     statement::{Statement, Why},
@@ -194,9 +194,10 @@ pub(super) fn live_balance(state: &mut State, call: &Call<'_>) -> Said {
     }))
 }
 
-/// Serves `GET /wallet/balance?agent_id=…`.
+/// Serves `GET /wallet/balance` for the key's owner.
 pub(super) fn gateway_balance(state: &mut State, call: &Call<'_>) -> Said {
-    let account = state.accounts.get(&call.agent_id);
+    let owner = if let Caller::Agent(own) = &call.caller { own } else { LIVE_AGENT };
+    let account = state.accounts.get(owner);
     let account = account.ok_or_else(|| refuse(404, "agent_not_found", "no such agent"))?;
     ok(json!({"agent_id": account.agent_id, "usdc_balance": raw(account.balance), "chain": "simulated"}))
 }
@@ -340,13 +341,12 @@ mod tests {
     }
 
     #[test]
-    fn the_gateway_tells_a_balance_by_its_agents_name() {
+    fn the_gateway_tells_the_balance_of_the_keys_owner() {
         let mut state = funded();
-        let (status, reply) = get(&mut state, "/wallet/balance?agent_id=agent%2D001");
-        assert_eq!((status, reply["usdc_balance"].to_string().as_str()), (200, "1000"));
-        for query in ["", "?agent_id=", "?agent_id=nobody"] {
+        for query in ["", "?agent_id=agent%2D001", "?agent_id=nobody"] {
             let (status, reply) = get(&mut state, &format!("/wallet/balance{query}"));
-            assert_eq!((status, &reply["error"]), (404, &json!("agent_not_found")));
+            assert_eq!((status, reply["usdc_balance"].to_string().as_str()), (200, "1000"));
+            assert_eq!(reply["agent_id"], LIVE_AGENT, "the key decides");
         }
         let key = state.accounts.give_key("agent-001", "pf_live_");
         let (_, own) = as_agent(&mut state, &key, Method::GET, "/wallet/balance", "");

@@ -105,14 +105,14 @@ pub(super) fn stats(state: &mut State, _: &Call<'_>) -> Said {
     )
 }
 
-/// Serves `GET /api/status?agent_id=…`: whether the daily claim is due.
+/// Serves `GET /api/status?agent_id=…`, without a key: whether the daily claim is due.
 pub(super) fn daily_status(state: &mut State, call: &Call<'_>) -> Said {
     known(state, &call.agent_id)?;
     let next = state.next_daily(&call.agent_id);
     ok(json!({"agent_id": call.agent_id, "can_claim": next.is_none(), "next_eligible_at": next.map(iso)}))
 }
 
-/// Serves `POST /api/claim {agent_id, wallet_address?}`, once in 24 hours. The simulator has no chain, so the hash is
+/// Serves `POST /api/claim {agent_id, wallet_address?}`, without a key, once in 24 hours. The simulator has no chain, so the hash is
 /// only a name.
 pub(super) fn daily_claim(state: &mut State, call: &Call<'_>) -> Said {
     known(state, &call.agent_id)?;
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(status(&mut state)["can_claim"], true);
         assert_eq!(status(&mut state)["next_eligible_at"], Value::Null);
         let body = r#"{"agent_id":"agent-001","wallet_address":"0x1"}"#;
-        let (code, reply) = post(&mut state, "/api/claim", body);
+        let (code, reply) = as_agent(&mut state, "", Method::POST, "/api/claim", body);
         assert_eq!((code, &reply["amount_usdc"], reply["tx_hash"].is_string()), (200, &json!(1), true));
         let (code, early) = post(&mut state, "/api/claim", body);
         assert_eq!((code, &early["error"]), (409, &json!("already_claimed")));

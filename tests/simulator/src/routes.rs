@@ -78,8 +78,8 @@ static ROUTES: [Route; 40] = {
         row("POST", "/agents/register",             Gateway, Open,    Registration,   accounts::register),
         row("GET",  "/wallet/balance",              Gateway, Casino,  Other,          accounts::gateway_balance),
         row("POST", "/faucet/claim",                Gateway, Casino,  Faucet,         faucet::claim),
-        row("GET",  "/api/status",                  Gateway, Casino,  Other,          faucet::daily_status),
-        row("POST", "/api/claim",                   Gateway, Casino,  DailyClaim,     faucet::daily_claim),
+        row("GET",  "/api/status",                  Gateway, Open,    Other,          faucet::daily_status),
+        row("POST", "/api/claim",                   Gateway, Open,    DailyClaim,     faucet::daily_claim),
         row("POST", "/escrow/create",               Gateway, Casino,  EscrowCreation, escrow::create),
         row("POST", "/escrow/:id/release",          Gateway, Casino,  EscrowEnd,      escrow::release),
         row("POST", "/escrow/:id/cancel",           Gateway, Casino,  EscrowEnd,      escrow::cancel),
@@ -277,7 +277,6 @@ mod tests {
         for (method, path, body) in [
             (Method::POST, "/casino/crash", r#"{"agent_id":"agent-002","wager":1,"cashout_at":2}"#),
             (Method::POST, "/casino/coin-flip", r#"{"agent_id":"agent-002","wager":1,"side":"heads"}"#),
-            (Method::GET, "/wallet/balance?agent_id=agent-002", ""),
             (Method::POST, "/faucet/claim", r#"{"agent_id":"agent-002"}"#),
             (Method::GET, "/api/status?agent_id=agent-002", ""),
             (Method::POST, "/api/claim", r#"{"agent_id":"agent-002"}"#),

@@ -1,5 +1,6 @@
 //! Shows the whole life of two agents, step by step, by the rows in the tables: registration, the faucet, the first
-//! deposit's bet, an escrow with its fee and referral, a trade and, in `live`, its close.
+//! deposit's bet, an escrow with its fee and referral, the daily claim, a trade and, in `live`, a disputed escrow and the
+//! trade's close.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -80,6 +81,7 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
         let escrow = tour.escrow("runner", "scout").await?;
         tour.dispute(escrow).await?;
     }
+    tour.daily_claim("scout").await?;
     tour.trade("runner").await?;
     if options.api == "live" {
         tour.close("runner").await?;
@@ -248,6 +250,29 @@ impl Tour<'_> {
         let seen = self.seen(&earned).await?;
         let says = format!("{orchestrator} has earned {} by those whom it brought in", text(&seen["earned"]));
         self.show("referral", &says, &seen);
+        Ok(())
+    }
+
+    /// Gives the agent a wallet, and lets the policies claim daily.
+    async fn daily_claim(&mut self, agent: &str) -> Result<()> {
+        let claim = format!(
+            "update public.agents set wallet_address = '0x00000000000000000000000000000000000000A1' where id = '{agent}'; \
+             update purple_flea.trade_policies set claim_daily = true where agent_id is null"
+        );
+        self.stack.owner.batch_execute(&claim).await?;
+        let seen = format!(
+            "select (to_jsonb(w) || jsonb_build_object('claim', j.result))::text from public.wallet_changes w \
+             join purple_flea.jobs j on j.agent_id = w.agent_id and j.kind = 'daily_claim' and j.state = 'executed' \
+             where w.agent_id = '{agent}' and w.change_type = 'deposit' and w.created_at > j.created_at \
+             and w.change_amount = (j.result ->> 'credited')::numeric limit 1"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "{agent} was credited {} for the day, as deposit {}",
+            text(&seen["change_amount"]),
+            text(&seen["id"])
+        );
+        self.show("daily", &says, &seen);
         Ok(())
     }
 
