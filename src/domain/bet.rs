@@ -182,7 +182,11 @@ pub struct BetOutcome {
 /// Returns the payout of a bet that was won. The `live` servers credit the wager times the multiplier, and
 /// report it in cents. A product that differs from the reported payout by more than a cent contradicts the
 /// reply; then the reported payout counts.
-pub fn payout(reported: Option<Amount>, wager: Option<Amount>, multiplier: Option<Decimal>) -> Option<Amount> {
+pub fn payout(
+    reported: Option<Amount>,
+    wager: Option<Amount>,
+    multiplier: Option<Decimal>,
+) -> Option<Amount> {
     let credited = wager.zip(multiplier).and_then(|(wager, multiplier)| wager.times(multiplier));
     let agrees = |credited: &Amount| reported.is_none_or(|reported| reported.agrees_to_the_cent(*credited));
     credited.filter(agrees).or(reported)

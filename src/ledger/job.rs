@@ -171,10 +171,7 @@ impl Policy {
             min_change: row.amount("min_change")?,
             wager_fraction: row.decimal("wager_fraction")?,
             max_wager: row.maybe_amount("max_wager")?,
-            risk_factor: row
-                .not_null("risk_factor")?
-                .map(|_| row.decimal("risk_factor"))
-                .transpose()?,
+            risk_factor: row.not_null("risk_factor")?.map(|_| row.decimal("risk_factor")).transpose()?,
             daily_wager_limit: row.maybe_amount("daily_wager_limit")?,
             daily_loss_limit: row.maybe_amount("daily_loss_limit")?,
             // The ledger hands out no job while the policy is paused.

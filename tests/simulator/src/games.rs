@@ -21,6 +21,7 @@ const MINIMUM_BET: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 enum Game {
     Crash,
     CoinFlip,
+    HiLo,
 }
 
 /// Serves `POST /casino/crash` and `POST /api/v1/games/crash`.
@@ -33,9 +34,18 @@ pub(super) fn coin_flip(state: &mut State, call: &Call<'_>) -> Said {
     bet(state, call, Game::CoinFlip)
 }
 
+/// Serves `POST /api/v1/games/hilo`.
+pub(super) fn hi_lo(state: &mut State, call: &Call<'_>) -> Said {
+    bet(state, call, Game::HiLo)
+}
+
 /// Gives the `live` dialect's name of a game.
 pub(super) fn live_name(game: &str) -> &str {
-    if game == "coin-flip" { "coin_flip" } else { game }
+    match game {
+        "coin-flip" => "coin_flip",
+        "hi-lo" => "hilo",
+        game => game,
+    }
 }
 
 fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
@@ -58,7 +68,7 @@ fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
     }
     let (entry, detail) = play(state, call, wager, &choice);
     let unwritable = is_unwritable(&entry.proof.client_seed);
-    let reply = if live { live_reply } else { gateway_reply }(state, &entry, detail, choice.odds());
+    let reply = if live { live_reply } else { gateway_reply }(state, &entry, detail, choice.told_odds());
     state.ledger.push(entry);
     if unwritable { Err(failed()) } else { ok(reply) }
 }
@@ -72,8 +82,8 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     // The gateway promises nothing about its rolls, so the simulator takes them from the shared key's seed.
     let roller = if live { &call.agent_id } else { LIVE_AGENT };
     let (roll, proof) = state.house.roll(roller, client_seed);
-    let played = choice.play(roll);
-    let exact = if played.won { wager * choice.odds().pays } else { Decimal::ZERO };
+    let played = choice.play(roll, || state.house.roll_again(roller, &proof.client_seed));
+    let exact = if played.won { wager * played.multiplier } else { Decimal::ZERO };
     // The released servers round the payouts that they report, not those that they credit.
     let payout = if live { exact } else { cents(exact) };
     let forgotten = state.forget > 0;
@@ -95,7 +105,7 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     if bet.won {
         state.accounts.book(&bet.agent_id, payout, Why::Win, &bet.bet_id, bet.at);
     }
-    (Entry { bet, live, multiplier: choice.odds().pays, proof }, played.detail)
+    (Entry { bet, live, multiplier: played.multiplier, proof }, played.detail)
 }
 
 fn insufficient(balance: Decimal, wager: Decimal) -> Answer {
@@ -160,6 +170,7 @@ fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value 
 /// The choice that a bet is made on.
 enum Choice {
     Side(&'static str),
+    Guess(&'static str),
     CashOut {
         at: Decimal,
         /// The choice in the caller's form.
@@ -169,6 +180,8 @@ enum Choice {
 
 struct Played {
     won: bool,
+    /// What a win pays per dollar.
+    multiplier: Decimal,
     crash_point: Option<Decimal>,
     detail: Value,
 }
@@ -179,6 +192,12 @@ impl Choice {
             let side = ["heads", "tails"].into_iter().find(|side| body["side"] == *side);
             let side = side.ok_or_else(|| refuse(400, "invalid_side", "side must be heads or tails"))?;
             return Ok(Self::Side(side));
+        }
+        if game == Game::HiLo {
+            let guess = ["higher", "lower"].into_iter().find(|guess| body["guess"] == *guess);
+            let guess =
+                guess.ok_or_else(|| refuse(400, "invalid_guess", "Guess must be 'higher' or 'lower'"))?;
+            return Ok(Self::Guess(guess));
         }
         let live = api == Api::Live;
         let sent = if live { &body["cash_out_at"] } else { &body["cashout_at"] };
@@ -195,6 +214,7 @@ impl Choice {
     fn game(&self) -> &'static str {
         match self {
             Self::Side(_) => "coin-flip",
+            Self::Guess(_) => "hi-lo",
             Self::CashOut { .. } => "crash",
         }
     }
@@ -202,16 +222,25 @@ impl Choice {
     fn odds(&self) -> Odds {
         match self {
             Self::Side(_) => Odds::COIN_FLIP,
+            Self::Guess(_) => Odds::HI_LO,
             Self::CashOut { at, .. } => Odds::crash(*at),
         }
     }
 
-    fn play(&self, roll: Decimal) -> Played {
+    /// Gives the odds by which a reply tells the ceiling. The real server tells hi-lo's as if it were a coin's.
+    fn told_odds(&self) -> Odds {
+        if matches!(self, Self::Guess(_)) { Odds::COIN_FLIP } else { self.odds() }
+    }
+
+    /// Plays the game. Only hi-lo takes a second roll.
+    fn play(&self, roll: Decimal, next_roll: impl FnOnce() -> Decimal) -> Played {
+        let multiplier = self.odds().pays;
         match self {
+            Self::Guess(guess) => deal(guess, roll, next_roll()),
             Self::Side(side) => {
                 let face = if roll < Decimal::from(50) { "heads" } else { "tails" };
                 let detail = json!({"side_chosen": side, "outcome": face, "roll": plain(roll)});
-                Played { won: face == *side, crash_point: None, detail }
+                Played { won: face == *side, multiplier, crash_point: None, detail }
             }
             Self::CashOut { at, sent } => {
                 let crash_point = house::crash_point(roll);
@@ -220,10 +249,38 @@ impl Choice {
                     "cash_out_at": sent, "crash_point": plain(crash_point), "cashed_out": won,
                     "win_probability": plain(house::win_probability(*at).round_dp(4)), "roll": plain(roll),
                 });
-                Played { won, crash_point: Some(crash_point), detail }
+                Played { won, multiplier, crash_point: Some(crash_point), detail }
             }
         }
     }
+}
+
+/// Deals the two cards of hi-lo.
+fn deal(guess: &str, roll: Decimal, next_roll: Decimal) -> Played {
+    let (first, second) = (house::card(roll), house::card(next_roll));
+    let higher = guess == "higher";
+    let push = first == second;
+    let won = push || (second > first) == higher;
+    let multiplier = match push {
+        true => 1.0,
+        false => house::hi_lo_multiplier(if higher { 13 - first } else { first - 1 }),
+    };
+    let name = |card: i64| match card {
+        1 => "A".to_owned(),
+        11 => "J".to_owned(),
+        12 => "Q".to_owned(),
+        13 => "K".to_owned(),
+        card => card.to_string(),
+    };
+    let detail = json!({
+        "card1": first, "card1_name": name(first), "card2": second, "card2_name": name(second), "guess": guess,
+        "result": match (push, won) { (true, _) => "push", (_, true) => "win", _ => "loss" },
+        "payout_applied": if push { "1.0x (push)".to_owned() } else { format!("{multiplier:.2}x") },
+        "house_edge_pct": 4, "note": "Push on equal cards returns bet.",
+    });
+    // The shortest text of a double is the one that the real server writes.
+    let multiplier = multiplier.to_string().parse().unwrap_or_default();
+    Played { won, multiplier, crash_point: None, detail }
 }
 
 #[cfg(test)]

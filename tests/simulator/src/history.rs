@@ -8,6 +8,7 @@ use super::{
     house,
 };
 use http::StatusCode;
+use rust_decimal::RoundingStrategy::MidpointAwayFromZero;
 use std::{
     borrow::Cow,
     time::{Duration, SystemTime},
@@ -58,7 +59,7 @@ fn row(entry: &Entry) -> String {
         bet.wager.normalize(),
         payout.normalize(),
         (payout - bet.wager).normalize(),
-        multiplier.normalize(),
+        multiplier.round_dp_with_strategy(4, MidpointAwayFromZero).normalize(),
         bet.won,
         proof.server_seed_hash,
         quoted_if_needed(&client_seed),

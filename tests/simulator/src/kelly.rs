@@ -33,6 +33,12 @@ impl Odds {
         pays: Decimal::from_parts(199, 0, 0, false, 2),
     };
 
+    /// The ceiling's odds of hi-lo: the same for every first card.
+    pub(super) const HI_LO: Self = Self {
+        win_probability: Decimal::from_parts(46, 0, 0, false, 2),
+        pays: Decimal::from_parts(19, 0, 0, false, 1),
+    };
+
     pub(super) fn crash(cash_out_at: Decimal) -> Self {
         Self { win_probability: house::win_probability(cash_out_at), pays: cash_out_at }
     }

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
 //! | registration, keys, balances | `accounts` |
-//! | crash and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
+//! | crash, coin-flip and hi-lo, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
 //! | the faucet | `faucet` |
 //! | escrow | `escrow` |
 //! | trading | `trading` |
@@ -72,7 +72,7 @@ pub struct Bet {
     pub bet_id: String,
     /// The agent that made it.
     pub agent_id: String,
-    /// `crash` or `coin-flip`.
+    /// `crash`, `coin-flip` or `hi-lo`.
     pub game: &'static str,
     /// The stake.
     pub wager: Decimal,
