@@ -101,8 +101,9 @@ async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
         let names: Vec<&str> = steps.iter().filter_map(|step| step["name"].as_str()).collect();
         let (disputed, closed) =
             if api == "live" { (" escrow complete dispute", " close") } else { ("", "") };
-        let life =
-            format!("register register faucet bet faucet bet escrow release referral{disputed} daily trade{closed}");
+        let life = format!(
+            "register register faucet bet faucet bet escrow release referral{disputed} daily trade{closed}"
+        );
         assert_eq!(names.join(" "), life, "{said}");
         assert!(steps.iter().all(|step| step["seen"].is_object()), "{steps:?}");
     }

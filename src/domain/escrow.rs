@@ -146,7 +146,7 @@ const REFERRAL_SHARE: Decimal = Decimal::from_parts(15, 0, 0, false, 2);
 
 /// Returns the referral's share of an escrow's fee, in US dollars.
 pub fn referral_of(fee: Amount) -> Option<Amount> {
-    fee.times(Amount::new(REFERRAL_SHARE).ok()?)
+    fee.times(REFERRAL_SHARE)
 }
 
 /// The state of an escrow at Purple Flea.

@@ -35,10 +35,8 @@ pub enum Outcome {
         agent_id: String,
         /// The reason.
         reason: SkipReason,
-        /// The balance, if it is the reason.
-        balance: Option<Amount>,
-        /// The time, in RFC 3339, from which the same task makes sense again, if there is one.
-        next_eligible_at: Option<String>,
+        /// The facts behind the reason.
+        facts: SkipFacts,
     },
     /// The function sends nothing for now.
     Waiting {
@@ -56,6 +54,17 @@ pub enum Outcome {
         /// The conclusion from Purple Flea's reply, or from its silence.
         failure: Failure,
     },
+}
+
+/// The facts behind a skip reason, as far as the function knows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SkipFacts {
+    /// The balance at Purple Flea.
+    pub balance: Option<Amount>,
+    /// The most that the bet could have been.
+    pub max_bet: Option<Amount>,
+    /// The time, in RFC 3339, from which the same task makes sense again.
+    pub next_eligible_at: Option<String>,
 }
 
 /// Any outcome but an executed one, as replies and the ledger have it.
@@ -94,7 +103,7 @@ impl Outcome {
 
     /// Makes a skipped outcome.
     pub fn skipped(agent_id: &str, reason: SkipReason) -> Self {
-        Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None, next_eligible_at: None }
+        Self::Skipped { agent_id: agent_id.to_owned(), reason, facts: SkipFacts::default() }
     }
 
     /// Makes a waiting outcome.
@@ -172,16 +181,19 @@ impl Outcome {
         let reference = reference.as_str();
         match self {
             Self::Executed { agent_id, completed, .. } => completed.body(agent_id, reference),
-            Self::Skipped { agent_id, reason, balance, next_eligible_at } => raw(&NotExecutedBody {
-                status: "skipped",
-                reason: reason.name(),
-                detail: reason.detail(),
-                reference,
-                agent_id: Some(agent_id),
-                balance: *balance,
-                next_eligible_at: next_eligible_at.as_deref(),
-                ..NotExecutedBody::default()
-            }),
+            Self::Skipped { agent_id, reason, facts: SkipFacts { balance, max_bet, next_eligible_at } } => {
+                raw(&NotExecutedBody {
+                    status: "skipped",
+                    reason: reason.name(),
+                    detail: reason.detail(),
+                    reference,
+                    agent_id: Some(agent_id),
+                    max_bet: *max_bet,
+                    balance: *balance,
+                    next_eligible_at: next_eligible_at.as_deref(),
+                    ..NotExecutedBody::default()
+                })
+            }
             Self::Waiting { agent_id, reason } => raw(&NotExecutedBody {
                 status: "waiting",
                 reason: reason.name(),
@@ -205,9 +217,10 @@ impl Outcome {
                 line.decision = Some(completed.decision());
                 line.outcome = completed.bet_result();
             }
-            Self::Skipped { agent_id, reason, .. } => {
+            Self::Skipped { agent_id, reason, facts } => {
                 line.agent = Some(agent_id.clone());
                 line.decision = Some(reason.name());
+                line.cause = facts.max_bet.map(|max_bet| format!("max_bet {max_bet}"));
             }
             Self::Waiting { agent_id, reason } => {
                 line.agent.clone_from(agent_id);

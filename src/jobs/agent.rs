@@ -9,7 +9,7 @@ use crate::{
         deposit::check_agent_id,
         failure::Failure,
         job::Subject,
-        outcome::Outcome,
+        outcome::{Outcome, SkipFacts},
         reason::SkipReason,
     },
     json::{self, ReadError, refuse},
@@ -136,8 +136,7 @@ pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime
                     return Outcome::Skipped {
                         agent_id: agent_id.clone(),
                         reason: SkipReason::NotEligibleYet,
-                        balance: None,
-                        next_eligible_at,
+                        facts: SkipFacts { next_eligible_at, ..SkipFacts::default() },
                     };
                 }
                 Err(failure) => Err(failure),
