@@ -21,6 +21,7 @@ mod ledger_failures;
 mod notifications;
 mod openapi;
 mod operators;
+mod outbound;
 mod pgtap;
 mod production_host;
 mod release;
