@@ -9,7 +9,7 @@
 //! | the execution of each kind of job; the settings | [`jobs`], [`config`] |
 //! | the clients of the three other parties, side by side | [`purple_flea`], [`ledger`], [`webhook`] |
 //! | plain types and decisions | [`domain`] |
-//! | the interface to a host, and small tools | [`runtime`], [`endpoint`], [`json`], [`log`], [`time_budget`] |
+//! | the interface to a host, and small tools | [`runtime`], [`endpoint`], [`gate`], [`json`], [`log`], [`time_budget`] |
 //!
 //! No module knows a host. A host implements [`runtime::Runtime`]. Only the crate in `component/` uses the SDK.
 //!
@@ -35,6 +35,7 @@
 pub mod config;
 pub mod domain;
 pub mod endpoint;
+pub mod gate;
 pub mod http;
 pub mod jobs;
 pub mod json;

@@ -27,6 +27,7 @@ mod linters;
 mod notifications;
 mod openapi;
 mod operators;
+mod outbound;
 mod pgtap;
 mod production_host;
 mod references;

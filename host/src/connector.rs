@@ -64,11 +64,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(slots: OutboundSlots) -> Self {
+    pub(crate) fn new(slots: OutboundSlots, no_delay: bool) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         // Otherwise a request of two writes waits 40 ms for the server's delayed acknowledgement.
-        tcp.set_nodelay(true);
+        tcp.set_nodelay(no_delay);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         Self { tcp, slots }
     }

@@ -40,6 +40,8 @@ pub struct Options {
     pub after_reply: Duration,
     /// How long an outbound connection is kept after its last request. See [`KEEP_ALIVE`].
     pub keep_alive: Duration,
+    /// Whether small writes leave at once (`TCP_NODELAY`), in and out. A stand-in for a host without it says no.
+    pub no_delay: bool,
     /// Most outbound connections at once, idle ones included. See [`descriptors::plan`].
     pub outbound_connections: usize,
     /// Longest times that the host waits for its callers.

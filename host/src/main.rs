@@ -103,6 +103,7 @@ fn options(serve: &Serve, component: PathBuf, plan: Plan) -> Result<Options> {
         allowed_origins: Some(serve.allow.clone()).filter(|origins| !origins.is_empty()),
         after_reply: Duration::from_secs(serve.after_reply_s),
         keep_alive: Duration::from_millis(serve.keep_ms),
+        no_delay: true,
         outbound_connections: plan.outbound,
         timeouts: CallerTimeouts {
             head: Duration::from_millis(serve.head_ms),

@@ -32,7 +32,7 @@ const IDLE_LIMIT_CONNECTIONS: usize = 256;
 pub(crate) type Pool = Client<HttpsConnector<Connector>, WasiBody>;
 
 /// Makes a client. Its connections close `keep_alive` after their last request.
-pub(crate) fn pool(keep_alive: Duration, slots: OutboundSlots) -> Pool {
+pub(crate) fn pool(keep_alive: Duration, no_delay: bool, slots: OutboundSlots) -> Pool {
     let tls = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
@@ -40,7 +40,7 @@ pub(crate) fn pool(keep_alive: Duration, slots: OutboundSlots) -> Pool {
         .pool_max_idle_per_host(if keep_alive.is_zero() { 0 } else { IDLE_LIMIT_CONNECTIONS })
         // The client sends a request again, on another connection, only if it wrote no byte of it.
         .retry_canceled_requests(true)
-        .build(tls.wrap_connector(Connector::new(slots)))
+        .build(tls.wrap_connector(Connector::new(slots, no_delay)))
 }
 
 /// Sends the requests of one instance.

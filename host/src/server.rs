@@ -35,6 +35,7 @@ const BUFFER_LIMIT_BYTES: usize = 64 * 1024;
 pub struct Function {
     handler: ProxyHandler<InstanceFactory>,
     timeouts: CallerTimeouts,
+    no_delay: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +44,7 @@ pub struct Function {
 pub struct FunctionTemplate {
     instances: InstanceTemplate,
     keep_alive: Duration,
+    no_delay: bool,
     outbound: OutboundSlots,
     timeouts: CallerTimeouts,
     metrics: Arc<Metrics>,
@@ -55,6 +57,7 @@ impl FunctionTemplate {
         Ok(Self {
             instances: InstanceTemplate::new(component, options, metrics.clone())?,
             keep_alive: options.keep_alive,
+            no_delay: options.no_delay,
             outbound: OutboundSlots::new(options),
             timeouts: options.timeouts,
             metrics,
@@ -68,10 +71,10 @@ impl FunctionTemplate {
 
     /// Makes the function of the current event loop.
     pub fn function(&self) -> Function {
-        let pool = outbound::pool(self.keep_alive, self.outbound.clone());
+        let pool = outbound::pool(self.keep_alive, self.no_delay, self.outbound.clone());
         let factory = InstanceFactory { template: self.instances.clone(), pool };
         let handler = ProxyHandler::new(factory);
-        Function { handler, timeouts: self.timeouts, metrics: self.metrics.clone() }
+        Function { handler, timeouts: self.timeouts, no_delay: self.no_delay, metrics: self.metrics.clone() }
     }
 }
 
@@ -80,7 +83,7 @@ impl Function {
     /// after its current request. A caller that hangs up does not stop the function's work on its request.
     pub async fn serve(&self, stream: TcpStream, slot: Slot, mut closing: watch::Receiver<bool>) {
         // Without it a reply of two writes waits 40 ms for the caller's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
+        let _ = stream.set_nodelay(self.no_delay);
         let _counted = self.metrics.connection();
         let tracker = PhaseTracker::new();
         let service = service_fn(|request| self.answer(request, &tracker));

@@ -4,6 +4,7 @@
 use crate::{rig::Rig, server};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
+use stack::process::family;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 /// The kernel's unit of time in `/proc/PID/stat`: 1/100 s, on every machine that Linux runs on today.
@@ -40,7 +41,7 @@ impl Cpu {
             rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
         let postmaster = stat(&format!("/proc/{us}/stat")).context("Postgres is gone")?.number(PARENT);
         let mut all = BTreeMap::<String, Duration>::new();
-        for pid in server::family(u32::try_from(postmaster)?) {
+        for pid in family(u32::try_from(postmaster)?) {
             let whose = works_for.get(&pid).copied().unwrap_or(OTHERS);
             *all.entry(whose.to_owned()).or_default() += server::cpu(pid).unwrap_or_default();
         }

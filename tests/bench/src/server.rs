@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use nix::{time::clock_getcpuclockid, unistd::Pid};
-use stack::process::{self, Process, Signal};
+use stack::process::{self, Process, Signal, family};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -84,17 +84,6 @@ impl Server {
 pub fn cpu(pid: u32) -> Option<Duration> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid).ok()?)).ok()?;
     clock.now().ok().map(Duration::from)
-}
-
-/// Lists a process and all processes that it has started, directly or not.
-pub fn family(pid: u32) -> Vec<u32> {
-    let mut all = vec![pid];
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    for task in tasks {
-        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(family));
-    }
-    all
 }
 
 fn resident_bytes(pid: u32) -> Option<u64> {

@@ -21,6 +21,8 @@ pub enum Kind {
     Spin,
     /// Wasmtime embedded in a process of its own, which can be killed: this program again, as `stack host`.
     Child,
+    /// The same, but its connections are as Spin's: without `TCP_NODELAY`, and kept for as long. A stand-in for Spin.
+    LikeSpin,
 }
 
 impl Kind {
@@ -97,6 +99,7 @@ fn newest(folder: &Path) -> Result<SystemTime> {
     Ok(latest)
 }
 
+pub use external::{SPIN_OPTIONS, child_environment, spin};
 pub use purple_flea_host::Settings;
 
 /// Makes the settings of a local function that bets at a simulator.
@@ -135,7 +138,7 @@ enum Running {
     External { process: external::Running },
 }
 
-/// Runs the embedded host in this process until it is killed: the other side of [`Kind::Child`].
+/// Runs the embedded host in this process until it is killed: the other side of [`Kind::Child`] and [`Kind::LikeSpin`].
 pub async fn serve(listen: String) -> Result<()> {
     let settings = serde_json::from_str(&std::env::var(external::SETTINGS).context("no settings")?)?;
     let after_reply = std::env::var(external::AFTER_REPLY_MS).context("no time after the reply")?.parse()?;
@@ -146,7 +149,8 @@ pub async fn serve(listen: String) -> Result<()> {
         listen: Some(listen),
         after_reply: Duration::from_millis(after_reply),
     };
-    let _server = embedded::Server::start(&options, Log::printing()).await?;
+    let like_spin = std::env::var_os(external::LIKE_SPIN).is_some();
+    let _server = embedded::Server::start(&options, Log::printing(), like_spin).await?;
     std::future::pending().await
 }
 
@@ -173,10 +177,10 @@ impl Host {
         let log = Log::default();
         let (url, running) = match kind {
             Kind::Embedded => {
-                let server = embedded::Server::start(options, log.clone()).await?;
+                let server = embedded::Server::start(options, log.clone(), false).await?;
                 (server.url.clone(), Running::Embedded { server })
             }
-            Kind::Wasmtime | Kind::Spin | Kind::Child => {
+            Kind::Wasmtime | Kind::Spin | Kind::Child | Kind::LikeSpin => {
                 let process = external::Running::start(kind, options, log.clone())
                     .await
                     .with_context(|| format!("{kind:?} did not start"))?;

@@ -17,6 +17,11 @@ use tokio_postgres::Client;
 /// The agent that exists from the start.
 pub const AGENT: &str = "agent-001";
 
+/// The words of a host whose component trapped or failed: those of our own, and those of Spin and `wasmtime serve`. The
+/// component's own lines are JSON and contain none of them.
+const TRAP_WORDS: [&str; 4] =
+    ["the component trapped", "the component failed", "worker failed:", "Error processing request:"];
+
 /// Everything that runs. Ends when it is dropped.
 pub struct Local {
     /// The function's host.
@@ -100,10 +105,9 @@ impl Local {
         Ok(())
     }
 
-    /// Counts how often the component trapped or failed, from the lines of its hosts.
+    /// Counts the lines by which the hosts told that the component trapped or failed.
     pub fn traps(&self) -> usize {
-        let failed =
-            |line: &&String| line.contains("the component trapped") || line.contains("the component failed");
+        let failed = |line: &&String| TRAP_WORDS.iter().any(|words| line.contains(words));
         self.earlier_traps + self.host.log.lines().iter().filter(failed).count()
     }
 }

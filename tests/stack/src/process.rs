@@ -2,7 +2,7 @@
 
 use crate::log::Log;
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, kill_process, kill_process_group};
 use std::{
     path::Path,
     process::ExitStatus,
@@ -51,13 +51,22 @@ pub fn plain_command(program: &Path) -> Command {
 pub struct Process {
     child: Child,
     stop: Signal,
+    /// Whether the child leads a process group, which its own children belong to.
+    leads: bool,
 }
 
 impl Process {
     /// Starts a child that ends by the signal `stop`.
     pub fn spawn(command: &mut Command, stop: Signal) -> Result<Self> {
         let child = command.spawn().with_context(|| format!("{:?} does not start", command.as_std()))?;
-        Ok(Self { child, stop })
+        Ok(Self { child, stop, leads: false })
+    }
+
+    /// Starts a child in a process group of its own, so that its own children are killed with it.
+    pub fn spawn_group(command: &mut Command, stop: Signal) -> Result<Self> {
+        let mut process = Self::spawn(command.process_group(0), stop)?;
+        process.leads = true;
+        Ok(process)
     }
 
     /// Gives the child's process id. Fails when the child has ended and was waited for.
@@ -67,8 +76,11 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.id()?)?).context("no process has the id 0")?;
-        Ok(kill_process(pid, signal)?)
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    fn pid(&self) -> Result<Pid> {
+        Pid::from_raw(i32::try_from(self.id()?)?).context("no process has the id 0")
     }
 
     /// Waits for the child's end, without a limit: bound it from outside.
@@ -81,8 +93,11 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// Kills the child and waits for its end.
+    /// Kills the child, with its process group if it leads one, and waits for its own end.
     pub async fn kill(&mut self) -> Result<()> {
+        if self.leads {
+            kill_process_group(self.pid()?, Signal::KILL)?;
+        }
         Ok(self.child.kill().await?)
     }
 
@@ -93,24 +108,44 @@ impl Process {
         Ok(())
     }
 
-    /// Sets how many files the child may open from now on; open files stay open. Its hard limit stays as it is.
+    /// Sets how many files the child and its own children may open from now on; open files stay open. Their hard limits
+    /// stay as they are.
     pub fn limit_open_files(&self, count: u64) -> Result<()> {
-        let (pid, limit) = (self.id()?.to_string(), format!("--nofile={count}:"));
-        let mut prlimit = std::process::Command::new("prlimit");
-        ensure!(prlimit.args(["--pid", &pid, &limit]).status()?.success(), "prlimit failed");
-        Ok(())
+        family(self.id()?).into_iter().try_for_each(|pid| limit_open_files(pid, count))
     }
 
-    /// Leaves the child no file descriptor beyond those that are open.
+    /// Leaves the child and its own children no file descriptor beyond those that are open.
     pub fn allow_no_more_files(&self) -> Result<()> {
-        let mut open = Vec::new();
-        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.id()?))? {
-            open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
+        for pid in family(self.id()?) {
+            let mut open = Vec::new();
+            for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+                open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
+            }
+            // The kernel gives the lowest free number, and none from the limit on.
+            let lowest_free =
+                (0..).find(|number| !open.contains(number)).context("every number is taken")?;
+            limit_open_files(pid, lowest_free)?;
         }
-        // The kernel gives the lowest free number, and none from the limit on.
-        let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
-        self.limit_open_files(lowest_free)
+        Ok(())
     }
+}
+
+/// Lists a process and all processes that it has started, directly or not.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(family));
+    }
+    all
+}
+
+fn limit_open_files(pid: u32, count: u64) -> Result<()> {
+    let mut prlimit = std::process::Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), &format!("--nofile={count}:")]);
+    ensure!(prlimit.status()?.success(), "prlimit failed");
+    Ok(())
 }
 
 impl Drop for Process {
@@ -120,8 +155,14 @@ impl Drop for Process {
             return;
         }
         let asked = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
+        while asked.elapsed() < STOP_TIMEOUT {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
             std::thread::sleep(LOOK_EVERY);
+        }
+        if let (true, Ok(pid)) = (self.leads, self.pid()) {
+            let _ = kill_process_group(pid, Signal::KILL);
         }
         // `kill_on_drop` kills a child that has not ended by now.
     }
@@ -147,4 +188,37 @@ pub async fn run(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    /// Limit of each wait: longer than a step takes on a busy machine.
+    const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+    /// Waits until a process has ended. One that nobody waits for stays as a zombie.
+    async fn ended(pid: &str) {
+        let runs = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+        };
+        while runs() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_child_that_leads_a_group_is_killed_with_its_own_children() -> Result<()> {
+        let mut command = plain_command(Path::new("sh"));
+        command.args(["-c", "sleep 600 & echo $!; wait"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn_group(&mut command, Signal::INT)?;
+        let log = Log::default();
+        process.read_lines(&log, &log)?;
+        let pid = tokio::time::timeout(WAIT_LIMIT, log.nth(0)).await?;
+        assert!(family(process.id()?).contains(&pid.parse()?));
+        process.kill().await?;
+        tokio::time::timeout(WAIT_LIMIT, ended(&pid)).await.context("the child's child runs on")
+    }
 }

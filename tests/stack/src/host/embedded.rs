@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -28,8 +29,12 @@ pub(super) struct Server {
     _tasks: JoinSet<()>,
 }
 
+/// How long a client of hyper's keeps a connection by default, and so does Spin.
+const SPIN_KEEP_ALIVE: Duration = Duration::from_secs(90);
+
 impl Server {
-    pub(super) async fn start(options: &Options, log: Log) -> Result<Self> {
+    /// Starts a host. One that is `like_spin` keeps its connections as Spin does, and sets no `TCP_NODELAY`.
+    pub(super) async fn start(options: &Options, log: Log, like_spin: bool) -> Result<Self> {
         let path = options.build.artifact()?;
         let listen = options.listen.clone();
         let options = purple_flea_host::Options {
@@ -37,7 +42,8 @@ impl Server {
             settings: options.settings.clone(),
             allowed_origins: options.allowed_origins.clone(),
             after_reply: options.after_reply,
-            keep_alive: purple_flea_host::KEEP_ALIVE,
+            keep_alive: if like_spin { SPIN_KEEP_ALIVE } else { purple_flea_host::KEEP_ALIVE },
+            no_delay: !like_spin,
             outbound_connections: CONNECTIONS,
             timeouts: CallerTimeouts::default(),
             output: Output::to(move |bytes| log.write(bytes)),

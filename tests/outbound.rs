@@ -1,0 +1,113 @@
+//! Requests of the function that begin at the same time.
+
+use crate::whole_stack::{NOTIFY_ALL, count, send, silence, sql};
+use anyhow::{Context, Result};
+use stack::{
+    host::Kind,
+    http1,
+    local::{AGENT, Local},
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+/// Bets of a round, which the function sends all at once.
+const BETS: usize = 24;
+
+/// More than a request has, so that one read takes all that has come.
+const REQUEST_LIMIT_BYTES: usize = 16 * 1024;
+
+/// A refusal that is final.
+const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 28\r\n\r\n\
+                       {\"error\": \"invalid_cashout\"}";
+
+/// A request, as it came over its connection.
+struct Arrival {
+    /// Whether the connection had carried a request before.
+    kept: bool,
+    /// Whether the first bytes that came held the whole request.
+    in_one_piece: bool,
+}
+
+/// A server in place of Purple Flea. It refuses the bets of a round when all of them have come, so that each comes over
+/// a connection of its own.
+#[derive(Clone)]
+struct Server {
+    arrivals: Arc<Mutex<Vec<Arrival>>>,
+    count: watch::Sender<usize>,
+}
+
+impl Server {
+    async fn start() -> Result<(Self, String)> {
+        let (listener, url) = http1::listen().await?;
+        let server = Self { arrivals: Arc::default(), count: watch::channel(0).0 };
+        tokio::spawn(server.clone().accept(listener));
+        Ok((server, url))
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(self.clone().serve(stream));
+        }
+    }
+
+    async fn serve(self, mut stream: TcpStream) -> Result<()> {
+        for kept in [false].into_iter().chain(std::iter::repeat(true)) {
+            let mut request = Vec::with_capacity(REQUEST_LIMIT_BYTES);
+            stream.read_buf(&mut request).await?;
+            let in_one_piece = is_whole(&request)?;
+            while !is_whole(&request)? {
+                anyhow::ensure!(stream.read_buf(&mut request).await? > 0, "closed");
+            }
+            self.arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Arrival { kept, in_one_piece });
+            let mut count = self.count.subscribe();
+            self.count.send_modify(|count| *count += 1);
+            let mine = *count.borrow_and_update();
+            let all = mine.div_ceil(BETS) * BETS;
+            count.wait_for(|count| *count >= all).await?;
+            stream.write_all(REFUSAL.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether bytes hold a whole request. Fails if they can not become one.
+fn is_whole(request: &[u8]) -> Result<bool> {
+    anyhow::ensure!(!request.is_empty(), "closed");
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(false) };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    Ok(body.len() >= length.context("no content-length")?.parse()?)
+}
+
+/// A connection without `TCP_NODELAY` holds the second piece back until the server has acknowledged the first one.
+#[tokio::test(flavor = "multi_thread")]
+async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
+    let (server, url) = Server::start().await?;
+    let stack = Local::start(Kind::LikeSpin, &[("purple_flea_url", &url)], None, |_| {}).await?;
+    silence(&stack).await?;
+    for round in 1..=2 {
+        let deposits = format!(
+            "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+             select '{AGENT}', 'deposit', 100, 100 from generate_series(1, {BETS})"
+        );
+        sql(&stack, &deposits).await?;
+        let reply = send(&stack, &format!("notification-{round}"), NOTIFY_ALL).await?;
+        assert_eq!(reply.body["jobs"], BETS, "{:?}", reply.body);
+    }
+    let open = "select count(*) from purple_flea.jobs where state <> 'rejected'";
+    assert_eq!(count(&stack, open).await?, 0);
+    let arrivals = server.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = arrivals.iter().filter(|arrival| arrival.kept).count();
+    let in_pieces = arrivals.iter().filter(|arrival| arrival.kept && !arrival.in_one_piece).count();
+    assert!(kept >= BETS / 2, "only {kept} requests came over kept connections");
+    // A busy machine may stop the host between the two parts now and then.
+    assert!(in_pieces <= kept / 4, "{in_pieces} of {kept} requests came in pieces");
+    Ok(())
+}
