@@ -70,6 +70,10 @@ settings! {
     /// The longest time for one exchange with Purple Flea, in milliseconds. It is less than the 15 s that the trigger waits, so
     /// that the reply comes while the trigger listens.
     PURPLE_FLEA_TIMEOUT_MS = setting("purple_flea_timeout_ms", "8000", "within 100 and 13000");
+    /// How long the function holds a bet's body back after its head, in milliseconds. If the connection breaks in that time,
+    /// the bet was certainly not made. For a host that keeps connections longer than Purple Flea does (Spin), and longer
+    /// than the way to Purple Flea and back.
+    PURPLE_FLEA_HOLD_MS = setting("purple_flea_hold_ms", "0", "within 0 and 1000, and at most half of purple_flea_timeout_ms");
     /// The origin of escrows, if it is not `purple_flea_url`. In the `live` dialect each service has a host of its own.
     PURPLE_FLEA_ESCROW_URL = setting("purple_flea_escrow_url", "", A_URL);
     /// The origin of the faucet, if it is not `purple_flea_url`.
@@ -139,6 +143,9 @@ const TIMEOUT_MIN_MS: u64 = 100;
 
 /// Most bets at once: the database's limit for one claim.
 const BETS_AT_ONCE_MAX: u32 = 100;
+
+/// Longest hold of a body, in milliseconds: the way to Purple Flea and back takes less, from anywhere.
+const HOLD_MAX_MS: u64 = 1_000;
 
 /// Longest long poll, in milliseconds. Each one occupies one of PostgREST's connections.
 const LINGER_MAX_MS: u64 = 3_000;
@@ -289,6 +296,15 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
+        let hold = self.required(PURPLE_FLEA_HOLD_MS, |text| {
+            text.parse().ok().filter(|ms| *ms <= HOLD_MAX_MS).map(Duration::from_millis)
+        });
+        if let (Some(hold), Some(timeout)) = (hold, timeout)
+            && hold.saturating_mul(2) > timeout
+        {
+            self.refuse(PURPLE_FLEA_HOLD_MS, PURPLE_FLEA_HOLD_MS.limits);
+            return None;
+        }
         let (url, key, trading_key) = (url?, key?, trading_key?);
         let service = |own: Option<BaseUrl>, key: &Option<Key>| Service {
             url: own.unwrap_or_else(|| url.clone()),
@@ -297,6 +313,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         Some(PurpleFlea {
             api: api?,
             timeout: timeout?,
+            hold: hold?,
             casino: service(None, &key),
             escrow: service(escrow?, &key),
             faucet: service(faucet?, &key),

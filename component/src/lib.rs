@@ -40,6 +40,7 @@ use spin_sdk::{
     },
 };
 use std::{
+    cell::Cell,
     io::Write,
     pin::pin,
     sync::OnceLock,
@@ -160,12 +161,27 @@ impl Runtime for Wasi {
 }
 
 async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
-    // After the limit the request begins without its turn.
-    let turn = within(Duration::from_millis(GATE_LIMIT_MS), GATE.turn()).await;
-    let (request, writing) = message::request(request, options(limits.timeout), turn)
+    // A body that is held back leaves by itself, so its head needs no turn. After the limit a request begins without one.
+    let turn = if limits.hold.is_zero() {
+        within(Duration::from_millis(GATE_LIMIT_MS), GATE.turn()).await
+    } else {
+        None
+    };
+    let (request, body) = message::request(request, options(limits.timeout), turn)
         .ok_or(SendError::NotSent("request_not_built"))?;
+    let held = Cell::new(!limits.hold.is_zero());
+    let writing = async {
+        if held.get() {
+            time::sleep(limits.hold).await;
+            held.set(false);
+        }
+        body.await;
+    };
     let answered = async {
-        let response = client::send(request).await.map_err(|error| classify_send_error(&error))?;
+        let response = client::send(request).await.map_err(|error| match classify_send_error(&error) {
+            SendError::Broken(_) if held.get() => SendError::NotSent("broken_before_the_body"),
+            error => error,
+        })?;
         let head = message::response_head(&response).ok_or(SendError::Broken("unreadable_reply"))?;
         match message::read_response(response, &head.headers, limits.reply_bytes).await {
             Ok(read) => Ok(Answer { head, body: read.kept, whole: read.whole }),
