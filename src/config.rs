@@ -75,6 +75,10 @@ settings! {
     /// The longest time for one exchange with Purple Flea, in milliseconds. It is less than the 15 s that the trigger waits, so
     /// that the reply comes while the trigger listens.
     PURPLE_FLEA_TIMEOUT_MS = setting("purple_flea_timeout_ms", "8000", "within 100 and 13000");
+    /// How long the function holds a bet's body back after its head, in milliseconds. If the connection breaks in that time,
+    /// the bet was certainly not made. For a host that keeps connections longer than Purple Flea does (Spin), and longer
+    /// than the way to Purple Flea and back.
+    PURPLE_FLEA_HOLD_MS = setting("purple_flea_hold_ms", "0", "within 0 and 1000, and at most half of purple_flea_timeout_ms");
     /// The base URL of balances, orders and escrows in the `gateway` dialect, as Purple Flea's page on workflows documents it. The
     /// `live` dialect does not use it. The default counts only beside the default of `purple_flea_url`: with another
     /// `purple_flea_url`, these calls go there.
@@ -170,6 +174,9 @@ const TIMEOUT_MIN_MS: u64 = 100;
 
 /// Most bets at once: the database's limit for one claim.
 const BETS_AT_ONCE_MAX: u32 = 100;
+
+/// Longest hold of a body, in milliseconds: the way to Purple Flea and back takes less, from anywhere.
+const HOLD_MAX_MS: u64 = 1_000;
 
 /// Longest long poll, in milliseconds. Each one occupies one of PostgREST's connections.
 const LINGER_MAX_MS: u64 = 3_000;
@@ -332,6 +339,15 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             let range = TIMEOUT_MIN_MS..=time_budget::EXCHANGE_MAX_MS;
             text.parse().ok().filter(|ms| range.contains(ms)).map(Duration::from_millis)
         });
+        let hold = self.required(PURPLE_FLEA_HOLD_MS, |text| {
+            text.parse().ok().filter(|ms| *ms <= HOLD_MAX_MS).map(Duration::from_millis)
+        });
+        if let (Some(hold), Some(timeout)) = (hold, timeout)
+            && hold.saturating_mul(2) > timeout
+        {
+            self.refuse(PURPLE_FLEA_HOLD_MS, PURPLE_FLEA_HOLD_MS.limits);
+            return None;
+        }
         let (url, key, trading_key, api, faucet) = (url?, key?, trading_key?, api?, faucet?);
         let (workflow, daily) = match (api, workflow?, daily?) {
             (Api::Gateway, workflow, daily) => (workflow, daily.or_else(|| faucet.clone())),
@@ -344,6 +360,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         Some(PurpleFlea {
             api,
             timeout: timeout?,
+            hold: hold?,
             casino: service(None, &key),
             wallet: service(workflow.clone(), &key),
             escrow: service(escrow?.or_else(|| workflow.clone()), &key),

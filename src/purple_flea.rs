@@ -45,6 +45,8 @@ pub struct PurpleFlea {
     pub api: Api,
     /// The longest time of one exchange.
     pub timeout: Duration,
+    /// How long the body of a request that must be executed once is held back after its head.
+    pub hold: Duration,
     /// Games and accounts. In the `gateway` dialect also every call without a service of its own.
     pub casino: Service,
     /// Balances. In the `live` dialect the casino reports them.
@@ -154,9 +156,10 @@ impl PurpleFlea {
         if call.with_key && key.is_none() {
             return Err(Failure::NoKey);
         }
+        let hold = call.idempotency_key.map_or(Duration::ZERO, |_| self.hold);
         let request = build(service, key.filter(|_| call.with_key), call);
         let request = request.ok_or(Failure::NotSent("request_not_built"))?;
-        Ok(runtime.send(request, Limits { timeout: self.timeout, reply_bytes }).await?)
+        Ok(runtime.send(request, Limits { timeout: self.timeout, hold, reply_bytes }).await?)
     }
 }
 

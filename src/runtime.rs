@@ -36,6 +36,9 @@ pub trait Runtime {
 pub struct Limits {
     /// The longest time of the whole exchange.
     pub timeout: Duration,
+    /// How long the body is held back after the head. An error in that time proves that no byte of the body was sent,
+    /// and no server executes half a request.
+    pub hold: Duration,
     /// Most bytes of the reply's body that are read. The rest is cut off.
     pub reply_bytes: usize,
 }
@@ -55,8 +58,9 @@ pub struct Answer {
 /// error, Purple Flea may have executed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
-    /// Certainly no byte of the request was sent: the host refused it, did not resolve the name, did not
-    /// connect in time, or found a bad certificate. The text names the cause, for the log.
+    /// Certainly no byte of the request, or none of its body, was sent: the host refused it, did not resolve the name,
+    /// did not connect in time, found a bad certificate, or lost the connection while the body was held back. The text
+    /// names the cause, for the log.
     NotSent(&'static str),
     /// The time was over before a complete reply arrived.
     TimedOut,

@@ -1,11 +1,15 @@
-//! Requests of the function that begin at the same time.
+//! How the function's requests leave: their heads, and their bodies.
 
-use crate::whole_stack::{NOTIFY_ALL, count, send, silence, sql};
+use crate::{
+    front_door::{FrontDoor, assert_problem, reply, row, soon},
+    whole_stack::{NOTIFY_ALL, count, send, silence, sql},
+};
 use anyhow::{Context, Result};
 use stack::{
-    host::Kind,
+    host::{AFTER_REPLY, Build, Host, Kind, Options, local_settings},
     http1,
     local::{AGENT, Local},
+    webhook,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
@@ -62,10 +66,7 @@ impl Server {
             while !is_whole(&request)? {
                 anyhow::ensure!(stream.read_buf(&mut request).await? > 0, "closed");
             }
-            self.arrivals
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(Arrival { kept, in_one_piece });
+            self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(Arrival { kept, in_one_piece });
             let mut count = self.count.subscribe();
             self.count.send_modify(|count| *count += 1);
             let mine = *count.borrow_and_update();
@@ -109,5 +110,54 @@ async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
     assert!(kept >= BETS / 2, "only {kept} requests came over kept connections");
     // A busy machine may stop the host between the two parts now and then.
     assert!(in_pieces <= kept / 4, "{in_pieces} of {kept} requests came in pieces");
+    Ok(())
+}
+
+/// Listens in place of Purple Flea, and breaks each connection as soon as a head has come. Gives the URL.
+async fn breaks_after_the_head() -> Result<String> {
+    let (listener, url) = http1::listen().await?;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::with_capacity(REQUEST_LIMIT_BYTES);
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                stream.read_buf(&mut request).await?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    Ok(url)
+}
+
+/// A server that has closed an idle connection breaks it in this way when the next request comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bet_whose_connection_breaks_before_its_body_left_is_reported_as_not_executed() -> Result<()> {
+    let mut settings = local_settings(&breaks_after_the_head().await?);
+    for (hold_ms, status, code, executed) in
+        [("1000", 503, "not_reached", "no"), ("0", 502, "outcome_unknown", "unknown")]
+    {
+        settings.insert("purple_flea_hold_ms".to_owned(), hold_ms.to_owned());
+        let (allowed_origins, listen) = (None, None);
+        let (build, settings) = (Build::Spin, settings.clone());
+        let options = Options { build, settings, allowed_origins, listen, after_reply: AFTER_REPLY };
+        let host = Host::start(Kind::Embedded, &options).await?;
+        let body = row(1, "100");
+        let request = webhook::signed(&format!("{}/", host.url), "wallet-change-1", body.as_bytes())?;
+        assert_problem(&reply(request.body(body.into())?).await?, status, code, executed);
+        if executed == "no" {
+            soon(host.log.find(|line| line.contains("broken_before_the_body"))).await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bet_whose_body_is_held_back_is_made_once() -> Result<()> {
+    let door = FrontDoor::with(&[("purple_flea_hold_ms", "100")]).await?;
+    let reply = door.deposit(1, "100").await?;
+    assert_eq!(reply.body["status"], "executed");
+    let line = door.line(&["\"outcome\""]).await?;
+    let ms: f64 = line["purple_flea_ms"].to_string().parse()?;
+    assert!(ms >= 100.0, "{line}");
+    assert_eq!(door.purple_flea.bets().len(), 1);
     Ok(())
 }

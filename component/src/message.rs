@@ -75,7 +75,7 @@ pub async fn read_response(
 /// Makes a reply for the host, and the future that writes its body.
 pub fn response(response: Response<Vec<u8>>) -> (types::Response, impl Future<Output = ()> + 'static) {
     let (head, body) = response.into_parts();
-    let (contents, trailers, writing) = outgoing(body);
+    let (contents, trailers, writing) = outgoing(body, ());
     let fields = fields(&head.headers).unwrap_or_else(Fields::new);
     let (response, _sent) = types::Response::new(fields, Some(contents), trailers);
     // A host accepts every `http::StatusCode`.
@@ -83,14 +83,15 @@ pub fn response(response: Response<Vec<u8>>) -> (types::Response, impl Future<Ou
     (response, writing)
 }
 
-/// Makes a request for the host, and the future that writes its body. Returns `None` if the host refuses a
-/// part of the request.
-pub fn request(
+/// Makes a request for the host, and the future that writes its body and then drops `turn`. Returns `None` if the host
+/// refuses a part of the request.
+pub fn request<T>(
     request: Request<Vec<u8>>,
     options: RequestOptions,
+    turn: T,
 ) -> Option<(types::Request, impl Future<Output = ()>)> {
     let (head, body) = request.into_parts();
-    let (contents, trailers, writing) = outgoing(body);
+    let (contents, trailers, writing) = outgoing(body, turn);
     let (request, _sent) =
         types::Request::new(fields(&head.headers)?, Some(contents), trailers, Some(options));
     request.set_method(&head.method.into()).ok()?;
@@ -103,14 +104,16 @@ pub fn request(
 type Contents = StreamReader<u8>;
 type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 
-/// Makes the stream and the trailers that the host reads, and the future that writes a body to them.
-fn outgoing(body: Vec<u8>) -> (Contents, End, impl Future<Output = ()> + 'static) {
+/// Makes the stream and the trailers that the host reads, and the future that writes a body to them. The future drops
+/// `turn` as soon as the host has taken the body.
+fn outgoing<T>(body: Vec<u8>, turn: T) -> (Contents, End, impl Future<Output = ()>) {
     let (mut contents, reader) = wit_stream::new();
     let (end, trailers) = wit_future::new(|| Ok(None));
     let writing = async move {
         // If the host stops reading, the rest of the body is dropped.
         let _ = contents.write_all(body).await;
         drop(contents);
+        drop(turn);
         let _ = end.write(Ok(None)).await;
     };
     (reader, trailers, writing)

@@ -63,6 +63,7 @@ fn every_setting_refuses_values_outside_its_limits() {
         ("purple_flea_key", &["two words", "line\nbreak", "schlüssel"][..]),
         ("purple_flea_api", &["Live", "Gateway"][..]),
         ("purple_flea_timeout_ms", &["99", "13001", "8s", "-1", "1e3"][..]),
+        ("purple_flea_hold_ms", &["1001", "0.1", "-1", "100ms"][..]),
         (
             "webhook_secrets",
             &["secret", "whsec_c2hvcnQ=", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_?"][..],

@@ -143,6 +143,7 @@ impl Connection {
             self.request(function, arguments).ok_or(LedgerError::NotReached("request_not_built"))?;
         let limits = Limits {
             timeout: Duration::from_secs(time_budget::LEDGER_CALL_S),
+            hold: Duration::ZERO,
             reply_bytes: REPLY_LIMIT_BYTES,
         };
         let answer = runtime.send(request, limits).await.map_err(|error| match error {

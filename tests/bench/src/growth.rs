@@ -6,7 +6,13 @@ mod memory;
 mod rate;
 mod settled;
 
-use crate::{aside, peers::Machine, progress::Progress, rig::Rig, table::Table};
+use crate::{
+    aside,
+    peers::{Machine, Platform},
+    progress::Progress,
+    rig::Rig,
+    table::Table,
+};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
@@ -27,7 +33,7 @@ pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
     // Only a full run, whose figures the documents tell, replaces their charts.
     let folder = if quick { machine.scratch.clone() } else { machine.root.join("docs") };
     let figures = aside::run(move || async move {
-        let rig = Rig::start(&machine, &[]).await?;
+        let rig = Rig::start(&machine, Platform::Embedded, &[]).await?;
         let rate = rate::measure(&rig, quick, &mut progress).await?;
         let backlog = backlog::measure(&rig, quick, &mut progress).await?;
         drop(rig);

@@ -1,5 +1,5 @@
-//! Measures the time from a deposit's commit to its trade's, through the whole stack, and the cost of long polling for
-//! the next deposit.
+//! Measures the time from a deposit's commit to its trade's, through the whole stack, the cost of long polling for the
+//! next deposit, and the same time on other hosts.
 //!
 //! PostgreSQL, its SQL, and the function on its host are real. pg_net and PostgREST are real if the machine has them.
 //! Otherwise stand-ins replace them; the stand-in for pg_net sleeps a second after each batch of at most 200, as the
@@ -10,7 +10,7 @@ use crate::{
     cpu::{Cpu, HOST},
     deposits::{Depositors, Traded, at_once},
     figures::{median, rounded},
-    peers::Machine,
+    peers::{Machine, Platform},
     progress::Progress,
     rig::Rig,
     table::{Table, number},
@@ -25,6 +25,15 @@ const RATES: [u32; 4] = [1, 5, 50, 200];
 
 /// The rate at which a function with a watch is compared with one without.
 const WATCHED_RATE: u32 = 50;
+
+/// The hosts that are compared with ours: Spin, and its stand-in.
+const OTHERS: [Platform; 2] = [Platform::Spin, Platform::LikeSpin];
+
+/// The rates of that comparison.
+const OTHERS_RATES: [u32; 3] = [5, 50, 200];
+
+/// How to get a host that is not there.
+const GET_SPIN: &str = "no `spin` in the PATH, and SPIN names none; https://spinframework.dev/install has it";
 
 /// How long each rate lasts. One deposit a second needs longer for any percentile.
 const QUICK: Duration = Duration::from_secs(8);
@@ -68,6 +77,8 @@ struct Figures {
     alone: Alone,
     burst_s: f64,
     unwatched: (Point, Alone),
+    /// The points of each other host that this machine has.
+    others: Vec<(Platform, Vec<Point>)>,
 }
 
 /// Measures, prints tables, and adds the figures to the report.
@@ -86,9 +97,10 @@ async fn measure(quick: bool) -> Result<Figures> {
         (true, _) => QUICK,
         (false, _) => FULL,
     };
-    let mut progress = Progress::new(RATES.len() + 6);
+    let others: Vec<Platform> = OTHERS.into_iter().filter(|platform| machine.has(*platform)).collect();
+    let mut progress = Progress::new(RATES.len() + 6 + others.len() * (1 + OTHERS_RATES.len()));
     progress.step("the whole stack starts");
-    let (rig, mut depositors) = start(&machine, &[]).await?;
+    let (rig, mut depositors) = start(&machine, Platform::Embedded, &[]).await?;
     let mut points = Vec::new();
     for rate in RATES {
         progress.step(&format!("{rate} deposits a second"));
@@ -106,18 +118,31 @@ async fn measure(quick: bool) -> Result<Figures> {
     let parts = [rig.pg_net.name(), rig.postgrest.name()];
     drop(rig);
     progress.step("the whole stack starts, without a watch for the next job");
-    let (rig, mut depositors) = start(&machine, &[("linger_ms", "0")]).await?;
+    let (rig, mut depositors) = start(&machine, Platform::Embedded, &[("linger_ms", "0")]).await?;
     progress.step(&format!("{WATCHED_RATE} deposits a second, without a watch"));
     let unwatched = at_rate(&rig, &mut depositors, WATCHED_RATE, time(WATCHED_RATE)).await?;
     progress.step("lone deposits, without a watch");
     let unwatched = (unwatched, alone_for(&rig, &mut depositors, alone).await?);
+    drop((rig, depositors));
+    let mut on_others = Vec::new();
+    for platform in others {
+        progress.step(&format!("the whole stack starts on {}", platform.name()));
+        let (rig, mut depositors) = start(&machine, platform, &[]).await?;
+        let mut points = Vec::new();
+        for rate in OTHERS_RATES {
+            progress.step(&format!("{rate} deposits a second on {}", platform.name()));
+            points.push(at_rate(&rig, &mut depositors, rate, time(rate)).await?);
+        }
+        on_others.push((platform, points));
+    }
     progress.end();
-    Ok(Figures { parts, points, alone: lone, burst_s: median(burst_s).unwrap_or_default(), unwatched })
+    let burst_s = median(burst_s).unwrap_or_default();
+    Ok(Figures { parts, points, alone: lone, burst_s, unwatched, others: on_others })
 }
 
 /// Starts the stack and waits for a first trade, so that no later measurement includes work that happens once.
-async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<(Rig, Depositors)> {
-    let rig = Rig::start(machine, changes).await?;
+async fn start(machine: &Machine, platform: Platform, changes: &[(&str, &str)]) -> Result<(Rig, Depositors)> {
+    let rig = Rig::start(machine, platform, changes).await?;
     let mut depositors = Depositors::connect(&rig).await?;
     depositors.once().await?;
     rig.quiet().await?;
@@ -175,6 +200,17 @@ impl Figures {
         with.into_iter().chain([("unwatched", &self.unwatched.0, &self.unwatched.1)])
     }
 
+    /// Gives our host's points and those of the other hosts, at the rates that are compared. A host that is not there
+    /// has none.
+    fn hosts(&self) -> impl Iterator<Item = (Platform, Vec<&Point>)> {
+        let ours = self.points.iter().filter(|point| OTHERS_RATES.contains(&point.per_s)).collect();
+        let others = OTHERS.map(|platform| {
+            let found = self.others.iter().filter(move |(known, _)| *known == platform);
+            (platform, found.flat_map(|(_, points)| points).collect())
+        });
+        [(Platform::Embedded, ours)].into_iter().chain(others)
+    }
+
     fn to_json(&self) -> Map<String, Value> {
         let by_rate = |figure: fn(&Traded) -> f64| -> Value {
             let of = |point: &Point| (point.per_s.to_string(), rounded(Some(figure(&point.traded))));
@@ -191,6 +227,8 @@ impl Figures {
         all.insert("trade_alone_ms".to_owned(), rounded(Some(self.alone.ms)));
         all.insert(format!("burst_{BURST}_s"), rounded(Some(self.burst_s)));
         all.insert("watch".to_owned(), Value::Object(watch));
+        let hosts = self.hosts().map(|(platform, points)| (platform.name().to_owned(), by_host(&points)));
+        all.insert("hosts".to_owned(), Value::Object(hosts.collect()));
         all
     }
 
@@ -230,6 +268,34 @@ impl Figures {
             watch.row([vec![name.to_owned()], ms.to_vec(), cells.to_vec(), vec![idle]].concat());
         }
         watch.print();
+        self.print_hosts();
+    }
+
+    fn print_hosts(&self) {
+        let head = OTHERS_RATES.map(|rate| [format!("{rate}/s p50 ms"), "p99 ms".to_owned()]);
+        let head: Vec<&str> = head.iter().flatten().map(String::as_str).collect();
+        let mut hosts = Table::new(1, &[&["host"], head.as_slice()].concat());
+        for (platform, points) in self.hosts().filter(|(_, points)| !points.is_empty()) {
+            let ms = points.iter().flat_map(|point| [point.traded.p50_ms, point.traded.p99_ms]);
+            let cells = ms.map(|ms| number(Some(ms), 1));
+            hosts.row([platform.name().to_owned()].into_iter().chain(cells).collect());
+        }
+        hosts.print();
+        if !self.others.iter().any(|(platform, _)| *platform == Platform::Spin) {
+            println!("spin: not run ({GET_SPIN}). like_spin is our host without TCP_NODELAY.");
+        }
+    }
+}
+
+/// Gives the latencies of one host by rate, or `null` if it was not run.
+fn by_host(points: &[&Point]) -> Value {
+    let of = |point: &&Point| {
+        let [p50_ms, p99_ms] = [point.traded.p50_ms, point.traded.p99_ms].map(|ms| rounded(Some(ms)));
+        (point.per_s.to_string(), json!({ "p50_ms": p50_ms, "p99_ms": p99_ms }))
+    };
+    match points {
+        [] => Value::Null,
+        points => Value::Object(points.iter().map(of).collect()),
     }
 }
 

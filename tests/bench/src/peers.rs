@@ -9,6 +9,7 @@ use crate::{
     upstream,
 };
 use anyhow::{Context, Result, bail};
+use stack::host::{self, Kind, Settings};
 use std::{
     env, fs,
     net::TcpListener,
@@ -26,6 +27,8 @@ pub enum Platform {
     Wasmtime,
     /// `spin up`.
     Spin,
+    /// The stand-in for Spin: the project's own host without `TCP_NODELAY`. Only the section `latency` measures it.
+    LikeSpin,
     /// Deno.
     Deno,
     /// The machine itself, without a runtime.
@@ -85,16 +88,24 @@ pub struct Machine {
     programs: Vec<(Platform, PathBuf)>,
 }
 
+impl Platform {
+    /// Gives its name in the tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Wasmtime => "wasmtime",
+            Self::Spin => "spin",
+            Self::LikeSpin => "like_spin",
+            Self::Deno => "deno",
+            Self::Native => "native",
+        }
+    }
+}
+
 impl Peer {
     /// Gives its name in the tables.
     pub fn name(self) -> String {
-        let platform = match self.platform {
-            Platform::Embedded => "embedded",
-            Platform::Wasmtime => "wasmtime",
-            Platform::Spin => "spin",
-            Platform::Deno => "deno",
-            Platform::Native => "native",
-        };
+        let platform = self.platform.name();
         match self.guest {
             Guest::Function => platform.to_owned(),
             Guest::Bare => format!("{platform}/bare"),
@@ -116,7 +127,7 @@ impl Peer {
     pub fn forms(self) -> &'static [Form] {
         match self.platform {
             Platform::Embedded | Platform::Wasmtime => &[Form::Cold, Form::Warm],
-            Platform::Spin | Platform::Deno | Platform::Native => &[Form::Warm],
+            Platform::Spin | Platform::LikeSpin | Platform::Deno | Platform::Native => &[Form::Warm],
         }
     }
 }
@@ -140,8 +151,9 @@ impl Machine {
         let ours = |name: &str| Some(root.join("target/host").join(name)).filter(|path| path.is_file());
         let found = [
             (Platform::Embedded, ours("purple-flea-host")),
-            (Platform::Wasmtime, in_path("wasmtime")),
-            (Platform::Spin, in_path("spin")),
+            (Platform::Wasmtime, in_path("wasmtime".into())),
+            (Platform::Spin, in_path(host::spin())),
+            (Platform::LikeSpin, ours("stack")),
             (Platform::Deno, deno(&root)),
             (Platform::Native, ours("bench-native")),
         ];
@@ -152,7 +164,7 @@ impl Machine {
     /// Lists every server that this machine can run. With `all`, the two small components run on `wasmtime serve`, too.
     pub fn peers(&self, all: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
-        for (platform, _) in &self.programs {
+        for (platform, _) in self.programs.iter().filter(|(platform, _)| *platform != Platform::LikeSpin) {
             peers.push(Peer { platform: *platform, guest: Guest::Function });
             if *platform == Platform::Embedded || (*platform == Platform::Wasmtime && all) {
                 peers.extend([Guest::Bare, Guest::Empty].map(|guest| Peer { platform: *platform, guest }));
@@ -206,14 +218,15 @@ impl Machine {
         let arguments = match peer.platform {
             Platform::Embedded => words(&["--listen", &address, &artifact]),
             Platform::Wasmtime => wasmtime_arguments(&address, &environment, artifact),
-            // The bench has not been run with Spin yet.
             Platform::Spin => {
                 let manifest = self.root.join("spin.toml").display().to_string();
                 for (name, _) in &mut environment {
                     *name = format!("SPIN_VARIABLE_{name}");
                 }
-                words(&["up", "--quiet", "--listen", &address, "--from", &manifest])
+                let up = words(&["up", "--quiet", "--listen", &address, "--from", &manifest]);
+                [up, words(&host::SPIN_OPTIONS)].concat()
             }
+            Platform::LikeSpin => words(&["host", "--listen", &address]),
             Platform::Deno => {
                 let script = self.root.join("tests/bench/peers/deno/execute-trade.ts").display().to_string();
                 let options = ["run", "--no-check", "--no-config", "--no-lock", "--allow-net", "--allow-env"];
@@ -234,6 +247,29 @@ impl Machine {
         // `spin` ends its own server only when it is interrupted. The others have nothing to lose.
         let stop = if peer.platform == Platform::Spin { Stop::Interrupt } else { Stop::Kill };
         Ok(Recipe { program: self.program(peer.platform)?.clone(), arguments, environment, stop })
+    }
+
+    /// Gives the command that starts the function on a platform, with all its settings.
+    pub fn stack_recipe(&self, platform: Platform, settings: Settings, port: u16) -> Result<Recipe> {
+        let peer = Peer { platform, guest: Guest::Function };
+        let mut recipe = self.recipe(peer, Form::Warm, Mode::Standalone, "", port)?;
+        // In a duplicate, the later value counts.
+        recipe.environment.extend(match platform {
+            Platform::LikeSpin => host::child_environment(Kind::LikeSpin, &settings, host::AFTER_REPLY)?,
+            _ => {
+                let prefix = if platform == Platform::Spin { "SPIN_VARIABLE_" } else { "" };
+                let named = |(name, value): (String, String)| {
+                    (format!("{prefix}{}", name.to_ascii_uppercase()), value)
+                };
+                settings.into_iter().map(named).collect()
+            }
+        });
+        Ok(recipe)
+    }
+
+    /// Tells whether this machine has the program of a platform.
+    pub fn has(&self, platform: Platform) -> bool {
+        self.program(platform).is_ok()
     }
 
     /// Starts a peer and waits for its first answer. Gives the process, its address, and the time to the first answer.
@@ -309,6 +345,7 @@ fn deno(root: &Path) -> Option<PathBuf> {
     packages.flatten().map(|package| package.path().join("deno")).find(|path| path.is_file())
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
+/// Finds a program by its name in the PATH, or by its own path.
+fn in_path(program: PathBuf) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(&program)).find(|path| path.is_file())
 }

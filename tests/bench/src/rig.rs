@@ -4,7 +4,7 @@
 
 use crate::{
     aside::Threads,
-    peers::{EMBEDDED, Form, Machine, Mode, free_port},
+    peers::{EMBEDDED, Machine, Platform, free_port},
     server::Server,
 };
 use anyhow::{Result, bail};
@@ -62,8 +62,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts the stack, with some of the function's settings changed.
-    pub async fn start(machine: &Machine, changes: &[(&str, &str)]) -> Result<Self> {
+    /// Starts the stack, with the function on a platform and some of its settings changed.
+    pub async fn start(machine: &Machine, platform: Platform, changes: &[(&str, &str)]) -> Result<Self> {
         let threads = [
             Threads::start("pg_net", 1)?,
             Threads::start("postgrest", 1)?,
@@ -76,7 +76,7 @@ impl Rig {
         let at = cluster.clone();
         let postgrest = for_postgrest.run(async move { PostgRest::start(&at).await }).await?;
         let purple_flea = for_purple_flea.run(PurpleFlea::start()).await?;
-        let (host, url) = start_host(machine, &purple_flea, &postgrest, changes).await?;
+        let (host, url) = start_host(machine, platform, &purple_flea, &postgrest, changes).await?;
         let owner = cluster.install(&format!("{url}/execute-trade"), AGENT).await?;
         let at = cluster.clone();
         let sweeper = for_pg_net.run(async move { Ok(Sweeper::start(&at, sweeper::EVERY)) }).await?;
@@ -129,18 +129,19 @@ impl Rig {
 
 async fn start_host(
     machine: &Machine,
+    platform: Platform,
     purple_flea: &PurpleFlea,
     postgrest: &PostgRest,
     changes: &[(&str, &str)],
 ) -> Result<(Server, String)> {
-    machine.compile(EMBEDDED)?;
+    if platform == Platform::Embedded {
+        machine.compile(EMBEDDED)?;
+    }
     let port = free_port()?;
-    let mut recipe = machine.recipe(EMBEDDED, Form::Warm, Mode::Standalone, &purple_flea.url, port)?;
     let mut settings = local_settings(&purple_flea.url);
     settings.extend(ledger_settings(&postgrest.url)?);
     settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    // In a duplicate, the later value counts.
-    recipe.environment.extend(settings.into_iter().map(|(name, value)| (name.to_ascii_uppercase(), value)));
+    let recipe = machine.stack_recipe(platform, settings, port)?;
     let mut host = Server::start(&recipe, &machine.scratch.join("stack-host.log"), true)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     while TcpStream::connect(address).await.is_err() {
