@@ -7,7 +7,7 @@ use crate::{
     domain::{
         account::Api,
         amount::Amount,
-        bet::{CashoutAt, GameName, Side},
+        bet::{CashoutAt, GameName, Guess, Side},
         order::{Direction, Market},
         policy::Policy,
     },
@@ -86,11 +86,13 @@ settings! {
     /// random bits: `openssl rand -hex 32`. Only these tokens open the operator's paths.
     OPERATOR_TOKENS = secret("operator_tokens", "", "one to 8 name:token pairs with different names and tokens; a token is at least 32 hexadecimal digits or 22 base64url characters, at random");
     /// The game that a deposit leads to.
-    GAME = setting("game", "crash", "crash, coin-flip or trade");
+    GAME = setting("game", "crash", "crash, coin-flip, hi-lo or trade");
     /// The multiplier at which a crash bet cashes out.
     CASHOUT_AT = setting("cashout_at", "1.5", "within 1.01 and 100, with at most 2 digits after the point");
     /// The side of a coin-flip.
     SIDE = setting("side", "heads", "heads or tails");
+    /// The guess of a hi-lo bet: whether the second card is higher or lower than the first. Only the `live` dialect has hi-lo.
+    GUESS = setting("guess", "higher", "higher or lower");
     /// The market of a trade, such as `BTC`, `ETH-USD` or `TSLA`. Required where `game` is `trade`.
     MARKET = setting("market", "", "1 to 20 characters of A-Z a-z 0-9 . _ : / -");
     /// The direction of a trade.
@@ -107,6 +109,9 @@ settings! {
     WAGER_FRACTION = setting("wager_fraction", "0.10", "above 0, at most 1, with at most 6 digits after the point");
     /// The most that one bet may be, in US dollars. Empty: no limit.
     MAX_WAGER = setting("max_wager", "", "empty or an amount, 0.01 or more");
+    /// The fraction of Kelly's bet that one bet may stake, in the `live` dialect. A bet above `balance × risk_factor × probability
+    /// of a win` is skipped, and the reply names the limit. The default is what Purple Flea gives a new agent.
+    RISK_FACTOR = setting("risk_factor", "0.25", "none, or within 0.1 and 1, with at most 6 digits after the point");
     /// Whether every bet is held back.
     PAUSED = setting("paused", "false", "true or false");
     /// Supabase's URL. Together with `supabase_key` it switches ledger mode on; one without the other is an error.
@@ -131,8 +136,11 @@ settings! {
 /// Most secrets. Each costs an HMAC for every refused call.
 const SECRETS_LIMIT: usize = 8;
 
-/// Most digits after the point of `wager_fraction`. With six digits its product with a balance is exact.
+/// Most digits after the point of `wager_fraction` and `risk_factor`. With six digits the product with a balance is exact.
 const FRACTION_SCALE: u32 = 6;
+
+/// Smallest risk factor that Purple Flea accepts.
+const RISK_FACTOR_MIN: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
 /// Shortest time for an exchange, in milliseconds. In less time no reply from another continent can arrive.
 const TIMEOUT_MIN_MS: u64 = 100;
@@ -239,6 +247,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let game = self.required(GAME, variant::<GameName>);
         let cashout_at = self.required(CASHOUT_AT, |text| CashoutAt::new(text.parse().ok()?));
         let side = self.required(SIDE, variant::<Side>);
+        let guess = self.required(GUESS, variant::<Guess>);
         let market = self.optional(MARKET, Market::parse);
         if game == Some(GameName::Trade) && market == Some(None) {
             self.refuse(MARKET, "set, because `game` is trade");
@@ -253,11 +262,13 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let min_change = self.required(MIN_CHANGE, not_negative);
         let wager_fraction = self.required(WAGER_FRACTION, fraction);
         let max_wager = self.optional(MAX_WAGER, at_least_a_cent);
+        let risk_factor = self.required(RISK_FACTOR, risk_factor);
         let paused = self.required(PAUSED, |text| bool::from_str(text).ok());
         Some(Policy {
             game: game?,
             cashout_at: cashout_at?,
             side: side?,
+            guess: guess?,
             market: market?,
             direction: direction?,
             size: size?,
@@ -266,6 +277,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             min_change: min_change?,
             wager_fraction: wager_fraction?,
             max_wager: max_wager?,
+            risk_factor: risk_factor?,
             // Standalone mode keeps no record of a day.
             daily_wager_limit: None,
             daily_loss_limit: None,
@@ -372,6 +384,14 @@ fn fraction(text: &str) -> Option<Decimal> {
     let value = Decimal::from_str_exact(text).ok()?;
     (value > Decimal::ZERO && value <= Decimal::ONE && value.normalize().scale() <= FRACTION_SCALE)
         .then_some(value)
+}
+
+/// Reads a risk factor. The inner `None` is the word `none`, because an empty value counts as not set.
+fn risk_factor(text: &str) -> Option<Option<Decimal>> {
+    match text {
+        "none" => Some(None),
+        _ => fraction(text).filter(|factor| *factor >= RISK_FACTOR_MIN).map(Some),
+    }
 }
 
 /// Reads a variant of an enum by its JSON name.

@@ -76,7 +76,7 @@ async fn the_function_refuses_a_caller_that_sets_a_limit_or_chooses_an_impossibl
         r#"{"paused":false}"#,
         r#"{"wager_fraction":1}"#,
         r#"{"min_balance":0}"#,
-        r#"{"game":"hi-lo"}"#,
+        r#"{"game":"hilo"}"#,
         r#"{"side":"edge"}"#,
         r#"{"cashout_at":1.00}"#,
         r#"{"cashout_at":100.01}"#,

@@ -119,9 +119,9 @@ fn with_defaults(given: Value) -> Value {
         "reference": reference, "idempotency_key": format!("{reference}-0123456789abcdef"), "attempt": 1,
         "row": {"id": 42, "agent_id": "agent-001", "change_type": "deposit", "change_amount": 100, "new_balance": 100},
         "policy": {
-            "game": "crash", "cashout_at": 1.5, "side": "heads", "market": null, "direction": "long", "size": null,
+            "game": "crash", "cashout_at": 1.5, "side": "heads", "guess": "higher", "market": null, "direction": "long", "size": null,
             "check_balance": false, "min_balance": 5, "min_change": 0, "wager_fraction": 0.1, "max_wager": null,
-            "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
+            "risk_factor": 0.25, "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
         },
     });
     for (name, value) in given.as_object().unwrap() {

@@ -31,9 +31,9 @@ fn claimed(case: &Value) -> Result<Value> {
         "reference": "wallet-change-1", "idempotency_key": "wallet-change-1-0123456789abcdef", "attempt": 1, "kind": "deposit",
         "row": {"id": 1, "agent_id": "agent-001", "change_type": "deposit"},
         "policy": {
-            "game": "crash", "cashout_at": "1.5", "side": "heads", "market": null, "direction": "long", "size": null,
+            "game": "crash", "cashout_at": "1.5", "side": "heads", "guess": "higher", "market": null, "direction": "long", "size": null,
             "check_balance": false, "min_balance": "5", "min_change": "0", "wager_fraction": "0.1", "max_wager": null,
-            "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
+            "risk_factor": 0.25, "daily_wager_limit": null, "daily_loss_limit": null, "paused": false,
         },
     });
     for (into, from) in [("policy", &case["policy"]), ("row", &case["deposit"])] {

@@ -184,7 +184,7 @@ begin
   cross join unnest(
     case
       -- An account's limit counts all games together.
-      when by_account then array['crash', 'coin-flip']
+      when by_account then array['crash', 'coin-flip', 'hi-lo']
       else array[purple_flea.call_of(job.kind, job.policy ->> 'game')]
     end
   ) as stopped (call)

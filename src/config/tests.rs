@@ -24,6 +24,8 @@ fn the_defaults_are_those_of_the_specification() {
     assert_eq!(policy.min_change, Amount::ZERO);
     assert_eq!(policy.wager_fraction, Decimal::new(1, 1));
     assert_eq!((policy.max_wager, policy.paused), (None, false));
+    assert_eq!(policy.risk_factor, Some(Decimal::new(25, 2)));
+    assert_eq!(with(&[("risk_factor", "none")]).unwrap().policy.risk_factor, None);
     let purple_flea = with(&[]).unwrap().purple_flea;
     assert_eq!(purple_flea.timeout, Duration::from_secs(8));
     assert_eq!(
@@ -75,13 +77,15 @@ fn every_setting_refuses_values_outside_its_limits() {
                 "Ada:0123456789abcdef0123456789abcdef",
             ][..],
         ),
-        ("game", &["Crash", "hi-lo"][..]),
+        ("game", &["Crash", "hilo"][..]),
         ("cashout_at", &["1", "1.00", "1.0149", "100.01", "NaN"][..]),
         ("side", &["Heads", "edge"][..]),
+        ("guess", &["Higher", "equal"][..]),
         ("min_balance", &["-1", "five", "1e400", "0.00001"][..]),
         ("min_change", &["-0.01", "NaN"][..]),
         ("wager_fraction", &["0", "-0.1", "1.01", "0.0000001", "10%", "NaN"][..]),
         ("max_wager", &["0", "0.009", "-5", "none"][..]),
+        ("risk_factor", &["0", "0.09", "1.01", "0.2500001", "25%", "None"][..]),
         ("paused", &["yes", "1", "TRUE"][..]),
         ("bets_at_once", &["0", "101", "many"][..]),
         ("after_reply", &["yes", "1"][..]),

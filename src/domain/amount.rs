@@ -76,9 +76,9 @@ impl Amount {
         self.0
     }
 
-    /// Returns the product of two amounts, rounded once to four digits after the point; `None` if it does not fit.
-    pub fn times(self, factor: Self) -> Option<Self> {
-        let product = self.0.checked_mul(factor.0)?;
+    /// Returns the amount times a factor, rounded once to four digits after the point; `None` if it does not fit.
+    pub fn times(self, factor: Decimal) -> Option<Self> {
+        let product = self.0.checked_mul(factor)?;
         Self::new(product.round_dp_with_strategy(SCALE, RoundingStrategy::MidpointAwayFromZero)).ok()
     }
 

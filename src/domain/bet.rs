@@ -14,6 +14,18 @@ const HUNDREDTHS: u32 = 2;
 /// Highest payout of a coin-flip per dollar. Purple Flea's pages say 1.95 to 1.99; two is a safe bound.
 const COIN_FLIP_HIGHEST_PAYOUT: Decimal = Decimal::TWO;
 
+/// Highest payout of hi-lo per dollar: the cap of Purple Flea's multiplier.
+const HI_LO_HIGHEST_PAYOUT: Decimal = Decimal::from_parts(12, 0, 0, false, 0);
+
+/// The probability of a win by which Purple Flea's `live` servers limit a coin-flip.
+const COIN_FLIP_WINS: Decimal = Decimal::from_parts(5, 0, 0, false, 1);
+
+/// The probability by which they limit hi-lo. They take the same one for every first card.
+const HI_LO_WINS: Decimal = Decimal::from_parts(46, 0, 0, false, 2);
+
+/// The probability by which they limit crash, times the cash-out: one without the house's edge.
+const CRASH_WINS: Decimal = Decimal::from_parts(995, 0, 0, false, 3);
+
 /// The game that a deposit can lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +34,8 @@ pub enum GameName {
     Crash,
     /// Coin-flip: heads or tails.
     CoinFlip,
+    /// Hi-lo: whether the second card is higher or lower than the first.
+    HiLo,
     /// A position on a market, in place of a game.
     Trade,
 }
@@ -42,6 +56,27 @@ impl Side {
         match self {
             Self::Heads => "heads",
             Self::Tails => "tails",
+        }
+    }
+}
+
+/// The guess of a hi-lo bet: how the second card compares with the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Guess {
+    /// The second card is higher.
+    #[default]
+    Higher,
+    /// The second card is lower.
+    Lower,
+}
+
+impl Guess {
+    /// Returns the guess' name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Higher => "higher",
+            Self::Lower => "lower",
         }
     }
 }
@@ -84,6 +119,8 @@ pub enum Game {
     Crash(CashoutAt),
     /// Coin-flip, with its side.
     CoinFlip(Side),
+    /// Hi-lo, with its guess.
+    HiLo(Guess),
 }
 
 impl Game {
@@ -92,6 +129,7 @@ impl Game {
         match self {
             Self::Crash(_) => GameName::Crash,
             Self::CoinFlip(_) => GameName::CoinFlip,
+            Self::HiLo(_) => GameName::HiLo,
         }
     }
 
@@ -100,6 +138,17 @@ impl Game {
         match self {
             Self::Crash(CashoutAt(at)) => at.decimal(),
             Self::CoinFlip(_) => COIN_FLIP_HIGHEST_PAYOUT,
+            Self::HiLo(_) => HI_LO_HIGHEST_PAYOUT,
+        }
+    }
+
+    /// Returns the value times the probability of a win by which Purple Flea's `live` servers limit the game;
+    /// `None` if the product does not fit a decimal. The division comes last, so it alone is inexact.
+    pub fn times_win_probability(self, value: Decimal) -> Option<Decimal> {
+        match self {
+            Self::Crash(CashoutAt(at)) => value.checked_mul(CRASH_WINS)?.checked_div(at.decimal()),
+            Self::CoinFlip(_) => value.checked_mul(COIN_FLIP_WINS),
+            Self::HiLo(_) => value.checked_mul(HI_LO_WINS),
         }
     }
 }
@@ -133,7 +182,11 @@ pub struct BetOutcome {
 /// Returns the payout of a bet that was won. The `live` servers credit the wager times the multiplier, and
 /// report it in cents. A product that differs from the reported payout by more than a cent contradicts the
 /// reply; then the reported payout counts.
-pub fn payout(reported: Option<Amount>, wager: Option<Amount>, multiplier: Option<Amount>) -> Option<Amount> {
+pub fn payout(
+    reported: Option<Amount>,
+    wager: Option<Amount>,
+    multiplier: Option<Decimal>,
+) -> Option<Amount> {
     let credited = wager.zip(multiplier).and_then(|(wager, multiplier)| wager.times(multiplier));
     let agrees = |credited: &Amount| reported.is_none_or(|reported| reported.agrees_to_the_cent(*credited));
     credited.filter(agrees).or(reported)
@@ -164,6 +217,8 @@ pub struct Choice {
     pub cashout_at: Option<CashoutAt>,
     /// The side of a coin-flip.
     pub side: Option<Side>,
+    /// The guess of a hi-lo bet.
+    pub guess: Option<Guess>,
     /// The market of a trade.
     pub market: Option<Market>,
     /// The direction of a trade.

@@ -4,7 +4,7 @@
 use super::{
     account::Credit,
     amount::Amount,
-    bet::{Bet, BetOutcome, CashoutAt, Game, GameName, Proof, Side},
+    bet::{Bet, BetOutcome, CashoutAt, Game, GameName, Guess, Proof, Side},
     escrow::Escrow,
     order::{Direction, Fill, Form, Market, Order},
     policy::Stake,
@@ -48,6 +48,8 @@ pub struct PlacedBet {
     cashout_at: Option<CashoutAt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     side: Option<Side>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guess: Option<Guess>,
     wager: Amount,
     outcome: &'static str,
     payout: Option<Amount>,
@@ -113,14 +115,16 @@ struct ExecutedBody<'a> {
 impl Completed {
     /// Makes the record of a bet and its outcome. `reason` says that a look-up found the bet.
     pub fn bet(bet: &Bet, outcome: &BetOutcome, reason: Option<&'static str>) -> Self {
-        let (cashout_at, side) = match bet.game {
-            Game::Crash(cashout_at) => (Some(cashout_at), None),
-            Game::CoinFlip(side) => (None, Some(side)),
+        let (cashout_at, side, guess) = match bet.game {
+            Game::Crash(cashout_at) => (Some(cashout_at), None, None),
+            Game::CoinFlip(side) => (None, Some(side), None),
+            Game::HiLo(guess) => (None, None, Some(guess)),
         };
         Self::Bet(PlacedBet {
             game: bet.game.name(),
             cashout_at,
             side,
+            guess,
             wager: bet.wager,
             outcome: if outcome.won { "win" } else { "loss" },
             payout: outcome.payout,

@@ -37,6 +37,8 @@ pub enum Outcome {
         reason: SkipReason,
         /// The balance, if it is the reason.
         balance: Option<Amount>,
+        /// The most that the bet could have been, if that is the reason.
+        max_bet: Option<Amount>,
     },
     /// The function sends nothing for now.
     Waiting {
@@ -90,7 +92,7 @@ impl Outcome {
 
     /// Makes a skipped outcome.
     pub fn skipped(agent_id: &str, reason: SkipReason) -> Self {
-        Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None }
+        Self::Skipped { agent_id: agent_id.to_owned(), reason, balance: None, max_bet: None }
     }
 
     /// Makes a waiting outcome.
@@ -168,12 +170,13 @@ impl Outcome {
         let reference = reference.as_str();
         match self {
             Self::Executed { agent_id, completed, .. } => completed.body(agent_id, reference),
-            Self::Skipped { agent_id, reason, balance } => raw(&NotExecutedBody {
+            Self::Skipped { agent_id, reason, balance, max_bet } => raw(&NotExecutedBody {
                 status: "skipped",
                 reason: reason.name(),
                 detail: reason.detail(),
                 reference,
                 agent_id: Some(agent_id),
+                max_bet: *max_bet,
                 balance: *balance,
                 ..NotExecutedBody::default()
             }),
@@ -200,9 +203,10 @@ impl Outcome {
                 line.decision = Some(completed.decision());
                 line.outcome = completed.bet_result();
             }
-            Self::Skipped { agent_id, reason, .. } => {
+            Self::Skipped { agent_id, reason, max_bet, .. } => {
                 line.agent = Some(agent_id.clone());
                 line.decision = Some(reason.name());
+                line.cause = max_bet.map(|max_bet| format!("max_bet {max_bet}"));
             }
             Self::Waiting { agent_id, reason } => {
                 line.agent.clone_from(agent_id);

@@ -3,7 +3,7 @@
 
 use super::{
     amount::Amount,
-    bet::{Bet, CashoutAt, Choice, Game, GameName, Side},
+    bet::{Bet, CashoutAt, Choice, Game, GameName, Guess, Side},
     deposit::WalletChange,
     order::{Direction, Form, Market, Order},
     reason::{Hold, RetryReason, SkipReason},
@@ -25,6 +25,8 @@ pub struct Policy {
     pub cashout_at: CashoutAt,
     /// The side of a coin-flip.
     pub side: Side,
+    /// The guess of a hi-lo bet.
+    pub guess: Guess,
     /// The market of a trade.
     pub market: Option<Market>,
     /// The direction of a trade.
@@ -41,6 +43,9 @@ pub struct Policy {
     pub wager_fraction: Decimal,
     /// The largest stake of one bet, in US dollars.
     pub max_wager: Option<Amount>,
+    /// The fraction of Kelly's bet that one bet may stake in the `live` dialect: 0.1 to 1; `None`: the policy
+    /// has no such limit.
+    pub risk_factor: Option<Decimal>,
     /// The most that the agent may stake in a UTC day, in US dollars. Only ledger mode enforces it.
     pub daily_wager_limit: Option<Amount>,
     /// The most that the agent may lose in a UTC day after wins, in US dollars. Only ledger mode enforces it.
@@ -86,6 +91,7 @@ impl Policy {
             game: choice.game.unwrap_or(self.game),
             cashout_at: choice.cashout_at.unwrap_or(self.cashout_at),
             side: choice.side.unwrap_or(self.side),
+            guess: choice.guess.unwrap_or(self.guess),
             market: choice.market.clone().or_else(|| self.market.clone()),
             direction: choice.direction.unwrap_or(self.direction),
             ..self.clone()
@@ -97,6 +103,7 @@ impl Policy {
         match self.game {
             GameName::Crash => Some(Game::Crash(self.cashout_at)),
             GameName::CoinFlip => Some(Game::CoinFlip(self.side)),
+            GameName::HiLo => Some(Game::HiLo(self.guess)),
             GameName::Trade => None,
         }
     }
@@ -132,6 +139,14 @@ impl Policy {
         } else {
             Ok(())
         }
+    }
+
+    /// Returns the most that one bet on a game may stake from a bankroll in the `live` dialect, in US dollars:
+    /// `round_half_up(bankroll × risk_factor × probability of a win, 2)`. `None`: the policy has no such limit.
+    pub fn kelly_limit(&self, game: Game, bankroll: Amount) -> Option<Amount> {
+        let part = bankroll.decimal().checked_mul(self.risk_factor?)?;
+        let limit = game.times_win_probability(part)?;
+        Amount::new(limit.round_dp_with_strategy(CENTS, RoundingStrategy::MidpointAwayFromZero)).ok()
     }
 
     /// Returns the stake on a row, without regard to the daily limits.
@@ -201,6 +216,7 @@ mod tests {
             game: GameName::Crash,
             cashout_at: CashoutAt::new(amount("1.5")).unwrap(),
             side: Side::Heads,
+            guess: Guess::Higher,
             market: None,
             direction: Direction::Long,
             size: None,
@@ -209,6 +225,7 @@ mod tests {
             min_change: Amount::ZERO,
             wager_fraction: Decimal::new(10, 2),
             max_wager: None,
+            risk_factor: Some(Decimal::new(25, 2)),
             daily_wager_limit: None,
             daily_loss_limit: None,
             paused: false,
@@ -307,6 +324,31 @@ mod tests {
         assert_eq!(wager(&flip, "99999999.98"), "49999999.99");
         let row = deposit(None, Some("99999999.9999"));
         assert_eq!(flip.decide(&row, None), Err(Hold::Skip(SkipReason::TooLarge)));
+        let hi_lo = Policy { game: GameName::HiLo, ..policy() };
+        assert_eq!(wager(&hi_lo, "83333333.3"), "8333333.33");
+        let row = deposit(None, Some("83333333.4"));
+        assert_eq!(hi_lo.decide(&row, None), Err(Hold::Skip(SkipReason::TooLarge)));
+    }
+
+    #[test]
+    fn a_tenth_of_the_balance_can_be_bet_on_crash_up_to_a_cash_out_of_2_48() {
+        let bankroll = amount("100");
+        let crash = |at: &str| Game::Crash(CashoutAt::new(amount(at)).unwrap());
+        let limit = |policy: &Policy, game| policy.kelly_limit(game, bankroll).map(|limit| limit.to_string());
+        for (game, most) in [
+            (crash("2.48"), "10.03"),
+            (crash("2.49"), "9.99"),
+            (crash("1.5"), "16.58"),
+            (crash("100"), "0.25"),
+            (Game::CoinFlip(Side::Heads), "12.50"),
+            (Game::HiLo(Guess::Lower), "11.50"),
+        ] {
+            assert_eq!(limit(&policy(), game).as_deref(), Some(most), "{game:?}");
+        }
+        assert_eq!(limit(&Policy { risk_factor: None, ..policy() }, crash("100")), None);
+        // Half a cent is rounded up, as Purple Flea does: $1 may stake $0.13 on a coin.
+        let coin = policy().kelly_limit(Game::CoinFlip(Side::Heads), amount("1"));
+        assert_eq!(coin, Some(amount("0.13")));
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub enum SkipReason {
     NoMarket,
     /// The balance at Purple Flea is below the stake.
     InsufficientBalance,
+    /// The stake is above Kelly's limit for the bankroll, which the `live` dialect enforces.
+    AboveKellyLimit,
+    /// The dialect has no hi-lo.
+    NoHiLo,
     /// The amount is below Purple Flea's minimum, or has a fraction of a cent.
     InvalidAmount,
     /// The vault already has the agent's key.
@@ -48,7 +52,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -59,6 +63,8 @@ impl SkipReason {
         Self::DailyLossLimit,
         Self::NoMarket,
         Self::InsufficientBalance,
+        Self::AboveKellyLimit,
+        Self::NoHiLo,
         Self::InvalidAmount,
         Self::KeyIsThere,
         Self::EscrowNotOpen,
@@ -79,6 +85,8 @@ impl SkipReason {
             Self::DailyLossLimit => "daily_loss_limit",
             Self::NoMarket => "no_market",
             Self::InsufficientBalance => "insufficient_balance",
+            Self::AboveKellyLimit => "above_kelly_limit",
+            Self::NoHiLo => "no_hi_lo",
             Self::InvalidAmount => "invalid_amount",
             Self::KeyIsThere => "key_is_there",
             Self::EscrowNotOpen => "escrow_not_open",
@@ -100,6 +108,10 @@ impl SkipReason {
             Self::DailyLossLimit => "The agent could lose more than daily_loss_limit today.",
             Self::NoMarket => "The policy's game is trade, and the policy names no market.",
             Self::InsufficientBalance => "Purple Flea says that the wallet holds less than the wager.",
+            Self::AboveKellyLimit => {
+                "The wager is above max_bet, Kelly's limit: balance × risk_factor × probability of a win."
+            }
+            Self::NoHiLo => "Purple Flea's gateway documents no path for hi-lo.",
             Self::InvalidAmount => {
                 "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade."
             }

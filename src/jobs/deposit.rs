@@ -5,6 +5,7 @@ use super::{Context, Task};
 use crate::{
     domain::{
         account::Api,
+        amount::Amount,
         completed::{Attempted, Completed},
         deposit::{self, WalletChange},
         failure::Failure,
@@ -40,9 +41,16 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
         Ok(stake) => stake,
         Err(hold) => return Outcome::held(agent_id, hold),
     };
-    if task.policy.check_balance
-        && let Some(outcome) = refused_by_balance(agent_id, &stake, context).await
+    if let Stake::Bet(bet) = &stake
+        && !context.purple_flea.has_game(bet.game)
     {
+        return Outcome::skipped(agent_id, SkipReason::NoHiLo);
+    }
+    let bankroll = match bankroll(task, &stake, context).await {
+        Ok(bankroll) => bankroll,
+        Err(outcome) => return outcome,
+    };
+    if let Some(outcome) = refused_by_kelly(task, &stake, bankroll, context.purple_flea.api) {
         return outcome;
     }
     if let Some(outcome) = context.out_of_time(agent_id) {
@@ -63,30 +71,52 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
     Outcome::of(agent_id, result, attempted)
 }
 
-/// Returns an outcome if the balance does not cover the stake, or if Purple Flea does not report the balance.
-async fn refused_by_balance(
-    agent_id: &str,
+/// Returns the balance that the stake comes from: Purple Flea's, if the policy asks for it, otherwise the row's.
+/// Fails with an outcome if Purple Flea's balance does not cover the stake, or is not reported.
+async fn bankroll(
+    task: &DepositTask,
     stake: &Stake,
     context: &Context<'_, impl Runtime>,
-) -> Option<Outcome> {
+) -> Result<Option<Amount>, Outcome> {
+    let agent_id = &task.row.agent_id;
     // Live trading does not report a balance.
-    if context.purple_flea.api == Api::Live && matches!(stake, Stake::Order(_)) {
-        return None;
+    let is_reported = context.purple_flea.api == Api::Gateway || matches!(stake, Stake::Bet(_));
+    if !task.policy.check_balance || !is_reported {
+        return Ok(task.row.new_balance);
     }
     if let Some(outcome) = context.out_of_time(agent_id) {
-        return Some(outcome);
+        return Err(outcome);
     }
     match context.purple_flea.balance(context.account, context.runtime).await {
-        Ok(balance) if balance >= stake.amount() => None,
-        Ok(balance) => Some(Outcome::Skipped {
+        Ok(balance) if balance >= stake.amount() => Ok(Some(balance)),
+        Ok(balance) => Err(Outcome::Skipped {
             agent_id: agent_id.to_owned(),
             reason: SkipReason::InsufficientBalance,
             balance: Some(balance),
+            max_bet: None,
         }),
         // Purple Flea did not report the balance. The stake itself met no rate limit.
         Err(Failure::RateLimited { .. } | Failure::NoAnswer(_)) => {
-            Some(Outcome::waiting(agent_id, RetryReason::BalanceNotKnown))
+            Err(Outcome::waiting(agent_id, RetryReason::BalanceNotKnown))
         }
-        Err(failure) => Some(Outcome::failed(agent_id, stake.into(), failure)),
+        Err(failure) => Err(Outcome::failed(agent_id, stake.into(), failure)),
     }
+}
+
+/// Returns an outcome if the bet is above Kelly's limit for the bankroll. The `live` servers enforce that limit
+/// on the account's balance, which [`bankroll`] knows only if the policy asks for it.
+fn refused_by_kelly(
+    task: &DepositTask,
+    stake: &Stake,
+    bankroll: Option<Amount>,
+    api: Api,
+) -> Option<Outcome> {
+    let Stake::Bet(bet) = stake else { return None };
+    let limit = task.policy.kelly_limit(bet.game, bankroll?).filter(|_| api == Api::Live)?;
+    (bet.wager > limit).then(|| Outcome::Skipped {
+        agent_id: task.row.agent_id.clone(),
+        reason: SkipReason::AboveKellyLimit,
+        balance: bankroll.filter(|_| task.policy.check_balance),
+        max_bet: Some(limit),
+    })
 }

@@ -159,6 +159,7 @@ impl Policy {
             game: row.variant("game")?,
             cashout_at: CashoutAt::new(row.amount("cashout_at")?).ok_or(Unreadable)?,
             side: row.variant("side")?,
+            guess: row.maybe_variant("guess")?.unwrap_or_default(),
             market: row
                 .maybe_text("market")?
                 .map(|name| Market::parse(&name).ok_or(Unreadable))
@@ -170,6 +171,7 @@ impl Policy {
             min_change: row.amount("min_change")?,
             wager_fraction: row.decimal("wager_fraction")?,
             max_wager: row.maybe_amount("max_wager")?,
+            risk_factor: row.not_null("risk_factor")?.map(|_| row.decimal("risk_factor")).transpose()?,
             daily_wager_limit: row.maybe_amount("daily_wager_limit")?,
             daily_loss_limit: row.maybe_amount("daily_loss_limit")?,
             // The ledger hands out no job while the policy is paused.
@@ -306,6 +308,7 @@ fn frozen_game(policy: &str) -> Option<Game> {
     match policy.variant("game").ok()? {
         GameName::Crash => CashoutAt::new(policy.amount("cashout_at").ok()?).map(Game::Crash),
         GameName::CoinFlip => policy.variant("side").ok().map(Game::CoinFlip),
+        GameName::HiLo => policy.variant("guess").ok().map(Game::HiLo),
         GameName::Trade => None,
     }
 }

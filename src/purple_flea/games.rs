@@ -1,4 +1,4 @@
-//! The casino's two games: places a bet and reads its outcome.
+//! The casino's games: places a bet and reads its outcome.
 
 use super::{
     Call, PurpleFlea, body,
@@ -16,6 +16,11 @@ use crate::{
 use serde_json::Value;
 
 impl PurpleFlea {
+    /// Returns whether the dialect has a game. The gateway documents no path for hi-lo.
+    pub fn has_game(&self, game: Game) -> bool {
+        !matches!((self.api, game), (Api::Gateway, Game::HiLo(_)))
+    }
+
     /// Places one bet, once. An operator can find the bet by `idempotency_key`: 1 to 64 of `A-Z a-z 0-9 . _ :
     /// -`.
     pub async fn place_bet(
@@ -48,6 +53,15 @@ impl PurpleFlea {
                 body([
                     ("amount", wager),
                     ("side", side.name().into()),
+                    ("client_seed", idempotency_key.into()),
+                ]),
+            ),
+            (Api::Gateway, Game::HiLo(_)) => return Err(Failure::NotSent("no_path")),
+            (Api::Live, Game::HiLo(guess)) => (
+                "/api/v1/games/hilo",
+                body([
+                    ("amount", wager),
+                    ("guess", guess.name().into()),
                     ("client_seed", idempotency_key.into()),
                 ]),
             ),
@@ -84,7 +98,7 @@ fn read_outcome(bet: &Bet, body: &Value) -> Option<BetOutcome> {
         return None;
     }
     let payout = if won {
-        bet::payout(payout, body.amount(&["amount_bet"]), body.amount(&["payout_multiplier"]))
+        bet::payout(payout, body.amount(&["amount_bet"]), field("payout_multiplier").and_then(reply::decimal))
     } else {
         payout
     };
@@ -126,7 +140,7 @@ fn flag(value: &Value) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::bet::{CashoutAt, Side};
+    use crate::domain::bet::{CashoutAt, Guess, Side};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -175,6 +189,18 @@ mod tests {
                 crash(),
                 r#"{"result":{"cashed_out":false},"won":false,"amount_won":0,"error":null}"#,
                 lost.clone(),
+            ),
+            // Hi-lo's multiplier is a quotient. The product is rounded once.
+            (
+                bet(Game::HiLo(Guess::Higher)),
+                r#"{"won":true,"amount_bet":5,"payout_multiplier":1.6457142857142857,"amount_won":8.23}"#,
+                won("8.2286"),
+            ),
+            // Equal cards give the wager back, and Purple Flea calls that a win.
+            (
+                bet(Game::HiLo(Guess::Lower)),
+                r#"{"won":true,"amount_bet":5,"payout_multiplier":1,"amount_won":5,"result":{"result":"push"}}"#,
+                won("5"),
             ),
             (flip(), r#"{"outcome":"heads","payout":19.9}"#, won("19.9")),
             (flip(), r#"{"outcome":"tails","payout":0}"#, lost.clone()),

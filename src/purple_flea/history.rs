@@ -7,7 +7,7 @@ use super::{Call, PurpleFlea, reply};
 use crate::{
     domain::{
         account::Account,
-        amount::Amount,
+        amount::{self, Amount},
         bet::{self, BetOutcome, Proof},
         failure::Failure,
     },
@@ -203,7 +203,7 @@ impl Row {
             _ => return None,
         };
         let (wager, reported) = (Amount::rounded(&self.wager).ok()?, Amount::rounded(&self.payout).ok()?);
-        let multiplier = self.multiplier.as_ref().and_then(|text| Amount::rounded(text).ok());
+        let multiplier = self.multiplier.as_ref().and_then(|text| amount::decimal(text).ok());
         let payout = if won { bet::payout(Some(reported), Some(wager), multiplier) } else { Some(reported) };
         let outcome = BetOutcome {
             won,

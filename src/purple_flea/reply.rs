@@ -3,12 +3,13 @@
 
 use crate::{
     domain::{
-        amount::Amount,
+        amount::{self, Amount},
         failure::{Doubt, Failure, Refusal},
     },
     runtime::{Answer, SendError},
 };
 use http::{StatusCode, header::RETRY_AFTER};
+use rust_decimal::Decimal;
 use serde_json::Value;
 use std::time::SystemTime;
 
@@ -127,9 +128,19 @@ impl Field for Value {
 }
 
 pub(super) fn amount(value: &Value) -> Option<Amount> {
+    Amount::rounded(number(value)?).ok()
+}
+
+/// Returns a number with all its digits.
+pub(super) fn decimal(value: &Value) -> Option<Decimal> {
+    amount::decimal(number(value)?).ok()
+}
+
+/// Returns the text of a number, or of a string that may hold one.
+fn number(value: &Value) -> Option<&str> {
     match value {
-        Value::Number(number) => Amount::rounded(number.as_str()).ok(),
-        Value::String(text) => Amount::rounded(text).ok(),
+        Value::Number(number) => Some(number.as_str()),
+        Value::String(text) => Some(text),
         _ => None,
     }
 }

@@ -64,7 +64,7 @@ impl Operation {
         let path = request.uri().path();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match (request.method() == Method::POST, parts.as_slice()) {
-            (true, [.., "crash" | "coin-flip"]) => Self::Bet,
+            (true, [.., "crash" | "coin-flip" | "hilo"]) => Self::Bet,
             (true, ["trade"] | ["trading", "order"] | [.., "trade", "open"]) => Self::Position,
             (true, ["escrow", "create"]) => Self::EscrowMade,
             (true, ["escrow", id, "release"] | ["escrow", "release", id]) => {

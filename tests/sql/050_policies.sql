@@ -13,5 +13,28 @@ from
   purple_flea.trade_policies p
 where p.agent_id is null;
 
+-- A guess, and a risk factor, are those that Purple Flea takes.
+select lives_ok(
+  $$ insert into purple_flea.trade_policies (agent_id, game, guess, risk_factor)
+     select a.id, 'hi-lo', 'lower', 0.1 from public.agents a limit 1 $$,
+  'hi-lo is a game of policies'
+);
+select throws_ok(
+  format('update purple_flea.trade_policies set %s where agent_id is null', wrong),
+  '23514',
+  null,
+  wrong
+)
+from (
+  values
+    ('guess = ''equal'''), ('risk_factor = 0.09'), ('risk_factor = 1.01'),
+    ('risk_factor = ''NaN'''), ('game = ''hilo''')
+) as c (wrong);
+select results_eq(
+  'select p.risk_factor from purple_flea.trade_policies p where p.agent_id is null',
+  'values (0.25)',
+  'the shared policy has the risk factor of a new agent'
+);
+
 select * from finish();
 rollback;

@@ -87,7 +87,7 @@ select is(
 );
 -- Sixty for each account, where agents have their own.
 delete from purple_flea.rate_slots;
-update purple_flea.trade_policies set game = 'coin-flip' where agent_id is null;
+update purple_flea.trade_policies set game = 'hi-lo' where agent_id is null;
 insert into purple_flea.trade_policies (agent_id, game) values ('keyed', 'crash');
 update purple_flea.jobs set due_at = 'infinity' where state = 'pending';
 insert into purple_flea.rate_slots (reference, token, call, account, held_until, within)

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::bet::{GameName, Side};
+use crate::domain::bet::{GameName, Guess, Side};
 use crate::json::DETAIL_LIMIT_CHARS;
 use proptest::prelude::*;
 
@@ -46,6 +46,9 @@ fn a_choice_is_read_beside_the_record_and_nowhere_else() {
     let body = format!(r#"{{"record":{ROW},"policy":{{"game":"coin-flip","side":"tails"}}}}"#);
     let Ok(Event::Inserted { choice, .. }) = read(body.as_bytes()) else { panic!() };
     assert_eq!((choice.game, choice.side), (Some(GameName::CoinFlip), Some(Side::Tails)));
+    let body = format!(r#"{{"record":{ROW},"policy":{{"game":"hi-lo","guess":"lower"}}}}"#);
+    let Ok(Event::Inserted { choice, .. }) = read(body.as_bytes()) else { panic!() };
+    assert_eq!((choice.game, choice.guess), (Some(GameName::HiLo), Some(Guess::Lower)));
     let beside_nothing = ROW.replacen('{', r#"{"policy":{"game":"coin-flip"},"#, 1);
     assert!(refused(&beside_nothing).contains("beside `record`"));
 }
@@ -58,13 +61,15 @@ fn a_choice_never_reaches_a_limit_or_the_pause() {
         r#""wager_fraction":1"#,
         r#""min_balance":0"#,
         r#""min_change":0"#,
+        r#""risk_factor":1"#,
     ] {
         let body = format!(r#"{{"record":{ROW},"policy":{{{limit}}}}}"#);
         assert!(refused(&body).contains("unknown field"), "{limit}");
     }
     for wrong in [
-        r#""game":"hi-lo""#,
+        r#""game":"hilo""#,
         r#""side":"HEADS""#,
+        r#""guess":"equal""#,
         r#""cashout_at":1.00"#,
         r#""cashout_at":1.0149"#,
         r#""cashout_at":100.01"#,

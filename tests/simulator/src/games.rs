@@ -26,6 +26,7 @@ enum Game {
     CoinFlip,
     /// Crash under another name, with a wider range. The gateway has none.
     Multiplier,
+    HiLo,
 }
 
 /// Serves `POST /casino/crash` and `POST /api/v1/games/crash`.
@@ -43,9 +44,18 @@ pub(super) fn multiplier(state: &mut State, call: &Call<'_>) -> Said {
     bet(state, call, Game::Multiplier)
 }
 
+/// Serves `POST /api/v1/games/hilo`.
+pub(super) fn hi_lo(state: &mut State, call: &Call<'_>) -> Said {
+    bet(state, call, Game::HiLo)
+}
+
 /// Gives the `live` dialect's name of a game.
 pub(super) fn live_name(game: &str) -> &str {
-    if game == "coin-flip" { "coin_flip" } else { game }
+    match game {
+        "coin-flip" => "coin_flip",
+        "hi-lo" => "hilo",
+        game => game,
+    }
 }
 
 fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
@@ -69,7 +79,7 @@ fn bet(state: &mut State, call: &Call<'_>, game: Game) -> Said {
     }
     let (entry, detail) = play(state, call, wager, &choice);
     let unwritable = is_unwritable(&entry.proof.client_seed);
-    let reply = if live { live_reply } else { gateway_reply }(state, &entry, detail, choice.odds());
+    let reply = if live { live_reply } else { gateway_reply }(state, &entry, detail, choice.told_odds());
     let bet = entry.bet.clone();
     state.ledger.push(entry);
     if unwritable {
@@ -105,8 +115,8 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     // The gateway promises nothing about its rolls, so the simulator takes them from the shared key's seed.
     let roller = if live { &call.agent_id } else { LIVE_AGENT };
     let (roll, proof) = state.house.roll(roller, client_seed);
-    let played = choice.play(roll);
-    let exact = if played.won { wager * choice.odds().pays } else { Decimal::ZERO };
+    let played = choice.play(roll, || state.house.roll_again(roller, &proof.client_seed));
+    let exact = if played.won { wager * played.multiplier } else { Decimal::ZERO };
     // The released servers round the payouts that they report, not those that they credit.
     let payout = if live { exact } else { cents(exact) };
     let forgotten = state.forget > 0;
@@ -128,7 +138,7 @@ fn play(state: &mut State, call: &Call<'_>, wager: Decimal, choice: &Choice) -> 
     if bet.won {
         state.accounts.book(&bet.agent_id, payout, Why::Win, &bet.bet_id, bet.at);
     }
-    (Entry { bet, live, multiplier: choice.odds().pays, proof }, played.detail)
+    (Entry { bet, live, multiplier: played.multiplier, proof }, played.detail)
 }
 
 fn insufficient(balance: Decimal, wager: Decimal) -> Answer {
@@ -193,6 +203,7 @@ fn live_reply(state: &State, entry: &Entry, result: Value, odds: Odds) -> Value 
 /// The choice that a bet is made on.
 enum Choice {
     Side(&'static str),
+    Guess(&'static str),
     CashOut {
         /// The field of the choice: `cash_out_at` or `target_multiplier`.
         field: &'static str,
@@ -204,6 +215,8 @@ enum Choice {
 
 struct Played {
     won: bool,
+    /// What a win pays per dollar.
+    multiplier: Decimal,
     crash_point: Option<Decimal>,
     detail: Value,
 }
@@ -218,6 +231,12 @@ impl Choice {
                 let side =
                     side.ok_or_else(|| refuse(400, "invalid_side", "Side must be 'heads' or 'tails'"))?;
                 return Ok(Some(Self::Side(side)));
+            }
+            Game::HiLo => {
+                let guess = ["higher", "lower"].into_iter().find(|guess| body["guess"] == *guess);
+                let guess =
+                    guess.ok_or_else(|| refuse(400, "invalid_guess", "Guess must be 'higher' or 'lower'"))?;
+                return Ok(Some(Self::Guess(guess)));
             }
             Game::Crash => ("cash_out_at", 100, "invalid_cashout"),
             Game::Multiplier => ("target_multiplier", 1_000, "invalid_multiplier"),
@@ -243,6 +262,7 @@ impl Choice {
         match self {
             Self::Side(_) => "coin-flip",
             Self::CashOut { field: "target_multiplier", .. } => "multiplier",
+            Self::Guess(_) => "hi-lo",
             Self::CashOut { .. } => "crash",
         }
     }
@@ -250,16 +270,25 @@ impl Choice {
     fn odds(&self) -> Odds {
         match self {
             Self::Side(_) => Odds::COIN_FLIP,
+            Self::Guess(_) => Odds::HI_LO,
             Self::CashOut { at, .. } => Odds::crash(*at),
         }
     }
 
-    fn play(&self, roll: Decimal) -> Played {
+    /// Gives the odds by which a reply tells the ceiling. The real server tells hi-lo's as if it were a coin's.
+    fn told_odds(&self) -> Odds {
+        if matches!(self, Self::Guess(_)) { Odds::COIN_FLIP } else { self.odds() }
+    }
+
+    /// Plays the game. Only hi-lo takes a second roll.
+    fn play(&self, roll: Decimal, next_roll: impl FnOnce() -> Decimal) -> Played {
+        let multiplier = self.odds().pays;
         match self {
+            Self::Guess(guess) => deal(guess, roll, next_roll()),
             Self::Side(side) => {
                 let face = if roll < Decimal::from(50) { "heads" } else { "tails" };
                 let detail = json!({"side_chosen": side, "outcome": face, "roll": plain(roll)});
-                Played { won: face == *side, crash_point: None, detail }
+                Played { won: face == *side, multiplier, crash_point: None, detail }
             }
             Self::CashOut { field, at, sent } => {
                 let crash_point = house::crash_point(roll);
@@ -272,10 +301,38 @@ impl Choice {
                 if *field == "cash_out_at" {
                     detail["cashed_out"] = json!(won);
                 }
-                Played { won, crash_point: Some(crash_point), detail }
+                Played { won, multiplier, crash_point: Some(crash_point), detail }
             }
         }
     }
+}
+
+/// Deals the two cards of hi-lo.
+fn deal(guess: &str, roll: Decimal, next_roll: Decimal) -> Played {
+    let (first, second) = (house::card(roll), house::card(next_roll));
+    let higher = guess == "higher";
+    let push = first == second;
+    let won = push || (second > first) == higher;
+    let multiplier = match push {
+        true => 1.0,
+        false => house::hi_lo_multiplier(if higher { 13 - first } else { first - 1 }),
+    };
+    let name = |card: i64| match card {
+        1 => "A".to_owned(),
+        11 => "J".to_owned(),
+        12 => "Q".to_owned(),
+        13 => "K".to_owned(),
+        card => card.to_string(),
+    };
+    let detail = json!({
+        "card1": first, "card1_name": name(first), "card2": second, "card2_name": name(second), "guess": guess,
+        "result": match (push, won) { (true, _) => "push", (_, true) => "win", _ => "loss" },
+        "payout_applied": if push { "1.0x (push)".to_owned() } else { format!("{multiplier:.2}x") },
+        "house_edge_pct": 4, "note": "Push on equal cards returns bet.",
+    });
+    // The shortest text of a double is the one that the real server writes.
+    let multiplier = multiplier.to_string().parse().unwrap_or_default();
+    Played { won, multiplier, crash_point: None, detail }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{
     money::{double, reported},
 };
 use http::StatusCode;
+use rust_decimal::RoundingStrategy::MidpointAwayFromZero;
 use std::{borrow::Cow, time::SystemTime};
 
 /// The history's path.
@@ -85,7 +86,7 @@ fn row(entry: &Entry) -> String {
         reported(wager),
         reported(payout),
         reported(payout - wager),
-        multiplier.round_dp(4).normalize(),
+        multiplier.round_dp_with_strategy(4, MidpointAwayFromZero).normalize(),
         bet.won,
         proof.server_seed_hash,
         quoted_if_needed(&client_seed),

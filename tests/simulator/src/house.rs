@@ -76,6 +76,14 @@ impl Seed {
         mac.update(format!("{}:{nonce}", text(client_seed)).as_bytes());
         mac.finalize().into_bytes().into()
     }
+
+    /// Rolls by the next nonce. Gives the nonce, the roll and its hash.
+    fn roll(&mut self, client_seed: &Value) -> (u64, Decimal, [u8; 32]) {
+        let nonce = self.bets;
+        self.bets += 1;
+        let digest = self.result(client_seed, nonce);
+        (nonce, roll_of(&digest), digest)
+    }
 }
 
 impl House {
@@ -85,11 +93,13 @@ impl House {
             self.rotate(agent_id);
         }
         let seed = self.active(agent_id);
-        let nonce = seed.bets;
-        seed.bets += 1;
-        let digest = seed.result(&client_seed, nonce);
-        let roll = roll_of(&digest);
+        let (nonce, roll, digest) = seed.roll(&client_seed);
         (roll, Proof { server_seed_hash: seed.hash.clone(), client_seed, nonce, result_hash: hex(&digest) })
+    }
+
+    /// Rolls once more for the same bet, by the next nonce of the same seed. No proof names this roll.
+    pub(super) fn roll_again(&mut self, agent_id: &str, client_seed: &Value) -> Decimal {
+        self.active(agent_id).roll(client_seed).1
     }
 
     /// Gives the seed that decides an agent's next bet.
@@ -148,6 +158,17 @@ pub(super) fn crash_point(roll: Decimal) -> Decimal {
     reported((1.0 - double(EDGE)) / (1.0 - double(roll) / 100.0))
 }
 
+/// Deals a card by a roll, in doubles as the released servers do: 1, the ace, to 13, the king.
+pub(super) fn card(roll: Decimal) -> i64 {
+    (double(roll) * 100_000.0).floor() as i64 % 13 + 1
+}
+
+/// Computes what a right guess pays per dollar, by the first card and the number of the cards that would be right.
+pub(super) fn hi_lo_multiplier(right_cards: i64) -> f64 {
+    let probability = (right_cards as f64 / 12.0).clamp(0.01, 0.99);
+    (1.0 / probability * (1.0 - 0.04)).clamp(1.05, 12.0)
+}
+
 /// Computes the probability that the multiplier reaches a cash-out.
 pub(super) fn win_probability(cash_out_at: Decimal) -> Decimal {
     (Decimal::ONE - EDGE) / cash_out_at
@@ -185,6 +206,18 @@ mod tests {
             assert_eq!(crash_point(roll), point.parse().unwrap(), "at {roll}");
         }
         assert_eq!(win_probability(Decimal::new(15, 1)).round_dp(4).to_string(), "0.6633");
+    }
+
+    #[test]
+    fn cards_and_their_multipliers_are_those_of_the_real_server() {
+        // The double of 0.29 is a little less, and so is the number of the card.
+        for (roll, dealt) in [("0", 1), ("0.01", 13), ("0.29", 10), ("50", 6), ("99.99", 12)] {
+            assert_eq!(card(roll.parse().unwrap()), dealt, "at {roll}");
+        }
+        for (right, pays) in [(12, "1.05"), (11, "1.05"), (7, "1.6457142857142855"), (1, "11.52"), (0, "12")]
+        {
+            assert_eq!(hi_lo_multiplier(right).to_string(), pays, "{right} cards");
+        }
     }
 
     #[test]

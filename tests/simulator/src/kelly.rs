@@ -33,6 +33,12 @@ impl Odds {
         pays: Decimal::from_parts(199, 0, 0, false, 2),
     };
 
+    /// The ceiling's odds of hi-lo: the same for every first card.
+    pub(super) const HI_LO: Self = Self {
+        win_probability: Decimal::from_parts(46, 0, 0, false, 2),
+        pays: Decimal::from_parts(19, 0, 0, false, 1),
+    };
+
     pub(super) fn crash(cash_out_at: Decimal) -> Self {
         Self { win_probability: house::win_probability(cash_out_at), pays: cash_out_at }
     }
@@ -138,16 +144,17 @@ mod tests {
     }
 
     fn stake(state: &mut State, key: &str, path: &str, amount: &str) -> (u16, Value) {
-        let body = format!(r#"{{"side":"heads","cash_out_at":1.5,"amount":{amount}}}"#);
+        let body = format!(r#"{{"side":"heads","cash_out_at":1.5,"guess":"lower","amount":{amount}}}"#);
         as_agent(state, key, Method::POST, path, &body)
     }
 
     #[test]
-    fn a_new_agent_may_stake_an_eighth_on_a_coin_and_a_sixth_on_a_crash() {
+    fn a_new_agent_may_stake_an_eighth_on_a_coin_a_sixth_on_a_crash_and_less_on_hi_lo() {
         for (balance, path, most, more) in [
             ("1", COIN_FLIP, "0.13", "0.131"),
             ("100", COIN_FLIP, "12.5", "12.51"),
             ("100", CRASH, "16.58", "16.59"),
+            ("100", "/api/v1/games/hilo", "11.5", "11.51"),
         ] {
             let (mut state, key) = new_agent(balance);
             let (status, refused) = stake(&mut state, &key, path, more);

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | admission and routes: limits, keys, bodies | `routes`, `limits`, `call` |
 //! | registration, keys, balances, the ledger of an account | `accounts`, `statement` |
-//! | crash, multiplier and coin-flip, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
+//! | crash, multiplier, coin-flip and hi-lo, their ceiling, their history, their fairness | `games`, `kelly`, `history`, `house`, `fairness` |
 //! | the faucet, the gateway's daily claim | `faucet` |
 //! | the casino's daily bonus | `daily` |
 //! | escrow | `escrow` |
@@ -77,7 +77,7 @@ pub struct Bet {
     pub bet_id: String,
     /// The agent that made it.
     pub agent_id: String,
-    /// `crash`, `coin-flip` or `multiplier`.
+    /// `crash`, `coin-flip`, `multiplier` or `hi-lo`.
     pub game: &'static str,
     /// The stake.
     pub wager: Decimal,

@@ -70,9 +70,9 @@ const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 /// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
 /// (purple-flea.md, section 7).
 #[rustfmt::skip]
-static ROUTES: [Route; 40] = {
+static ROUTES: &[Route] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
-    [
+    &[
         row("POST", "/casino/crash",                Gateway, Casino,  Game,           games::crash),
         row("POST", "/casino/coin-flip",            Gateway, Casino,  Game,           games::coin_flip),
         row("POST", "/agents/register",             Gateway, Open,    Registration,   accounts::register),
@@ -89,6 +89,7 @@ static ROUTES: [Route; 40] = {
         row("POST", "/api/v1/games/crash",          Live,    Casino,  Game,           games::crash),
         row("POST", "/api/v1/games/coin-flip",      Live,    Casino,  Game,           games::coin_flip),
         row("POST", "/api/v1/games/multiplier",     Live,    Casino,  Game,           games::multiplier),
+        row("POST", "/api/v1/games/hilo",           Live,    Casino,  Game,           games::hi_lo),
         row("GET",  history::PATH,                  Live,    Casino,  History,        history::export),
         row("POST", "/api/v1/auth/register",        Live,    Open,    Registration,   accounts::register),
         row("GET",  "/api/v1/auth/balance",         Live,    Casino,  Other,          accounts::live_balance),

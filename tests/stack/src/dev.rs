@@ -179,8 +179,10 @@ fn show_event(event: &Value, options: &Options) {
     if options.json {
         println!("{event}");
     } else if state == "executed" && detail["game"].is_string() {
-        let on = if detail["side"].is_string() {
-            text(&detail["side"])
+        let on = if let Some(choice) =
+            ["side", "guess"].map(|name| &detail[name]).into_iter().find(|choice| choice.is_string())
+        {
+            text(choice)
         } else {
             format!("cash-out at {}", text(&detail["cashout_at"]))
         };

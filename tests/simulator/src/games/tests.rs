@@ -257,3 +257,41 @@ fn both_dialects_share_the_house_and_the_ledger() {
         post(&mut state, "/casino/coin-flip", r#"{"agent_id":"agent-001","wager":1,"side":"heads"}"#);
     assert_eq!(flip["won"], flip["outcome"] == "heads");
 }
+
+#[test]
+fn a_live_hi_lo_deals_two_cards_and_pays_by_the_first() {
+    const HILO: &str = "/api/v1/games/hilo";
+    let mut state = funded();
+    let mut results = std::collections::BTreeSet::new();
+    for n in 0..100 {
+        let body = format!(r#"{{"guess":"higher","amount":5,"client_seed":"seed-{n}"}}"#);
+        let (status, reply) = post(&mut state, HILO, &body);
+        assert_eq!((status, keys(&reply), &reply["game"]), (200, ENVELOPE.to_vec(), &json!("hilo")));
+        // A bet takes two nonces, and its proof names the first.
+        assert_eq!(reply["proof"]["nonce"], 2 * n);
+        let result = &reply["result"];
+        let (first, second) = (result["card1"].as_i64().unwrap(), result["card2"].as_i64().unwrap());
+        let said = result["result"].as_str().unwrap().to_owned();
+        let expected = match second - first {
+            0 => "push",
+            1.. => "win",
+            _ => "loss",
+        };
+        assert_eq!((said.as_str(), &reply["won"]), (expected, &json!(second >= first)));
+        if second == first {
+            assert_eq!((&reply["payout_multiplier"], &reply["amount_won"]), (&json!(1), &json!(5)));
+        } else {
+            let multiplier = house::hi_lo_multiplier(13 - first).to_string();
+            assert_eq!(reply["payout_multiplier"].to_string(), multiplier);
+        }
+        results.insert(said);
+        let bet = &last(&mut state).bet;
+        assert_eq!((bet.game, bet.won, bet.in_history), ("hi-lo", second >= first, true));
+    }
+    assert_eq!(results.len(), 3, "{results:?}");
+    for guess in ["", r#""guess":"equal","#, r#""guess":"HIGHER","#] {
+        let (status, reply) = post(&mut state, HILO, &format!(r#"{{{guess}"amount":5}}"#));
+        assert_eq!((status, &reply["error"]), (400, &json!("invalid_guess")));
+    }
+    assert_eq!(state.ledger.len(), 100);
+}
