@@ -45,7 +45,7 @@ async fn revealed_seed(stack: &Local) -> Result<String> {
         .header("content-type", "application/json")
         .body(b"{}".to_vec())?;
     let revealed: Value = serde_json::from_slice(soon(http1::send(rotate)).await??.body())?;
-    Ok(revealed["server_seed"].as_str().context("no seed")?.to_owned())
+    Ok(revealed["previous_seed"]["seed"].as_str().context("no seed")?.to_owned())
 }
 
 /// Runs the script on a result, and tells whether it calls the bet fair.

@@ -77,7 +77,7 @@ pub struct Bet {
     pub bet_id: String,
     /// The agent that made it.
     pub agent_id: String,
-    /// `crash`, `coin-flip`, `hi-lo` or `multiplier`.
+    /// `crash`, `coin-flip`, `multiplier` or `hi-lo`.
     pub game: &'static str,
     /// The stake.
     pub wager: Decimal,

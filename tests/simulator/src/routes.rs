@@ -70,9 +70,9 @@ const SHARED: [&str; 2] = ["/escrow/create", "/faucet/claim"];
 /// All routes. The `gateway`'s are those of the specification. The `live` ones are those of the released servers
 /// (purple-flea.md, section 7).
 #[rustfmt::skip]
-static ROUTES: [Route; 41] = {
+static ROUTES: &[Route] = {
     use {Api::{Gateway, Live}, Door::{Casino, Open, Trading}, Kind::*};
-    [
+    &[
         row("POST", "/casino/crash",                Gateway, Casino,  Game,           games::crash),
         row("POST", "/casino/coin-flip",            Gateway, Casino,  Game,           games::coin_flip),
         row("POST", "/agents/register",             Gateway, Open,    Registration,   accounts::register),
