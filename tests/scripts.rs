@@ -99,10 +99,10 @@ async fn the_tour_shows_every_step_in_both_dialects() -> Result<()> {
         let steps: Vec<Value> =
             text(&output.stdout).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let names: Vec<&str> = steps.iter().filter_map(|step| step["name"].as_str()).collect();
-        let (disputed, closed) =
-            if api == "live" { (" escrow complete dispute", " close") } else { ("", "") };
+        let (disputed, only_live) =
+            if api == "live" { (" escrow complete dispute", " hi-lo close") } else { ("", "") };
         let life = format!(
-            "register register faucet bet faucet bet escrow release referral{disputed} daily trade{closed}"
+            "register register faucet bet faucet bet escrow release referral{disputed} daily trade{only_live}"
         );
         assert_eq!(names.join(" "), life, "{said}");
         assert!(steps.iter().all(|step| step["seen"].is_object()), "{steps:?}");
