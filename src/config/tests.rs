@@ -140,7 +140,10 @@ fn the_shared_key_has_the_specifications_names_and_its_own_name_wins() {
 fn agent_id_and_agent_wallet_name_the_agent_of_standalone_mode_alone() {
     let agent = [("agent_id", "agent-001"), ("agent_wallet", "0xabc")];
     let default = with(&agent).unwrap().default_agent;
-    assert_eq!((default.id.as_deref(), default.wallet_address.as_deref()), (Some("agent-001"), Some("0xabc")));
+    assert_eq!(
+        (default.id.as_deref(), default.wallet_address.as_deref()),
+        (Some("agent-001"), Some("0xabc"))
+    );
     let ledger = [agent[0], ("supabase_url", "https://project.supabase.co"), ("supabase_key", "a.b.c")];
     assert_eq!(with(&ledger).unwrap().default_agent.id, None);
     let long = "x".repeat(129);

@@ -43,9 +43,7 @@ const WALLET_ADDRESS_LIMIT_BYTES: usize = 128;
 
 /// Checks the address of a wallet: 1 to [`WALLET_ADDRESS_LIMIT_BYTES`] bytes without control characters.
 pub fn check_wallet_address(address: String) -> Result<String, ReadError> {
-    if address.is_empty()
-        || address.len() > WALLET_ADDRESS_LIMIT_BYTES
-        || address.contains(char::is_control)
+    if address.is_empty() || address.len() > WALLET_ADDRESS_LIMIT_BYTES || address.contains(char::is_control)
     {
         return refuse("`wallet_address` must be 1 to 128 bytes without control characters");
     }

@@ -75,9 +75,7 @@ mod tests {
 
     #[test]
     fn only_a_credit_of_the_cause_is_read_and_never_another_partys_money() {
-        let line = |kind: &str, amount: i64, reason: &str| {
-            json!({"type": kind, "amount": amount, "reason": reason, "reference": "0b9d", "service": "x"})
-        };
+        let line = |kind: &str, amount: i64, reason: &str| json!({"type": kind, "amount": amount, "reason": reason, "reference": "0b9d", "service": "x"});
         for other in [
             line("credit", 495, "escrow_release: esc_1"),
             line("credit", 1, "deposit"),
