@@ -22,6 +22,7 @@ mod notifications;
 mod openapi;
 mod operators;
 mod pgtap;
+mod positions;
 mod production_host;
 mod release;
 mod request_job;
