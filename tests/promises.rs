@@ -29,6 +29,7 @@ mod openapi;
 mod operators;
 mod outbound;
 mod pgtap;
+mod positions;
 mod production_host;
 mod references;
 mod release;
