@@ -2,6 +2,7 @@
 
 use crate::{
     front_door::{ADAS_TOKEN, OPERATIONS, OPERATORS, Reply, assert_problem, reply},
+    services::wait_for_row,
     whole_stack::{job, notify, pass_time, sql, start_silent},
 };
 use anyhow::{Context, Result, ensure};
@@ -123,10 +124,13 @@ async fn with_the_examples_rows() -> Result<Local> {
     let rows = "insert into public.agents (id) values ('agent-007'), ('scout'); \
         insert into public.escrow_requests (sender_id, receiver_id, amount) \
         values ('agent-001', 'agent-007', 5), ('agent-001', 'agent-007', 5)";
-    sql(&stack, rows).await?;
     for agent in ["agent-007", "scout"] {
         stack.purple_flea.fund(agent, 0.into());
     }
+    sql(&stack, rows).await?;
+    // The worker that these rows call would also claim what comes next.
+    let made = "select to_jsonb(count(pf_escrow_id))::text from public.escrow_requests having count(pf_escrow_id) = 2";
+    wait_for_row(&stack, made).await?;
     let deposit = |id: i64| {
         format!(
             "insert into public.wallet_changes (id, agent_id, change_type, change_amount, new_balance) \

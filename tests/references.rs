@@ -17,7 +17,7 @@ async fn the_same_reference_with_another_body_is_refused_and_executes_nothing() 
         |what: &str| json!({ "sender_id": AGENT, "receiver_id": OTHER, "amount": 5, "description": what });
     let order = |size: u32| json!({ "agent_id": AGENT, "market": "BTC", "direction": "long", "size": size });
     for (path, name, first, others) in [
-        ("/balance", "look-1", look(AGENT), vec![("/balance", look(OTHER)), ("/faucet/daily", look(AGENT))]),
+        ("/balance", "look-1", look(OTHER), vec![("/balance", look(AGENT)), ("/faucet/daily", look(OTHER))]),
         ("/escrow", "gift-1", gift("a gift"), vec![("/escrow", gift("a loan")), ("/trade", order(25))]),
         (
             "/trade",
@@ -66,7 +66,7 @@ async fn a_reference_that_is_only_an_id_may_have_any_form() -> Result<()> {
     let odd = ["evt 2026/11/30 #1", "wallet-change-1", &"x".repeat(200)];
     for name in odd {
         for (path, body) in [
-            ("/balance", json!({ "agent_id": AGENT })),
+            ("/balance", json!({ "agent_id": OTHER })),
             ("/faucet", json!({ "agent_id": OTHER })),
             ("/reconcile", json!({})),
         ] {
