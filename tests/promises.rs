@@ -4,6 +4,7 @@
 mod artifacts;
 mod authorization;
 mod bad_input;
+mod clients;
 mod codes;
 mod connections;
 mod contract;
