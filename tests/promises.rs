@@ -5,6 +5,7 @@ mod artifacts;
 mod authorization;
 mod bad_input;
 mod balances;
+mod clients;
 mod codes;
 mod connections;
 mod contract;

@@ -4,6 +4,7 @@
 mod requests;
 mod roles;
 mod statuses;
+mod tables;
 
 use crate::front_door::soon;
 use anyhow::Result;

@@ -53,6 +53,7 @@ homebrew() {
       postgresql-*-cron) echo pg_cron ;;
       libclang-dev) echo llvm ;;
       npm) echo node ;;
+      python3-venv) echo python ;;
       curl | jq | perl) echo "$package" ;;
       # The others belong to one of these, or to Xcode's command line tools.
     esac
@@ -203,10 +204,32 @@ test_tools() {
   command -v pg_prove > /dev/null || die "pg_prove is missing: https://pgtap.org has it, and pgTAP"
   # PostgreSQL's own parser is a library in C. Its build reads the declarations with libclang. (macOS has it in Xcode's tools.)
   ! command -v ldconfig > /dev/null || ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' || install "the test that parses all SQL" libclang-dev
-  command -v npm > /dev/null || install "the tests with PostgreSQL of other versions" npm
+  command -v npm > /dev/null || install "the tests with clients' libraries, and with PostgreSQL of other versions" npm
   command -v curl > /dev/null || install "the test of scripts/invoke" curl
   perl -MJSON::PP -MDigest::SHA -e 1 2> /dev/null || install "the test of scripts/invoke" perl
   command -v jq > /dev/null || install "the test of scripts/release" jq
+  client_libraries
+}
+
+# client_libraries: the libraries of npm and PyPI that tests/clients.rs uses, into target/clients. The lock files in it tell
+# which ones it has, so they are copied last.
+client_libraries() {
+  local folder=target/clients lock lacks=''
+  for lock in package-lock.json requirements.txt; do
+    cmp --silent "tests/clients/$lock" "$folder/$lock" || lacks=yes
+  done
+  [ -n "$lacks" ] || return 0
+  python3 -c 'import ensurepip, venv' 2> /dev/null || install "the tests with clients' libraries" python3-venv
+  say "Installing for the tests with clients' libraries: supabase-js and standardwebhooks, with npm and pip, into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder/npm"
+  cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc "$folder/npm"
+  (cd "$folder/npm" && npm ci --ignore-scripts --silent) || die "npm cannot install the libraries of tests/clients/package-lock.json"
+  mv "$folder/npm/node_modules" "$folder"
+  python3 -m venv "$folder/python"
+  "$folder/python/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement tests/clients/requirements.txt ||
+    die "pip cannot install the libraries of tests/clients/requirements.txt"
+  cp tests/clients/package-lock.json tests/clients/requirements.txt "$folder"
 }
 
 # stack: builds the component and target/debug/stack, which runs the local stack. Progress goes to standard error.

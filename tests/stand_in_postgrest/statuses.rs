@@ -5,8 +5,7 @@ use crate::front_door::soon;
 use anyhow::Result;
 use http::{HeaderValue, Method};
 use serde_json::json;
-use stack::postgrest;
-use std::time::Duration;
+use stack::{postgres::SUPERUSER, postgrest};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgrest_maps_each_database_error_to_its_status() -> Result<()> {
@@ -69,28 +68,63 @@ async fn postgrest_answers_400_to_a_delete_without_where() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgrest_retries_a_serialization_failure_without_a_reply() -> Result<()> {
-    let api = Api::with(
-        "create sequence public.tries; \
-         create function public.race(losses integer) returns bigint language plpgsql as $$ begin \
-           if nextval('public.tries') <= losses then raise exception 'lost' using errcode = '40001'; end if; \
-           return currval('public.tries'); end $$",
-    )
+    let api = Api::with(&format!(
+        "{MARKS}; create table public.rivals (); insert into public.rivals default values; \
+         create sequence public.tries; \
+         create function public.race() returns void language plpgsql as $$ begin \
+           perform nextval('public.tries'); \
+           if exists (select from public.rivals) then raise exception 'lost' using errcode = '40001'; end if; \
+           insert into public.marks values (1); end $$"
+    ))
     .await?;
-    assert_eq!(api.call("race", r#"{"losses": 20}"#).await?, (200, "21".to_owned()));
-    let endless = api.call("race", r#"{"losses": 1000000000}"#);
-    assert!(tokio::time::timeout(Duration::from_secs(1), endless).await.is_err(), "PostgREST replied");
-    // The caller has hung up, so PostgREST must stop its retries.
-    let last = "select last_value from public.tries";
+    let tried = async |more: i64| {
+        let tries = "select last_value from public.tries";
+        let first: i64 = api.owner.query_one(tries, &[]).await?.get(0);
+        while api.owner.query_one(tries, &[]).await?.get::<_, i64>(0) < first + more {}
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        reply = api.call("race", "{}") => anyhow::bail!("PostgREST replied {reply:?}"),
+        tried = soon(tried(20)) => tried??,
+    }
+    // The caller has hung up, and PostgREST goes on until the transaction wins.
+    soon(tried(20)).await??;
+    assert_eq!(api.marks().await?, 0);
+    api.owner.batch_execute("truncate public.rivals").await?;
     soon(async {
-        let mut seen: i64 = 0;
-        loop {
-            let now = api.owner.query_one(last, &[]).await?.get(0);
-            if now == seen {
-                return anyhow::Ok(());
-            }
-            seen = now;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        while api.marks().await? == 0 {}
+        anyhow::Ok(())
+    })
+    .await??;
+    assert_eq!(api.call("race", "{}").await?.0, 204);
+    assert_eq!(api.marks().await?, 2);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_on_after_its_caller_has_hung_up() -> Result<()> {
+    let api = Api::with(&format!(
+        "{MARKS}; create table public.signs (); \
+         create function public.wait() returns void language plpgsql as $$ begin \
+           while not exists (select from public.signs) loop perform pg_sleep(0.02); end loop; \
+           insert into public.marks values (1); end $$"
+    ))
+    .await?;
+    let running = async {
+        let calls = "select count(*) from pg_stat_activity where state = 'active' and query like '%wait%' \
+            and pid <> pg_backend_pid()";
+        let superuser = api.cluster.connect(SUPERUSER).await?;
+        while superuser.query_one(calls, &[]).await?.get::<_, i64>(0) == 0 {}
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        reply = api.call("wait", "{}") => anyhow::bail!("the call waits, but PostgREST replied {reply:?}"),
+        running = soon(running) => running??,
+    }
+    api.owner.batch_execute("insert into public.signs default values").await?;
+    soon(async {
+        while api.marks().await? == 0 {}
+        anyhow::Ok(())
     })
     .await?
 }

@@ -1,60 +1,43 @@
 //! A stand-in for PostgREST 12.2 behind Supabase's gateway. It follows the real source and is compared with the real
-//! program. It serves calls of functions by POST and GET, and reading tables. A transaction runs as the token's role,
-//! with that role's settings. Statuses, error bodies and the pool of ten connections are PostgREST's. It can lose a
-//! reply before or after the call.
+//! program. It serves calls of functions by POST and GET, and reading, inserting and updating the rows of tables. A
+//! transaction runs as the token's role, with that role's settings. Statuses, error bodies and the pool of ten
+//! connections are PostgREST's. It can lose a reply before or after the call.
 //!
-//! It does not serve changes of tables, tables within tables, CSV, `Prefer`, or the hints about other names.
+//! It does not serve deletions, upserts, counts, tables within tables, CSV, or the hints about other names. It answers
+//! 501 to most of these, and says that it is a stand-in.
 //!
 //! If a `postgrest` is on the PATH, that one answers, and only the gateway's part is ours.
 
 mod error;
 mod listener;
 mod pool;
+mod real;
 mod request;
 mod routine;
+mod service;
 mod sql;
 mod table;
 mod token;
 
 pub use token::{JWT_SECRET, expired_user_key, forged_user_key, key, key_with, user_key};
 
-use crate::{
-    http1,
-    postgres::Cluster,
-    process::{self, Process},
-};
-use anyhow::{Context, Result, anyhow};
+use crate::{http1, postgres::Cluster, process::Process};
+use anyhow::{Result, anyhow};
 use bytes::Bytes;
-use error::Error;
 use http::{Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1 as server, service::service_fn};
 use hyper_util::rt::TokioIo;
 use listener::Listener;
-use pool::{Database, Lease, Schema, Work};
-use request::{Action, Arguments, Request};
-use routine::Routine;
-use rustix::process::Signal;
+use pool::Database;
+use request::Request;
 use serde_json::json;
 use std::{
     future::pending,
-    path::PathBuf,
-    process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use token::Caller;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
-
-/// How long a real PostgREST may take to listen.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How often the stack checks that.
-const TRY_EVERY: Duration = Duration::from_millis(20);
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// How long PostgREST waits before it looks a second time for a lost database. The waits double, so it finds a database
 /// that was away for 8 s after 15 s.
@@ -101,9 +84,9 @@ impl PostgRest {
     /// Starts it for a cluster that has Supabase's roles.
     pub async fn start(cluster: &Cluster) -> Result<Self> {
         let (listener, url) = http1::listen().await?;
-        let (process, real) = match find("postgrest") {
+        let (process, real) = match real::find() {
             Some(program) => {
-                let (process, real) = start_real(cluster, &program).await?;
+                let (process, real) = real::start(cluster, &program).await?;
                 (Some(process), Some(real))
             }
             None => (None, None),
@@ -182,14 +165,9 @@ async fn serve(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Result
     if trouble == Some(Trouble::BeforeTheCall) {
         return Err(anyhow!("lost before the call"));
     }
-    // Hyper drops this future, and this value with it, when the caller hangs up.
-    let waiting = Arc::new(());
-    let task = {
-        let (shared, waiting) = (shared.clone(), Arc::downgrade(&waiting));
-        // A caller that hangs up does not stop the statement.
-        tokio::spawn(async move { answer(&shared, &head, &body, &waiting).await })
-    };
-    let response = task.await?;
+    let shared = shared.clone();
+    // A caller that hangs up does not stop the statement.
+    let response = tokio::spawn(async move { answer(&shared, &head, &body).await }).await?;
     match trouble {
         Some(Trouble::AfterTheCall) => Err(anyhow!("lost after the call")),
         Some(Trouble::Hang) => pending().await,
@@ -198,12 +176,7 @@ async fn serve(shared: &Arc<Shared>, request: http::Request<Incoming>) -> Result
 }
 
 /// Does the gateway's part, and passes the request on.
-async fn answer(
-    shared: &Shared,
-    head: &Parts,
-    body: &Bytes,
-    waiting: &Weak<()>,
-) -> Result<Response<Full<Bytes>>> {
+async fn answer(shared: &Shared, head: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>> {
     if !head.headers.contains_key("apikey") {
         return gateway(StatusCode::UNAUTHORIZED, "No API key found in request");
     }
@@ -215,10 +188,10 @@ async fn answer(
         shared.state().calls.push(function.to_owned());
     }
     if let Some(real) = &shared.real {
-        return forward(real, head, body).await;
+        return real::forward(real, head, body).await;
     }
     let request = Request { method: &head.method, path, query, headers: &head.headers, body };
-    Ok(match perform(&shared.database, &request, waiting).await {
+    Ok(match service::perform(&shared.database, &request).await {
         Ok(response) => response,
         Err(error) => {
             if error.is_unavailable() {
@@ -236,109 +209,6 @@ fn gateway(status: StatusCode, message: &str) -> Result<Response<Full<Bytes>>> {
         .body(Full::from(json!({ "message": message }).to_string()))?)
 }
 
-/// Does PostgREST's part.
-async fn perform(
-    database: &Database,
-    request: &Request<'_>,
-    waiting: &Weak<()>,
-) -> Result<Response<Full<Bytes>>, Error> {
-    let caller = token::caller(request.headers)?;
-    let schema = database.schema()?;
-    match request.action()? {
-        Action::Call { function, arguments } => {
-            let lease = database.lease().await?;
-            let routine = find_routine(&schema, &lease, &function, &arguments).await;
-            let accepted =
-                routine.and_then(|routine| request.accepts(&["application/json"]).map(|()| routine));
-            let routine = match accepted {
-                Ok(routine) => routine,
-                Err(error) => {
-                    if !error.is_unavailable() {
-                        database.give_back(lease);
-                    }
-                    return Err(error);
-                }
-            };
-            let work = Work {
-                settings: &routine.settings,
-                read_only: arguments.read_only || !routine.volatile,
-                text: &routine.text,
-                argument: routine.has_arguments.then_some(arguments.text.as_str()),
-                ..reading(&caller, request)
-            };
-            let row = database.work(lease, &work, waiting).await?;
-            if routine.void {
-                return Ok(bare(StatusCode::NO_CONTENT));
-            }
-            Ok(json_response("application/json; charset=utf-8", row.get(0)))
-        }
-        Action::Read { table, query } => {
-            request.accepts(&["application/json"])?;
-            let text = table::read(&table, &query)?;
-            let work = Work { text: &text, ..reading(&caller, request) };
-            let row = database.work(database.lease().await?, &work, waiting).await?;
-            let mut response = json_response("application/json; charset=utf-8", row.get(0));
-            let range = match row.get::<_, i64>(1) {
-                0 => "*/*".to_owned(),
-                rows => format!("0-{}/*", rows - 1),
-            };
-            response.headers_mut().extend(range.parse().map(|range| (header::CONTENT_RANGE, range)));
-            Ok(response)
-        }
-        Action::Describe => {
-            request.accepts(&["application/openapi+json", "application/json"])?;
-            let work = Work { text: table::DESCRIPTION, ..reading(&caller, request) };
-            let row = database.work(database.lease().await?, &work, waiting).await?;
-            Ok(json_response("application/openapi+json; charset=utf-8", row.get(0)))
-        }
-    }
-}
-
-/// Makes work that changes nothing and has no text.
-fn reading<'a>(caller: &'a Caller, request: &Request<'_>) -> Work<'a> {
-    let path = if request.path.is_empty() { "/" } else { request.path };
-    Work {
-        caller,
-        request: [
-            ("request.method", request.method.to_string()),
-            ("request.path", path.to_owned()),
-            ("request.headers", request.headers_json()),
-        ],
-        settings: &[],
-        read_only: true,
-        text: "",
-        argument: None,
-    }
-}
-
-/// Finds the way to call a function with these arguments. A result is kept for later calls.
-async fn find_routine(
-    schema: &Schema,
-    lease: &Lease<'_>,
-    function: &str,
-    arguments: &Arguments,
-) -> Result<Arc<Routine>, Error> {
-    let asked = (function.to_owned(), arguments.names.clone(), arguments.is_array(), arguments.single);
-    if let Some(routine) = schema.known(&asked) {
-        return Ok(routine);
-    }
-    let routine = Arc::new(Routine::find(lease.client(), function, arguments).await?);
-    schema.learn(asked, routine.clone());
-    Ok(routine)
-}
-
-fn bare(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
-    response
-}
-
-fn json_response(content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
-}
-
 /// Starts the task that keeps the schema up to date.
 async fn keep_schema(tasks: &mut JoinSet<()>, url: String, shared: &Arc<Shared>) -> Result<()> {
     let listener = Listener::start(&url).await?;
@@ -348,51 +218,4 @@ async fn keep_schema(tasks: &mut JoinSet<()>, url: String, shared: &Arc<Shared>)
     let shared = shared.clone();
     tasks.spawn(async move { listener.run(&url, &shared.database).await });
     Ok(())
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-async fn start_real(cluster: &Cluster, program: &std::path::Path) -> Result<(Process, String)> {
-    let port = TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port();
-    let mut command = process::command(program, None, "TERM");
-    for (name, value) in [
-        ("PGRST_DB_URI", cluster.url("authenticator")),
-        ("PGRST_DB_SCHEMAS", "public".to_owned()),
-        ("PGRST_DB_EXTRA_SEARCH_PATH", "public,extensions".to_owned()),
-        ("PGRST_DB_ANON_ROLE", "anon".to_owned()),
-        ("PGRST_JWT_SECRET", JWT_SECRET.to_owned()),
-        ("PGRST_SERVER_HOST", "127.0.0.1".to_owned()),
-        ("PGRST_SERVER_PORT", port.to_string()),
-    ] {
-        command.env(name, value);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Process::spawn(&mut command, Signal::TERM)?;
-    let address = format!("127.0.0.1:{port}");
-    let listening = async {
-        while TcpStream::connect(&address).await.is_err() {
-            sleep(TRY_EVERY).await;
-        }
-    };
-    timeout(START_TIMEOUT, listening).await.context("postgrest did not listen in time")?;
-    Ok((process, format!("http://{address}")))
-}
-
-/// Does the gateway's part: removes its prefix.
-async fn forward(real: &str, head: &Parts, body: &Bytes) -> Result<Response<Full<Bytes>>> {
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let path = path.strip_prefix(PREFIX).unwrap_or(path);
-    let mut request = http::Request::builder()
-        .method(&head.method)
-        .uri(format!("{real}/{}", path.trim_start_matches('/')))
-        .body(body.to_vec())?;
-    for name in [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT] {
-        if let Some(value) = head.headers.get(&name) {
-            request.headers_mut().insert(name, value.clone());
-        }
-    }
-    Ok(http1::send(request).await?.map(Full::new))
 }

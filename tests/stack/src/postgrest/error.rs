@@ -66,6 +66,13 @@ impl Error {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST002", message)
     }
 
+    /// Makes the error for another number of rows than the one that the caller accepts.
+    pub(super) fn not_one_row(rows: i64) -> Self {
+        let message = "JSON object requested, multiple (or no) rows returned";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "PGRST116", message)
+            .details(format!("The result contains {rows} rows"))
+    }
+
     /// Tells whether the answer is 503, after which PostgREST reads the schema again.
     pub(super) fn is_unavailable(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE

@@ -11,8 +11,8 @@ use super::{
 use http::StatusCode;
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit},
@@ -25,6 +25,10 @@ const POOL: usize = 10;
 
 /// The longest wait for one of them (`db-pool-acquisition-timeout`).
 const ACQUISITION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a transaction that fails with 40001 is repeated. The real PostgREST was seen to repeat it for 20 s, and has no
+/// limit; a test must have one.
+const REPEAT_FOR: Duration = Duration::from_secs(20);
 
 /// The search path of functions: the API's schema and `db-extra-search-path`, as on hosted Supabase.
 const SEARCH_PATH: &str = "\"public\", \"extensions\"";
@@ -76,6 +80,8 @@ pub(super) struct Work<'a> {
     pub(super) read_only: bool,
     pub(super) text: &'a str,
     pub(super) argument: Option<&'a str>,
+    /// Whether the caller accepts exactly one row. With another number nothing changes.
+    pub(super) one_row: bool,
 }
 
 /// The pool and its state.
@@ -229,28 +235,27 @@ impl Database {
         }
     }
 
-    /// Executes a request's work. Repeats a transaction that fails with 40001, until the caller has hung up. (The real
-    /// PostgREST repeats it even then.)
-    pub(super) async fn work(
-        &self,
-        mut lease: Lease<'_>,
-        work: &Work<'_>,
-        waiting: &Weak<()>,
-    ) -> Result<Row, Error> {
+    /// Executes a request's work. Repeats a transaction that fails with 40001, even if the caller has hung up.
+    pub(super) async fn work(&self, mut lease: Lease<'_>, work: &Work<'_>) -> Result<Row, Error> {
         let schema = self.schema()?;
         let begin = work.begin(&schema);
+        let begun = Instant::now();
         loop {
             let answer = lease.connection.transaction(&begin, work).await;
             let lost_a_race = answer.as_ref().is_err_and(is_serialization_failure);
             // A connection with an open transaction never goes back to the pool.
             let clean = answer.is_ok() || lease.connection.client.batch_execute("rollback").await.is_ok();
-            if clean && lost_a_race && waiting.upgrade().is_some() {
+            if clean && lost_a_race && begun.elapsed() < REPEAT_FOR {
                 continue;
             }
             if clean {
                 self.give_back(lease);
             }
-            return answer.map_err(|error| of_postgres(&error, work.caller.is_anon()));
+            let row = answer.map_err(|error| of_postgres(&error, work.caller.is_anon()))?;
+            return match work.surplus(&row) {
+                None => Ok(row),
+                Some(rows) => Err(Error::not_one_row(rows)),
+            };
         }
     }
 }
@@ -276,6 +281,12 @@ impl Lease<'_> {
 }
 
 impl Work<'_> {
+    /// Gives the number of rows, if the caller does not accept that number.
+    fn surplus(&self, row: &Row) -> Option<i64> {
+        let rows = self.one_row.then(|| row.get::<_, i64>(1))?;
+        (rows != 1).then_some(rows)
+    }
+
     /// Gives the beginning of the transaction: its isolation, then the settings. A later setting replaces an earlier
     /// one.
     fn begin(&self, schema: &Schema) -> String {
@@ -319,7 +330,8 @@ impl Connection {
         };
         let argument = work.argument.as_ref().map(|argument| argument as &(dyn ToSql + Sync));
         let row = self.client.query_one(&statement, argument.as_slice()).await?;
-        self.client.batch_execute("commit").await?;
+        let end = if work.surplus(&row).is_none() { "commit" } else { "rollback" };
+        self.client.batch_execute(end).await?;
         Ok(row)
     }
 }

@@ -1,6 +1,6 @@
 //! Reads a request as PostgREST does: its method, path, query, headers and body.
 
-use super::error::Error;
+use super::{error::Error, table::Change};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Map, Value};
@@ -8,6 +8,12 @@ use std::collections::BTreeSet;
 
 /// Names in a query that are neither arguments nor filters.
 const RESERVED: [&str; 8] = ["select", "columns", "on_conflict", "order", "limit", "offset", "and", "or"];
+
+/// The media type of one row, instead of an array of rows.
+const OBJECT: &str = "application/vnd.pgrst.object+json";
+
+/// The schema that the API shows.
+const SCHEMA: &str = "public";
 
 /// A request as it arrived.
 pub(super) struct Request<'a> {
@@ -24,11 +30,35 @@ pub(super) enum Action {
     Call { function: String, arguments: Arguments },
     /// Read a table or a view: the names and values of the query.
     Read { table: String, query: Vec<(String, String)> },
+    /// Insert rows into a table, or update its rows.
+    Change(Change),
     /// Describe the schema.
     Describe,
 }
 
-/// The arguments of a call.
+/// The body that a caller prefers after a change of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returns {
+    /// Nothing, because the caller did not say.
+    Unsaid,
+    /// Nothing.
+    Nothing,
+    /// The changed rows.
+    Rows,
+}
+
+impl Returns {
+    /// Gives the preference as the answer repeats it.
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::Nothing => Some("return=minimal"),
+            Self::Rows => Some("return=representation"),
+        }
+    }
+}
+
+/// The arguments of a call, or the values for a table.
 pub(super) struct Arguments {
     /// The names of the given arguments.
     pub(super) names: BTreeSet<String>,
@@ -95,6 +125,14 @@ impl Arguments {
         }
     }
 
+    /// Reads the values for a table from the body.
+    fn of_rows(headers: &HeaderMap, body: &Bytes) -> Result<Self, Error> {
+        if content_type(headers) != "application/json" {
+            return Err(Error::not_served("rows in another format than JSON"));
+        }
+        Self::of_json(String::from_utf8_lossy(body).into_owned())
+    }
+
     fn of_json(text: String) -> Result<Self, Error> {
         let invalid = |message| Error::new(StatusCode::BAD_REQUEST, "PGRST102", message);
         let text = if text.is_empty() { "{}".to_owned() } else { text };
@@ -143,7 +181,15 @@ impl Request<'_> {
             [table] if reads => {
                 Ok(Action::Read { table: (*table).to_owned(), query: pairs(self.query).collect() })
             }
-            [_] => Err(Error::not_served("changes of tables")),
+            [table] if *self.method == Method::POST || *self.method == Method::PATCH => {
+                Ok(Action::Change(Change {
+                    table: (*table).to_owned(),
+                    query: pairs(self.query).collect(),
+                    values: Arguments::of_rows(self.headers, self.body)?,
+                    inserts: *self.method == Method::POST,
+                }))
+            }
+            [_] => Err(Error::not_served(&format!("{} of a table", self.method))),
             [] if reads => Ok(Action::Describe),
             [] => {
                 let message = format!("Unsupported HTTP method: {}", self.method);
@@ -153,10 +199,53 @@ impl Request<'_> {
         }
     }
 
+    /// Refuses another schema than the API's.
+    pub(super) fn check_profile(&self) -> Result<(), Error> {
+        let reads = *self.method == Method::GET || *self.method == Method::HEAD;
+        let profile = self.text(if reads { "accept-profile" } else { "content-profile" });
+        if profile.is_none_or(|profile| profile == SCHEMA) {
+            return Ok(());
+        }
+        let message = format!("The schema must be one of the following: {SCHEMA}");
+        Err(Error::new(StatusCode::NOT_ACCEPTABLE, "PGRST106", &message))
+    }
+
+    /// Reads what the caller prefers to get. (The real one follows more preferences, and ignores unknown ones.)
+    pub(super) fn returns(&self) -> Result<Returns, Error> {
+        match self.text("prefer").map(str::trim) {
+            None | Some("") => Ok(Returns::Unsaid),
+            Some("return=minimal") => Ok(Returns::Nothing),
+            Some("return=representation") => Ok(Returns::Rows),
+            Some(other) => Err(Error::not_served(&format!("Prefer: {other}"))),
+        }
+    }
+
+    /// Tells whether the caller accepts only one row, as an object.
+    pub(super) fn wants_object(&self) -> bool {
+        self.accepted().contains(&OBJECT)
+    }
+
+    /// Tells whether the caller accepts only one row. Refuses the request if it accepts no rows.
+    pub(super) fn accepts_rows(&self) -> Result<bool, Error> {
+        let object = self.wants_object();
+        if !object {
+            self.accepts(&["application/json"])?;
+        }
+        Ok(object)
+    }
+
+    fn text(&self, header: &str) -> Option<&str> {
+        self.headers.get(header).and_then(|value| value.to_str().ok())
+    }
+
+    /// Lists the media types that the caller accepts.
+    fn accepted(&self) -> Vec<&str> {
+        self.text(header::ACCEPT.as_str()).unwrap_or("*/*").split(',').map(media_type).collect()
+    }
+
     /// Refuses the request if its Accept header allows none of these types.
     pub(super) fn accepts(&self, sent: &[&str]) -> Result<(), Error> {
-        let accept = self.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-        let types: Vec<&str> = accept.split(',').map(media_type).collect();
+        let types = self.accepted();
         if types.iter().any(|kind| *kind == "*/*" || sent.contains(kind)) {
             return Ok(());
         }
