@@ -1,8 +1,9 @@
 //! The reference of a request, its `webhook-id`: the same reference names one request with one body.
 
 use crate::{
+    escrows::{OTHER, start_with_two_agents},
     front_door::assert_problem,
-    services::{OTHER, request, start_with_two_agents},
+    services::request,
     whole_stack::{NOTIFY_ALL, deposit, send, start_silent},
 };
 use anyhow::Result;
