@@ -17,6 +17,7 @@ mod hang_up;
 mod host_program;
 mod isolation;
 mod keys;
+mod keys_of_supabase;
 mod ledger;
 mod ledger_failures;
 mod linters;
