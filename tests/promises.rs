@@ -22,6 +22,7 @@ mod host_program;
 mod isolation;
 mod kelly;
 mod keys;
+mod keys_of_supabase;
 mod ledger;
 mod ledger_failures;
 mod linters;

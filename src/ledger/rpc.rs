@@ -66,11 +66,12 @@ pub enum LedgerError {
 impl LedgerError {
     /// Classifies PostgREST's refusal by its status and its code.
     fn from_status(status: u16, code: Option<String>) -> Self {
-        let token_code =
-            code.as_deref().and_then(|code| TOKEN_CODES.into_iter().find(|known| *known == code));
+        let token_code = TOKEN_CODES.into_iter().find(|known| code.as_deref() == Some(known));
+        if let (401, Some(code)) = (status, token_code) {
+            return Self::TokenRefused(code);
+        }
         match (status, code) {
             (_, Some(code)) if code == NO_SUCH_FUNCTION => Self::Missing,
-            (401, _) if token_code.is_some() => Self::TokenRefused(token_code.unwrap_or_default()),
             (401 | 403, _) => Self::RefusedUs(status),
             (408 | 429 | 500.., _) => Self::InTrouble(status),
             (404, None) => Self::RefusedUs(status),

@@ -38,6 +38,22 @@ select is_empty(
   'where the policy says so no faucet is claimed'
 );
 
+-- A star means all accounts in rate_stops, so it must be no agent's key. An agent may be called so.
+select throws_ok(
+  $$insert into public.agents (id, api_key) values ('starry', '*')$$,
+  '23514',
+  null,
+  'no agent has the key that means all accounts'
+);
+insert into public.agents (id) values ('*');
+select lives_ok(
+  $$select purple_flea.set_agent_key('*', 'sk_live_of_a_star')$$,
+  'an agent may be called so'
+);
+select is(api_key, 'purple_flea_key:*', 'and its key is called after it')
+from public.agents
+where id = '*';
+
 -- Registration: the key goes into the vault and nowhere else.
 update public.agents set referral_code = 'ref_plain' where id = 'plain';
 select pg_temp.hold_all_but('registration-keyed');

@@ -6,12 +6,14 @@
 //! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster; safeupdate is a stand-in where the server has none |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
+//! | Supabase's gateway | [`gateway`] | a stand-in, where a test starts one |
 //! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
 //! | Purple Flea | [`purple_flea`] | always the crate `simulator`, whose tests compare it with the released servers where the machine has them |
 //!
 //! [`local`] puts them together. Everything listens on free ports of the loopback interface and ends with the value that started it.
 
+pub mod gateway;
 pub mod host;
 pub mod http1;
 pub mod local;
