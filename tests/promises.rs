@@ -25,6 +25,7 @@ mod openapi;
 mod operators;
 mod pgtap;
 mod production_host;
+mod real_purple_flea;
 mod release;
 mod request_job;
 mod restores;
