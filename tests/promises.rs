@@ -33,6 +33,7 @@ mod outbound;
 mod pgtap;
 mod positions;
 mod production_host;
+mod real_purple_flea;
 mod references;
 mod release;
 mod request_job;

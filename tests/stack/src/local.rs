@@ -64,10 +64,13 @@ impl Local {
         let mut settings: Settings = local_settings(&purple_flea.url);
         settings.extend(ledger_settings(&postgrest.url)?);
         settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        // A change can name the real servers of Purple Flea instead of the simulator.
+        let origins = settings.iter().filter(|(name, _)| name.ends_with("_url"));
+        let origins = origins.map(|(_, url)| url.clone()).collect();
         let mut options = HostOptions {
             build: Build::on(kind),
             settings,
-            allowed_origins: Some(vec![purple_flea.url.clone(), postgrest.url.clone()]),
+            allowed_origins: Some(origins),
             listen: None,
             after_reply: AFTER_REPLY,
         };
