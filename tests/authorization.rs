@@ -14,6 +14,7 @@ use stack::{
     http1,
     local::{AGENT, Local},
     postgrest::{self, Trouble, key_with, user_key},
+    purple_flea::LIVE_AGENT,
     webhook,
 };
 use std::collections::BTreeSet;
@@ -24,8 +25,11 @@ const OTHER: &str = "agent-002";
 /// Starts the stack with a balance that fits the column `balance`.
 async fn start_modest(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = start(changes).await?;
-    let held = stack.purple_flea.balance(AGENT);
-    stack.purple_flea.fund(AGENT, Decimal::from(1_000) - held);
+    // The shared key reads the balance of its own account.
+    for agent in [AGENT, LIVE_AGENT] {
+        let held = stack.purple_flea.balance(agent);
+        stack.purple_flea.fund(agent, Decimal::from(1_000) - held);
+    }
     Ok(stack)
 }
 

@@ -1,4 +1,4 @@
--- The wallet of an agent, and the time that a claim of the faucet may wait.
+-- The wallet of an agent, for the daily claim.
 
 -- The gateway's daily claim pays to this address, and an escrow names it as its receiver. It goes
 -- out with each job, so it is short.
@@ -24,13 +24,6 @@ comment on column public.agents.wallet_address is
 comment on column purple_flea.trade_policies.claim_daily is
   'Whether an agent makes the daily claim. In the live dialect an agent that uses the shared key '
   'makes none.';
-
--- The faucet takes one claim a day from an address. A claim may wait 30 days for its turn, and not 7
--- (sql/functions/038_job_kinds.sql).
-update purple_flea.jobs j
-set expires_at = j.expires_at + interval '23 days'
-where j.kind = 'faucet'
-  and j.state = 'pending';
 
 -- Functions whose arguments have changed.
 drop function if exists purple_flea.is_fresh(text);
