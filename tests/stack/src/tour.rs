@@ -1,5 +1,5 @@
 //! Shows the whole life of two agents, step by step, by the rows in the tables: registration, the faucet, the first
-//! deposit's bet, an escrow with its fee and referral, a trade.
+//! deposit's bet, an escrow with its fee and referral, a trade, and in the live dialect a bet on hi-lo.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -76,6 +76,9 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode> {
     tour.release(escrow).await?;
     tour.referral("scout").await?;
     tour.trade("runner").await?;
+    if options.api == "live" {
+        tour.hi_lo("scout").await?;
+    }
     if !options.json {
         println!("Done: {} steps, each of them in the tables.", tour.step);
     }
@@ -149,6 +152,28 @@ impl Tour<'_> {
             text(&seen["id"])
         );
         self.show("faucet", &says, &seen);
+        Ok(())
+    }
+
+    /// Gives the agent a policy of its own for hi-lo, and its wallet a deposit. Its account holds more than the row says.
+    async fn hi_lo(&mut self, agent: &str) -> Result<()> {
+        let insert = format!(
+            "insert into purple_flea.trade_policies (agent_id, game, guess, min_balance) values ('{agent}', 'hi-lo', 'higher', 0.5); \
+             insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) values ('{agent}', 'deposit', 0.10, 0.90)"
+        );
+        self.stack.owner.batch_execute(&insert).await?;
+        let seen = format!(
+            "select to_jsonb(t)::text from public.trade_results t where agent_id = '{agent}' and game = 'hi-lo'"
+        );
+        let seen = self.seen(&seen).await?;
+        let says = format!(
+            "{agent} staked {} on hi-lo, by a policy of its own: {}, paid {} ({})",
+            text(&seen["wager"]),
+            text(&seen["outcome"]),
+            text(&seen["payout"]),
+            text(&seen["reference"])
+        );
+        self.show("hi-lo", &says, &seen);
         Ok(())
     }
 
