@@ -141,11 +141,7 @@ async fn measure(quick: bool) -> Result<Figures> {
 }
 
 /// Starts the stack and waits for a first trade, so that no later measurement includes work that happens once.
-async fn start(
-    machine: &Machine,
-    platform: Platform,
-    changes: &[(&str, &str)],
-) -> Result<(Rig, Depositors)> {
+async fn start(machine: &Machine, platform: Platform, changes: &[(&str, &str)]) -> Result<(Rig, Depositors)> {
     let rig = Rig::start(machine, platform, changes).await?;
     let mut depositors = Depositors::connect(&rig).await?;
     depositors.once().await?;

@@ -122,8 +122,7 @@ impl Process {
                 open.push(entry?.file_name().to_string_lossy().parse::<u64>()?);
             }
             // The kernel gives the lowest free number, and none from the limit on.
-            let lowest_free =
-                (0..).find(|number| !open.contains(number)).context("every number is taken")?;
+            let lowest_free = (0..).find(|number| !open.contains(number)).context("every number is taken")?;
             limit_open_files(pid, lowest_free)?;
         }
         Ok(())
