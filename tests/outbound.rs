@@ -5,6 +5,7 @@ use crate::{
     whole_stack::{NOTIFY_ALL, count, send, silence, sql},
 };
 use anyhow::{Context, Result};
+use futures_util::future::join_all;
 use stack::{
     host::{AFTER_REPLY, Build, Host, Kind, Options, local_settings},
     http1,
@@ -87,6 +88,15 @@ fn is_whole(request: &[u8]) -> Result<bool> {
     Ok(body.len() >= length.context("no content-length")?.parse()?)
 }
 
+/// Makes some deposits in one statement.
+async fn deposits(stack: &Local, number: usize) -> Result<()> {
+    let deposits = format!(
+        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+         select '{AGENT}', 'deposit', 100, 100 from generate_series(1, {number})"
+    );
+    sql(stack, &deposits).await
+}
+
 /// A connection without `TCP_NODELAY` holds the second piece back until the server has acknowledged the first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
@@ -94,11 +104,7 @@ async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
     let stack = Local::start(Kind::LikeSpin, &[("purple_flea_url", &url)], None, |_| {}).await?;
     silence(&stack).await?;
     for round in 1..=2 {
-        let deposits = format!(
-            "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
-             select '{AGENT}', 'deposit', 100, 100 from generate_series(1, {BETS})"
-        );
-        sql(&stack, &deposits).await?;
+        deposits(&stack, BETS).await?;
         let reply = send(&stack, &format!("notification-{round}"), NOTIFY_ALL).await?;
         assert_eq!(reply.body["jobs"], BETS, "{:?}", reply.body);
     }
@@ -110,6 +116,25 @@ async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
     assert!(kept >= BETS / 2, "only {kept} requests came over kept connections");
     // A busy machine may stop the host between the two parts now and then.
     assert!(in_pieces <= kept / 4, "{in_pieces} of {kept} requests came in pieces");
+    Ok(())
+}
+
+/// Their requests are on one instance of the component, where a trap would end them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn bets_of_several_notifications_at_once_do_not_hinder_each_other() -> Result<()> {
+    let stack = Local::start(Kind::Child, &[("bets_at_once", "8")], None, |_| {}).await?;
+    stack.purple_flea.fund(AGENT, 1_000_000_000.into());
+    silence(&stack).await?;
+    for round in 0..5 {
+        deposits(&stack, 64).await?;
+        let ids = (0..8).map(|number| format!("notification-{round}-{number}"));
+        let notifications = ids.map(async |id| send(&stack, &id, NOTIFY_ALL).await);
+        for reply in join_all(notifications).await {
+            assert_eq!(reply?.status, 200);
+        }
+    }
+    assert_eq!(stack.traps(), 0, "the component trapped");
+    assert_eq!(count(&stack, "select count(*) from purple_flea.jobs where state <> 'executed'").await?, 0);
     Ok(())
 }
 

@@ -60,11 +60,6 @@ const DRAIN_LIMIT_BYTES: usize = 1024 * 1024;
 /// nothing from the order.
 const GATE_LIMIT_MS: u64 = 20;
 
-/// Lets one outbound request begin at a time, until the host has taken its body. Otherwise a host that begins several at
-/// once sends their heads before it has their bodies. On a connection without `TCP_NODELAY` such a body waits up to
-/// 40 ms for the server's delayed acknowledgement of the head.
-static GATE: Gate = Gate::new();
-
 /// The settings. Valid settings stay for the life of the instance. Each request reads invalid ones again.
 static SETTINGS: OnceLock<Checked> = OnceLock::new();
 
@@ -95,9 +90,10 @@ async fn handle(request: types::Request) -> types::Response {
             }
         },
     };
-    let (response, later) = router::respond(settings, &MEMORY, head.map(|()| body), &Wasi).await;
+    let runtime = Wasi::default();
+    let (response, later) = router::respond(settings, &MEMORY, head.map(|()| body), &runtime).await;
     if let (Some(later), Some(Ok(settings))) = (later, SETTINGS.get()) {
-        spawn(async move { later.run(settings, &Wasi).await });
+        spawn(async move { later.run(settings, &runtime).await });
     }
     let (response, writing) = message::response(response);
     spawn(writing);
@@ -130,12 +126,23 @@ async fn read_body(request: types::Request, headers: &HeaderMap) -> router::Body
     }
 }
 
-/// The runtime of the core, made with WASI.
-struct Wasi;
+/// The runtime of the core, made with WASI, for one inbound request and the work after its reply.
+#[derive(Default)]
+struct Wasi {
+    /// Lets one outbound request begin at a time, until the host has taken its body. Otherwise a host that begins several
+    /// at once sends their heads before it has their bodies. On a connection without `TCP_NODELAY` such a body waits up
+    /// to 40 ms for the server's delayed acknowledgement of the head.
+    ///
+    /// Each inbound request has a gate of its own: the outbound requests of different ones never begin in one turn, and
+    /// the SDK traps where one inbound request wakes another.
+    gate: Gate,
+}
 
 impl Runtime for Wasi {
     async fn send(&self, request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
-        within(limits.timeout, exchange(request, limits)).await.unwrap_or(Err(SendError::TimedOut))
+        within(limits.timeout, exchange(request, limits, &self.gate))
+            .await
+            .unwrap_or(Err(SendError::TimedOut))
     }
 
     fn now(&self) -> SystemTime {
@@ -160,10 +167,10 @@ impl Runtime for Wasi {
     }
 }
 
-async fn exchange(request: Request<Vec<u8>>, limits: Limits) -> Result<Answer, SendError> {
+async fn exchange(request: Request<Vec<u8>>, limits: Limits, gate: &Gate) -> Result<Answer, SendError> {
     // A body that is held back leaves by itself, so its head needs no turn. After the limit a request begins without one.
     let turn = if limits.hold.is_zero() {
-        within(Duration::from_millis(GATE_LIMIT_MS), GATE.turn()).await
+        within(Duration::from_millis(GATE_LIMIT_MS), gate.turn()).await
     } else {
         None
     };
