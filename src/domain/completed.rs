@@ -17,7 +17,7 @@ use serde_json::value::{RawValue, to_raw_value};
 #[serde(untagged)]
 pub enum Completed {
     /// A bet.
-    Bet(PlacedBet),
+    Bet(Box<PlacedBet>),
     /// A position.
     Trade(OpenedTrade),
     /// A new account.
@@ -119,7 +119,7 @@ impl Completed {
             Game::Crash(cashout_at) => (Some(cashout_at), None),
             Game::CoinFlip(side) => (None, Some(side)),
         };
-        Self::Bet(PlacedBet {
+        Self::Bet(Box::new(PlacedBet {
             game: bet.game.name(),
             cashout_at,
             side,
@@ -131,7 +131,7 @@ impl Completed {
             balance: outcome.balance,
             proof: outcome.proof.clone(),
             reason,
-        })
+        }))
     }
 
     /// Makes the record of a position, as ordered and as filled.
