@@ -46,7 +46,7 @@ pub fn calls(stack: &Local, path: &str) -> usize {
 async fn a_refusal_by_purple_flea_is_recorded_in_the_requesting_row() -> Result<()> {
     let stack = start_with_two_agents(&[]).await?;
     // The sender's balance is now 10.
-    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-999_999_990));
+    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-49_999_990));
     for amount in ["99999999", "99999998"] {
         let too_much = insert_escrow(&stack, amount).await?;
         let row = escrow_row(&stack, too_much, "status = 'refused'").await?;
