@@ -147,7 +147,7 @@ async fn start_live() -> Result<Local> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_escrow_whose_reply_is_lost_is_found_in_its_senders_ledger() -> Result<()> {
+async fn a_live_escrow_whose_reply_is_lost_is_found_in_its_senders_statement() -> Result<()> {
     let stack = start_live().await?;
     // Another escrow of the same amount and time, which is not ours to take.
     let other = insert_escrow(&stack, "10").await?;

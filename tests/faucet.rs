@@ -2,7 +2,7 @@
 
 use crate::{
     front_door::{FrontDoor, Reply, assert_problem, reply, with_operation},
-    services::wait_for_row,
+    services::{request, wait_for_row},
     whole_stack::{count, sql, start},
 };
 use anyhow::{Context, Result};
@@ -20,12 +20,6 @@ const WALLET: &str = "0x00000000000000000000000000000000000000A1";
 
 /// How often the tests sweep: much oftener than an installation, so that they need not wait.
 const SWEEP_EVERY: Duration = Duration::from_millis(200);
-
-/// Signs a request of a path with the path's operation, and sends it.
-async fn request(stack: &Local, path: &str, webhook_id: &str, body: &Value) -> Result<Reply> {
-    let (url, body) = (format!("{}{path}", stack.host.url), with_operation(path, &body.to_string()));
-    reply(webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?).await
-}
 
 /// Lists the requests that Purple Flea received on a path.
 fn sent(stack: &Local, path: &str) -> Vec<Request> {
@@ -104,6 +98,7 @@ async fn the_gateways_daily_claim_shows_no_key_names_the_wallet_and_is_due_when_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daily_claim_of_the_casino_whose_reply_is_lost_is_one_deposit() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
+    stack.purple_flea.faucet_on_registration(false);
     let _sweeper = Sweeper::start(&stack.cluster, SWEEP_EVERY);
     let account = registered(&stack, "keyed").await?;
     // The status is told, and the reply to the claim is lost.
@@ -137,12 +132,13 @@ async fn of_many_agents_at_one_address_the_oldest_gets_the_faucets_claim_of_the_
     let _sweeper = Sweeper::start(&stack.cluster, SWEEP_EVERY);
     let agents = ["lucky", "young", "old", "late"];
     for agent in agents {
-        stack.purple_flea.fund(agent, 0.into());
+        stack.purple_flea.fund(&format!("ag_{agent}"), 0.into());
     }
     sql(&stack, "update purple_flea.trade_policies set claim_faucet = true, min_balance = 99999999").await?;
-    sql(&stack, "insert into public.agents (id) values ('lucky')").await?;
+    sql(&stack, "insert into public.agents (id, pf_agent_id) values ('lucky', 'ag_lucky')").await?;
     credits(&stack, "lucky", "1", 1).await?;
-    let more = "insert into public.agents (id, created_at) values ('young', now()), ('old', now() - interval '1 day')";
+    let more = "insert into public.agents (id, pf_agent_id, created_at) \
+                values ('young', 'ag_young', now()), ('old', 'ag_old', now() - interval '1 day')";
     sql(&stack, more).await?;
     for agent in ["young", "old"] {
         let waits = job(&stack, "faucet", agent, "due_at > now() + interval '23 hours'").await?;
@@ -151,7 +147,7 @@ async fn of_many_agents_at_one_address_the_oldest_gets_the_faucets_claim_of_the_
     let refused = stack.purple_flea.refused_for_rate();
     assert!((1..=2).contains(&refused), "{refused} claims were refused");
     // A later agent's claim is not sent at all, and a bet is.
-    sql(&stack, "insert into public.agents (id) values ('late')").await?;
+    sql(&stack, "insert into public.agents (id, pf_agent_id) values ('late', 'ag_late')").await?;
     job(&stack, "faucet", "late", "due_at > now() + interval '23 hours'").await?;
     assert_eq!(stack.purple_flea.refused_for_rate(), refused, "a claim was sent in vain");
     // The day passes. (The ledger keeps a place in each limit of a minute for a minute.)
@@ -169,10 +165,11 @@ async fn of_many_agents_at_one_address_the_oldest_gets_the_faucets_claim_of_the_
 async fn an_escrows_payment_is_never_recorded_as_the_faucets_credit() -> Result<()> {
     let stack = start(&[("purple_flea_api", "live")]).await?;
     stack.purple_flea.limit(Some(Limits::default()));
+    stack.purple_flea.faucet_on_registration(false);
     let account = registered(&stack, "payee").await?;
     // The address has made its claim today, and another agent's escrow pays.
-    stack.purple_flea.fund("other", 0.into());
-    sql(&stack, "insert into public.agents (id) values ('other')").await?;
+    stack.purple_flea.fund("ag_other", 0.into());
+    sql(&stack, "insert into public.agents (id, pf_agent_id) values ('other', 'ag_other')").await?;
     request(&stack, "/faucet", "other-claim", &json!({"agent_id": "other"})).await?;
     let escrow = json!({"amount_usd": 500, "description": "a debt", "counterparty_agent_id": account});
     let paid = stack_call(&stack, "/escrow/create", &escrow).await?;

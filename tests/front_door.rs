@@ -49,7 +49,7 @@ impl FrontDoor {
     /// Starts a build of the function on a kind of host, with some settings changed.
     pub async fn on(kind: Kind, build: Build, changes: &[(&str, &str)]) -> Result<Self> {
         let purple_flea = PurpleFlea::start().await?;
-        purple_flea.fund("agent-001", 1_000_000_000.into());
+        purple_flea.fund("agent-001", 50_000_000.into());
         let mut settings = local_settings(&purple_flea.url);
         settings.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let allowed_origins = Some(vec![purple_flea.url.clone()]);

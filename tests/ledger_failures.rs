@@ -334,7 +334,7 @@ async fn the_function_looks_up_an_unknown_live_bet_and_records_what_it_finds() -
     assert_problem(&reply(unsigned).await?, 401, "unauthorized", "no");
     assert_eq!(
         stack.purple_flea.balance(LIVE_AGENT),
-        rust_decimal::Decimal::from(1_000_000_000) - bet.wager + bet.payout
+        rust_decimal::Decimal::from(50_000_000) - bet.wager + bet.payout
     );
     Ok(())
 }

@@ -123,7 +123,7 @@ async fn bets_that_begin_at_once_leave_in_one_piece_each() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bets_of_several_notifications_at_once_do_not_hinder_each_other() -> Result<()> {
     let stack = Local::start(Kind::Child, &[("bets_at_once", "8")], None, |_| {}).await?;
-    stack.purple_flea.fund(AGENT, 1_000_000_000.into());
+    stack.purple_flea.fund(AGENT, 50_000_000.into());
     silence(&stack).await?;
     for round in 0..5 {
         deposits(&stack, 64).await?;

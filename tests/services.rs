@@ -46,7 +46,7 @@ pub fn calls(stack: &Local, path: &str) -> usize {
 async fn a_refusal_by_purple_flea_is_recorded_in_the_requesting_row() -> Result<()> {
     let stack = start_with_two_agents(&[]).await?;
     // The sender's balance is now 10.
-    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-999_999_990));
+    stack.purple_flea.fund(AGENT, rust_decimal::Decimal::from(-49_999_990));
     for amount in ["99999999", "99999998"] {
         let too_much = insert_escrow(&stack, amount).await?;
         let row = escrow_row(&stack, too_much, "status = 'refused'").await?;
@@ -238,10 +238,10 @@ async fn a_balance_below_the_wager_skips_the_bet_before_purple_flea_can_refuse_i
         wait_for_row(&stack, "select to_jsonb(j)::text from purple_flea.jobs j where state = 'skipped'")
             .await?;
     assert_eq!(job["reason"], "insufficient_balance");
-    assert_eq!(
-        count(&stack, &format!("select balance::bigint from public.agents where id = '{AGENT}'")).await?,
-        5
-    );
+    assert_eq!(job["result"]["balance"].to_string().parse::<f64>()?, 5.0);
+    // It is the balance of the shared key's account, which is no agent's.
+    let agents = format!("select balance::bigint from public.agents where id = '{AGENT}'");
+    assert_eq!(count(&stack, &agents).await?, 0);
     let bets = stack.purple_flea.bets();
     assert!(bets.is_empty(), "the function placed {bets:?}");
     let balance = request(&stack, "/balance", "look-1", &json!({"agent_id": AGENT})).await?;

@@ -85,6 +85,10 @@ fn assert_survived(
                     row[name] = value;
                 }
             }
+            // A ledger that began without a row takes ids below 1, too.
+            if table.ends_with(".ledger") && row["starts_after"] == 0 {
+                row.as_object_mut().map(|row| row.remove("starts_after"));
+            }
             // A direction that nobody has chosen is null now.
             if table.ends_with("trade_policies") && row["game"] != "trade" {
                 row.as_object_mut().map(|row| row.remove("direction"));

@@ -20,8 +20,8 @@ pub const NOTIFY_ALL: &str = r#"{"ledger": true}"#;
 /// Starts the whole stack without a sweeper, with some settings changed. All accounts are well funded.
 pub async fn start(changes: &[(&str, &str)]) -> Result<Local> {
     let stack = Local::start(Kind::Embedded, changes, None, |_| {}).await?;
-    stack.purple_flea.fund(AGENT, 1_000_000_000.into());
-    stack.purple_flea.fund(LIVE_AGENT, 1_000_000_000.into());
+    stack.purple_flea.fund(AGENT, 50_000_000.into());
+    stack.purple_flea.fund(LIVE_AGENT, 50_000_000.into());
     Ok(stack)
 }
 

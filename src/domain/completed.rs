@@ -18,7 +18,7 @@ use serde_json::value::{RawValue, to_raw_value};
 #[serde(untagged)]
 pub enum Completed {
     /// A bet.
-    Bet(PlacedBet),
+    Bet(Box<PlacedBet>),
     /// A position.
     Trade(OpenedTrade),
     /// A new account.
@@ -132,7 +132,7 @@ impl Completed {
             Game::CoinFlip(side) => (None, Some(side), None),
             Game::HiLo(guess) => (None, None, Some(guess)),
         };
-        Self::Bet(PlacedBet {
+        Self::Bet(Box::new(PlacedBet {
             game: bet.game.name(),
             cashout_at,
             side,
@@ -145,7 +145,7 @@ impl Completed {
             balance: outcome.balance,
             proof: outcome.proof.clone(),
             reason,
-        })
+        }))
     }
 
     /// Makes the record of a position, as ordered and as filled.

@@ -172,7 +172,7 @@ pub struct Escrow {
     /// The transaction that moved the money on its chain, if Purple Flea's reply names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_hash: Option<String>,
-    /// The reason, if the escrow is not the reply to this call: `found_in_ledger`.
+    /// The reason, if the escrow is not the reply to this call: `found_in_statement`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
 }

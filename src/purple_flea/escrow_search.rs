@@ -1,11 +1,11 @@
 //! Finds an escrow whose creation got no answer, in the `live` dialect.
 //!
-//! The ledger of the sender's account lists the money that each escrow holds, and names the escrow. The
-//! escrow's description ends in the idempotency key of its creation. Purple Flea shows the ledger's last 50
-//! lines, so an escrow that is not among them proves nothing.
+//! The statement of the sender's account lists the money that each escrow holds, and names the escrow. The
+//! escrow's description ends in the idempotency key of its creation. A statement has 50 lines, so an escrow
+//! that is not among them proves nothing.
 
 use super::{
-    Call, PurpleFlea, REPLY_LIMIT_BYTES,
+    PurpleFlea,
     escrow::read_without_id,
     history::{CLOCK_SKEW_S, HistoryError},
     reply::{self, Field},
@@ -14,7 +14,7 @@ use crate::{
     domain::{
         account::Account,
         escrow::{Escrow, Terms},
-        failure::Failure,
+        failure::{Doubt, Failure},
     },
     runtime::Runtime,
 };
@@ -24,7 +24,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The lines of a full ledger. Purple Flea shows no older ones.
+/// The lines of a full statement. Purple Flea shows no older ones.
 const LINES_LIMIT: usize = 50;
 
 /// Most escrows that one search reads. The amount and the time select them, so there is rarely more than one.
@@ -38,9 +38,9 @@ const HELD: &str = "escrow_lock: ";
 pub enum EscrowSearch {
     /// Purple Flea made the escrow.
     Found(Box<Escrow>),
-    /// The ledger has every line since the call, and none holds the escrow's money.
+    /// The statement has every line since the call, and none holds the escrow's money.
     NotFound,
-    /// The ledger's lines, or the candidates among them, are too many to be read to their end.
+    /// The statement's lines, or the candidates among them, are too many to be read to their end.
     TooLong,
 }
 
@@ -56,13 +56,12 @@ impl PurpleFlea {
         deadline: Duration,
         runtime: &impl Runtime,
     ) -> Result<EscrowSearch, HistoryError> {
-        let lines = self.ledger_lines(account, runtime).await?;
+        let lines = self.statement(account, runtime).await.map_err(unread)?;
         let since = seconds.start().saturating_sub(CLOCK_SKEW_S);
         let until = seconds.end().saturating_add(CLOCK_SKEW_S);
-        let whole =
-            lines.len() < LINES_LIMIT || lines.iter().filter_map(Line::unix_s).any(|line_s| line_s < since);
-        let held = lines.iter().filter(|line| line.unix_s().is_none_or(|s| (since..=until).contains(&s)));
-        let held: Vec<String> = held.filter_map(|line| line.holds(terms)).collect();
+        let whole = lines.len() < LINES_LIMIT || lines.iter().filter_map(unix_s).any(|line_s| line_s < since);
+        let held = lines.iter().filter(|line| unix_s(line).is_none_or(|s| (since..=until).contains(&s)));
+        let held: Vec<String> = held.filter_map(|line| held_for(line, terms)).collect();
         let ending = format!("[{idempotency_key}]");
         for id in held.iter().take(ESCROWS_LIMIT) {
             if runtime.monotonic() >= deadline {
@@ -74,7 +73,7 @@ impl PurpleFlea {
             if description.ends_with(&ending) {
                 let found = Escrow {
                     pf_escrow_id: id.clone(),
-                    reason: Some("found_in_ledger"),
+                    reason: Some("found_in_statement"),
                     ..read_without_id(&escrow)
                 };
                 return Ok(EscrowSearch::Found(Box::new(self.with_referral(found, terms))));
@@ -83,49 +82,29 @@ impl PurpleFlea {
         let all_read = held.len() <= ESCROWS_LIMIT;
         Ok(if whole && all_read { EscrowSearch::NotFound } else { EscrowSearch::TooLong })
     }
+}
 
-    async fn ledger_lines(
-        &self,
-        account: &Account,
-        runtime: &impl Runtime,
-    ) -> Result<Vec<Line>, HistoryError> {
-        let call = Call::get("/api/v1/auth/ledger".to_owned());
-        let answer = match self.exchange(&self.casino, account, call, REPLY_LIMIT_BYTES, runtime).await {
-            Ok(answer) => answer,
-            Err(Failure::NoKey) => return Err(HistoryError::Unreadable("no_key")),
-            Err(_) => return Err(HistoryError::Unreadable("no_answer")),
-        };
-        match answer.head.status.as_u16() {
-            200 => lines_of(&answer.body).ok_or(HistoryError::Unreadable("not_a_ledger")),
-            401 | 403 | 404 => Err(HistoryError::NotAuthorized(answer.head.status)),
-            _ => Err(HistoryError::Unreadable("status")),
-        }
+/// Returns the reason why the function could not read the statement.
+fn unread(failure: Failure) -> HistoryError {
+    match failure {
+        Failure::NotAuthorized { status, .. } => HistoryError::NotAuthorized(status),
+        Failure::NoKey => HistoryError::Unreadable("no_key"),
+        Failure::NoAnswer(Some(Doubt::Unrecognised)) => HistoryError::Unreadable("not_a_statement"),
+        _ => HistoryError::Unreadable("no_answer"),
     }
 }
 
-/// A line of an account's ledger.
-struct Line(Value);
-
-fn lines_of(body: &[u8]) -> Option<Vec<Line>> {
-    match serde_json::from_slice::<Value>(body).ok()?.get_mut("entries")?.take() {
-        Value::Array(lines) => Some(lines.into_iter().map(Line).collect()),
-        _ => None,
-    }
+/// Returns the time of a line, in Unix seconds.
+fn unix_s(line: &Value) -> Option<u64> {
+    let at = humantime::parse_rfc3339_weak(line.get("at")?.as_str()?).ok()?;
+    at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-impl Line {
-    /// Returns the time of the line, in Unix seconds.
-    fn unix_s(&self) -> Option<u64> {
-        let at = humantime::parse_rfc3339_weak(self.0.get("at")?.as_str()?).ok()?;
-        at.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
-    }
-
-    /// Returns the id of the escrow, if the line holds the money of an escrow of these terms.
-    fn holds(&self, terms: &Terms) -> Option<String> {
-        let id = self.0.get("reason")?.as_str()?.strip_prefix(HELD)?;
-        let same = self.0.get("amount").and_then(reply::amount) == Some(terms.amount);
-        reply::identifier(id).filter(|_| same)
-    }
+/// Returns the id of the escrow, if the line holds the money of an escrow of these terms.
+fn held_for(line: &Value, terms: &Terms) -> Option<String> {
+    let id = line.get("reason")?.as_str()?.strip_prefix(HELD)?;
+    let same = line.get("amount").and_then(reply::amount) == Some(terms.amount);
+    reply::identifier(id).filter(|_| same)
 }
 
 #[cfg(test)]
@@ -134,16 +113,16 @@ mod tests {
     use crate::{
         domain::{account::AccountKey, escrow::Counterparty},
         endpoint::Key,
-        log,
+        log::Line,
         runtime::{Answer, Limits, SendError},
     };
     use futures::FutureExt;
     use serde_json::json;
     use std::cell::RefCell;
 
-    /// Purple Flea with one ledger, and escrows whose descriptions end in the key of their number.
+    /// Purple Flea with one statement, and escrows whose descriptions end in the key of their number.
     struct Casino {
-        ledger: Vec<Value>,
+        statement: Vec<Value>,
         read: RefCell<Vec<String>>,
     }
 
@@ -151,7 +130,7 @@ mod tests {
         async fn send(&self, request: http::Request<Vec<u8>>, _: Limits) -> Result<Answer, SendError> {
             let path = request.uri().path().to_owned();
             let body = match path.strip_prefix("/escrow/esc_") {
-                None => json!({ "entries": self.ledger }),
+                None => json!({ "entries": self.statement }),
                 Some("broken") => return Err(SendError::TimedOut),
                 Some(number) => json!({
                     "escrow_id": format!("esc_{number}"), "status": "funded", "commission_usd": 0.1,
@@ -177,16 +156,16 @@ mod tests {
             0
         }
 
-        fn log(&self, _: &log::Line) {}
+        fn log(&self, _: &Line) {}
     }
 
     fn line(reason: &str, amount: f64, at: &str) -> Value {
         json!({ "type": "debit", "amount": amount, "reason": reason, "reference": null, "at": at })
     }
 
-    /// Searches the ledger for the escrow of $10 with the key `key-7`, made at 2026-11-21T02:28:00Z.
-    fn search(ledger: Vec<Value>, deadline_s: u64) -> (Result<EscrowSearch, HistoryError>, usize) {
-        let casino = Casino { ledger, read: RefCell::default() };
+    /// Searches the statement for the escrow of $10 with the key `key-7`, made at 2026-11-21T02:28:00Z.
+    fn search(statement: Vec<Value>, deadline_s: u64) -> (Result<EscrowSearch, HistoryError>, usize) {
+        let casino = Casino { statement, read: RefCell::default() };
         let settings = crate::config::check(|name| match name {
             "purple_flea_api" => Some("live".to_owned()),
             "purple_flea_key" => Some("key".to_owned()),
@@ -228,13 +207,13 @@ mod tests {
         ];
         let (found, read) = search(lines, 60);
         let Ok(EscrowSearch::Found(escrow)) = found else { panic!("{found:?}") };
-        assert_eq!((escrow.pf_escrow_id.as_str(), escrow.reason), ("esc_7", Some("found_in_ledger")));
+        assert_eq!((escrow.pf_escrow_id.as_str(), escrow.reason), ("esc_7", Some("found_in_statement")));
         assert_eq!(escrow.referral_due, Some("0.015".parse().unwrap()));
-        assert_eq!(read, 3, "the ledger, and the two escrows of this amount and time");
+        assert_eq!(read, 3, "the statement, and the two escrows of this amount and time");
     }
 
     #[test]
-    fn only_a_ledger_that_was_read_to_its_end_proves_that_an_escrow_is_missing() {
+    fn only_a_statement_that_was_read_to_its_end_proves_that_an_escrow_is_missing() {
         assert_eq!(search(vec![line("escrow_lock: esc_6", 10.0, NOW)], 60).0, Ok(EscrowSearch::NotFound));
         let busy = vec![line("reservation", 1.0, NOW); LINES_LIMIT];
         assert_eq!(search(busy.clone(), 60).0, Ok(EscrowSearch::TooLong), "older lines are not shown");

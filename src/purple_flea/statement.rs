@@ -44,14 +44,25 @@ impl PurpleFlea {
         account: &Account,
         runtime: &impl Runtime,
     ) -> Result<Option<Credit>, Failure> {
-        let call = Call::get("/api/v1/auth/ledger".to_owned());
-        let reply = self.call(&self.casino, account, call, runtime).await.map_err(Failure::retryable)?;
-        let lines = reply.field("entries").and_then(Value::as_array);
-        let lines = lines.ok_or(Failure::NoAnswer(Some(Doubt::Unrecognised)))?;
+        let lines = self.statement(account, runtime).await?;
         let Some(credit) = lines.iter().find_map(|line| read_credit(cause, line)) else {
             return Ok(None);
         };
         Ok(Some(Credit { balance: self.balance(account, runtime).await.ok(), ..credit }))
+    }
+
+    /// Reads the lines of the statement of the key's account, newest first.
+    pub(super) async fn statement(
+        &self,
+        account: &Account,
+        runtime: &impl Runtime,
+    ) -> Result<Vec<Value>, Failure> {
+        let call = Call::get("/api/v1/auth/ledger".to_owned());
+        let mut reply = self.call(&self.casino, account, call, runtime).await.map_err(Failure::retryable)?;
+        match reply.get_mut("entries").map(Value::take) {
+            Some(Value::Array(lines)) => Ok(lines),
+            _ => Err(Failure::NoAnswer(Some(Doubt::Unrecognised))),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Looks up unknown bets in Purple Flea's history, and unknown escrows in their senders' ledgers, for `POST
+//! Looks up unknown bets in Purple Flea's history, and unknown escrows in their senders' statements, for `POST
 //! /reconcile` and for a worker whose claim reports due look-ups.
 //!
-//! A bet in the history was executed, and its row holds the outcome. An escrow in the ledger was made. Any
+//! A bet in the history was executed, and its row holds the outcome. An escrow in the statement was made. Any
 //! other bet or escrow stays unknown, for one of these reasons. Only an operator may release its job.
 //!
 //! - `not_found`: the function read the history to its end. Purple Flea has been seen to take a bet and leave no row.
@@ -204,7 +204,7 @@ async fn look_up_bets(
     Ok(jobs.iter().flat_map(|job| settle(job, &history)).collect())
 }
 
-/// Looks up an escrow in its sender's ledger.
+/// Looks up an escrow in its sender's statement.
 async fn look_up_escrow(
     settings: &Settings,
     job: &Lookup,

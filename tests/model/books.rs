@@ -63,6 +63,8 @@ pub(super) struct Books {
     credited: RefCell<HashMap<String, String>>,
     /// The time of each account's last daily claim, and the idempotency key of the request.
     daily: RefCell<HashMap<String, (Duration, String)>>,
+    /// The escrows whose receivers have delivered.
+    completed: RefCell<HashSet<String>>,
     /// Idempotency keys of the requests that ended escrows.
     endings: RefCell<HashSet<String>>,
     /// Idempotency keys of the requests that Purple Flea refused for good.
@@ -181,9 +183,37 @@ impl Books {
     pub(super) fn escrow(&self, id: &str) -> Option<&'static str> {
         let stakes = self.stakes.borrow();
         stakes.iter().find(|stake| stake.id == id).and_then(|stake| match stake.staked_on {
-            StakedOn::Escrow { ended } => Some(ended.unwrap_or("funded")),
+            StakedOn::Escrow { ended } => {
+                let open = if self.completed.borrow().contains(id) { "completed" } else { "funded" };
+                Some(ended.unwrap_or(open))
+            }
             _ => None,
         })
+    }
+
+    /// Completes an escrow that is open, and tells whether it was.
+    pub(super) fn complete_escrow(&self, id: &str) -> bool {
+        self.escrow(id) == Some("funded") && self.completed.borrow_mut().insert(id.to_owned())
+    }
+
+    /// Lists the escrows that a key paid, the newest first.
+    pub(super) fn escrows_with(&self, key: &str) -> Vec<Stake> {
+        let stakes = self.stakes.borrow();
+        let escrows = stakes
+            .iter()
+            .rev()
+            .filter(|stake| stake.key == key && matches!(stake.staked_on, StakedOn::Escrow { .. }));
+        escrows.cloned().collect()
+    }
+
+    /// Gives the idempotency key of the request that made an escrow.
+    pub(super) fn key_of_escrow(&self, id: &str) -> String {
+        let stakes = self.stakes.borrow();
+        stakes
+            .iter()
+            .find(|stake| stake.id == id)
+            .map(|stake| stake.idempotency_key.clone())
+            .unwrap_or_default()
     }
 
     /// Ends an escrow that is still open, and tells whether it was.

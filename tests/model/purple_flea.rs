@@ -51,6 +51,7 @@ enum Operation {
     Position,
     EscrowMade,
     EscrowEnded { id: String, ended_as: &'static str },
+    EscrowCompleted { id: String },
     Escrow { id: String },
     Registration,
     Balance,
@@ -75,6 +76,10 @@ impl Operation {
             (true, ["escrow", id, "cancel"]) => {
                 Self::EscrowEnded { id: (*id).to_owned(), ended_as: "cancelled" }
             }
+            (true, ["escrow", "dispute", id]) => {
+                Self::EscrowEnded { id: (*id).to_owned(), ended_as: "disputed" }
+            }
+            (true, ["escrow", "complete", id]) => Self::EscrowCompleted { id: (*id).to_owned() },
             (false, ["escrow", id]) => Self::Escrow { id: (*id).to_owned() },
             (true, [.., "register"]) => Self::Registration,
             (false, [.., "balance"]) => Self::Balance,
@@ -93,7 +98,7 @@ impl Operation {
             Self::Bet => "bet",
             Self::Position => "position",
             Self::EscrowMade => "escrow",
-            Self::EscrowEnded { .. } => "escrow-end",
+            Self::EscrowEnded { .. } | Self::EscrowCompleted { .. } => "escrow-end",
             Self::Escrow { .. } => "escrow-status",
             Self::Registration => "registration",
             Self::Balance => "balance",
@@ -251,15 +256,23 @@ impl PurpleFlea {
             Operation::Position => self.position(details, chance),
             Operation::EscrowMade => self.make_escrow(details),
             Operation::EscrowEnded { id, ended_as } => self.end_escrow(id, ended_as, details),
+            Operation::EscrowCompleted { id } => match books.escrow(id) {
+                None => refuse(404, "not_found"),
+                Some(_) if books.complete_escrow(id) => ok(json!({ "escrow_id": id, "status": "completed" })),
+                Some(_) => refuse(409, "invalid_status"),
+            },
             Operation::Escrow { id } => match books.escrow(id) {
-                Some(status) => ok(json!({ "id": id, "escrow_id": id, "status": status })),
+                Some(status) => {
+                    let description = format!("Escrow [{}]", books.key_of_escrow(id));
+                    ok(json!({ "id": id, "escrow_id": id, "status": status, "description": description }))
+                }
                 None => refuse(404, "not_found"),
             },
             Operation::Registration => self.register(details, chance),
             Operation::Balance => {
                 ok(json!({ "balance": number(books.balance(&details.account, details.registered)) }))
             }
-            Operation::Statement => ok(json!({ "entries": self.statement(&details.account) })),
+            Operation::Statement => ok(json!({ "entries": self.statement(details) })),
             Operation::DailyStatus => {
                 ok(json!({ "can_claim": books.may_claim_daily(&details.account, details.now) }))
             }
@@ -301,7 +314,8 @@ impl PurpleFlea {
 
     fn make_escrow(&self, details: &Details<'_>) -> Reply {
         let amount = amount(&details.body, &["amount_usdc", "amount_usd"]);
-        assert!(details.body["description"].as_str().unwrap().contains(details.idempotency_key));
+        let description = details.body["description"].as_str().unwrap();
+        assert_eq!(description.contains(details.idempotency_key), self.api == Api::Live, "{description}");
         let staked_on = StakedOn::Escrow { ended: None };
         let Stake { id, .. } =
             self.books.stake(staked_on, details.idempotency_key, details.key, amount, details.now);
@@ -328,14 +342,19 @@ impl PurpleFlea {
         ok(json!({ "agent_id": account, "api_key": key, "referral_code": "ref_1" }))
     }
 
-    /// Lists the credits of an account.
-    fn statement(&self, account: &str) -> Vec<Value> {
+    /// Lists the credits of an account, and the escrows that its key paid.
+    fn statement(&self, Details { account, key, .. }: &Details<'_>) -> Vec<Value> {
         let had = [
             ("daily_bonus", self.books.has_claimed_daily(account)),
             ("faucet_claim", self.books.has_credit(account)),
         ];
         let line = |reason| json!({ "type": "credit", "amount": number(CREDIT), "reason": reason });
-        had.into_iter().filter(|(_, had)| *had).map(|(reason, _)| line(reason)).collect()
+        let credits = had.into_iter().filter(|(_, had)| *had).map(|(reason, _)| line(reason));
+        let held = |Stake { id, amount, at, .. }: Stake| {
+            let at = humantime::format_rfc3339_seconds(database::wall_clock(at)).to_string();
+            json!({ "type": "debit", "amount": number(amount), "reason": format!("escrow_lock: {id}"), "at": at })
+        };
+        self.books.escrows_with(key).into_iter().map(held).chain(credits).collect()
     }
 
     /// Lists the bets of the key between two times, the newest first.

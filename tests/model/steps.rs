@@ -116,7 +116,7 @@ impl Sequence<'_> {
     async fn request_job(&mut self) {
         let (agent, other) = (self.any_agent(), self.any_agent());
         let size = self.chance.u32(1..20);
-        let (path, operation, body) = match self.chance.u32(0..9) {
+        let (path, operation, body) = match self.chance.u32(0..12) {
             0 => (
                 "/trade",
                 "trade",
@@ -133,7 +133,10 @@ impl Sequence<'_> {
             5 => ("/balance", "balance", json!({ "agent_id": agent })),
             6 => ("/escrow", "escrow", json!({ "sender_id": agent, "receiver_id": other, "amount": size })),
             7 => ("/escrow/release", "escrow_release", json!({ "escrow_id": self.chance.u32(1..4) })),
-            _ => ("/escrow/cancel", "escrow_cancel", json!({ "escrow_id": self.chance.u32(1..4) })),
+            8 => ("/escrow/cancel", "escrow_cancel", json!({ "escrow_id": self.chance.u32(1..4) })),
+            9 => ("/escrow/complete", "escrow_complete", json!({ "escrow_id": self.chance.u32(1..4) })),
+            10 => ("/escrow/dispute", "escrow_dispute", json!({ "escrow_id": self.chance.u32(1..4) })),
+            _ => ("/escrow/status", "escrow_status", json!({ "escrow_id": self.chance.u32(1..4) })),
         };
         let id = format!("request-{}", self.chance.u32(1..8));
         let post = Post::asking(path, operation, body).with_id(id);

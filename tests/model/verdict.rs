@@ -143,14 +143,17 @@ fn repeatable(job: &Job, world: &World<'_>) -> Option<&'static str> {
             .then_some("a faucet's claim is executed, and Purple Flea gave no credit"),
         ("executed", "daily_claim") => (!books.has_claimed_daily(&job.account))
             .then_some("a daily claim is executed, and Purple Flea has none"),
-        ("executed", "escrow_release" | "escrow_cancel") => (escrow() != job.escrow_status.as_deref())
-            .then_some("an escrow has another status at Purple Flea"),
+        ("executed", "escrow_release" | "escrow_cancel" | "escrow_dispute") => (escrow()
+            != job.escrow_status.as_deref())
+        .then_some("an escrow has another status at Purple Flea"),
         ("executed", _) => None,
         ("rejected", _) if !refused => Some("a job is rejected, and Purple Flea did not refuse it"),
         ("rejected" | "skipped", _) if books.has_ended(&job.idempotency_key) => {
             Some("a job is closed, and Purple Flea ended its escrow")
         }
         ("rejected" | "skipped", _) => None,
+        // A worker looks at an open escrow every hour.
+        ("pending", "escrow_status") if matches!(escrow(), Some("funded" | "completed")) => None,
         _ => Some("a job is still open at the end"),
     }
 }
@@ -227,9 +230,9 @@ async fn history(world: &World<'_>) {
         (
             "an escrow's row has a status that no job gave it",
             "select e.id::text from public.escrow_requests e \
-             where e.status in ('released', 'cancelled') and not exists ( \
+             where e.status in ('released', 'cancelled', 'disputed') and not exists ( \
              select from purple_flea.jobs j where j.escrow_id = e.id \
-             and j.kind in ('escrow_release', 'escrow_cancel') \
+             and j.kind like 'escrow\\_%' \
              and (j.state = 'executed' or j.result ? 'escrow_status'))",
         ),
     ];

@@ -91,7 +91,7 @@ begin
       and p.policyname in (
         p.tablename || '_owner_reads',
         p.tablename || '_service_writes',
-        'escrow_requests_sender_asks'
+        'escrow_requests_sender_asks', 'escrow_requests_receiver_asks'
       )
     order by 2, 1
   ) as f;
