@@ -159,9 +159,9 @@ begin
     return purple_flea.asked_for(purple_flea.make_escrow_step(
       found_escrow, 'escrow_status', found_escrow.sender_id));
   end if;
-  -- The caller does not wait for the next hour.
+  -- The caller does not wait for the next hour. It claims the job at once, others a second later.
   update purple_flea.jobs j
-  set due_at = statement_timestamp()
+  set due_at = clock_timestamp() + interval '1 second'
   where j.reference = asked
     and j.state = 'pending'
     and j.due_at <> 'infinity'

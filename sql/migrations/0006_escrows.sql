@@ -1,15 +1,17 @@
 -- What Purple Flea says about an escrow, and the steps that only its live API has: completion and
 -- dispute.
 
+-- An uninstalled ledger leaves its tables as they are, so the columns may be there.
 alter table public.escrow_requests
-  add column dispute_reason  text,
-  add column auto_release_at timestamptz,
-  add column completed_at    timestamptz,
-  add column referral_due    numeric(12,4),
-  add column tx_hash         text,
+  add column if not exists dispute_reason  text,
+  add column if not exists auto_release_at timestamptz,
+  add column if not exists completed_at    timestamptz,
+  add column if not exists referral_due    numeric(12,4),
+  add column if not exists tx_hash         text,
+  drop constraint if exists escrow_requests_dispute_reason_check,
   add constraint escrow_requests_dispute_reason_check
     check (char_length(dispute_reason) between 1 and 200),
-  drop constraint escrow_requests_requested_status_check,
+  drop constraint if exists escrow_requests_requested_status_check,
   add constraint escrow_requests_requested_status_check
     check (requested_status in ('released', 'cancelled', 'completed', 'disputed'));
 comment on column public.escrow_requests.requested_status is
@@ -36,7 +38,7 @@ set auto_release_at = e.created_at + make_interval(hours => coalesce(e.timeout_h
 where e.status = 'pending'
   and e.pf_escrow_id is not null;
 
-create index escrow_requests_open_idx
+create index if not exists escrow_requests_open_idx
   on public.escrow_requests (auto_release_at)
   where status = 'pending' and pf_escrow_id is not null;
 
