@@ -9,7 +9,8 @@ create or replace function purple_flea.is_ready(job purple_flea.jobs, wanted tex
   stable
 as $$
   select job.due_at <= statement_timestamp()
-    or (job.attempts = 0 and job.reference = any (wanted))
+    -- A request has just made the job, or asked for another look.
+    or ((job.attempts = 0 or job.kind = 'escrow_status') and job.reference = any (wanted))
 $$;
 comment on function purple_flea.is_ready(purple_flea.jobs, text[]) is
   'Says whether a request that names some jobs may claim this pending job now.';
