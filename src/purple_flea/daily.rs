@@ -1,7 +1,7 @@
 //! The daily claim: at the gateway's faucet for the agent's wallet, at the live casino for the key's account.
 //! Purple Flea gives one in 24 hours.
 
-use super::{Call, PurpleFlea, body, faucet::ALREADY_CLAIMED, reply::Field, statement::Cause};
+use super::{Call, PurpleFlea, body, reply::ALREADY_CLAIMED, reply::Field, statement::Cause};
 use crate::{
     domain::{
         account::{Account, Api, Credit},

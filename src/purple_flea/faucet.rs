@@ -1,6 +1,10 @@
 //! The faucet: one first credit for a new agent.
 
-use super::{Call, PurpleFlea, body, reply::Field, statement::Cause};
+use super::{
+    Call, PurpleFlea, body,
+    reply::{ALREADY_CLAIMED, Field},
+    statement::Cause,
+};
 use crate::{
     domain::{
         account::{Account, AccountKey, Api, Credit},
@@ -13,9 +17,6 @@ use serde_json::Value;
 
 /// The faucet's credit (docs/purple-flea.md, section 6).
 const CREDIT: Amount = Amount::ONE;
-
-/// The refusal of a claim that was made before.
-pub(super) const ALREADY_CLAIMED: &str = "already_claimed";
 
 impl PurpleFlea {
     /// Claims the faucet's first credit for an agent. The faucet pays it once, so a repeated claim does no

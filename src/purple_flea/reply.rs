@@ -37,6 +37,9 @@ const BEFORE_THE_ORDER: [&str; 6] = [
     "No open position for",
 ];
 
+/// Purple Flea's code for a claim that was made before.
+pub(super) const ALREADY_CLAIMED: &str = "already_claimed";
+
 /// Longest code, bet id or other identifier of Purple Flea's that is passed on, in bytes.
 const WORD_LIMIT_BYTES: usize = 64;
 

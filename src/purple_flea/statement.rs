@@ -3,8 +3,7 @@
 
 use super::{
     Call, PurpleFlea,
-    faucet::ALREADY_CLAIMED,
-    reply::{Field, amount},
+    reply::{ALREADY_CLAIMED, Field, amount},
 };
 use crate::{
     domain::{
