@@ -54,8 +54,14 @@ impl EscrowRow {
 
 /// Checks the reason of a dispute. Returns the mistake as a sentence for the caller.
 pub fn check_reason(reason: Option<&str>) -> Result<(), &'static str> {
-    let fits = |reason: &str| (1..=REASON_LIMIT_CHARS).contains(&reason.chars().count());
-    if reason.is_none_or(fits) { Ok(()) } else { Err("the reason of a dispute must be 1 to 200 characters") }
+    // A database cannot store NUL.
+    let fits =
+        |reason: &str| (1..=REASON_LIMIT_CHARS).contains(&reason.chars().count()) && !reason.contains('\0');
+    if reason.is_none_or(fits) {
+        Ok(())
+    } else {
+        Err("the reason of a dispute must be 1 to 200 characters, without NUL")
+    }
 }
 
 /// The receiver of an escrow, as Purple Flea knows it.
@@ -183,5 +189,28 @@ impl Escrow {
         self.escrow_status.as_deref().is_some_and(|status| {
             matches!(status, "released" | "refunded" | "disputed" | "cancelled" | "canceled")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disputes_reason_is_what_a_database_can_store() {
+        for reason in [None, Some("x"), Some(&*"é".repeat(REASON_LIMIT_CHARS))] {
+            assert_eq!(check_reason(reason), Ok(()));
+        }
+        for reason in ["", "no\0logo", &*"x".repeat(REASON_LIMIT_CHARS + 1)] {
+            assert!(check_reason(Some(reason)).is_err(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_referrals_share_is_rounded_once_to_the_columns_places() {
+        for (fee, share) in [("0.1", "0.015"), ("0.001", "0.0002"), ("0.0033", "0.0005"), ("0", "0")] {
+            let share: Amount = share.parse().unwrap();
+            assert_eq!(referral_of(fee.parse().unwrap()).map(Amount::decimal), Some(share.decimal()));
+        }
     }
 }

@@ -143,8 +143,8 @@ pub struct Fill {
     pub order_id: Option<String>,
 }
 
-/// A caller's request for a position. The gateway's second page calls `market` `asset`, `direction` `side`
-/// (`buy` or `sell`), and `size` `size_usdc`; all names are accepted.
+/// A caller's request for a position. The gateway's second page calls `market` `asset`, `direction` `side`, and
+/// `size` `size_usdc`. The function accepts all names, and `buy` and `sell` as directions.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrderRow {
@@ -183,6 +183,8 @@ mod tests {
             ("BTC-USD", "BTC"),
             ("ETH-PERP", "ETH"),
             ("SOL/USDC", "SOL"),
+            ("eth-usd", "eth"),
+            ("btc-Perp", "btc"),
             ("-USD", "-USD"),
             ("xyz:TSLA", "xyz:TSLA"),
         ] {

@@ -13,8 +13,8 @@ use crate::{
 use serde_json::Value;
 
 impl PurpleFlea {
-    /// Opens a position, once. Purple Flea has no history of positions in which the function could look it
-    /// up.
+    /// Opens a position, once. No list of Purple Flea's names the call that opened a position, so the function
+    /// cannot look it up.
     pub async fn open_position(
         &self,
         order: &Order,

@@ -132,8 +132,8 @@ async fn look_up(
     until: Duration,
     runtime: &impl Runtime,
 ) -> Result<Vec<Settlement>, ReconcileError> {
-    // The gateway has no history, and the live dialect's history holds bets and escrows. An operator has to
-    // ask Purple Flea about the other jobs.
+    // The gateway has no history. The live dialect has a history of bets, and statements with escrows. An
+    // operator has to ask Purple Flea about the other jobs.
     let live = settings.purple_flea.api == Api::Live;
     let in_history = |job: &mut Lookup| live && (job.game.is_some() || job.escrow.is_some());
     let mut found = Found::default();
