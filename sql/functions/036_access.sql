@@ -102,6 +102,8 @@ create policy escrow_requests_sender_asks on public.escrow_requests
   )
   with check (
     (select a.owner_id from public.agents a where a.id = sender_id) = (select purple_flea.caller())
+    -- The job of a completion shows the receiver's key.
+    and coalesce(requested_status in ('released', 'cancelled', 'disputed'), true)
   );
 
 -- The receiver's owner may complete and dispute, and take such a request back.

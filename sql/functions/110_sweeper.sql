@@ -175,6 +175,8 @@ create or replace function purple_flea.sweep_part(part text) returns void
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- A row that an application holds delays one part of one sweep.
+  set lock_timeout = '100ms'
 as $$
 begin
   case part

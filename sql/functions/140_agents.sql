@@ -218,8 +218,11 @@ begin
     and (
       (
         j.agent_id = job.agent_id
-        and (j.due_at = 'infinity' or j.reason = 'agent_without_key')
-        and j.kind not like 'escrow\_%'
+        and case
+          -- It waits for its receiver's registration, or for the escrow itself.
+          when j.due_at = 'infinity' then j.kind not like 'escrow%'
+          else j.reason = 'agent_without_key'
+        end
       )
       or (
         j.kind = 'escrow'

@@ -29,6 +29,8 @@ begin
           and purple_flea.is_under_way(j.state)
       )
     limit most
+    -- A job refers to its agent. An agent that an application holds waits alone.
+    for key share of a skip locked
   ) as due;
 end;
 $$;
@@ -57,14 +59,16 @@ create or replace function purple_flea.next_daily_claim(job purple_flea.jobs) re
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  usual constant interval := '24 hours';
+  usual   constant interval := '24 hours';
+  -- A time that has passed already is a mistake, and no reason to ask in each sweep.
+  soonest constant interval := '1 hour';
   -- As long as a settled job surely stays in jobs.
-  most  constant interval := '2 days';
+  most    constant interval := '2 days';
 begin
-  return job.changed_at + least(most, coalesce(
+  return job.changed_at + greatest(soonest, least(most, coalesce(
     purple_flea.readable_time(job.result ->> 'next_eligible_at') - job.changed_at,
     usual
-  ));
+  )));
 end;
 $$;
 comment on function purple_flea.next_daily_claim(purple_flea.jobs) is
@@ -103,6 +107,7 @@ begin
           )
       )
     limit most
+    for key share of a skip locked
   ) as due;
 end;
 $$;

@@ -105,6 +105,12 @@ begin
       old.asked_as) then
     raise exception 'an escrow''s terms cannot change' using errcode = 'check_violation';
   end if;
+  if new.requested_status is distinct from 'disputed' then
+    new.dispute_reason := null;
+  elsif old.requested_status = 'disputed' then
+    -- One party's words do not go out under the other's name.
+    new.dispute_reason := old.dispute_reason;
+  end if;
   if new.requested_status is distinct from old.requested_status then
     if old.status <> 'pending' then
       raise exception 'escrow % is % for good', old.id, old.status
@@ -322,6 +328,9 @@ begin
                             (new.result ->> 'auto_release_at')::timestamptz,
                             e.created_at + make_interval(hours => coalesce(e.timeout_hours, 24))
                           )
+                          -- No further look would tell more.
+                          when new.kind = 'escrow_status' and new.state in ('skipped', 'rejected')
+                            then null
                           else e.auto_release_at
                         end,
       completed_at    = case
@@ -378,6 +387,7 @@ begin
   from (
     select e as escrow
     from public.escrow_requests e
+    join public.agents s on s.id = e.sender_id
     where e.status = 'pending'
       and e.pf_escrow_id is not null
       and e.auto_release_at < clock_timestamp() - after_timeout
@@ -391,6 +401,9 @@ begin
       )
     order by e.auto_release_at
     limit most
+    -- A row that an application holds waits alone, and so does one that a caller asks about now.
+    for no key update of e skip locked
+    for key share of s skip locked
   ) as due;
 end;
 $$;

@@ -20,11 +20,13 @@ create or replace view public.referral_earnings with (security_barrier) as
     group by s.orchestrator_id
   ),
   brought_in as (
-    select o.id as orchestrator_id, r.agent_id
+    -- The last registration made the account that bets now.
+    select distinct on (r.agent_id) o.id as orchestrator_id, r.agent_id
     from purple_flea.jobs r
     join public.agents o on o.referral_code = r.result ->> 'referred_by'
     where r.kind = 'registration'
       and r.state = 'executed'
+    order by r.agent_id, r.changed_at desc, o.id
   ),
   chain as (
     select b.orchestrator_id, b.agent_id, 1 as level

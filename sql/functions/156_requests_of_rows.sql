@@ -112,7 +112,7 @@ begin
       perform set_config('purple_flea.acting_party', coalesce(agent, ''), true);
       update public.escrow_requests e
       set requested_status = wanted,
-          dispute_reason   = coalesce(details ->> 'reason', e.dispute_reason)
+          dispute_reason   = details ->> 'reason'
       where e.id = escrow;
       perform set_config('purple_flea.acting_party', '', true);
     exception when check_violation then

@@ -69,3 +69,9 @@ alter table public.close_requests enable row level security;
 insert into purple_flea.rate_limits (api, calls, per, most, within)
 values ('live', '{close}', 'deployment', 30, '60 seconds')
 on conflict do nothing;
+
+-- Requests that an uninstalled ledger left open have no job any more.
+update public.close_requests c
+set status = 'refused',
+    reason = 'ledger_uninstalled'
+where c.status = 'pending';

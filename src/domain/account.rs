@@ -41,7 +41,7 @@ pub struct DefaultAgent {
 /// Longest address of a wallet, in bytes. The ledger's column has the same limit.
 const WALLET_ADDRESS_LIMIT_BYTES: usize = 128;
 
-/// Checks the address of a wallet: 1 to [`WALLET_ADDRESS_LIMIT_BYTES`] bytes without control characters.
+/// Checks the address of a wallet: 1 to 128 bytes without control characters.
 pub fn check_wallet_address(address: String) -> Result<String, ReadError> {
     if address.is_empty() || address.len() > WALLET_ADDRESS_LIMIT_BYTES || address.contains(char::is_control)
     {

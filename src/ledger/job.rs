@@ -6,9 +6,10 @@ use crate::{
         account::{Account, AccountKey},
         bet::{CashoutAt, Game, GameName},
         escrow::{Counterparty, EscrowRow},
-        job::{Kind, State},
+        job::{Kind, RequestKind, State},
         order::{Leverage, Market},
         policy::{Policy, Spent},
+        position::CloseRow,
         reference::Reference,
     },
     endpoint::Key,
@@ -281,16 +282,36 @@ pub struct Lookup {
     key: Option<String>,
     /// The kind of job.
     pub kind: Kind,
-    /// The game, if the job is a bet.
-    pub game: Option<Game>,
-    /// The row of a requested escrow.
-    pub escrow: Option<EscrowRow>,
+    /// What the look-up seeks; `None` if Purple Flea cannot show it.
+    pub sought: Option<Sought>,
     /// The referral code of the agent that brought this one in.
     pub referral_code: Option<String>,
     /// The earliest time of the bet, in Unix seconds.
     pub from_s: u64,
     /// The latest time of the bet, in Unix seconds.
     pub until_s: u64,
+}
+
+/// What a look-up seeks.
+#[derive(Debug)]
+pub enum Sought {
+    /// A bet on this game.
+    Bet(Game),
+    /// An escrow of this row.
+    Escrow(EscrowRow),
+    /// The close of this row's position.
+    Close(CloseRow),
+}
+
+impl Sought {
+    fn read(kind: Kind, policy: &str, row: Option<&RawValue>) -> Option<Self> {
+        match kind {
+            Kind::Deposit => frozen_game(policy).map(Self::Bet),
+            Kind::Requested(RequestKind::Escrow) => json::read_columns(row?).ok().map(Self::Escrow),
+            Kind::Requested(RequestKind::Close) => json::read_columns(row?).ok().map(Self::Close),
+            Kind::Requested(_) => None,
+        }
+    }
 }
 
 impl Lookup {
@@ -306,8 +327,7 @@ impl Lookup {
             key_name: Some(row.text("key_name")?).filter(|name| !name.is_empty()),
             key: row.maybe_text("key")?,
             kind,
-            game: if kind == Kind::Deposit { frozen_game(policy) } else { None },
-            escrow: row.not_null("row")?.and_then(|row| json::read_columns(row).ok()),
+            sought: Sought::read(kind, policy, row.not_null("row")?),
             referral_code: row.maybe_text("referral_code")?,
             from_s: row.integer("from_s")?,
             until_s: row.integer("until_s")?,

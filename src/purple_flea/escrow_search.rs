@@ -14,7 +14,6 @@ use crate::{
     domain::{
         account::Account,
         escrow::{Escrow, Terms},
-        failure::{Doubt, Failure},
     },
     runtime::Runtime,
 };
@@ -32,6 +31,9 @@ const ESCROWS_LIMIT: usize = 10;
 
 /// The beginning of the reason of a line that holds an escrow's money. The escrow's id follows it.
 const HELD: &str = "escrow_lock: ";
+
+/// The reason of a search that could not read one of the escrows. It says nothing about the key.
+pub const NO_ESCROW: HistoryError = HistoryError::Unreadable("no_escrow");
 
 /// The result of a search for an escrow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl PurpleFlea {
         deadline: Duration,
         runtime: &impl Runtime,
     ) -> Result<EscrowSearch, HistoryError> {
-        let lines = self.statement(account, runtime).await.map_err(unread)?;
+        let lines = self.statement(account, runtime).await?;
         let since = seconds.start().saturating_sub(CLOCK_SKEW_S);
         let until = seconds.end().saturating_add(CLOCK_SKEW_S);
         let whole = lines.len() < LINES_LIMIT || lines.iter().filter_map(unix_s).any(|line_s| line_s < since);
@@ -68,7 +70,7 @@ impl PurpleFlea {
                 return Ok(EscrowSearch::TooLong);
             }
             let escrow = self.escrow_object(id, account, runtime).await;
-            let escrow = escrow.map_err(|_| HistoryError::Unreadable("no_escrow"))?;
+            let escrow = escrow.map_err(|_| NO_ESCROW)?;
             let description = escrow.field("description").and_then(Value::as_str).unwrap_or_default();
             if description.ends_with(&ending) {
                 let found = Escrow {
@@ -81,16 +83,6 @@ impl PurpleFlea {
         }
         let all_read = held.len() <= ESCROWS_LIMIT;
         Ok(if whole && all_read { EscrowSearch::NotFound } else { EscrowSearch::TooLong })
-    }
-}
-
-/// Returns the reason why the function could not read the statement.
-fn unread(failure: Failure) -> HistoryError {
-    match failure {
-        Failure::NotAuthorized { status, .. } => HistoryError::NotAuthorized(status),
-        Failure::NoKey => HistoryError::Unreadable("no_key"),
-        Failure::NoAnswer(Some(Doubt::Unrecognised)) => HistoryError::Unreadable("not_a_statement"),
-        _ => HistoryError::Unreadable("no_answer"),
     }
 }
 
@@ -224,7 +216,7 @@ mod tests {
         let late = vec![line("escrow_lock: esc_7", 10.0, NOW)];
         assert_eq!(search(late, 1).0, Ok(EscrowSearch::TooLong), "the time was over");
         let unread = vec![line("escrow_lock: esc_broken", 10.0, NOW)];
-        assert_eq!(search(unread, 60).0, Err(HistoryError::Unreadable("no_escrow")));
+        assert_eq!(search(unread, 60).0, Err(NO_ESCROW));
     }
 
     #[test]

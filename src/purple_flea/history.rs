@@ -9,7 +9,7 @@ use crate::{
         account::Account,
         amount::{self, Amount},
         bet::{self, BetOutcome, Proof},
-        failure::Failure,
+        failure::{Doubt, Failure},
     },
     runtime::Runtime,
 };
@@ -56,6 +56,17 @@ pub enum HistoryError {
     NotAuthorized(http::StatusCode),
     /// Purple Flea did not answer, or the answer is not a history. The text goes to the log.
     Unreadable(&'static str),
+}
+
+impl From<Failure> for HistoryError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NotAuthorized { status, .. } => Self::NotAuthorized(status),
+            Failure::NoKey => Self::Unreadable("no_key"),
+            Failure::NoAnswer(Some(Doubt::Unrecognised)) => Self::Unreadable("unrecognised_reply"),
+            _ => Self::Unreadable("no_answer"),
+        }
+    }
 }
 
 impl History {

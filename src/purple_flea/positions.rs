@@ -31,8 +31,8 @@ const FILLS: &str = "/v1/trade/history?limit=100";
 const FILL_AFTER_S: u64 = 1;
 
 impl PurpleFlea {
-    /// Closes a position. Purple Flea does that at most once. If it says that the position is not open, the
-    /// function looks whether an earlier call has closed it.
+    /// Closes a position, once: Purple Flea closes by the market, so a second call could end another position.
+    /// If it says that the position is not open, the function looks whether an earlier call has closed it.
     pub async fn close_position(
         &self,
         position_id: &str,
@@ -48,7 +48,7 @@ impl PurpleFlea {
                 idempotency_key,
             )
         };
-        match self.call(&self.trading, account, call, runtime).await.map_err(Failure::retryable) {
+        match self.call(&self.trading, account, call, runtime).await {
             Ok(reply) if reply.identifier(&["status"]).as_deref() == Some("closed") => Ok(Closed {
                 position_id: position_id.to_owned(),
                 exit_price: reply.amount(&["exit_price"]),
@@ -56,7 +56,7 @@ impl PurpleFlea {
                 fee: reply.amount(&["fee"]),
                 reason: None,
             }),
-            Ok(_) => Err(Failure::NoAnswer(Some(Doubt::Unrecognised))),
+            Ok(_) => Err(Failure::Unknown(Doubt::Unrecognised)),
             Err(refusal) if refusal.has_code(NOT_OPEN) => {
                 self.closed_before(position_id, account, runtime).await?.ok_or(refusal)
             }
@@ -66,7 +66,7 @@ impl PurpleFlea {
 
     /// Looks for a position among those that are closed. Purple Flea lists a closed position with its profit.
     /// The price and the fee stand in the list of fills, which does not name the position.
-    async fn closed_before(
+    pub async fn closed_before(
         &self,
         position_id: &str,
         account: &Account,

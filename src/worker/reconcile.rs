@@ -1,8 +1,9 @@
-//! Looks up unknown bets in Purple Flea's history, and unknown escrows in their senders' statements, for `POST
-//! /reconcile` and for a worker whose claim reports due look-ups.
+//! Looks up unknown bets in Purple Flea's history, unknown escrows in their senders' statements, and unknown closes
+//! among the positions, for `POST /reconcile` and for a worker whose claim reports due look-ups.
 //!
-//! A bet in the history was executed, and its row holds the outcome. An escrow in the statement was made. Any
-//! other bet or escrow stays unknown, for one of these reasons. Only an operator may release its job.
+//! A bet in the history was executed, and its row holds the outcome. An escrow in the statement was made. A
+//! position that is closed was closed. Any other job stays unknown, for one of these reasons. Only an operator
+//! may release its job.
 //!
 //! - `not_found`: the function read the history to its end. Purple Flea has been seen to take a bet and leave no row.
 //! - `history_too_long`: the function did not reach the end of the history.
@@ -18,15 +19,16 @@ use crate::{
         completed::Completed,
         escrow::{Counterparty, EscrowRow, Terms},
         job::State,
+        position::CloseRow,
     },
     ledger::{
         Ledger,
-        job::{Lookup, Settlement},
+        job::{Lookup, Settlement, Sought},
         rpc::LedgerError,
     },
     log::{Level, Line},
     purple_flea::{
-        escrow_search::EscrowSearch,
+        escrow_search::{EscrowSearch, NO_ESCROW},
         history::{FoundBet, History, HistoryError},
     },
     runtime::Runtime,
@@ -132,27 +134,30 @@ async fn look_up(
     until: Duration,
     runtime: &impl Runtime,
 ) -> Result<Vec<Settlement>, ReconcileError> {
-    // The gateway has no history. The live dialect has a history of bets, and statements with escrows. An
-    // operator has to ask Purple Flea about the other jobs.
+    // The gateway has no history. The live dialect has a history of bets, statements with escrows, and a list of
+    // positions. An operator has to ask Purple Flea about the other jobs.
     let live = settings.purple_flea.api == Api::Live;
-    let in_history = |job: &mut Lookup| live && (job.game.is_some() || job.escrow.is_some());
+    let in_history = |job: &mut Lookup| live && job.sought.is_some();
     let mut found = Found::default();
     let others = jobs.extract_if(.., |job| !in_history(job));
     found.settlements.extend(others.map(|job| still_unknown(&job, "no_history")));
-    let escrows: Vec<Lookup> = jobs.extract_if(.., |job| job.escrow.is_some()).collect();
+    let alone: Vec<Lookup> = jobs.extract_if(.., |job| !matches!(job.sought, Some(Sought::Bet(_)))).collect();
     let bets = sorted_by_key_and_time(jobs);
     let in_one_query = |one: &Lookup, next: &Lookup| {
         one.key_name == next.key_name && next.until_s.saturating_sub(one.from_s) <= WINDOW_S
     };
-    for jobs in bets.chunk_by(in_one_query).chain(escrows.chunks(1)) {
+    for jobs in bets.chunk_by(in_one_query).chain(alone.chunks(1)) {
         if runtime.monotonic() >= until {
             // The remaining jobs get no report. A later look-up takes them.
             break;
         }
         let account = jobs.first().map(Lookup::account).unwrap_or_else(|| Account::shared(""));
         let settlements = match jobs {
-            [job @ Lookup { escrow: Some(row), .. }] => {
+            [job @ Lookup { sought: Some(Sought::Escrow(row)), .. }] => {
                 look_up_escrow(settings, job, row, &account, until, runtime).await.map(|found| vec![found])
+            }
+            [job @ Lookup { sought: Some(Sought::Close(row)), .. }] => {
+                look_up_close(settings, job, row, &account, runtime).await.map(|found| vec![found])
             }
             jobs => look_up_bets(settings, jobs, &account, until, runtime).await,
         };
@@ -178,11 +183,11 @@ impl Found {
             Ok(settlements) => self.settlements.extend(settlements),
             Err(error) => {
                 self.failed = Some(error);
-                // A look-up with an agent's own key failed. Its jobs get a later look-up, and other agents'
-                // jobs go on.
-                let own_key = !matches!(account.key, AccountKey::Shared);
+                // A look-up with an agent's own key failed, or that of one escrow. Its jobs get a later look-up,
+                // and other jobs go on.
+                let alone = !matches!(account.key, AccountKey::Shared) || error == NO_ESCROW;
                 let unreadable =
-                    jobs.iter().filter(|_| own_key).map(|job| still_unknown(job, "history_unreadable"));
+                    jobs.iter().filter(|_| alone).map(|job| still_unknown(job, "history_unreadable"));
                 self.settlements.extend(unreadable);
             }
         }
@@ -227,6 +232,25 @@ async fn look_up_escrow(
     })
 }
 
+/// Looks up the close of a position among the account's positions. A position that is still open proves nothing:
+/// Purple Flea has been seen to send an order to the exchange and leave the position open.
+async fn look_up_close(
+    settings: &Settings,
+    job: &Lookup,
+    row: &CloseRow,
+    account: &Account,
+    runtime: &impl Runtime,
+) -> Result<Settlement, HistoryError> {
+    let closed = settings.purple_flea.closed_before(&row.position_id, account, runtime).await?;
+    Ok(match closed {
+        Some(closed) => {
+            let body = Completed::Close(closed).body(&job.agent_id, &job.reference);
+            settlement(job, State::Executed, body)
+        }
+        None => still_unknown(job, "not_found"),
+    })
+}
+
 /// Sorts jobs by key and time. There are at most 50, and the standard sort would add much code to the
 /// component.
 fn sorted_by_key_and_time(jobs: Vec<Lookup>) -> Vec<Lookup> {
@@ -242,13 +266,13 @@ fn sorted_by_key_and_time(jobs: Vec<Lookup>) -> Vec<Lookup> {
 /// Makes the settlements of a look-up. If the history holds more than one bet of a job, the ledger gets all
 /// of them. It records the first as the outcome, and each other one as a conflict for an operator.
 fn settle(job: &Lookup, history: &History) -> Vec<Settlement> {
-    let (Some(bets), Some(game)) = (history.bets(&job.idempotency_key), job.game) else {
+    let (Some(bets), Some(Sought::Bet(game))) = (history.bets(&job.idempotency_key), &job.sought) else {
         let reason = if history.whole { "not_found" } else { "history_too_long" };
         return vec![still_unknown(job, reason)];
     };
     let settled = bets.iter().map(|bet| match bet {
         Some(FoundBet { wager, outcome }) => {
-            let bet = Bet { agent_id: job.agent_id.clone(), game, wager: *wager };
+            let bet = Bet { agent_id: job.agent_id.clone(), game: *game, wager: *wager };
             let completed = Completed::bet(&bet, outcome, Some("found_in_history"));
             settlement(job, State::Executed, completed.body(&job.agent_id, &job.reference))
         }

@@ -247,6 +247,56 @@ select is(
 from w;
 set local request.jwt.claims = '';
 
+-- The sender's owner completes nothing: the job would show the receiver's key.
+create temporary table v as select pg_temp.escrow('{}') as id;
+grant select on v to authenticated;
+set local role authenticated;
+set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-000000000001"}';
+select throws_ok(
+  $$update public.escrow_requests set requested_status = 'completed' where id = (select id from v)$$,
+  '42501',
+  null,
+  'the sender''s owner may not complete'
+);
+select lives_ok(
+  $$update public.escrow_requests set requested_status = 'disputed' where id = (select id from v)$$,
+  'but dispute'
+);
+reset role;
+set local request.jwt.claims = '';
+select is(
+  array[(pg_temp.job('escrow-' || id || '-dispute')).agent_id, (pg_temp.row(id)).dispute_reason],
+  array['buyer', null],
+  'for the sender, and in its own words'
+)
+from v;
+
+-- An escrow waits for its receiver's registration, and not for its sender's.
+insert into public.agents (id, api_key)
+values ('new-sender', 'purple_flea_key:new-sender'), ('new-receiver', 'purple_flea_key:new-receiver');
+insert into public.escrow_requests (sender_id, receiver_id, amount)
+values ('new-sender', 'new-receiver', 3);
+create temporary table b as select 'escrow-' || max(id) as one from public.escrow_requests;
+create function pg_temp.registered(agent text) returns void language plpgsql as $$
+begin
+  -- The escrow's own due time stays.
+  update purple_flea.jobs
+  set due_at = clock_timestamp()
+  where reference = 'registration-' || agent;
+  perform pg_temp.settle(
+    'registration-' || agent,
+    pg_temp.claim('registration-' || agent),
+    'executed',
+    jsonb_build_object('account', 'ag_' || agent),
+    'sk_' || agent
+  );
+end;
+$$;
+select pg_temp.registered('new-sender');
+select is((pg_temp.job(one)).due_at, 'infinity', 'the sender''s registration lets it wait') from b;
+select pg_temp.registered('new-receiver');
+select ok((pg_temp.job(one)).due_at <= clock_timestamp(), 'the receiver''s lets it go') from b;
+
 -- The casino's share of lost bets, up to three orchestrators up.
 insert into public.agents (id, referral_code) values ('top', 'ref_top'), ('middle', 'ref_middle');
 insert into public.agents (id, api_key) values ('player', 'purple_flea_key:player');
@@ -265,6 +315,7 @@ end;
 $$;
 select pg_temp.register('player', 'ref_middle');
 select pg_temp.register('middle', 'ref_top');
+select pg_temp.register('player', 'ref_middle');
 insert into public.trade_results (agent_id, game, wager, outcome, payout, proof)
 values
   ('player', 'crash', 5.25, 'loss', 0, '{}'),
