@@ -60,8 +60,9 @@ create or replace function purple_flea.next_daily_claim(job purple_flea.jobs) re
 as $$
 declare
   usual   constant interval := '24 hours';
-  -- A time that has passed already is a mistake, and no reason to ask in each sweep.
-  soonest constant interval := '1 hour';
+  -- A claim that is not due yet, and was due in the past, is a mistake and no reason to ask in each
+  -- sweep.
+  soonest constant interval := case job.state when 'skipped' then interval '1 hour' else '0' end;
   -- As long as a settled job surely stays in jobs.
   most    constant interval := '2 days';
 begin
