@@ -87,7 +87,8 @@ async fn the_gateways_daily_claim_shows_no_key_names_the_wallet_and_is_due_when_
     // The day passes at Purple Flea, and in the database.
     stack.purple_flea.advance(Duration::from_secs(24 * 60 * 60));
     let passed = "alter table purple_flea.jobs disable trigger jobs_guard; \
-                  update purple_flea.jobs set result = result || '{\"next_eligible_at\": \"2026-01-01T00:00:00Z\"}' \
+                  update purple_flea.jobs set changed_at = changed_at - interval '1 day', \
+                    result = result || '{\"next_eligible_at\": \"2026-01-01T00:00:00Z\"}' \
                   where kind = 'daily_claim'; alter table purple_flea.jobs enable trigger jobs_guard";
     sql(&stack, passed).await?;
     credits(&stack, AGENT, "1", 2).await?;
