@@ -4,7 +4,7 @@
 use super::{Context, Request, Task};
 use crate::{
     domain::{
-        account::{AccountKey, Api, DefaultAgent, check_wallet_address},
+        account::{AccountKey, Api, Credit, DefaultAgent, check_wallet_address},
         completed::{Attempted, Completed},
         deposit::check_agent_id,
         failure::Failure,
@@ -13,7 +13,7 @@ use crate::{
         reason::SkipReason,
     },
     json::{self, ReadError, refuse},
-    purple_flea::{accounts::Registered, daily::DailyClaim},
+    purple_flea::accounts::Registered,
     runtime::Runtime,
 };
 use serde::Deserialize;
@@ -129,24 +129,48 @@ pub(super) async fn execute(task: &AgentTask, context: &Context<'_, impl Runtime
             return Outcome::skipped(agent_id, SkipReason::NoDailyClaim);
         }
         AgentAction::ClaimDaily { wallet_address, fresh } => {
-            let address = wallet_address.as_deref();
-            match purple_flea.claim_daily(account, address, *fresh, idempotency_key, runtime).await {
-                Ok(DailyClaim::Made(credit)) => Ok(Completed::Faucet(credit)),
-                Ok(DailyClaim::NotYet { next_eligible_at }) => {
-                    return Outcome::Skipped {
-                        agent_id: agent_id.clone(),
-                        reason: SkipReason::NotEligibleYet,
-                        facts: SkipFacts { next_eligible_at, ..SkipFacts::default() },
-                    };
-                }
-                Err(failure) => Err(failure),
-            }
+            return claim_daily(agent_id, wallet_address.as_deref(), *fresh, context)
+                .await
+                .unwrap_or_else(|failure| Outcome::failed(agent_id, Attempted::Other {}, failure));
         }
         AgentAction::ReadBalance => {
             purple_flea.balance(account, runtime).await.map(|balance| Completed::Balance { balance })
         }
     };
     Outcome::of(agent_id, result, Attempted::Other {})
+}
+
+/// Makes the daily claim, if Purple Flea says that it is due. `fresh` says that the credit of the last 24 hours is
+/// not recorded: the claim's answer may have been lost.
+async fn claim_daily(
+    agent_id: &str,
+    wallet_address: Option<&str>,
+    fresh: bool,
+    context: &Context<'_, impl Runtime>,
+) -> Result<Outcome, Failure> {
+    let Context { purple_flea, account, idempotency_key, runtime, .. } = *context;
+    let mut status = purple_flea.daily_status(account, runtime).await?;
+    if status.can_claim {
+        if let Some(outcome) = context.out_of_time(agent_id) {
+            return Ok(outcome);
+        }
+        let made = purple_flea.claim_daily(account, wallet_address, idempotency_key, runtime).await?;
+        if let Some(credit) = made {
+            return Ok(Outcome::executed(agent_id, Completed::Faucet(credit)));
+        }
+        // Another client of the account has claimed since.
+        status = purple_flea.daily_status(account, runtime).await?;
+    }
+    let next_eligible_at = status.next_eligible_at;
+    let found = if fresh { purple_flea.find_daily_credit(account, runtime).await? } else { None };
+    Ok(match found {
+        Some(credit) => Outcome::executed(agent_id, Completed::Faucet(Credit { next_eligible_at, ..credit })),
+        None => Outcome::Skipped {
+            agent_id: agent_id.to_owned(),
+            reason: SkipReason::NotEligibleYet,
+            facts: SkipFacts { next_eligible_at, ..SkipFacts::default() },
+        },
+    })
 }
 
 /// Registers the agent. The new key stays apart from the result, so no log and no job holds it.

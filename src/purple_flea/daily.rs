@@ -13,60 +13,51 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// The result of a daily claim that Purple Flea did not refuse.
-#[derive(Debug, Clone)]
-pub enum DailyClaim {
-    /// Purple Flea credited the account, now or before.
-    Made(Credit),
-    /// The account has claimed, and the next claim is not due yet.
-    NotYet {
-        /// The time of the next claim, in RFC 3339, if Purple Flea reports it.
-        next_eligible_at: Option<String>,
-    },
-}
-
 /// The standing of an account with the daily claim.
-struct Status {
-    can_claim: bool,
-    next_eligible_at: Option<String>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DailyStatus {
+    /// Whether the account may claim now.
+    pub can_claim: bool,
+    /// The time of the next claim, in RFC 3339, if Purple Flea reports it.
+    pub next_eligible_at: Option<String>,
 }
 
 impl PurpleFlea {
-    /// Makes the daily claim, if Purple Flea says that it is due. The account gets the credit once, so a
-    /// repeated claim does no harm.
-    ///
-    /// `fresh` says that the credit of the last 24 hours is not recorded. In the `live` dialect the account's
-    /// statement then shows the credit of a claim whose answer was lost. The gateway has no statement.
+    /// Makes the daily claim. Returns `None` if the account has claimed already. The account gets the credit
+    /// once, so a repeated claim does no harm.
     pub async fn claim_daily(
         &self,
         account: &Account,
         wallet_address: Option<&str>,
-        fresh: bool,
         idempotency_key: &str,
         runtime: &impl Runtime,
-    ) -> Result<DailyClaim, Failure> {
-        let mut status = self.daily_status(account, runtime).await?;
-        if status.can_claim {
-            match self.send_daily_claim(account, wallet_address, idempotency_key, runtime).await {
-                Ok(reply) => return self.credit(&reply, account, runtime).await.map(DailyClaim::Made),
-                // Another client of the account has claimed since.
-                Err(failure) if failure.has_code(ALREADY_CLAIMED) => {
-                    status = self.daily_status(account, runtime).await?;
-                }
-                Err(failure) => return Err(failure),
-            }
+    ) -> Result<Option<Credit>, Failure> {
+        match self.send_daily_claim(account, wallet_address, idempotency_key, runtime).await {
+            Ok(reply) => self.credit(&reply, account, runtime).await.map(Some),
+            Err(failure) if failure.has_code(ALREADY_CLAIMED) => Ok(None),
+            Err(failure) => Err(failure),
         }
-        let Status { next_eligible_at, .. } = status;
-        if fresh && self.api == Api::Live {
-            let found = self.find_credit(Cause::DailyBonus, account, runtime).await?;
-            if let Some(credit) = found {
-                return Ok(DailyClaim::Made(Credit { next_eligible_at, ..credit }));
-            }
-        }
-        Ok(DailyClaim::NotYet { next_eligible_at })
     }
 
-    async fn daily_status(&self, account: &Account, runtime: &impl Runtime) -> Result<Status, Failure> {
+    /// Finds the credit of a claim whose answer was lost, in the statement of a `live` account. The gateway has
+    /// no statement.
+    pub async fn find_daily_credit(
+        &self,
+        account: &Account,
+        runtime: &impl Runtime,
+    ) -> Result<Option<Credit>, Failure> {
+        match self.api {
+            Api::Gateway => Ok(None),
+            Api::Live => self.find_credit(Cause::DailyBonus, account, runtime).await,
+        }
+    }
+
+    /// Reads whether the daily claim is due.
+    pub async fn daily_status(
+        &self,
+        account: &Account,
+        runtime: &impl Runtime,
+    ) -> Result<DailyStatus, Failure> {
         let (route, with_key) = match self.api {
             Api::Gateway => (format!("/api/status?agent_id={}", encoded(&account.name)), false),
             Api::Live => ("/api/v1/daily".to_owned(), true),
@@ -75,7 +66,7 @@ impl PurpleFlea {
         let reply = self.call(&self.daily, account, call, runtime).await.map_err(Failure::retryable)?;
         let after_s = reply.field("next_claim_in_seconds").and_then(Value::as_u64);
         let after = after_s.and_then(|after_s| runtime.now().checked_add(Duration::from_secs(after_s)));
-        Ok(Status {
+        Ok(DailyStatus {
             // Without a word on it the claim itself tells.
             can_claim: reply.field("can_claim").and_then(Value::as_bool).unwrap_or(true),
             next_eligible_at: reply
