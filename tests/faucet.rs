@@ -154,7 +154,9 @@ async fn of_many_agents_at_one_address_the_oldest_gets_the_faucets_claim_of_the_
     // The day passes. (The ledger keeps a place in each limit of a minute for a minute.)
     stack.purple_flea.advance(Duration::from_secs(24 * 60 * 60));
     let passed = "update purple_flea.rate_stops set until = until - interval '1 day'; \
-                  update purple_flea.jobs set due_at = due_at - interval '1 day' where kind = 'faucet' and state = 'pending'; \
+                  update purple_flea.jobs j set due_at = now() + (j.due_at - first.at) \
+                    from (select min(due_at) as at from purple_flea.jobs where kind = 'faucet' and state = 'pending') as first \
+                    where j.kind = 'faucet' and j.state = 'pending'; \
                   delete from purple_flea.rate_slots";
     sql(&stack, passed).await?;
     credits(&stack, "old", "1", 1).await?;
