@@ -2,7 +2,7 @@
 
 use crate::{
     front_door::{assert_no_call, soon},
-    whole_stack::{count, deposit, job, job_in, silence},
+    whole_stack::{LOOK_EVERY, count, deposit, job, job_in, silence},
     wire::Wire,
 };
 use anyhow::{Context, Result};
@@ -112,8 +112,19 @@ async fn a_caller_that_hangs_up_before_its_body_is_complete_causes_no_bet() -> R
         let job = job(&stack, id).await?;
         assert_eq!((&job["state"], &job["attempts"]), (&"pending".into(), &0.into()), "{kind:?}: {job}");
         assert_no_call(&stack.purple_flea);
-        let health = Request::get(format!("{}/health", stack.host.url)).body(vec![])?;
-        assert_eq!(soon(http1::send(health)).await??.status(), 200, "{kind:?}");
+        // An instance asks the ledger once a second at most, and the start of the host has asked.
+        soon(async {
+            loop {
+                let health = Request::get(format!("{}/health", stack.host.url)).body(vec![])?;
+                if http1::send(health).await?.status() == 200 {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await
+        .and_then(|healthy| healthy)
+        .with_context(|| format!("{kind:?} is not healthy"))?;
     }
     Ok(())
 }
