@@ -36,7 +36,7 @@ impl Books {
     /// Gives the statement that records a job's bet or escrow, if Purple Flea's books have one.
     fn record(&self, kind: &str, reference: &str, key: &str) -> Option<String> {
         if kind == "escrow" {
-            let escrow = self.escrows.iter().find(|escrow| escrow.description.contains(key))?;
+            let escrow = self.escrows.iter().find(|escrow| escrow.idempotency_key.as_deref() == Some(key))?;
             return Some(format!("select purple_flea.record_escrow('{reference}', '{}')", escrow.escrow_id));
         }
         let bet = self.bets.get(key)?;

@@ -138,7 +138,7 @@ impl Verdict {
 
     fn judge_escrow(&mut self, job: &Row, escrows: &[Escrow]) {
         let [reference, key, state]: [&str; 3] = [job.get(0), job.get(1), job.get(2)];
-        let made = escrows.iter().filter(|escrow| escrow.description.contains(key)).count();
+        let made = escrows.iter().filter(|escrow| escrow.idempotency_key.as_deref() == Some(key)).count();
         let right = match state {
             "executed" => made == 1,
             "skipped" | "rejected" | "dead" => made == 0,
