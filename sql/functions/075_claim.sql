@@ -110,8 +110,8 @@ comment on function purple_flea.commit_synchronously() is
 
 -- The function and the ledger are deployed independently. Each claim names the version of the
 -- protocol that the function speaks. A ledger that does not speak it hands out no job. 1: release
--- 0.1.0. 2: adds patience_ms, abandon_claim, not_now, policies without a direction. Without a search path of its own, because
--- Postgres inlines no function that has one.
+-- 0.1.0. 2: adds patience_ms, abandon_claim, not_now, policies without a direction. Without a
+-- search path of its own, because Postgres inlines no function that has one.
 create or replace function purple_flea.speaks(protocol integer) returns boolean
   language sql
   immutable

@@ -1,5 +1,5 @@
--- Jobs that the clock asks for: looks at balances and at escrows, and daily claims. The sweeper makes
--- them, and gives each refused claim of the faucet its turn.
+-- Jobs that the clock asks for: looks at balances and at escrows, and daily claims. The sweeper
+-- makes them, and gives each refused claim of the faucet its turn.
 
 create or replace function purple_flea.make_balance_jobs(most integer) returns void
   language plpgsql
@@ -124,7 +124,8 @@ create or replace function purple_flea.line_up_faucet_claims() returns void
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Longer than an exchange with Purple Flea, so that each claim meets the outcome of the one before.
+  -- Longer than an exchange with Purple Flea, so that each claim meets the outcome of the one
+  -- before.
   apart constant interval := '15 seconds';
 begin
   update purple_flea.jobs j

@@ -91,7 +91,8 @@ create or replace function purple_flea.keep_escrow() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  step constant text := purple_flea.escrow_kind(coalesce(new.requested_status, old.requested_status));
+  step constant text := purple_flea.escrow_kind(
+    coalesce(new.requested_status, old.requested_status));
 begin
   if tg_op = 'INSERT' then
     if new.requested_status is not null then
@@ -321,7 +322,9 @@ begin
       referral_earned = coalesce(
                           (new.result ->> 'referral_earned')::numeric,
                           e.referral_earned,
-                          case when became.status in ('released', 'refunded') then e.referral_due end
+                          case
+                            when became.status in ('released', 'refunded') then e.referral_due
+                          end
                         ),
       auto_release_at = case
                           when executed and new.kind = 'escrow' then coalesce(

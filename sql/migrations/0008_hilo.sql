@@ -17,8 +17,8 @@ comment on column purple_flea.trade_policies.game is
 comment on column purple_flea.trade_policies.guess is
   'higher or lower, for hi-lo: how the second card compares with the first.';
 comment on column purple_flea.trade_policies.risk_factor is
-  'The fraction of Kelly''s bet that one bet may stake in the live dialect: 0.1 to 1; null: no such '
-  'limit.';
+  'The fraction of Kelly''s bet that one bet may stake in the live dialect: 0.1 to 1; null: no '
+  'such limit.';
 
 -- An existing policy gets the limit only if its bets are within the limit. The others go on as
 -- before: their accounts may hold more than the wallets from which they stake.

@@ -19,7 +19,8 @@ begin
 end;
 $$;
 comment on column public.agents.wallet_address is
-  'The address of the agent''s wallet. The gateway pays the daily claim to it. Null: there is none.';
+  'The address of the agent''s wallet. The gateway pays the daily claim to it. Null: there is '
+  'none.';
 
 comment on column purple_flea.trade_policies.claim_daily is
   'Whether an agent makes the daily claim. In the live dialect an agent that uses the shared key '

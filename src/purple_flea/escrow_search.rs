@@ -151,7 +151,7 @@ mod tests {
         fn log(&self, _: &Line) {}
     }
 
-    fn line(reason: &str, amount: f64, at: &str) -> Value {
+    fn line(reason: &str, amount: u32, at: &str) -> Value {
         json!({ "type": "debit", "amount": amount, "reason": reason, "reference": null, "at": at })
     }
 
@@ -191,11 +191,11 @@ mod tests {
     #[test]
     fn an_escrow_is_found_by_the_key_in_its_description_among_others_of_its_amount() {
         let lines = vec![
-            line("reservation", 10.0, NOW),
-            line("escrow_lock: esc_5", 11.0, NOW),
-            line("escrow_lock: esc_6", 10.0, NOW),
-            line("escrow_lock: esc_7", 10.0, NOW),
-            line("escrow_lock: esc_8", 10.0, "2026-11-20T02:28:10.000Z"),
+            line("reservation", 10, NOW),
+            line("escrow_lock: esc_5", 11, NOW),
+            line("escrow_lock: esc_6", 10, NOW),
+            line("escrow_lock: esc_7", 10, NOW),
+            line("escrow_lock: esc_8", 10, "2026-11-20T02:28:10.000Z"),
         ];
         let (found, read) = search(lines, 60);
         let Ok(EscrowSearch::Found(escrow)) = found else { panic!("{found:?}") };
@@ -206,22 +206,22 @@ mod tests {
 
     #[test]
     fn only_a_statement_that_was_read_to_its_end_proves_that_an_escrow_is_missing() {
-        assert_eq!(search(vec![line("escrow_lock: esc_6", 10.0, NOW)], 60).0, Ok(EscrowSearch::NotFound));
-        let busy = vec![line("reservation", 1.0, NOW); LINES_LIMIT];
+        assert_eq!(search(vec![line("escrow_lock: esc_6", 10, NOW)], 60).0, Ok(EscrowSearch::NotFound));
+        let busy = vec![line("reservation", 1, NOW); LINES_LIMIT];
         assert_eq!(search(busy.clone(), 60).0, Ok(EscrowSearch::TooLong), "older lines are not shown");
-        let old = line("reservation", 1.0, "2026-11-20T02:28:10.000Z");
+        let old = line("reservation", 1, "2026-11-20T02:28:10.000Z");
         assert_eq!(search([&busy[1..], &[old]].concat(), 60).0, Ok(EscrowSearch::NotFound));
-        let many = vec![line("escrow_lock: esc_6", 10.0, NOW); ESCROWS_LIMIT + 1];
+        let many = vec![line("escrow_lock: esc_6", 10, NOW); ESCROWS_LIMIT + 1];
         assert_eq!(search(many, 60), (Ok(EscrowSearch::TooLong), ESCROWS_LIMIT + 1), "too many escrows");
-        let late = vec![line("escrow_lock: esc_7", 10.0, NOW)];
+        let late = vec![line("escrow_lock: esc_7", 10, NOW)];
         assert_eq!(search(late, 1).0, Ok(EscrowSearch::TooLong), "the time was over");
-        let unread = vec![line("escrow_lock: esc_broken", 10.0, NOW)];
+        let unread = vec![line("escrow_lock: esc_broken", 10, NOW)];
         assert_eq!(search(unread, 60).0, Err(NO_ESCROW));
     }
 
     #[test]
     fn a_line_of_another_shape_is_passed_over() {
-        let odd = vec![json!(null), json!({ "reason": 7 }), line("escrow_lock: <b>", 10.0, NOW), json!([])];
+        let odd = vec![json!(null), json!({ "reason": 7 }), line("escrow_lock: <b>", 10, NOW), json!([])];
         assert_eq!(search(odd, 60), (Ok(EscrowSearch::NotFound), 1));
     }
 }

@@ -215,7 +215,7 @@ enum Choice {
 
 struct Played {
     won: bool,
-    /// What a win pays per dollar.
+    /// The payout of a win per dollar.
     multiplier: Decimal,
     crash_point: Option<Decimal>,
     detail: Value,
