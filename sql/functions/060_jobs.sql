@@ -83,49 +83,64 @@ create or replace trigger jobs_record_made
   referencing new table as made
   for each statement execute function purple_flea.record_made();
 
-create or replace function purple_flea.record_transition() returns trigger
+create or replace function purple_flea.record_transitions() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp
+  -- A statement changes up to a thousand jobs. Whatever its caller says, they are joined by a hash.
+  set enable_hashjoin = on
 as $$
 begin
   insert into purple_flea.job_events
     (reference, from_state, to_state, why, attempt, changed_by, token, detail)
-  values (
-    new.reference,
-    old.state,
-    new.state,
-    new.reason,
-    new.attempts,
-    new.changed_by,
-    new.token,
-    case when new.state not in ('claimed', 'dead') then new.result end
-  );
-  if old.state = 'unknown' then
-    -- Jobs that waited for this one's place in a daily limit are due.
+  select
+    a.reference,
+    b.state,
+    a.state,
+    a.reason,
+    a.attempts,
+    a.changed_by,
+    a.token,
+    case when a.state not in ('claimed', 'dead') then a.result end
+  from after a
+  join before b using (reference)
+  where a.state <> b.state;
+  if exists (select from before b where b.state = 'unknown') then
+    -- Jobs that waited for these ones' places in a daily limit are due.
     update purple_flea.jobs j
     set due_at = clock_timestamp()
-    where j.agent_id = new.agent_id
-      and j.state = 'pending'
-      and j.reason = 'daily_limit_open';
+    where j.state = 'pending'
+      and j.reason = 'daily_limit_open'
+      and j.agent_id in (
+        select a.agent_id
+        from after a
+        join before b using (reference)
+        where b.state = 'unknown'
+          and a.state <> 'unknown'
+      );
   end if;
   return null;
 end;
 $$;
-comment on function purple_flea.record_transition() is 'Records a change of state in job_events.';
+comment on function purple_flea.record_transitions() is
+  'Records the changes of state that a statement made in job_events.';
 
 create or replace trigger jobs_record_transition
   after update on purple_flea.jobs
-  for each row when (old.state <> new.state)
-  execute function purple_flea.record_transition();
+  referencing old table as before new table as after
+  for each statement execute function purple_flea.record_transitions();
 
 create or replace function purple_flea.new_idempotency_key(reference text) returns text
-  language sql
+  language plpgsql  -- see timing()
   volatile
+  security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  made constant text := gen_random_uuid()::text;
+begin
   -- The random parts of a version 4 UUID.
-  select reference || '-' || left(made.id, 4) || right(made.id, 12)
-  from (select gen_random_uuid()::text as id) as made
+  return reference || '-' || left(made, 4) || right(made, 12);
+end;
 $$;
 comment on function purple_flea.new_idempotency_key(text) is
   'Makes an idempotency key: the reference and 16 random hexadecimal digits.';

@@ -117,15 +117,18 @@ comment on function purple_flea.spent(text, date, text) is
   'Gives an agent''s stakes, losses and open stakes of a UTC day, in US dollars, without one job.';
 
 create or replace function purple_flea.policy_for(protocol integer, policy jsonb) returns jsonb
-  language sql
-  immutable
+  language plpgsql  -- see timing()
+  volatile
+  security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+begin
   -- Release 0.1.0 reads no policy without a direction.
-  select case
+  return case
     when protocol < 2 and policy ->> 'direction' is null then policy || '{"direction": "long"}'
     else policy
-  end
+  end;
+end;
 $$;
 comment on function purple_flea.policy_for(integer, jsonb) is
   'Gives a frozen policy as the function of a protocol''s version reads it.';
@@ -151,7 +154,9 @@ begin
           when j.limited then purple_flea.spent(j.agent_id, j.bet_day, j.reference)
         end,
         'account', j.account,
-        'fresh', case when purple_flea.is_fresh(j) then true end,
+        'fresh', case
+          when j.kind in ('faucet', 'daily_claim') and purple_flea.is_fresh(j) then true
+        end,
         'faucet_wait_s', case when j.kind = 'faucet' then purple_flea.faucet_wait_s() end,
         -- These are not frozen: the agent's present wallet, the receiver's present name, the code
         -- that earns the referral, and the escrow that the job is about.

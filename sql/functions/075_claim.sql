@@ -289,6 +289,9 @@ create or replace function public.claim_jobs(
   set timezone = 'UTC'
   -- The plans are the same for any arguments, and planning costs more than running.
   set plan_cache_mode = force_generic_plan
+  -- A session that made its plans while the tables were empty would go on reading them whole.
+  set enable_seqscan = off
+  set jit = off  -- see expire()
 as $$
 declare
   wanted      text[]  := coalesce(claim_jobs."references", '{}');

@@ -166,21 +166,29 @@ comment on function purple_flea.change_states(jsonb, text, timestamptz) is
 -- agent's, and a trading key opens another account.
 create or replace function purple_flea.newest_balances(outcomes jsonb)
   returns table (agent_id text, balance numeric, as_of timestamptz)
-  language sql
-  stable
+  language plpgsql  -- see timing()
+  volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-  select distinct on (j.agent_id)
-    j.agent_id,
-    (o.result ->> 'balance')::numeric,
-    j.claimed_at
-  from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
-  join purple_flea.jobs j using (reference)
-  where o.result ->> 'balance' is not null
-    and j.key_name = purple_flea.key_name(j.agent_id)
-  -- The bets of one claim are made side by side. Purple Flea counts them.
-  order by j.agent_id, j.claimed_at desc, o.result #> '{proof,nonce}' desc nulls last
+begin
+  return query
+    select distinct on (j.agent_id)
+      j.agent_id,
+      (o.result ->> 'balance')::numeric,
+      j.claimed_at
+    from jsonb_to_recordset(outcomes) as o (reference text, state text, result jsonb)
+    cross join lateral (
+      select t.agent_id, t.claimed_at, t.key_name
+      from purple_flea.jobs t
+      where t.reference = o.reference
+      offset 0
+    ) as j
+    where o.result ->> 'balance' is not null
+      and j.key_name = purple_flea.key_name(j.agent_id)
+    -- The bets of one claim are made side by side. Purple Flea counts them.
+    order by j.agent_id, j.claimed_at desc, o.result #> '{proof,nonce}' desc nulls last;
+end;
 $$;
 comment on function purple_flea.newest_balances(jsonb) is
   'Gives the balances of agents'' own accounts that outcomes name: of an agent''s outcomes the '

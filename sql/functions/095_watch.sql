@@ -104,7 +104,7 @@ create or replace function public.await_jobs(watcher uuid, wait_ms integer) retu
 as $$
 declare
   most_ms  constant integer  := 3000;              -- because a wait holds a connection
-  pause    constant interval := '4 milliseconds';  -- between looks; or four times a look's time
+  pause    constant interval := '2 milliseconds';  -- between looks; or four times a look's time
   ends     timestamptz;
   looks_at timestamptz;
 begin
@@ -121,7 +121,9 @@ begin
   end if;
   loop
     looks_at := clock_timestamp();
-    if purple_flea.is_due(looks_at) then
+    -- Most looks find nothing, and this one costs a third of is_due().
+    perform from purple_flea.jobs j where j.state = 'pending' and j.due_at <= looks_at limit 1;
+    if found and purple_flea.is_due(looks_at) then
       return true;
     end if;
     exit when looks_at > ends;
