@@ -7,7 +7,10 @@ use stack::{
     postgres::{Cluster, OWNER},
     repository, webhook,
 };
-use std::process::{Output, Stdio};
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpStream,
@@ -77,16 +80,20 @@ async fn dev_once_prints_the_row_and_the_settled_job_and_stops_everything_it_sta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos_prints_a_verdict_without_a_violation() -> Result<()> {
-    let output = output(script("chaos").args(["--deposits", "300", "--api", "live", "--json"])).await?;
+    // The run alone takes two minutes, most of them the ledger's own waits, and the other tests run beside it.
+    const LIMIT: Duration = Duration::from_secs(900);
+    let mut chaos = script("chaos");
+    chaos.args(["--deposits", "200", "--api", "live", "--json"]);
+    let output = tokio::time::timeout(LIMIT, chaos.output()).await.context("chaos did not end in time")??;
     let said = text(&output.stderr);
     let verdict: Value = serde_json::from_str(text(&output.stdout).lines().last().context(said.clone())?)?;
     assert!(output.status.success(), "{verdict}");
     assert_eq!(
         (&verdict["deposits"], &verdict["violations"]),
-        (&300.into(), &serde_json::json!([])),
+        (&200.into(), &serde_json::json!([])),
         "{verdict}"
     );
-    assert!(verdict["bets"].as_u64() > Some(150), "{verdict}");
+    assert!(verdict["bets"].as_u64() > Some(100), "{verdict}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Tells how much CPU each part uses: Postgres' processes by their client, the function's host, and the stand-ins'
 //! threads.
 
-use crate::{rig::Rig, server};
+use crate::{server, stage::Stage};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use stack::process::family;
@@ -31,11 +31,11 @@ pub struct Cpu(BTreeMap<String, Duration>);
 
 impl Cpu {
     /// Reads the CPU time of all parts up to now.
-    pub async fn of(rig: &Rig) -> Result<Self> {
+    pub async fn of(stage: &Stage) -> Result<Self> {
         let sql = "select pid, case usename when 'authenticator' then 'postgres_function' \
                    when 'postgres' then 'postgres_depositors' else 'postgres_others' end, pg_backend_pid() \
                    from pg_stat_activity";
-        let rows = rig.owner.query(sql, &[]).await?;
+        let rows = stage.owner.query(sql, &[]).await?;
         let us: i32 = rows.first().context("no session is connected")?.get(2);
         let works_for: BTreeMap<u32, &str> =
             rows.iter().map(|row| (row.get::<_, i32>(0).unsigned_abs(), row.get(1))).collect();
@@ -48,7 +48,7 @@ impl Cpu {
         // The kernel does not tell which children ended. Most were vacuum's.
         let ended = stat(&format!("/proc/{postmaster}/stat")).map(|stat| stat.time(CHILDREN));
         *all.entry(OTHERS.to_owned()).or_default() += ended.unwrap_or_default();
-        all.insert(HOST.to_owned(), rig.host.cpu()?);
+        all.insert(HOST.to_owned(), stage.worker.cpu()?);
         for thread in fs::read_dir("/proc/self/task")?.flatten() {
             if let Some(stat) = stat(&thread.path().join("stat").to_string_lossy()) {
                 *all.entry(stat.name.clone()).or_default() += stat.time(OWN);

@@ -1,7 +1,7 @@
 //! Makes deposits as people do: each in a transaction of its own, at random times with a steady mean, without waiting
 //! for earlier deposits. The database's record of commit times tells how long each trade took.
 
-use crate::rig::{AGENTS, Rig};
+use crate::stage::{AGENTS, Stage};
 use anyhow::{Context, Result, bail, ensure};
 use stack::postgres::OWNER;
 use std::time::{Duration, Instant};
@@ -53,12 +53,15 @@ pub struct Traded {
 impl Traded {
     /// Measures every deposit after one id. Fails if a deposit has no trade or two. Fails also if Purple Flea's number
     /// of bets has not grown from `bets` by the number of deposits.
-    pub async fn after(rig: &Rig, last_id: i64, bets: usize) -> Result<Self> {
-        rig.quiet().await?;
-        let row =
-            rig.owner.query_opt(TRADES_AFTER, &[&last_id]).await?.context("there were no deposits at all")?;
+    pub async fn after(stage: &Stage, last_id: i64, bets: usize) -> Result<Self> {
+        stage.quiet().await?;
+        let row = stage
+            .owner
+            .query_opt(TRADES_AFTER, &[&last_id])
+            .await?
+            .context("there were no deposits at all")?;
         let (deposits, trades): (i64, i64) = (row.get(0), row.get(1));
-        let bets = rig.purple_flea.bets().len() - bets;
+        let bets = stage.purple_flea.bets().len() - bets;
         ensure!(
             deposits == trades && i64::try_from(bets)? == deposits,
             "{deposits} deposits led to {trades} trades and {bets} bets"
@@ -81,10 +84,10 @@ pub struct Depositors {
 
 impl Depositors {
     /// Connects.
-    pub async fn connect(rig: &Rig) -> Result<Self> {
+    pub async fn connect(stage: &Stage) -> Result<Self> {
         let (give, take) = unbounded_channel();
         for _ in 0..CONNECTIONS {
-            let client = rig.cluster.connect(OWNER).await?;
+            let client = stage.cluster.connect(OWNER).await?;
             let insert = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
                           values ($1, 'deposit', 100, 100)";
             let insert = client.prepare(insert).await?;

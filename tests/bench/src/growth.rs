@@ -34,8 +34,8 @@ pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
     let folder = if quick { machine.scratch.clone() } else { machine.root.join("docs") };
     let figures = aside::run(move || async move {
         let rig = Rig::start(&machine, Platform::Embedded, &[]).await?;
-        let rate = rate::measure(&rig, quick, &mut progress).await?;
-        let backlog = backlog::measure(&rig, quick, &mut progress).await?;
+        let rate = rate::measure(&rig.stage, quick, &mut progress).await?;
+        let backlog = backlog::measure(&rig.stage, quick, &mut progress).await?;
         drop(rig);
         let settled = settled::measure(quick, &mut progress).await?;
         progress.end();

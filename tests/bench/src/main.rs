@@ -10,11 +10,14 @@ mod function;
 mod growth;
 mod latency;
 mod load;
+mod pace;
 mod peers;
 mod progress;
 mod requests;
 mod rig;
+mod rival;
 mod server;
+mod stage;
 mod table;
 mod upstream;
 

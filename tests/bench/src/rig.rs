@@ -6,6 +6,7 @@ use crate::{
     aside::Threads,
     peers::{EMBEDDED, Machine, Platform, free_port},
     server::Server,
+    stage::{AGENTS, LOOK_EVERY, START_TIMEOUT, Stage, fund},
 };
 use anyhow::{Result, bail};
 use stack::{
@@ -17,47 +18,22 @@ use stack::{
     purple_flea::PurpleFlea,
     sweeper::{self, Sweeper},
 };
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, time::sleep};
-use tokio_postgres::Client;
 
-/// The number of agents that deposit.
-pub const AGENTS: u32 = 8;
-
-/// Each agent's balance at Purple Flea, in dollars. It must outlast the measurement.
-const FUNDS: u32 = 1_000_000_000;
-
-/// How long Purple Flea takes for a bet, like a server near by. It is the only part of a trade's time that is not ours.
-pub const PURPLE_FLEA: Duration = Duration::from_millis(5);
-
-/// How long the host may take to listen.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often the bench checks a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Longest time from the last deposit until every deposit has been traded.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(120);
+/// A deposit's job that waits for its outcome.
+const OPEN: &str = "select exists (select from purple_flea.jobs where state = 'pending') \
+                    or exists (select from purple_flea.jobs where state = 'claimed')";
 
 /// The running stack. Ends when it is dropped.
 pub struct Rig {
-    /// The function's host.
-    pub host: Server,
-    /// Purple Flea.
-    pub purple_flea: PurpleFlea,
+    /// The database, the function's host and Purple Flea.
+    pub stage: Stage,
     /// PostgREST.
     pub postgrest: PostgRest,
     /// pg_net.
     pub pg_net: PgNet,
     _sweeper: Sweeper,
-    /// A connection as the database's owner.
-    pub owner: Client,
-    /// PostgreSQL.
-    pub cluster: Arc<Cluster>,
     _threads: [Threads; 3],
 }
 
@@ -85,45 +61,14 @@ impl Rig {
              from generate_series(1, {AGENTS}) as n on conflict do nothing"
         );
         owner.batch_execute(&agents).await?;
-        for n in 1..=AGENTS {
-            purple_flea.fund(&format!("agent-{n:03}"), FUNDS.into());
-        }
-        purple_flea.delay(Some(PURPLE_FLEA));
-        Ok(Self {
-            host,
-            purple_flea,
-            postgrest,
-            pg_net,
-            _sweeper: sweeper,
-            owner,
-            cluster,
-            _threads: threads,
-        })
-    }
-
-    /// Waits until every deposit has been traded, or at least settled.
-    pub async fn quiet(&self) -> Result<()> {
-        let open = "select exists (select from purple_flea.jobs where state = 'pending') \
-                    or exists (select from purple_flea.jobs where state = 'claimed')";
-        let from = Instant::now();
-        while self.owner.query_one(open, &[]).await?.get(0) {
-            if from.elapsed() > QUIET_TIMEOUT {
-                bail!("deposits still wait after {} s", QUIET_TIMEOUT.as_secs());
-            }
-            sleep(LOOK_EVERY).await;
-        }
-        Ok(())
-    }
-
-    /// Gives the last deposit's id.
-    pub async fn last_id(&self) -> Result<i64> {
-        let last = "select coalesce(max(id), 0) from public.wallet_changes";
-        Ok(self.owner.query_one(last, &[]).await?.get(0))
+        fund(&purple_flea);
+        let stage = Stage { worker: host, purple_flea, owner, cluster, open: OPEN };
+        Ok(Self { stage, postgrest, pg_net, _sweeper: sweeper, _threads: threads })
     }
 
     /// Counts the notifications that pg_net has sent.
     pub async fn notifications(&self) -> Result<i64> {
-        Ok(self.owner.query_one("select count(*) from net._http_response", &[]).await?.get(0))
+        Ok(self.stage.owner.query_one("select count(*) from net._http_response", &[]).await?.get(0))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     deposits::at_once,
     figures::rounded,
     progress::Progress,
-    rig::Rig,
+    stage::Stage,
 };
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -47,21 +47,21 @@ pub fn steps(quick: bool) -> usize {
 }
 
 /// Measures one size after the other. Each backlog includes the jobs that the one before left.
-pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
+pub async fn measure(stage: &Stage, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for jobs in SIZES.iter().take(steps(quick)) {
         progress.step(&format!("growth: a backlog of {jobs}"));
-        hold(rig, true).await?;
-        let left: i64 = rig.owner.query_one(WAITING, &[]).await?.get(0);
+        hold(stage, true).await?;
+        let left: i64 = stage.owner.query_one(WAITING, &[]).await?.get(0);
         let (missing, from) = (jobs.saturating_sub(u64::try_from(left)?), Instant::now());
         let mut made = 0;
         while made < missing {
             let chunk = CHUNK.min(missing - made);
-            at_once(&rig.owner, chunk).await?;
+            at_once(&stage.owner, chunk).await?;
             made += chunk;
         }
         let made_s = from.elapsed().as_secs_f64();
-        let point = work_off(rig, *jobs, if quick { QUICK } else { FULL }).await?;
+        let point = work_off(stage, *jobs, if quick { QUICK } else { FULL }).await?;
         points.push(Point { made_s_per_million: made_s / missing.max(1) as f64 * 1e6, ..point });
     }
     Ok(points)
@@ -75,32 +75,32 @@ const TRADED: &str = "\
     from (select pg_xact_commit_timestamp(xmin) as at from public.trade_results where id > $1) as traded \
     where at <= $2::timestamptz + make_interval(secs => $3)";
 
-async fn work_off(rig: &Rig, jobs: u64, most: Duration) -> Result<Point> {
+async fn work_off(stage: &Stage, jobs: u64, most: Duration) -> Result<Point> {
     let last = "select coalesce(max(id), 0) from public.trade_results";
-    let last: i64 = rig.owner.query_one(last, &[]).await?.get(0);
-    let (before, from, began) = (Cpu::of(rig).await?, Instant::now(), SystemTime::now());
-    hold(rig, false).await?;
+    let last: i64 = stage.owner.query_one(last, &[]).await?.get(0);
+    let (before, from, began) = (Cpu::of(stage).await?, Instant::now(), SystemTime::now());
+    hold(stage, false).await?;
     let due = "select exists (select from purple_flea.jobs where state = 'pending') \
                or exists (select from purple_flea.jobs where state = 'claimed')";
     while from.elapsed() < most {
         sleep(LOOK_EVERY.min(most.saturating_sub(from.elapsed()))).await;
-        if !rig.owner.query_one(due, &[]).await?.get::<_, bool>(0) {
+        if !stage.owner.query_one(due, &[]).await?.get::<_, bool>(0) {
             break;
         }
     }
-    let (cpu, time) = (Cpu::of(rig).await?.since(&before), from.elapsed());
-    let traded = rig.owner.query_one(TRADED, &[&last, &began, &most.as_secs_f64()]).await?;
+    let (cpu, time) = (Cpu::of(stage).await?.since(&before), from.elapsed());
+    let traded = stage.owner.query_one(TRADED, &[&last, &began, &most.as_secs_f64()]).await?;
     let (trades, last_s): (i64, Option<f64>) = (traded.get(0), traded.get(1));
     let last_s = last_s.context("nothing was traded")?;
     Ok(Point { jobs, per_s: trades as f64 / last_s, made_s_per_million: 0.0, cpu, trades, time })
 }
 
 /// Pauses all agents, or resumes them and notifies the function, as an operator does.
-async fn hold(rig: &Rig, held: bool) -> Result<()> {
+async fn hold(stage: &Stage, held: bool) -> Result<()> {
     let pause = "update purple_flea.trade_policies set paused = $1 where agent_id is null";
-    rig.owner.execute(pause, &[&held]).await?;
+    stage.owner.execute(pause, &[&held]).await?;
     if !held {
-        rig.owner.batch_execute("select purple_flea.sweep()").await?;
+        stage.owner.batch_execute("select purple_flea.sweep()").await?;
     }
     Ok(())
 }

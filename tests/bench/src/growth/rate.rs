@@ -5,7 +5,7 @@ use crate::{
     deposits::{Depositors, Traded},
     figures::rounded,
     progress::Progress,
-    rig::Rig,
+    stage::Stage,
 };
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -44,16 +44,16 @@ pub fn steps(quick: bool) -> usize {
 }
 
 /// Measures one rate after the other, and stops after the first that was too high.
-pub async fn measure(rig: &Rig, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
+pub async fn measure(stage: &Stage, quick: bool, progress: &mut Progress) -> Result<Vec<Point>> {
     let (rates, time) = if quick { (QUICK.as_slice(), QUICK_TIME) } else { (FULL.as_slice(), FULL_TIME) };
-    let mut depositors = Depositors::connect(rig).await?;
+    let mut depositors = Depositors::connect(stage).await?;
     let mut points: Vec<Point> = Vec::new();
     for rate in rates {
         progress.step(&format!("growth: {rate} deposits a second"));
         let time = if *rate < 5 { 4 * time } else { time };
-        let (last, bets) = (rig.last_id().await?, rig.purple_flea.bets().len());
+        let (last, bets) = (stage.last_id().await?, stage.purple_flea.bets().len());
         depositors.arrive((*rate).into(), time).await?;
-        let traded = Traded::after(rig, last, bets).await?;
+        let traded = Traded::after(stage, last, bets).await?;
         let per_s = traded.deposits as f64 / traded.deposited_s.max(time.as_secs_f64());
         // Random arrivals alone may exceed the limit by a few deposits.
         let slow = traded.deposited_s > time.as_secs_f64() / SLOW;
