@@ -27,17 +27,18 @@ grant select
 grant update (status, reason) on public.frame_submissions to authenticated;
 
 -- Each row looks up one membership by its primary key. A policy that collected the caller's tenants
--- or the tenant's members would do so for each changed row and each subscriber of Realtime.
+-- or the tenant's members, as Postgres does for `exists`, would do so for each changed row and each
+-- subscriber of Realtime.
 drop policy if exists channels_members_read on public.channels;
 create policy channels_members_read on public.channels
   for select to authenticated
   using (
-    exists (
-      select
+    (
+      select m.user_id
       from public.memberships m
       where m.tenant_id = channels.tenant_id
         and m.user_id = (select purple_flea.caller())
-    )
+    ) is not null
   );
 
 drop policy if exists channels_service_writes on public.channels;
@@ -50,12 +51,12 @@ drop policy if exists frame_submissions_members_read on public.frame_submissions
 create policy frame_submissions_members_read on public.frame_submissions
   for select to authenticated
   using (
-    exists (
-      select
+    (
+      select m.user_id
       from public.memberships m
       where m.tenant_id = frame_submissions.tenant_id
         and m.user_id = (select purple_flea.caller())
-    )
+    ) is not null
   );
 
 -- Processing is the service's. The trigger purple_flea_keep knows which move is possible at all.
@@ -63,23 +64,21 @@ drop policy if exists frame_submissions_reviewers_move on public.frame_submissio
 create policy frame_submissions_reviewers_move on public.frame_submissions
   for update to authenticated
   using (
-    exists (
-      select
+    (
+      select m.role
       from public.memberships m
       where m.tenant_id = frame_submissions.tenant_id
         and m.user_id = (select purple_flea.caller())
-        and m.role in ('owner', 'admin')
-    )
+    ) in ('owner', 'admin')
   )
   with check (
     status in ('approved', 'promoted', 'rejected')
-    and exists (
-      select
+    and (
+      select m.role
       from public.memberships m
       where m.tenant_id = frame_submissions.tenant_id
         and m.user_id = (select purple_flea.caller())
-        and m.role in ('owner', 'admin')
-    )
+    ) in ('owner', 'admin')
   );
 
 drop policy if exists frame_submissions_service_writes on public.frame_submissions;
@@ -92,12 +91,12 @@ drop policy if exists frame_media_members_read on public.frame_media;
 create policy frame_media_members_read on public.frame_media
   for select to authenticated
   using (
-    exists (
-      select
+    (
+      select m.user_id
       from public.memberships m
       where m.tenant_id = frame_media.tenant_id
         and m.user_id = (select purple_flea.caller())
-    )
+    ) is not null
   );
 
 drop policy if exists frame_media_service_writes on public.frame_media;
@@ -110,12 +109,12 @@ drop policy if exists approval_policies_members_read on public.approval_policies
 create policy approval_policies_members_read on public.approval_policies
   for select to authenticated
   using (
-    exists (
-      select
+    (
+      select m.user_id
       from public.memberships m
       where m.tenant_id = approval_policies.tenant_id
         and m.user_id = (select purple_flea.caller())
-    )
+    ) is not null
   );
 
 drop policy if exists approval_policies_service_writes on public.approval_policies;
@@ -128,12 +127,12 @@ drop policy if exists channel_timeline_members_read on public.channel_timeline;
 create policy channel_timeline_members_read on public.channel_timeline
   for select to authenticated
   using (
-    exists (
-      select
+    (
+      select m.user_id
       from public.memberships m
       where m.tenant_id = channel_timeline.tenant_id
         and m.user_id = (select purple_flea.caller())
-    )
+    ) is not null
   );
 
 drop policy if exists channel_timeline_service_reads on public.channel_timeline;
