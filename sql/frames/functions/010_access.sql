@@ -29,8 +29,8 @@ grant update (status, reason) on public.frame_submissions to authenticated;
 -- Each row looks up one membership by its primary key. A policy that collected the caller's tenants
 -- or the tenant's members, as Postgres does for `exists`, would do so for each changed row and each
 -- subscriber of Realtime.
-drop policy if exists channels_members_read on public.channels;
-create policy channels_members_read on public.channels
+drop policy if exists channels_member_reads on public.channels;
+create policy channels_member_reads on public.channels
   for select to authenticated
   using (
     (
@@ -47,8 +47,8 @@ create policy channels_service_writes on public.channels
   using (true)
   with check (true);
 
-drop policy if exists frame_submissions_members_read on public.frame_submissions;
-create policy frame_submissions_members_read on public.frame_submissions
+drop policy if exists frame_submissions_member_reads on public.frame_submissions;
+create policy frame_submissions_member_reads on public.frame_submissions
   for select to authenticated
   using (
     (
@@ -87,8 +87,8 @@ create policy frame_submissions_service_writes on public.frame_submissions
   using (true)
   with check (true);
 
-drop policy if exists frame_media_members_read on public.frame_media;
-create policy frame_media_members_read on public.frame_media
+drop policy if exists frame_media_member_reads on public.frame_media;
+create policy frame_media_member_reads on public.frame_media
   for select to authenticated
   using (
     (
@@ -105,8 +105,8 @@ create policy frame_media_service_writes on public.frame_media
   using (true)
   with check (true);
 
-drop policy if exists approval_policies_members_read on public.approval_policies;
-create policy approval_policies_members_read on public.approval_policies
+drop policy if exists approval_policies_member_reads on public.approval_policies;
+create policy approval_policies_member_reads on public.approval_policies
   for select to authenticated
   using (
     (
@@ -123,8 +123,8 @@ create policy approval_policies_service_writes on public.approval_policies
   using (true)
   with check (true);
 
-drop policy if exists channel_timeline_members_read on public.channel_timeline;
-create policy channel_timeline_members_read on public.channel_timeline
+drop policy if exists channel_timeline_member_reads on public.channel_timeline;
+create policy channel_timeline_member_reads on public.channel_timeline
   for select to authenticated
   using (
     (
