@@ -100,106 +100,33 @@ comment on function purple_flea.broadcast(text, text, jsonb) is
   'Sends a message to the subscribers of a private topic of Realtime, at the commit. Never fails.';
 
 -- The payload names the event by its id, so that a subscriber that hears of it in two ways knows.
-create or replace function purple_flea.broadcast_all(made jsonb) returns void
+create or replace function purple_flea.broadcast_event(
+  id      bigint,
+  type    text,
+  tenant  uuid,
+  payload jsonb
+) returns void
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  -- Realtime drops messages above its rate without a sign. A subscriber that hears one of many
-  -- events reads the others from the feed.
-  most constant integer := 100;
 begin
-  if to_regnamespace('realtime') is null then
-    return;
-  end if;
   perform purple_flea.broadcast(
-    'tenant:' || (m ->> 'tenant_id'),
-    m ->> 'type',
-    (m -> 'payload') || jsonb_build_object('id', m -> 'id')
-  )
-  from jsonb_array_elements(made) with ordinality as e (m, n)
-  where e.n <= most;
+    'tenant:' || tenant, type, payload || jsonb_build_object('id', id));
 end;
 $$;
-comment on function purple_flea.broadcast_all(jsonb) is
-  'Sends the first 100 of an array of events to their tenants'' subscribers.';
+comment on function purple_flea.broadcast_event(bigint, text, uuid, jsonb) is
+  'Sends an event to its tenant''s subscribers.';
 
-create or replace function purple_flea.write_events(events jsonb) returns jsonb
+-- Gives the epoch of the events that this transaction writes.
+create or replace function purple_flea.begin_events() returns integer
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  at   constant timestamptz := date_trunc('milliseconds', clock_timestamp());
-  said constant text        := to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
-  me   constant bigint      := pg_current_xact_id()::text::bigint;
-  into_epoch    integer;
-  made          jsonb;
 begin
-  -- While the database waits for a confirmation, its events belong to the time after it.
-  into_epoch := (select f.epoch from purple_flea.feed f)
-    + case when purple_flea.current_generation() is null then 1 else 0 end;
-  with written as (
-    insert into public.frame_events
-      (tenant_id, type, subject, payload, occurred_at, epoch, position)
-    select
-      coalesce(e.tenant_id, purple_flea.operator_tenant()),
-      e.type,
-      e.subject,
-      jsonb_strip_nulls(coalesce(e.payload, '{}')) || jsonb_build_object(
-        'type', e.type,
-        'tenant_id', coalesce(e.tenant_id, purple_flea.operator_tenant()),
-        'occurred_at', said
-      ),
-      at,
-      into_epoch,
-      greatest(
-        me,
-        (
-          select max(l.position)
-          from public.frame_events l
-          where l.subject = e.subject
-            and l.epoch = into_epoch
-        )
-      )
-    from jsonb_array_elements(events) with ordinality as a (event, n)
-    cross join lateral jsonb_to_record(a.event)
-      as e (tenant_id uuid, type text, subject text, payload jsonb)
-    order by a.n
-    returning id, tenant_id, type, payload
-  )
-  select jsonb_agg(to_jsonb(w) order by w.id) into made from written w;
-  if exists (
-    select
-    from pg_catalog.pg_constraint c
-    where c.conrelid = 'public.frame_events'::regclass
-      and c.condeferrable
-  ) then
-    perform purple_flea.check_events_now();
-  end if;
-  return coalesce(made, '[]');
-end;
-$$;
-comment on function purple_flea.write_events(jsonb) is
-  'Inserts events, an array of {tenant_id, type, subject, payload}. Gives them as they are now.';
-
-create or replace function purple_flea.emit_all(events jsonb) returns void
-  language plpgsql
-  volatile
-  -- The writer of a row may not write events.
-  security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  number constant integer := jsonb_array_length(events);
-  made   jsonb;
-begin
-  if number is null or number = 0 then
-    return;
-  end if;
   -- No follower reads an event that a crash takes back.
   perform purple_flea.commit_synchronously();
   -- A confirmation of a restore waits for this transaction, or this one waits for it and then sees
@@ -210,8 +137,117 @@ begin
     -- any other row that has changed.
     perform from purple_flea.feed f where f.only_row for share;
   end if;
+  -- While the database waits for a confirmation, its events belong to the time after it.
+  return (select f.epoch from purple_flea.feed f)
+    + case when purple_flea.current_generation() is null then 1 else 0 end;
+end;
+$$;
+comment on function purple_flea.begin_events() is
+  'Lets this transaction write events, and gives their epoch.';
+
+create or replace function purple_flea.event_payload(
+  type    text,
+  tenant  uuid,
+  at      timestamptz,
+  payload jsonb
+) returns jsonb
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return jsonb_strip_nulls(coalesce(payload, '{}')) || jsonb_build_object(
+    'type', type,
+    'tenant_id', tenant,
+    'occurred_at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+  );
+end;
+$$;
+comment on function purple_flea.event_payload(text, uuid, timestamptz, jsonb) is
+  'Gives an event as subscribers get it. Its time is UTC, in milliseconds.';
+
+create or replace function purple_flea.position_after(subject text, epoch integer) returns bigint
+  language plpgsql
+  volatile  -- sees the last event although it was committed after this statement began
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return greatest(
+    pg_current_xact_id()::text::bigint,
+    (
+      select max(l.position)
+      from public.frame_events l
+      where l.subject = position_after.subject
+        and l.epoch = position_after.epoch
+    )
+  );
+end;
+$$;
+comment on function purple_flea.position_after(text, integer) is
+  'Gives the position of a subject''s next event.';
+
+create or replace function purple_flea.has_late_checks() returns boolean
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select
+    from pg_catalog.pg_constraint c
+    where c.conrelid = 'public.frame_events'::regclass
+      and c.condeferrable
+  );
+end;
+$$;
+comment on function purple_flea.has_late_checks() is
+  'Says whether the events table has a constraint or a trigger that could fail a commit.';
+
+create or replace function purple_flea.emit_all(events jsonb) returns void
+  language plpgsql
+  volatile
+  -- The writer of a row may not write events.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Realtime drops messages above its rate without a sign. A subscriber that hears one of many
+  -- events reads the others from the feed.
+  most_told  constant integer     := 100;
+  number     constant integer     := jsonb_array_length(events);
+  at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
+  into_epoch integer;
+  made       bigint[];
+begin
+  if number is null or number = 0 then
+    return;
+  end if;
+  into_epoch := purple_flea.begin_events();
   begin
-    made := purple_flea.write_events(events);
+    with written as (
+      insert into public.frame_events
+        (tenant_id, type, subject, payload, occurred_at, epoch, position)
+      select
+        e.tenant_id,
+        a.event ->> 'type',
+        a.event ->> 'subject',
+        purple_flea.event_payload(a.event ->> 'type', e.tenant_id, at, a.event -> 'payload'),
+        at,
+        into_epoch,
+        purple_flea.position_after(a.event ->> 'subject', into_epoch)
+      from jsonb_array_elements(events) with ordinality as a (event, n)
+      cross join lateral (
+        select coalesce((a.event ->> 'tenant_id')::uuid, purple_flea.operator_tenant()) as tenant_id
+      ) as e
+      order by a.n
+      returning id
+    )
+    select array_agg(w.id order by w.id) into made from written w;
+    if purple_flea.has_late_checks() then
+      perform purple_flea.check_events_now();
+    end if;
   exception
     when insufficient_resources or operator_intervention or system_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
@@ -219,11 +255,19 @@ begin
       perform purple_flea.lose_events(number, sqlstate || ' ' || sqlerrm);
       return;
   end;
-  if jsonb_array_length(made) < number then
+  if coalesce(cardinality(made), 0) < number then
     perform purple_flea.lose_events(
-      number - jsonb_array_length(made), 'a trigger leaves rows out');
+      number - coalesce(cardinality(made), 0), 'a trigger leaves rows out');
   end if;
-  perform purple_flea.broadcast_all(made);
+  if to_regnamespace('realtime') is not null then
+    perform purple_flea.broadcast_event(e.id, e.type, e.tenant_id, e.payload)
+    from (
+      select t.*
+      from public.frame_events t
+      where t.id = any (made[1:most_told])
+      order by t.id
+    ) as e;
+  end if;
 end;
 $$;
 comment on function purple_flea.emit_all(jsonb) is
@@ -238,16 +282,46 @@ create or replace function purple_flea.emit(
 ) returns void
   language plpgsql
   volatile
+  -- The writer of a row may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
+  tenant     constant uuid        := coalesce(emit.tenant_id, purple_flea.operator_tenant());
+  said       constant jsonb       := purple_flea.event_payload(
+    emit.type, tenant, at, emit.payload);
+  into_epoch constant integer     := purple_flea.begin_events();
+  made       bigint;
 begin
-  perform purple_flea.emit_all(jsonb_build_array(jsonb_build_object(
-    'type', type,
-    'tenant_id', tenant_id,
-    'subject', subject,
-    'payload', payload
-  )));
+  begin
+    insert into public.frame_events
+      (tenant_id, type, subject, payload, occurred_at, epoch, position)
+    values (
+      tenant,
+      emit.type,
+      emit.subject,
+      said,
+      at,
+      into_epoch,
+      purple_flea.position_after(emit.subject, into_epoch)
+    )
+    returning id into made;
+    if purple_flea.has_late_checks() then
+      perform purple_flea.check_events_now();
+    end if;
+  exception
+    when insufficient_resources or operator_intervention or system_error then
+      raise;  -- Nobody's constraint: the change itself could not be stored either.
+    when others then
+      perform purple_flea.lose_events(1, sqlstate || ' ' || sqlerrm);
+      return;
+  end;
+  if made is null then
+    perform purple_flea.lose_events(1, 'a trigger leaves rows out');
+  elsif to_regnamespace('realtime') is not null then
+    perform purple_flea.broadcast_event(made, emit.type, tenant, said);
+  end if;
 end;
 $$;
 comment on function purple_flea.emit(text, uuid, text, jsonb) is
