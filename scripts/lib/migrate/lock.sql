@@ -80,7 +80,8 @@ as $$
       or (
         c.relnamespace = 'public'::regnamespace
         and c.relname in (
-          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results'
+          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
+          'tenants', 'memberships', 'api_keys', 'frame_events'
         )
       )
       or (
@@ -95,7 +96,8 @@ as $$
     array_position(
       array[
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
-        'job_events'
+        'job_events', 'channels', 'frame_submissions', 'frame_media', 'approval_policies',
+        'channel_timeline', 'tenants', 'memberships', 'api_keys', 'frame_events'
       ],
       c.relname::text
     ),
