@@ -26,7 +26,9 @@ revoke execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
     public.end_watch, public.ledger_health, public.may_act_for, public.operate,
-    public.request_job, public.settle_job, public.settle_jobs
+    public.request_job, public.settle_job, public.settle_jobs,
+    public.claim_deliveries, public.settle_deliveries, public.create_event_subscription,
+    public.delete_event_subscription, public.enable_event_subscription, public.redeliver_events
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant execute
   on function
@@ -34,6 +36,15 @@ grant execute
     public.end_watch, public.ledger_health, public.request_job, public.settle_job,
     public.settle_jobs
   to service_role, purple_flea_worker;
+grant execute
+  on function public.claim_deliveries, public.settle_deliveries
+  to service_role, purple_flea_worker;
+-- They check that the caller manages the tenant.
+grant execute
+  on function
+    public.create_event_subscription, public.delete_event_subscription,
+    public.enable_event_subscription, public.redeliver_events
+  to authenticated, service_role;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 
