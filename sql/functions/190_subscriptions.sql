@@ -314,3 +314,25 @@ $$;
 comment on function public.enable_event_subscription(uuid) is
   'Enables a disabled subscription. It goes on where it was. Gives how many deliveries are pending '
   'at once, and whether it has missed events that the feed no longer has.';
+
+create or replace function purple_flea.record_subscription(of_tenant uuid, record_id text)
+  returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if record_id !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    return null;
+  end if;
+  return (
+    select to_jsonb(s)
+    from public.event_subscriptions s
+    where s.id = record_id::uuid
+      and s.tenant_id = of_tenant
+  );
+end;
+$$;
+comment on function purple_flea.record_subscription(uuid, text) is
+  'Gives a tenant''s webhook subscription by its id.';

@@ -60,7 +60,9 @@ as $$
       or (
         c.relnamespace = 'public'::regnamespace
         and c.relname in (
-          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results'
+          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
+          'tenants', 'memberships', 'api_keys', 'frame_events', 'event_subscriptions',
+          'event_delivery_attempts'
         )
       )
     )
@@ -68,7 +70,8 @@ as $$
     array_position(
       array[
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
-        'job_events'
+        'job_events', 'tenants', 'memberships', 'api_keys', 'frame_events',
+        'subscription_progress', 'event_subscriptions', 'event_deliveries'
       ],
       c.relname::text
     ),
