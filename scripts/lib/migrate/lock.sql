@@ -81,7 +81,8 @@ as $$
         c.relnamespace = 'public'::regnamespace
         and c.relname in (
           'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
-          'tenants', 'memberships', 'api_keys', 'frame_events'
+          'tenants', 'memberships', 'api_keys', 'frame_events', 'event_subscriptions',
+          'event_delivery_attempts'
         )
       )
       or (
@@ -97,7 +98,8 @@ as $$
       array[
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
         'job_events', 'channels', 'frame_submissions', 'frame_media', 'approval_policies',
-        'channel_timeline', 'tenants', 'memberships', 'api_keys', 'frame_events'
+        'channel_timeline', 'tenants', 'memberships', 'api_keys', 'frame_events',
+        'subscription_progress', 'event_subscriptions', 'event_deliveries'
       ],
       c.relname::text
     ),
