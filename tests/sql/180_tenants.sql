@@ -98,7 +98,7 @@ select results_eq(
 );
 select throws_ok(
   $$insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-    select tenant, 'trade.executed', 'trade:x', '{}', now(), 1, 1 from counted$$,
+    select tenant, 'test.executed', 'trade:x', '{}', now(), 1, 1 from counted$$,
   '42501',
   null,
   'but writes none'

@@ -4,7 +4,7 @@ begin;
 \ir setup/feed.psql
 
 select purple_flea.emit(
-  'trade.executed',
+  'test.executed',
   pg_temp.tenant('a'),
   'trade:one',
   '{"reference": "one", "status": null, "type": "forged", "tenant_id": "forged"}'
@@ -12,7 +12,7 @@ select purple_flea.emit(
 select is(
   payload - 'occurred_at',
   jsonb_build_object(
-    'reference', 'one', 'type', 'trade.executed', 'tenant_id', pg_temp.tenant('a')),
+    'reference', 'one', 'type', 'test.executed', 'tenant_id', pg_temp.tenant('a')),
   'an event says its type and its tenant, and leaves out what is null'
 )
 from public.frame_events;
@@ -45,11 +45,11 @@ select is(
 from public.frame_events where subject = 'trade:two';
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
 values
-  (pg_temp.tenant('a'), 'trade.unknown', 'trade:one', '{}', now(), 1, 9000000000000000000),
-  (pg_temp.tenant('a'), 'trade.unknown', 'trade:two', '{}', now(), 0, 9000000000000000000);
+  (pg_temp.tenant('a'), 'test.unknown', 'trade:one', '{}', now(), 1, 9000000000000000000),
+  (pg_temp.tenant('a'), 'test.unknown', 'trade:two', '{}', now(), 0, 9000000000000000000);
 select pg_temp.fire('a', 'one');
 select is(
-  max(position) filter (where subject = 'trade:one' and type = 'trade.executed'),
+  max(position) filter (where subject = 'trade:one' and type = 'test.executed'),
   9000000000000000000,
   'or that of the subject''s last event, if that is greater'
 )
@@ -63,7 +63,7 @@ select is(
 from public.frame_events;
 select purple_flea.emit_all((
   select jsonb_agg(jsonb_build_object(
-    'type', 'trade.executed', 'subject', 'trade:set', 'payload', jsonb_build_object('reference', n)))
+    'type', 'test.executed', 'subject', 'trade:set', 'payload', jsonb_build_object('reference', n)))
   from generate_series(1, 300) as n
 ));
 select is(
@@ -113,8 +113,8 @@ begin
   return next is(
     (select last_value from purple_flea.feed_lost), lost + 1, what || ': and counted');
   return next lives_ok(
-    $q$select purple_flea.emit_all('[{"type": "trade.executed", "subject": "trade:tried"},
-       {"type": "trade.executed", "subject": "trade:tried"}]')$q$,
+    $q$select purple_flea.emit_all('[{"type": "test.executed", "subject": "trade:tried"},
+       {"type": "test.executed", "subject": "trade:tried"}]')$q$,
     what || ': for a set, too');
   return next is(
     (select last_value from purple_flea.feed_lost), lost + 3, what || ': which is counted');
@@ -195,7 +195,7 @@ select is(
 select pg_temp.fire('a', 'told');
 select is(
   array_agg(concat_ws('|', m.topic, m.event, m.private, m.extension)),
-  array['tenant:' || pg_temp.tenant('a') || '|trade.executed|t|broadcast'],
+  array['tenant:' || pg_temp.tenant('a') || '|test.executed|t|broadcast'],
   'an event is broadcast on its tenant''s private topic'
 )
 from realtime.messages m;
@@ -209,7 +209,7 @@ join public.frame_events e on e.subject = 'trade:told';
 truncate realtime.messages;
 select purple_flea.emit_all((
   select jsonb_agg(jsonb_build_object(
-    'type', 'trade.executed', 'subject', 'trade:many', 'payload', jsonb_build_object('reference', n)))
+    'type', 'test.executed', 'subject', 'trade:many', 'payload', jsonb_build_object('reference', n)))
   from generate_series(1, 150) as n
 ));
 select is(count(*), 100::bigint, 'of many at once the first are told') from realtime.messages;

@@ -55,12 +55,12 @@ select is(
 );
 
 -- Types.
-select pg_temp.fire('a', n::text, 'trade.unknown') from generate_series(6, 7) as n;
+select pg_temp.fire('a', n::text, 'test.unknown') from generate_series(6, 7) as n;
 select pg_temp.settle();
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{trade.unknown}')), '6 7', 'a client may ask for some types');
+  pg_temp.said(pg_temp.read('a', types => '{test.unknown}')), '6 7', 'a client may ask for some types');
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{trade.unknown,trade.executed}', most => 6)),
+  pg_temp.said(pg_temp.read('a', types => '{test.unknown,test.executed}', most => 6)),
   '1 2 3 4 5 6',
   'or for more of them'
 );
@@ -70,27 +70,27 @@ select is(
   'a page without any goes on after all that it has looked at'
 );
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{trade.unknown}', most => 1)),
+  pg_temp.said(pg_temp.read('a', types => '{test.unknown}', most => 1)),
   '6',
   'a page of types has a length, too'
 );
 select is(
   pg_temp.said(
-    pg_temp.read('a', pg_temp.read('a', types => '{trade.unknown}', most => 1) ->> 'next')),
+    pg_temp.read('a', pg_temp.read('a', types => '{test.unknown}', most => 1) ->> 'next')),
   '7',
   'and goes on after its last event'
 );
 select is(pg_temp.said(pg_temp.read('a', types => '{}')), '1 2 3 4 5 6 7', 'no types are all types');
 select is(pg_temp.read('a', types => t) ->> 'state', 'unknown_type', 'an unknown type is named: ' || t::text)
-from (values ('{trade.unknown,trade.lost}'::text[]), ('{null}'), ('{""}')) as v (t);
+from (values ('{test.unknown,test.lost}'::text[]), ('{null}'), ('{""}')) as v (t);
 select ok(
-  pg_temp.read('a', types => '{x}') -> 'known' ? 'trade.executed',
+  pg_temp.read('a', types => '{x}') -> 'known' ? 'test.executed',
   'with the types that there are'
 );
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-select pg_temp.tenant('b'), 'trade.skipped', 'trade:many', '{"reference": "many"}', now(), 1, 100
+select pg_temp.tenant('b'), 'test.skipped', 'trade:many', '{"reference": "many"}', now(), 1, 100
 from generate_series(1, 6000) as n;
-create temporary table sparse as select pg_temp.read('b', types => '{trade.rejected}') as one;
+create temporary table sparse as select pg_temp.read('b', types => '{test.rejected}') as one;
 select is(
   concat(pg_temp.said(one), one -> 'more'),
   'true',
@@ -102,7 +102,7 @@ select is(
   'false',
   'and the next one goes on from there'
 )
-from sparse, pg_temp.read('b', one ->> 'next', '{trade.rejected}') as two;
+from sparse, pg_temp.read('b', one ->> 'next', '{test.rejected}') as two;
 
 -- Bad requests.
 select is(
@@ -145,13 +145,13 @@ select is(pg_temp.read('records') ->> 'state', 'forbidden', 'a key without the s
 
 -- The end of the feed is below the oldest open transaction, which here is this one.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-select pg_temp.tenant('a'), 'trade.executed', 'trade:x', jsonb_build_object('reference', name), now(), 1, at
+select pg_temp.tenant('a'), 'test.executed', 'trade:x', jsonb_build_object('reference', name), now(), 1, at
 from (values
   ('below', pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1),
   ('at', pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
 ) as v (name, at);
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{trade.executed}')),
+  pg_temp.said(pg_temp.read('a', types => '{test.executed}')),
   '1 2 3 4 5 below',
   'an event at the oldest open transaction waits'
 );
@@ -191,7 +191,7 @@ select is(
 )
 from refused;
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{trade.executed}')),
+  pg_temp.said(pg_temp.read('a', types => '{test.executed}')),
   -- settle() has moved one of the two before the other.
   '1 2 3 4 5 at below meanwhile since',
   'a new reader gets older epochs as a whole, and first'

@@ -4,7 +4,7 @@ begin;
 
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
 select
-  pg_temp.tenant(agent), 'trade.executed', 'trade:' || n, jsonb_build_object('reference', n),
+  pg_temp.tenant(agent), 'test.executed', 'trade:' || n, jsonb_build_object('reference', n),
   clock_timestamp() - age, 1, n
 from (
   values
@@ -51,8 +51,8 @@ select throws_ok(
 -- An old event may be deleted by hand, and the floor rises all the same. A young one may not.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
 values
-  (pg_temp.tenant('nobodys'), 'trade.executed', 'trade:8', '{}', now() - interval '31 days', 1, 8),
-  (pg_temp.tenant('nobodys'), 'trade.executed', 'trade:9', '{}', now() - interval '29 days', 1, 9);
+  (pg_temp.tenant('nobodys'), 'test.executed', 'trade:8', '{}', now() - interval '31 days', 1, 8),
+  (pg_temp.tenant('nobodys'), 'test.executed', 'trade:9', '{}', now() - interval '29 days', 1, 9);
 select throws_ok(
   'delete from public.frame_events where position = 9', '55000', null, 'a young event is kept');
 delete from public.frame_events where position = 8;
@@ -62,21 +62,21 @@ from was;
 -- Events at or above the oldest open transaction stay: one that is still to come may be before them.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
 select
-  pg_temp.tenant('b'), 'trade.executed', 'trade:open', '{}', now() - interval '31 days', 1,
+  pg_temp.tenant('b'), 'test.executed', 'trade:open', '{}', now() - interval '31 days', 1,
   pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 delete from public.frame_events where occurred_at < now() - interval '31 days' and position < 100;
 select is(purple_flea.delete_old_events(1000), 0, 'an event that nobody may read yet is not deleted');
 
 -- The sweeper does it.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-values (pg_temp.tenant('b'), 'trade.executed', 'trade:0', '{}', now() - interval '31 days', 1, 0);
+values (pg_temp.tenant('b'), 'test.executed', 'trade:0', '{}', now() - interval '31 days', 1, 0);
 select purple_flea.sweep();
 select is_empty(
   $$select from public.frame_events where subject = 'trade:0'$$, 'a sweep deletes old events');
 
 -- By an index, however many events there are.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-select pg_temp.tenant('b'), 'trade.executed', 'trade:' || n, '{}', now(), 1, 10 + n
+select pg_temp.tenant('b'), 'test.executed', 'trade:' || n, '{}', now(), 1, 10 + n
 from generate_series(1, 20000) as n;
 analyze public.frame_events;
 create function pg_temp.plan(statement text) returns setof text language plpgsql as $$
