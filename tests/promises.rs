@@ -16,6 +16,7 @@ mod documents;
 mod escrows;
 mod fairness;
 mod faucet;
+mod frames;
 mod front_door;
 mod hang_up;
 mod hi_lo;
