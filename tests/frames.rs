@@ -85,6 +85,42 @@ async fn frames_promoted_at_once_get_places_without_a_gap_in_the_order_of_their_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_of_their_commits() -> Result<()> {
+    let (cluster, owner) = start().await?;
+    let (first, second) = (cluster.connect(OWNER).await?, cluster.connect(OWNER).await?);
+    let medium = "insert into public.frame_media (tenant_id, submission_id, path) \
+        values (md5('t')::uuid, md5('f1')::uuid, 'p')";
+    owner.batch_execute(medium).await?;
+    let process = "update public.frame_media set status = 'processing' where submission_id = md5('f1')::uuid";
+    let override_it = "insert into public.approval_policies (tenant_id, submission_id, approval) \
+        values (md5('t')::uuid, md5('f1')::uuid, 'required')";
+    // The first transaction has the lower number, and the second one begins its change while the first one is open.
+    for (one, other) in [(to("promoted", "f1"), process.to_owned()), (override_it.to_owned(), to("rejected", "f2"))] {
+        first.batch_execute(&format!("begin; {one}")).await?;
+        if other == process {
+            let (waited, ended) = tokio::join!(second.batch_execute(&other), async {
+                wait_until_one_waits(&owner).await?;
+                anyhow::Ok(first.batch_execute("commit").await?)
+            });
+            (waited?, ended?);
+        } else {
+            // Another submission does not wait.
+            soon(second.batch_execute(&other)).await??;
+            first.batch_execute("commit").await?;
+        }
+    }
+    let told = "select array_agg(e.type order by e.epoch, e.position, e.id) from public.frame_events e \
+        where e.subject = 'submission:' || md5('f1')::uuid and e.payload ->> 'status' not in ('received', 'approved') \
+          and e.id > (select min(m.id) from public.frame_events m where m.payload ->> 'status' = 'promoted') - 1";
+    let told: Vec<String> = owner.query_one(told, &[]).await?.get(0);
+    assert_eq!(
+        told,
+        ["frame.submission.status_changed", "frame.promoted", "frame.media.status_changed", "frame.approval.changed"]
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_reviewers_at_once_move_a_frame_once_and_the_second_one_learns_where_it_is() -> Result<()> {
     let (cluster, owner) = start().await?;
     let (first, second) = (cluster.connect(OWNER).await?, cluster.connect(OWNER).await?);
