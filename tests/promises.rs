@@ -16,6 +16,7 @@ mod documents;
 mod escrows;
 mod fairness;
 mod faucet;
+mod feed;
 mod frames;
 mod front_door;
 mod hang_up;
