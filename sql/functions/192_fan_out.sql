@@ -68,8 +68,8 @@ begin
 end;
 $$;
 comment on function purple_flea.order_subjects(uuid[], text[]) is
-  'Makes the first delivery of each subject due, unless one of the subject is claimed, and lets the '
-  'others wait. The caller holds the locks of the subscriptions'' progress.';
+  'Makes the first delivery of each subject due, unless one of the subject is claimed, and lets '
+  'the others wait. The caller holds the locks of the subscriptions'' progress.';
 
 create or replace function purple_flea.in_flight_limit(first_failure_at timestamptz)
   returns integer

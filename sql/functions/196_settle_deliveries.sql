@@ -1,5 +1,5 @@
--- Settling deliveries: what a listener reports. A report counts if it carries the token of the claim
--- that still has the delivery.
+-- Settling deliveries: what a listener reports. A report counts if it carries the token of the
+-- claim that still has the delivery.
 
 create or replace function purple_flea.read_reports(outcomes jsonb)
   returns table (
@@ -260,6 +260,6 @@ begin
 end;
 $$;
 comment on function public.settle_deliveries(jsonb) is
-  'Records what became of claimed deliveries: an array of {subscription, event, token, did, status, '
-  'error, retry_after_s, ms}; did is delivered, failed or not_sent. Says how many counted, how many '
-  'came too late, and whether more deliveries are due now.';
+  'Records what became of claimed deliveries: an array of {subscription, event, token, did, '
+  'status, error, retry_after_s, ms}; did is delivered, failed or not_sent. Says how many counted, '
+  'how many came too late, and whether more deliveries are due now.';

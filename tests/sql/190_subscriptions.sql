@@ -5,7 +5,8 @@ begin;
 -- URLs.
 select is(purple_flea.is_subscription_url(url), true, 'a receiver: ' || url)
 from unnest(array[
-  'https://hooks.example.com', 'https://hooks.example.com/', 'https://Hooks.Example.com/a/b-c_d%20e',
+  'https://hooks.example.com', 'https://hooks.example.com/',
+  'https://Hooks.Example.com/a/b-c_d%20e',
   'https://hooks.example.com:443/', 'https://hooks.example.com:8443/a', 'https://a.b.xn--p1ai/',
   'https://hooks.example.com:65535', 'https://1.example.com/', 'https://mylocal.example/',
   'https://internal.example.com/'
@@ -121,10 +122,13 @@ create function pg_temp.tries(person text) returns text[] language sql as $$
   select array[
     left(pg_temp.as_user(person, $q$select public.create_event_subscription(
       '10000000-0000-4000-8000-000000000000', 'https://hooks.example.com/') ->> 'secret'$q$), 6),
-    pg_temp.as_user(person, format('select public.enable_event_subscription(%L) ->> ''missed''', pg_temp.r('two'))),
-    pg_temp.as_user(person, format('select public.redeliver_events(%L, 1) ->> ''queued''', pg_temp.r('two'))),
+    pg_temp.as_user(person, format(
+      'select public.enable_event_subscription(%L) ->> ''missed''', pg_temp.r('two'))),
+    pg_temp.as_user(person, format(
+      'select public.redeliver_events(%L, 1) ->> ''queued''', pg_temp.r('two'))),
     pg_temp.as_user(person, 'select (count(*) > 0)::text from public.event_subscriptions'),
-    pg_temp.as_user(person, format('select public.delete_event_subscription(%L)::text', pg_temp.r('two')))
+    pg_temp.as_user(person, format(
+      'select public.delete_event_subscription(%L)::text', pg_temp.r('two')))
   ]
 $$;
 select is(
@@ -170,6 +174,19 @@ from unnest(array[
   'delete from public.event_delivery_attempts where true returning error'
 ]) as q;
 
+set local role anon;
+select throws_ok(q, '42501')
+from unnest(array[
+  $$select public.create_event_subscription(
+    '10000000-0000-4000-8000-000000000000', 'https://hooks.example.com/')$$,
+  'select public.enable_event_subscription(gen_random_uuid())',
+  'select public.delete_event_subscription(gen_random_uuid())',
+  'select public.redeliver_events(gen_random_uuid(), 1)',
+  'select * from public.event_subscriptions',
+  'select * from public.event_delivery_attempts'
+]) as q;
+reset role;
+
 -- Deleting one.
 select is(
   purple_flea.secret('purple_flea_subscription:' || pg_temp.r('two')),
@@ -191,7 +208,8 @@ select throws_ok(
 -- An operator changes a secret.
 select lives_ok(
   $$select purple_flea.set_secret(
-    'purple_flea_subscription:' || pg_temp.r('all'), 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=')$$,
+    'purple_flea_subscription:' || pg_temp.r('all'),
+    'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=')$$,
   'an operator sets a subscription''s secret'
 );
 select throws_ok(
@@ -200,7 +218,8 @@ select throws_ok(
 );
 select throws_ok(
   $$select purple_flea.set_secret(
-    'purple_flea_subscription:' || gen_random_uuid(), 'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=')$$,
+    'purple_flea_subscription:' || gen_random_uuid(),
+    'whsec_bG9jYWwgc3RhY2ssIHBsYXkgbW9uZXkgb25seSE=')$$,
   '22023'
 );
 

@@ -90,8 +90,18 @@ select is(
   'a fan-out takes few events at once, and says that there are more'
 );
 select is(
-  (select array[p.pending, (select count(*) from purple_flea.event_deliveries where subscription_id = p.subscription_id)]
-   from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('all')),
+  (
+    select array[
+      p.pending,
+      (
+        select count(*)
+        from purple_flea.event_deliveries d
+        where d.subscription_id = p.subscription_id
+      )
+    ]
+    from purple_flea.subscription_progress p
+    where p.subscription_id = pg_temp.r('all')
+  ),
   '{1000,1000}',
   'a subscription has at most 1,000 pending deliveries'
 );
@@ -100,7 +110,11 @@ from public.event_subscriptions s where s.id = pg_temp.r('all');
 select is(s.held_back_since, null, 'one that does not want them passes them')
 from public.event_subscriptions s where s.id = pg_temp.r('online');
 select is(
-  (select p.position from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('online')),
+  (
+    select p.position
+    from purple_flea.subscription_progress p
+    where p.subscription_id = pg_temp.r('online')
+  ),
   (select last_value from places),
   'up to the end of the feed'
 );
@@ -113,13 +127,21 @@ select purple_flea.fan_out();
 select is(p.pending, 1000, 'and no event was skipped')
 from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('all');
 select is(
-  (select max(d.position) - min(d.position) from purple_flea.event_deliveries d where d.subscription_id = pg_temp.r('all')),
+  (
+    select max(d.position) - min(d.position)
+    from purple_flea.event_deliveries d
+    where d.subscription_id = pg_temp.r('all')
+  ),
   999::bigint,
   'the next events follow the last ones'
 );
 
 -- Trouble.
-create function pg_temp.trouble() returns trigger language plpgsql as $$begin raise 'trouble'; end$$;
+create function pg_temp.trouble() returns trigger language plpgsql as $$
+begin
+  raise 'trouble';
+end;
+$$;
 create trigger trouble before insert on purple_flea.event_deliveries
   for each row execute function pg_temp.trouble();
 select pg_temp.event('agent:2', 'agent.online');

@@ -24,7 +24,11 @@ select is(
 );
 select is(pg_temp.claim(), '{one trade:1#1}', 'which is then claimed');
 select is(
-  (select array_agg((delivery ->> 'event')::bigint order by ctid) from claimed where name = 'one trade:1#1'),
+  (
+    select array_agg((delivery ->> 'event')::bigint order by ctid)
+    from claimed
+    where name = 'one trade:1#1'
+  ),
   (select array_agg(id order by id) from (
     select id from public.frame_events where subject = 'trade:1' order by id limit 2) as e),
   'in the order of the feed'
@@ -40,7 +44,11 @@ select is(pg_temp.claim(), '{one trade:1#1}', 'and then the third');
 select pg_temp.later('59 s');
 select is(pg_temp.claim(), '{}', 'a lease counts until it ends');
 select pg_temp.later('2 s');
-select is(pg_temp.claim(), '{one trade:1#2}', 'then the delivery comes again: its listener is gone');
+select is(
+  pg_temp.claim(),
+  '{one trade:1#2}',
+  'then the delivery comes again: its listener is gone'
+);
 select is(
   pg_temp.report('one trade:1#1'),
   '{"settled": 0, "stale": 1, "due": false}',
@@ -111,7 +119,10 @@ alter table public.frame_events disable trigger user;
 delete from public.frame_events where id in (
   select min(id) from public.frame_events where subject = 'trade:gone');
 alter table public.frame_events enable trigger user;
-select ok('late trade:gone#1' <> all (pg_temp.claim()), 'an event that the feed has deleted is not sent');
+select ok(
+  'late trade:gone#1' <> all (pg_temp.claim()),
+  'an event that the feed has deleted is not sent'
+);
 select ok('late trade:gone#1' = any (pg_temp.claim()), 'and the next of its subject is');
 select is(p.pending, 1, 'it is not pending either')
 from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('late');
@@ -121,7 +132,13 @@ select purple_flea.drop_secret(purple_flea.subscription_secret_name(pg_temp.r('l
 select pg_temp.report('late trade:gone#1', 'not_sent');
 select ok('late trade:gone#1' = any (pg_temp.claim()), 'a delivery without a secret is claimed');
 select is(
-  (select delivery ->> 'secret' from claimed where name = 'late trade:gone#1' order by ctid desc limit 1),
+  (
+    select delivery ->> 'secret'
+    from claimed
+    where name = 'late trade:gone#1'
+    order by ctid desc
+    limit 1
+  ),
   null,
   'the listener reports that it could not sign'
 );

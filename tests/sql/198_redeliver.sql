@@ -15,7 +15,9 @@ declare
   delivery jsonb;
 begin
   for n in 1 .. 20 loop
-    for delivery in select d from jsonb_array_elements(public.claim_deliveries(100, 60) -> 'deliveries') as d loop
+    for delivery in
+      select d from jsonb_array_elements(public.claim_deliveries(100, 60) -> 'deliveries') as d
+    loop
       ids := ids || (delivery ->> 'event')::bigint;
       perform public.settle_deliveries(
         jsonb_build_array(delivery || '{"did": "delivered", "status": 200, "ms": 1}'));
@@ -33,7 +35,11 @@ select is(cardinality(pg_temp.deliver_all()), 6, 'all are delivered');
 create temporary table first_ids as
   select event_id, webhook_id from public.event_delivery_attempts;
 
-select is(public.redeliver_events(pg_temp.r('one'), pg_temp.id(3)), '{"queued": 1}', 'one is asked for');
+select is(
+  public.redeliver_events(pg_temp.r('one'), pg_temp.id(3)),
+  '{"queued": 1}',
+  'one is asked for'
+);
 select is(
   public.redeliver_events(pg_temp.r('one'), pg_temp.id(3)),
   '{"queued": 0}',
@@ -41,7 +47,11 @@ select is(
 );
 select is(pg_temp.deliver_all(), array[pg_temp.id(3)], 'and comes alone');
 select is(
-  (select array_agg(distinct a.webhook_id) from public.event_delivery_attempts a where a.event_id = pg_temp.id(3)),
+  (
+    select array_agg(distinct a.webhook_id)
+    from public.event_delivery_attempts a
+    where a.event_id = pg_temp.id(3)
+  ),
   (select array_agg(webhook_id) from first_ids where event_id = pg_temp.id(3)),
   'under the webhook-id that it had'
 );
@@ -104,7 +114,10 @@ select throws_ok(
   'these are more events than the 1000 that the subscription has room for'
 );
 select throws_ok(
-  $$select public.redeliver_events(gen_random_uuid(), 1)$$, '22023', 'there is no such subscription');
+  $$select public.redeliver_events(gen_random_uuid(), 1)$$,
+  '22023',
+  'there is no such subscription'
+);
 
 select * from finish();
 rollback;
