@@ -13,7 +13,7 @@ create or replace function purple_flea.delivery_limits(
   out subscriptions integer,   -- of one tenant
   out pending       integer,   -- deliveries of one subscription; further events wait in the feed
   out in_flight     integer,   -- deliveries of one subscription at once
-  out while_failing integer,   -- the same since its first failure: hanging receivers take few places
+  out while_failing integer,   -- the same after a failure: receivers that hang take few places
   out failing_for   interval,  -- failures without a success, after which it is disabled
   out retry_after   interval,  -- the longest wait that a receiver may ask for
   out log_kept      interval   -- how long attempts stay in the log
@@ -53,7 +53,7 @@ $$;
 comment on function purple_flea.delivery_wait(integer) is
   'Gives the wait after a number of failed attempts; null: there is no further attempt.';
 
--- A name and no address: the listener checks what the name leads to, and certificates are for names.
+-- A name and no address: the listener checks what the name leads to, and a certificate has a name.
 -- Ports below 1024 are those of other services. A secret in a query would stand in the logs of
 -- proxies; the signature tells the receiver who sends.
 create or replace function purple_flea.is_subscription_url(value text) returns boolean
@@ -191,8 +191,8 @@ begin
 end;
 $$;
 comment on function public.create_event_subscription(uuid, text, text[]) is
-  'Makes a webhook subscription of a tenant. Gives its id and, only now, its secret. For owners and '
-  'admins of the tenant, and the service.';
+  'Makes a webhook subscription of a tenant. Gives its id and, only now, its secret. For owners '
+  'and admins of the tenant, and the service.';
 
 -- Gives the tenant, or raises: a stranger learns nothing about which ids there are.
 create or replace function purple_flea.managed_subscription(subscription uuid) returns uuid

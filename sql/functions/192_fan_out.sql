@@ -68,8 +68,8 @@ begin
 end;
 $$;
 comment on function purple_flea.order_subjects(uuid[], text[]) is
-  'Makes the first delivery of each subject due, unless one of the subject is claimed, and lets the '
-  'others wait. The caller holds the locks of the subscriptions'' progress.';
+  'Makes the first delivery of each subject due, unless one of the subject is claimed, and lets '
+  'the others wait. The caller holds the locks of the subscriptions'' progress.';
 
 create or replace function purple_flea.in_flight_limit(first_failure_at timestamptz)
   returns integer
@@ -188,7 +188,9 @@ declare
   each   constant integer := 50;   -- events of one subscription
   limits constant record  := purple_flea.delivery_limits();
   feed   constant record  := purple_flea.feed_now();
-  behind uuid[];
+  -- One time for all, so that claims take them in the order of the feed.
+  at     constant timestamptz := clock_timestamp();
+  behind  uuid[];
   is_more boolean;
 begin
   if feed.epoch is null then
@@ -229,7 +231,7 @@ begin
           from purple_flea.event_deliveries d
           where d.subscription_id = n.subscription_id
             and d.subject = n.subject
-        ) then clock_timestamp()
+        ) then at
       end
     from (
       select
@@ -256,7 +258,7 @@ begin
         event_id = l.id,
         pending  = p.pending + coalesce(l.made, 0),
         due_at   = case
-                     when l.made > 0 then least(p.due_at, clock_timestamp())
+                     when l.made > 0 then least(p.due_at, at)
                      else p.due_at
                    end
     from (
@@ -274,7 +276,7 @@ begin
     into is_more
   from moved m;
   update public.event_subscriptions s
-  set held_back_since = clock_timestamp()
+  set held_back_since = at
   from purple_flea.subscription_progress p
   where s.id = any (behind)
     and p.subscription_id = s.id

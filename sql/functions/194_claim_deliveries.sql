@@ -183,11 +183,11 @@ begin
     raise exception 'most is 1 to 1000, and lease_s 5 to 600'
       using errcode = 'invalid_parameter_value';
   end if;
+  perform purple_flea.note_listener();
   -- A restored or copied database may be behind what receivers have got.
   if purple_flea.current_generation() is null then
     return '{"state": "restore_unconfirmed", "deliveries": [], "more": false}';
   end if;
-  perform purple_flea.note_listener();
   begin
     is_more := purple_flea.fan_out();
   exception when others then

@@ -1,5 +1,5 @@
--- Settling deliveries: what a listener reports. A report counts if it carries the token of the claim
--- that still has the delivery.
+-- Settling deliveries: what a listener reports. A report counts if it carries the token of the
+-- claim that still has the delivery.
 
 create or replace function purple_flea.read_reports(outcomes jsonb)
   returns table (
@@ -40,15 +40,16 @@ begin
       end,
       least(greatest(o.ms, 0), 2147483647)::integer,
       case o.did
-        -- greatest() leaves out a null, and there is no further attempt without a wait.
-        when 'failed' then at + w.wait + greatest(
-          least(make_interval(secs => o.retry_after_s::double precision), limits.retry_after) - w.wait,
-          interval '0'
-        )
+        -- Null without a wait: there is no further attempt, whatever the receiver asks for.
+        when 'failed' then at + w.wait + case
+          when make_interval(secs => o.retry_after_s) > w.wait
+            then least(make_interval(secs => o.retry_after_s), limits.retry_after) - w.wait
+          else interval '0'
+        end
       end
     from jsonb_to_recordset(outcomes) as o (
       subscription uuid, event bigint, token uuid, did text, status integer, error text,
-      retry_after_s bigint, ms bigint
+      retry_after_s double precision, ms bigint
     )
     join purple_flea.event_deliveries d
       on d.subscription_id = o.subscription
@@ -259,6 +260,6 @@ begin
 end;
 $$;
 comment on function public.settle_deliveries(jsonb) is
-  'Records what became of claimed deliveries: an array of {subscription, event, token, did, status, '
-  'error, retry_after_s, ms}; did is delivered, failed or not_sent. Says how many counted, how many '
-  'came too late, and whether more deliveries are due now.';
+  'Records what became of claimed deliveries: an array of {subscription, event, token, did, '
+  'status, error, retry_after_s, ms}; did is delivered, failed or not_sent. Says how many counted, '
+  'how many came too late, and whether more deliveries are due now.';

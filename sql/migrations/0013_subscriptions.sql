@@ -152,7 +152,8 @@ set state           = 'disabled',
     disabled_reason = 'ledger_uninstalled',
     disabled_at     = now()
 where s.state = 'active';
-insert into purple_flea.subscription_progress (subscription_id, tenant_id, epoch, position, event_id)
+insert into purple_flea.subscription_progress
+  (subscription_id, tenant_id, epoch, position, event_id)
 select s.id, s.tenant_id, f.epoch, 0, 0
 from public.event_subscriptions s
 cross join purple_flea.feed f;

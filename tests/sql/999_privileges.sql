@@ -25,7 +25,8 @@ from unnest(
   array[
     'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
     'public.close_requests', 'public.agent_jobs', 'public.referral_earnings', 'public.tenants',
-    'public.memberships', 'public.api_keys', 'public.frame_events', 'public.event_types'
+    'public.memberships', 'public.api_keys', 'public.frame_events', 'public.event_types',
+    'public.event_subscriptions', 'public.event_delivery_attempts'
   ]
 ) t;
 -- A user may ask for an escrow's next status, and change nothing else of it.
@@ -36,6 +37,8 @@ values
   ('service_role', 'public.api_keys', 'select'),
   ('service_role', 'public.frame_events', 'select'),
   ('service_role', 'public.event_types', 'select'),
+  ('service_role', 'public.event_subscriptions', 'select'),
+  ('service_role', 'public.event_delivery_attempts', 'select'),
   ('purple_flea_worker', 'public.event_types', 'select');
 
 -- Frames. Nobody ends a frame's story but by its status, and promotion alone writes the timeline.
@@ -120,8 +123,8 @@ where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not
 order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- three functions as the role that reads. (170_operator_api.sql and 182_api_keys.sql test the
--- functions for users and operators.)
+-- three functions as the role that reads. (170_operator_api.sql, 182_api_keys.sql and
+-- 190_subscriptions.sql test the functions for users and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
@@ -139,14 +142,19 @@ select is(
 )
 from pg_proc p, roles
 where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
-  and p.proname not in ('may_act_for', 'operate', 'create_api_key', 'revoke_api_key')
+  and p.proname not in (
+    'may_act_for', 'operate', 'create_api_key', 'revoke_api_key', 'create_event_subscription',
+    'delete_event_subscription', 'enable_event_subscription', 'redeliver_events'
+  )
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
   array[
     'claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs',
     'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate', 'read_events',
-    'read_record', 'create_api_key', 'revoke_api_key'
+    'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
+    'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
+    'redeliver_events'
   ],
   'public has the functions that the edge and its users call, and no other'
 );
