@@ -108,7 +108,8 @@ async fn an_event_of_a_transaction_that_commits_late_is_never_skipped() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_a_subject_are_in_order_although_the_later_transaction_has_the_lower_number() -> Result<()> {
+async fn events_of_a_subject_are_in_order_although_the_later_transaction_has_the_lower_number() -> Result<()>
+{
     let feed = Feed::open().await?;
     let (first, second) = (feed.connect().await?, feed.connect().await?);
     let mut cursor = None;
@@ -168,8 +169,10 @@ async fn a_repeatable_read_transaction_fires_its_events_in_order_or_fails() -> R
     assert_eq!(read, ["1=1", "2=1", "1=2"], "by the transactions' numbers");
     // One that began before a restore was confirmed writes no event of the epoch before.
     old.batch_execute(begin).await?;
-    new.batch_execute("select purple_flea.declare_restore('tested'); select purple_flea.confirm_restore(true)")
-        .await?;
+    new.batch_execute(
+        "select purple_flea.declare_restore('tested'); select purple_flea.confirm_restore(true)",
+    )
+    .await?;
     assert_serialization_failure(&old, &change(3)).await;
     old.batch_execute("rollback").await?;
     Ok(())
@@ -347,9 +350,9 @@ async fn a_follower_of_fifty_writers_and_a_crash_ends_with_exactly_the_committed
         assert_eq!(count.parse::<u32>()?, *last + 1, "subject {subject} is out of order");
         *last += 1;
     }
-    let counted = "select jsonb_object_agg(id::text, count)::text from public.subjects where count > 0 and id < 100";
-    let counted: BTreeMap<String, u32> =
-        serde_json::from_str(owner.query_one(counted, &[]).await?.get(0))?;
+    let counted =
+        "select jsonb_object_agg(id::text, count)::text from public.subjects where count > 0 and id < 100";
+    let counted: BTreeMap<String, u32> = serde_json::from_str(owner.query_one(counted, &[]).await?.get(0))?;
     let counts: BTreeMap<String, u32> =
         counts.into_iter().map(|(subject, count)| (subject.to_owned(), count)).collect();
     assert_eq!(counts, counted, "a change has no event, or an event no change");

@@ -1,5 +1,5 @@
 //! Frames under concurrency: the timeline of a channel has no gap and follows the order of commits, and the events of
-//! submissions come with them. tests/sql/190_frames.sql and the files after it have what one transaction can show.
+//! submissions come with them. tests/sql/frames has what one transaction can show.
 
 use crate::{front_door::soon, whole_stack::LOOK_EVERY};
 use anyhow::{Context, Result};
@@ -85,7 +85,8 @@ async fn frames_promoted_at_once_get_places_without_a_gap_in_the_order_of_their_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_of_their_commits() -> Result<()> {
+async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_of_their_commits()
+-> Result<()> {
     let (cluster, owner) = start().await?;
     let (first, second) = (cluster.connect(OWNER).await?, cluster.connect(OWNER).await?);
     let medium = "insert into public.frame_media (tenant_id, submission_id, path) \
@@ -95,7 +96,9 @@ async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_
     let override_it = "insert into public.approval_policies (tenant_id, submission_id, approval) \
         values (md5('t')::uuid, md5('f1')::uuid, 'required')";
     // The first transaction has the lower number, and the second one begins its change while the first one is open.
-    for (one, other) in [(to("promoted", "f1"), process.to_owned()), (override_it.to_owned(), to("rejected", "f2"))] {
+    for (one, other) in
+        [(to("promoted", "f1"), process.to_owned()), (override_it.to_owned(), to("rejected", "f2"))]
+    {
         first.batch_execute(&format!("begin; {one}")).await?;
         if other == process {
             let (waited, ended) = tokio::join!(second.batch_execute(&other), async {
@@ -115,7 +118,12 @@ async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_
     let told: Vec<String> = owner.query_one(told, &[]).await?.get(0);
     assert_eq!(
         told,
-        ["frame.submission.status_changed", "frame.promoted", "frame.media.status_changed", "frame.approval.changed"]
+        [
+            "frame.submission.status_changed",
+            "frame.promoted",
+            "frame.media.status_changed",
+            "frame.approval.changed"
+        ]
     );
     Ok(())
 }

@@ -1,6 +1,6 @@
 -- Who reads and writes the frames' tables, and who acts in their events.
 begin;
-\ir setup/frames.psql
+\ir ../setup/frames.psql
 
 create temporary view tables as
   select unnest(array[

@@ -1,7 +1,7 @@
 -- The status machines of submissions and media, the policies of approval, the timeline of channels,
 -- and the events of all of them.
 begin;
-\ir setup/frames.psql
+\ir ../setup/frames.psql
 
 -- The events of one walk.
 select pg_temp.submit();
