@@ -240,5 +240,5 @@ end;
 $$;
 comment on function public.ledger_health() is
   'Says whether jobs are executed and why not, whether the sweeper runs, how many jobs wait and '
-  'for how long, how many are unknown (counted to 10,000), the day''s alarms, and how far the event '
-  'feed is behind.';
+  'for how long, how many are unknown (counted to 10,000), the day''s alarms, and how far the '
+  'event feed is behind.';
