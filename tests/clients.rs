@@ -37,7 +37,7 @@ enum Language {
 }
 
 /// Gives the libraries' folder. Fails if the libraries are missing, or are not those of the lock files.
-fn folder() -> Result<PathBuf> {
+pub fn folder() -> Result<PathBuf> {
     let (folder, wanted) = (repository().join(FOLDER), repository().join("tests/clients"));
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     for lock in ["package-lock.json", "requirements.txt"] {

@@ -2,6 +2,7 @@
 //! scripts. They run the built component on a WASI host, with a simulator in place of Purple Flea.
 
 mod artifacts;
+mod asyncapi;
 mod authorization;
 mod bad_input;
 mod balances;
@@ -16,6 +17,7 @@ mod escrows;
 mod fairness;
 mod faucet;
 mod feed;
+mod frames;
 mod front_door;
 mod hang_up;
 mod hi_lo;

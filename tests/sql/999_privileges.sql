@@ -38,6 +38,25 @@ values
   ('service_role', 'public.event_types', 'select'),
   ('purple_flea_worker', 'public.event_types', 'select');
 
+-- Frames. Nobody ends a frame's story but by its status, and promotion alone writes the timeline.
+insert into allowed
+select 'service_role', 'public.' || t, o
+from
+  unnest(array['channels', 'frame_submissions', 'frame_media', 'approval_policies']) t,
+  unnest(array['select', 'insert', 'update']) o;
+insert into allowed
+select 'authenticated', 'public.' || t, 'select'
+from unnest(
+  array[
+    'channels', 'frame_submissions', 'frame_media', 'approval_policies', 'channel_timeline'
+  ]
+) t;
+insert into allowed
+values
+  ('service_role', 'public.approval_policies', 'delete'),
+  ('service_role', 'public.channel_timeline', 'select'),
+  ('authenticated', 'public.frame_submissions', 'update');
+
 -- Every table and view of the project. For a grant by columns, one column counts.
 create temporary view relations as
   select c.oid, format('%s.%s', n.nspname, c.relname) as relation
@@ -89,6 +108,15 @@ select is(
 )
 from pg_attribute a
 where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped
+order by a.attnum;
+
+select is(
+  has_column_privilege('authenticated', 'public.frame_submissions', a.attname, 'update'),
+  a.attname in ('status', 'reason'),
+  format('authenticated: update frame_submissions.%s', a.attname)
+)
+from pg_attribute a
+where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not a.attisdropped
 order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
