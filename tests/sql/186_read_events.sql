@@ -120,6 +120,49 @@ select is(
 )
 from sparse, pg_temp.read('b', one ->> 'next', '{test.rejected}') as two;
 
+-- A page reads its own events, and the next one, however many there are.
+insert into public.frame_events
+  (tenant_id, type, subject, payload, occurred_at, epoch, position)
+select pg_temp.tenant('nobodys'), 'test.rejected', 'trade:' || n, '{}', now(), 1, 200
+from generate_series(1, 30000) as n;
+analyze public.frame_events;
+create function pg_temp.rows_read() returns bigint language sql volatile as $$
+  select pg_stat_get_xact_tuples_fetched('public.frame_events'::regclass)
+    + pg_stat_get_xact_tuples_returned('public.frame_events'::regclass)
+$$;
+create temporary table counted (name text, n bigint);
+create temporary table middle as select pg_temp.read('nobodys', most => 1000) ->> 'next' as cursor;
+do $$
+declare
+  was bigint;
+  what record;
+begin
+  for what in
+    select *
+    from middle m
+    cross join lateral (
+      values
+        ('from the beginning', null, null::text[]),
+        ('from the middle', m.cursor, null),
+        ('from the end', 'latest', null),
+        ('of a type', m.cursor, '{test.rejected}'),
+        ('of a rare type', m.cursor, '{agent.offline}')
+    ) as v (name, after, types)
+  loop
+    was := pg_temp.rows_read();
+    perform pg_temp.read('nobodys', what.after, what.types);
+    insert into counted values (what.name, pg_temp.rows_read() - was);
+  end loop;
+end;
+$$;
+select cmp_ok(
+  n,
+  '<=',
+  case when name = 'of a rare type' then 10000 else 101 end::bigint,
+  'a page ' || name || ' is a walk along an index'
+)
+from counted;
+
 -- Bad requests.
 select is(
   pg_temp.read('b', pg_temp.read('a') ->> 'next') ->> 'state',
