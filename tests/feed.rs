@@ -1,5 +1,5 @@
-//! The event feed under concurrency: no event is skipped, the events of a subject are in order, and a follower that reads
-//! by cursor ends with exactly the committed events. tests/sql/18*.sql have what one transaction can show.
+//! The event feed under concurrency: no event is skipped, the events of a subject are in order, and a follower that
+//! reads by cursor ends with exactly the committed events. tests/sql/18*.sql have what one transaction can show.
 
 use crate::{front_door::soon, whole_stack::LOOK_EVERY};
 use anyhow::{Context, Result, ensure};
@@ -9,11 +9,13 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio_postgres::{Client, error::SqlState};
 
 /// Rows whose updates fire events: `test.changed`, about `test:<id>`, with the row's count as its status.
-const SUBJECTS: &str = "insert into purple_flea.event_types (type, description) values ('test.changed', 'A test''s own.'); \
+const SUBJECTS: &str = "insert into purple_flea.event_types (type, description) \
+      values ('test.changed', 'A test''s own.'); \
     create table public.subjects (id integer primary key, count integer not null default 0); \
     insert into public.subjects (id) select n from generate_series(1, 100) as n; \
     create function public.tell() returns trigger language plpgsql security definer as $$ begin \
-      perform purple_flea.emit('test.changed', null, 'test:' || new.id, jsonb_build_object('reference', new.id, 'status', new.count)); \
+      perform purple_flea.emit('test.changed', null, 'test:' || new.id, \
+        jsonb_build_object('reference', new.id, 'status', new.count)); \
       return null; end $$; \
     create trigger tell after update on public.subjects for each row execute function public.tell();";
 
@@ -36,7 +38,9 @@ impl Feed {
         let owner = cluster.connect(OWNER).await?;
         owner.batch_execute(SUBJECTS).await?;
         // The key has told of its use for the next hour, so the feed has the tests' own events alone.
-        let key = "with made as (select public.create_api_key(purple_flea.operator_tenant(), 'test', '{events:read}') as key) \
+        let key = "with made as ( \
+                     select public.create_api_key(purple_flea.operator_tenant(), 'test', '{events:read}') as key \
+                   ) \
                    select encode(sha256(convert_to(key ->> 'key', 'UTF8')), 'hex') from made";
         let key_hash = owner.query_one(key, &[]).await?.get(0);
         owner.batch_execute("update public.api_keys set use_told_at = clock_timestamp() where true").await?;
