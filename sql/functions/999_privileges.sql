@@ -25,14 +25,15 @@ grant execute on function purple_flea.caller() to authenticated, service_role;
 revoke execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
-    public.end_watch, public.ledger_health, public.may_act_for, public.operate,
-    public.request_job, public.settle_job, public.settle_jobs
+    public.end_watch, public.leave_feed_seat, public.ledger_health, public.may_act_for,
+    public.operate, public.request_job, public.settle_job, public.settle_jobs,
+    public.take_feed_seat
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
-    public.end_watch, public.ledger_health, public.request_job, public.settle_job,
-    public.settle_jobs
+    public.end_watch, public.leave_feed_seat, public.ledger_health, public.request_job,
+    public.settle_job, public.settle_jobs, public.take_feed_seat
   to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;

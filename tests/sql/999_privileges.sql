@@ -106,7 +106,8 @@ select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
   array[
     'claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs',
-    'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate'
+    'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate', 'take_feed_seat',
+    'leave_feed_seat'
   ],
   'public has the functions that the edge calls, and no other'
 );
