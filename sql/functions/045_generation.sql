@@ -65,6 +65,13 @@ declare
   present    record;
 begin
   present := purple_flea.database_identity();
+  -- A generation has an epoch of the event feed. Every transaction that has written events of the
+  -- last one has ended when this has its lock.
+  lock table public.frame_events in share row exclusive mode;
+  update purple_flea.feed f
+  set epoch = f.epoch + 1
+  where f.only_row
+    and exists (select from purple_flea.generation g where g.id <> stamp.generation);
   update purple_flea.generation g
   set id                = stamp.generation,
       system_identifier = present.system_identifier,

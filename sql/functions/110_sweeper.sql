@@ -184,6 +184,7 @@ begin
     when 'timely jobs'  then perform purple_flea.make_timely_jobs();
     when 'expiry'       then perform purple_flea.expire(false);
     when 'archive'      then perform purple_flea.archive_jobs();
+    when 'events'       then perform purple_flea.delete_old_events();
     when 'prune'        then perform purple_flea.prune();
   end case;
 exception when others then
@@ -207,6 +208,7 @@ begin
   perform purple_flea.sweep_part('timely jobs');
   perform purple_flea.sweep_part('expiry');
   perform purple_flea.sweep_part('archive');
+  perform purple_flea.sweep_part('events');
   perform purple_flea.sweep_part('prune');
   update purple_flea.ledger l
   set swept_at = clock_timestamp()

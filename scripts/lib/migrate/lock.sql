@@ -60,7 +60,8 @@ as $$
       or (
         c.relnamespace = 'public'::regnamespace
         and c.relname in (
-          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results'
+          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
+          'tenants', 'memberships', 'api_keys', 'frame_events'
         )
       )
     )
@@ -68,7 +69,7 @@ as $$
     array_position(
       array[
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
-        'job_events'
+        'job_events', 'tenants', 'memberships', 'api_keys', 'frame_events'
       ],
       c.relname::text
     ),

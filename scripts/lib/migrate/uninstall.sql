@@ -86,10 +86,13 @@ begin
     from pg_catalog.pg_policies p
     where p.schemaname = 'public'
       and p.tablename in (
-        'agents', 'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'
+        'agents', 'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests',
+        'tenants', 'memberships', 'api_keys', 'frame_events'
       )
       and p.policyname in (
         p.tablename || '_owner_reads',
+        p.tablename || '_member_reads',
+        p.tablename || '_service_reads',
         p.tablename || '_service_writes',
         'escrow_requests_sender_asks', 'escrow_requests_receiver_asks'
       )
