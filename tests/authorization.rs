@@ -226,7 +226,8 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
             number += 1;
             let (path, body) = (row[0], body(row[0], escrow_id));
             let url = format!("{}{path}", stack.host.url);
-            let reply = reply(request(&url, credential, &format!("matrix-{number}"), &body, &api_key)?).await?;
+            let reply =
+                reply(request(&url, credential, &format!("matrix-{number}"), &body, &api_key)?).await?;
             // An open route may still answer 409 or 422, for example because an escrow can be released only once.
             let status = match reply.status.as_u16() {
                 401 | 403 => reply.status.as_str().to_owned(),

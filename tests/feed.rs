@@ -45,8 +45,7 @@ async fn revoke(owner: &Client, key: &str) -> Result<()> {
 
 /// Writes an event in a transaction of its own. The reference distinguishes it from others of its subject.
 async fn emit(owner: &Client, tenant: &str, subject: &str, reference: &str) -> Result<()> {
-    let emit =
-        "select purple_flea.emit($1, $2::text::uuid, $3, jsonb_build_object('reference', $4::text))";
+    let emit = "select purple_flea.emit($1, $2::text::uuid, $3, jsonb_build_object('reference', $4::text))";
     owner.execute(emit, &[&TYPE, &tenant, &subject, &reference]).await?;
     Ok(())
 }

@@ -63,7 +63,16 @@ async fn a_forged_cursor_or_another_tenants_is_refused() -> Result<()> {
         let reply = get(&stack, &format!("/events?after={forged}"), &key).await?;
         assert_problem(&reply, 400, "cursor_invalid", "no");
     }
-    for other in ["", "0", "none", &cursor[1..], &format!("{cursor}A"), &"A".repeat(512), &format!("{cursor}%3D"), "%00"] {
+    for other in [
+        "",
+        "0",
+        "none",
+        &cursor[1..],
+        &format!("{cursor}A"),
+        &"A".repeat(512),
+        &format!("{cursor}%3D"),
+        "%00",
+    ] {
         let reply = get(&stack, &format!("/events?after={other}"), &key).await?;
         assert_problem(&reply, 400, "cursor_invalid", "no");
     }

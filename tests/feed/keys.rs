@@ -21,9 +21,13 @@ async fn a_key_shows_its_own_tenants_events_and_no_others() -> Result<()> {
     }
     let first = page(&stack, "?types=trade.executed", &our_key).await?;
     assert_eq!(references(&first), ["ours-1", "ours-2", "ours-3"]);
-    let tenants: Vec<_> = first["events"].as_array().unwrap().iter().map(|e| &e["event"]["tenant_id"]).collect();
+    let tenants: Vec<_> =
+        first["events"].as_array().unwrap().iter().map(|e| &e["event"]["tenant_id"]).collect();
     assert_eq!(tenants, vec![&serde_json::json!(ours); 3]);
-    assert_eq!(references(&page(&stack, "?types=trade.executed", &their_key).await?), ["theirs-1", "theirs-2", "theirs-3"]);
+    assert_eq!(
+        references(&page(&stack, "?types=trade.executed", &their_key).await?),
+        ["theirs-1", "theirs-2", "theirs-3"]
+    );
     Ok(())
 }
 
@@ -89,7 +93,12 @@ async fn a_record_of_another_tenant_is_as_unknown_as_one_that_never_was() -> Res
     let key = api_key(&stack.owner, &theirs, &SCOPES).await?;
     let foreign = get(&stack, &format!("/records/agent/{AGENT}"), &key).await?;
     assert_problem(&foreign, 404, "unknown_record", "no");
-    for target in ["/records/agent/nobody", "/records/nothing/1", "/records/escrow/not-a-number", "/records/trade/%F0%9F%90%9D"] {
+    for target in [
+        "/records/agent/nobody",
+        "/records/nothing/1",
+        "/records/escrow/not-a-number",
+        "/records/trade/%F0%9F%90%9D",
+    ] {
         let missing = get(&stack, target, &key).await?;
         assert_problem(&missing, 404, "unknown_record", "no");
         assert_eq!(missing.body, foreign.body, "{target}");
@@ -160,7 +169,8 @@ async fn parameters_of_another_form_are_refused_before_the_database_is_asked() -
 async fn without_a_ledger_the_feed_says_what_is_missing() -> Result<()> {
     let door = FrontDoor::open().await?;
     for path in ["/events", "/records/agent/agent-001"] {
-        let request = Request::get(door.url(path)).header("authorization", format!("Bearer ek_{}", "a".repeat(43)));
+        let request =
+            Request::get(door.url(path)).header("authorization", format!("Bearer ek_{}", "a".repeat(43)));
         let refused = reply(request.body(vec![])?).await?;
         assert_problem(&refused, 503, "ledger_not_configured", "no");
         assert_eq!(refused.headers["cache-control"], "no-store");

@@ -42,7 +42,8 @@ async fn seated(stack: &Local, callers: i64) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_waits_is_answered_soon_after_an_event_is_committed() -> Result<()> {
     let (stack, tenant, key, target) = with_a_tenant().await?;
-    let waits = get(&stack, &format!("{target}&wait_s=20"), &key);
+    let waiting = format!("{target}&wait_s=20");
+    let waits = get(&stack, &waiting, &key);
     let committed = async {
         seated(&stack, 1).await?;
         emit(&stack.owner, &tenant, "trade:a", "1").await?;
@@ -79,7 +80,9 @@ async fn the_thirty_third_caller_is_answered_at_once_and_the_others_get_the_even
     let next_one = async {
         seated(&stack, SEATS).await?;
         let refused = get(&stack, &waiting, &key).await?;
-        let still = count(&stack, "select count(*) from purple_flea.feed_seats where until > clock_timestamp()").await?;
+        let still =
+            count(&stack, "select count(*) from purple_flea.feed_seats where until > clock_timestamp()")
+                .await?;
         emit(&stack.owner, &tenant, "trade:a", "1").await?;
         anyhow::Ok((refused, still))
     };
@@ -99,7 +102,10 @@ async fn the_thirty_third_caller_is_answered_at_once_and_the_others_get_the_even
 async fn a_caller_that_hangs_up_frees_its_seat_when_its_wait_is_over() -> Result<()> {
     let (stack, _, key, target) = with_a_tenant().await?;
     let mut wire = Wire::to(&stack.host.url).await?;
-    wire.send(&format!("GET {target}&wait_s=2 HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\n\r\n")).await?;
+    wire.send(&format!(
+        "GET {target}&wait_s=2 HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\n\r\n"
+    ))
+    .await?;
     seated(&stack, 1).await?;
     drop(wire);
     seated(&stack, 0).await?;
