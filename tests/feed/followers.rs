@@ -70,7 +70,10 @@ async fn connect(url: &str) -> Client {
     loop {
         if let Ok((client, connection)) = tokio_postgres::connect(url, NoTls).await {
             tokio::spawn(connection);
-            return client;
+            // A commit that a crash takes back must not be seen before. The feed has to see to it.
+            if client.batch_execute("set synchronous_commit = off").await.is_ok() {
+                return client;
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -22,6 +22,8 @@ async fn with_a_tenant() -> Result<(Local, String, String, String)> {
     let stack = start_silent(&[]).await?;
     let tenant = tenant(&stack.owner, "ours").await?;
     let key = api_key(&stack.owner, &tenant, &SCOPES).await?;
+    // The first use of the key is an event, too, and a cursor moves on behind events of other types.
+    page(&stack, "", &key).await?;
     let now = page(&stack, "?after=latest&types=trade.executed", &key).await?;
     let target = format!("/events?types=trade.executed&after={}", next(&now)?);
     Ok((stack, tenant, key, target))
@@ -63,8 +65,8 @@ async fn a_caller_that_waits_in_vain_gets_an_empty_page_with_its_cursor() -> Res
     assert_eq!((references(&waited.body), waited.body.get("not_waited")), (vec![], None), "{}", waited.body);
     let calls = stack.postgrest.calls();
     let looks = calls.iter().filter(|call| *call == "read_events").count();
-    // One of them is that of `with_a_tenant`.
-    assert!((2..=4).contains(&looks), "{calls:?}");
+    // Two of them are those of `with_a_tenant`.
+    assert!((4..=5).contains(&looks), "{calls:?}");
     seated(&stack, 0).await?;
     emit(&stack.owner, &tenant, "trade:a", "1").await?;
     let query = format!("?types=trade.executed&after={}", next(&waited.body)?);
