@@ -26,7 +26,7 @@ async fn supabase_db_lint_finds_no_error_in_any_function() -> Result<()> {
     let superuser = cluster.connect(SUPERUSER).await?;
     superuser.batch_execute(VAULT).await?;
     let _pg_net = PgNet::start(&cluster).await?;
-    cluster.migrate(OWNER).await?;
+    cluster.migrate_with(OWNER, &["--with", "frames"]).await?;
     superuser
         .batch_execute("create extension plpgsql_check with schema extensions")
         .await

@@ -2,6 +2,7 @@
 //! scripts. They run the built component on a WASI host, with a simulator in place of Purple Flea.
 
 mod artifacts;
+mod asyncapi;
 mod authorization;
 mod bad_input;
 mod balances;
@@ -35,6 +36,7 @@ mod pgtap;
 mod positions;
 mod production_host;
 mod real_purple_flea;
+mod receiver;
 mod references;
 mod release;
 mod request_job;
@@ -51,5 +53,6 @@ mod unknown_outcomes;
 mod upgrade;
 mod versions;
 mod watch;
+mod webhooks;
 mod whole_stack;
 mod wire;

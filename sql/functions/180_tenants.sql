@@ -167,6 +167,26 @@ $$;
 comment on function purple_flea.is_service() is
   'Says whether the service or the owner calls a function that runs as the owner.';
 
+create or replace function purple_flea.may_manage(tenant uuid) returns boolean
+  language plpgsql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return purple_flea.is_service() or exists (
+    select
+    from public.memberships m
+    where m.tenant_id = tenant
+      and m.user_id = purple_flea.caller()
+      and m.role in ('owner', 'admin')
+  );
+end;
+$$;
+comment on function purple_flea.may_manage(uuid) is
+  'Says whether the caller of a function that runs as the owner is an owner or an admin of a '
+  'tenant, the service, or the database''s owner.';
+
 create or replace function purple_flea.refuse_strangers(tenant uuid) returns void
   language plpgsql
   stable
@@ -174,18 +194,11 @@ create or replace function purple_flea.refuse_strangers(tenant uuid) returns voi
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not purple_flea.is_service() and not exists (
-    select
-    from public.memberships m
-    where m.tenant_id = tenant
-      and m.user_id = purple_flea.caller()
-      and m.role in ('owner', 'admin')
-  ) then
+  if not purple_flea.may_manage(tenant) then
     raise exception 'only an owner or an admin of the tenant may do this'
       using errcode = 'insufficient_privilege';
   end if;
 end;
 $$;
 comment on function purple_flea.refuse_strangers(uuid) is
-  'Raises insufficient_privilege, unless the caller is an owner or an admin of a tenant, the '
-  'service, or the database''s owner.';
+  'Raises insufficient_privilege, unless the caller may manage a tenant.';

@@ -99,7 +99,7 @@ comment on function purple_flea.keep_events() is 'Refuses to change or to empty 
 
 create or replace trigger purple_flea_keep
   before update on public.frame_events
-  for each statement execute function purple_flea.keep_events();
+  for each row execute function purple_flea.keep_events();
 create or replace trigger purple_flea_refuse_truncate
   before truncate on public.frame_events
   for each statement execute function purple_flea.keep_events();

@@ -89,8 +89,8 @@ create or replace function purple_flea.broadcast(topic text, event text, payload
   set lock_timeout = '100ms'
 as $$
 begin
-  if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null then
-    execute 'select realtime.send($1, $2, $3, true)' using payload, event, topic;
+  if to_regnamespace('realtime') is not null then
+    perform realtime.send(payload, event, topic, true);
   end if;
 exception when others then
   raise warning 'purple_flea: a message for % was not sent: %', topic, sqlerrm;
@@ -99,92 +99,120 @@ $$;
 comment on function purple_flea.broadcast(text, text, jsonb) is
   'Sends a message to the subscribers of a private topic of Realtime, at the commit. Never fails.';
 
--- The payload names the event by its id, so that a subscriber that hears of it in two ways knows.
-create or replace function purple_flea.broadcast_all(made jsonb) returns void
+-- This is current_generation() with all of its facts but one, the cluster's identifier: reading
+-- that costs as much as the event. A dump in another cluster differs in the row's xmin, too.
+create or replace function purple_flea.epoch_of_writer() returns integer
   language plpgsql
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  -- Realtime drops messages above its rate without a sign. A subscriber that hears one of many
-  -- events reads the others from the feed.
-  most constant integer := 100;
-begin
-  if to_regnamespace('realtime') is null then
-    return;
-  end if;
-  perform purple_flea.broadcast(
-    'tenant:' || (m ->> 'tenant_id'),
-    m ->> 'type',
-    (m -> 'payload') || jsonb_build_object('id', m -> 'id')
-  )
-  from jsonb_array_elements(made) with ordinality as e (m, n)
-  where e.n <= most;
-end;
-$$;
-comment on function purple_flea.broadcast_all(jsonb) is
-  'Sends the first 100 of an array of events to their tenants'' subscribers.';
-
-create or replace function purple_flea.write_events(events jsonb) returns jsonb
-  language plpgsql
-  volatile
-  security invoker
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  at   constant timestamptz := date_trunc('milliseconds', clock_timestamp());
-  said constant text        := to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
-  me   constant bigint      := pg_current_xact_id()::text::bigint;
-  into_epoch    integer;
-  made          jsonb;
 begin
   -- While the database waits for a confirmation, its events belong to the time after it.
-  into_epoch := (select f.epoch from purple_flea.feed f)
-    + case when purple_flea.current_generation() is null then 1 else 0 end;
-  with written as (
-    insert into public.frame_events
-      (tenant_id, type, subject, payload, occurred_at, epoch, position)
+  return (
     select
-      coalesce(e.tenant_id, purple_flea.operator_tenant()),
-      e.type,
-      e.subject,
-      jsonb_strip_nulls(coalesce(e.payload, '{}')) || jsonb_build_object(
-        'type', e.type,
-        'tenant_id', coalesce(e.tenant_id, purple_flea.operator_tenant()),
-        'occurred_at', said
-      ),
-      at,
-      into_epoch,
-      greatest(
-        me,
-        (
-          select max(l.position)
-          from public.frame_events l
-          where l.subject = e.subject
-            and l.epoch = into_epoch
-        )
-      )
-    from jsonb_array_elements(events) with ordinality as a (event, n)
-    cross join lateral jsonb_to_record(a.event)
-      as e (tenant_id uuid, type text, subject text, payload jsonb)
-    order by a.n
-    returning id, tenant_id, type, payload
-  )
-  select jsonb_agg(to_jsonb(w) order by w.id) into made from written w;
-  if exists (
+      f.epoch + case
+        when g.xmin = g.stamped_xid
+          and g.timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8)
+          and g.jobs_oid = to_regclass('purple_flea.jobs')
+          and g.database_oid = (
+            select d.oid from pg_catalog.pg_database d where d.datname = current_database()
+          )
+          then 0
+        else 1
+      end
+    from purple_flea.feed f
+    cross join purple_flea.generation g
+  );
+end;
+$$;
+comment on function purple_flea.epoch_of_writer() is
+  'Gives the epoch of the events that are written now.';
+
+create or replace function purple_flea.begin_events() returns integer
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- No follower reads an event that a crash takes back.
+  if current_setting('synchronous_commit') = 'off' then
+    perform purple_flea.commit_synchronously();
+  end if;
+  -- A confirmation of a restore waits for this transaction, or this one waits for it and then sees
+  -- its epoch.
+  lock table public.frame_events in row exclusive mode;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    -- Such a transaction cannot see an epoch that is newer than itself. It fails, as it does for
+    -- any other row that has changed.
+    perform from purple_flea.feed f where f.only_row for share;
+  end if;
+  return purple_flea.epoch_of_writer();
+end;
+$$;
+comment on function purple_flea.begin_events() is
+  'Lets this transaction write events, and gives their epoch.';
+
+create or replace function purple_flea.event_payload(
+  type    text,
+  tenant  uuid,
+  at      timestamptz,
+  payload jsonb
+) returns jsonb
+  language plpgsql
+  stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return jsonb_strip_nulls(coalesce(payload, '{}')) || jsonb_build_object(
+    'type', type,
+    'tenant_id', tenant,
+    'occurred_at', to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+  );
+end;
+$$;
+comment on function purple_flea.event_payload(text, uuid, timestamptz, jsonb) is
+  'Gives an event as subscribers get it. Its time is UTC, in milliseconds.';
+
+create or replace function purple_flea.position_after(subject text, epoch integer) returns bigint
+  language plpgsql
+  volatile  -- sees the last event although it was committed after this statement began
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return greatest(
+    pg_current_xact_id()::text::bigint,
+    (
+      select max(l.position)
+      from public.frame_events l
+      where l.subject = position_after.subject
+        and l.epoch = position_after.epoch
+    )
+  );
+end;
+$$;
+comment on function purple_flea.position_after(text, integer) is
+  'Gives the position of a subject''s next event.';
+
+create or replace function purple_flea.has_late_checks() returns boolean
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
     select
     from pg_catalog.pg_constraint c
     where c.conrelid = 'public.frame_events'::regclass
       and c.condeferrable
-  ) then
-    perform purple_flea.check_events_now();
-  end if;
-  return coalesce(made, '[]');
+  );
 end;
 $$;
-comment on function purple_flea.write_events(jsonb) is
-  'Inserts events, an array of {tenant_id, type, subject, payload}. Gives them as they are now.';
+comment on function purple_flea.has_late_checks() is
+  'Says whether the events table has a constraint or a trigger that could fail a commit.';
 
 create or replace function purple_flea.emit_all(events jsonb) returns void
   language plpgsql
@@ -194,24 +222,41 @@ create or replace function purple_flea.emit_all(events jsonb) returns void
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  number constant integer := jsonb_array_length(events);
-  made   jsonb;
+  -- Realtime drops messages above its rate without a sign. A subscriber that hears one of many
+  -- events reads the others from the feed.
+  most_told  constant integer     := 100;
+  number     constant integer     := jsonb_array_length(events);
+  at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
+  into_epoch integer;
+  made       bigint[];
 begin
   if number is null or number = 0 then
     return;
   end if;
-  -- No follower reads an event that a crash takes back.
-  perform purple_flea.commit_synchronously();
-  -- A confirmation of a restore waits for this transaction, or this one waits for it and then sees
-  -- its epoch.
-  lock table public.frame_events in row exclusive mode;
-  if current_setting('transaction_isolation') <> 'read committed' then
-    -- Such a transaction cannot see an epoch that is newer than itself. It fails, as it does for
-    -- any other row that has changed.
-    perform from purple_flea.feed f where f.only_row for share;
-  end if;
+  into_epoch := purple_flea.begin_events();
   begin
-    made := purple_flea.write_events(events);
+    with written as (
+      insert into public.frame_events
+        (tenant_id, type, subject, payload, occurred_at, epoch, position)
+      select
+        e.tenant_id,
+        a.event ->> 'type',
+        a.event ->> 'subject',
+        purple_flea.event_payload(a.event ->> 'type', e.tenant_id, at, a.event -> 'payload'),
+        at,
+        into_epoch,
+        purple_flea.position_after(a.event ->> 'subject', into_epoch)
+      from jsonb_array_elements(events) with ordinality as a (event, n)
+      cross join lateral (
+        select coalesce((a.event ->> 'tenant_id')::uuid, purple_flea.operator_tenant()) as tenant_id
+      ) as e
+      order by a.n
+      returning id
+    )
+    select array_agg(w.id order by w.id) into made from written w;
+    if purple_flea.has_late_checks() then
+      perform purple_flea.check_events_now();
+    end if;
   exception
     when insufficient_resources or operator_intervention or system_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
@@ -219,11 +264,20 @@ begin
       perform purple_flea.lose_events(number, sqlstate || ' ' || sqlerrm);
       return;
   end;
-  if jsonb_array_length(made) < number then
+  if coalesce(cardinality(made), 0) < number then
     perform purple_flea.lose_events(
-      number - jsonb_array_length(made), 'a trigger leaves rows out');
+      number - coalesce(cardinality(made), 0), 'a trigger leaves rows out');
   end if;
-  perform purple_flea.broadcast_all(made);
+  if to_regnamespace('realtime') is not null then
+    perform purple_flea.broadcast(
+      'tenant:' || e.tenant_id, e.type, e.payload || jsonb_build_object('id', e.id))
+    from (
+      select t.*
+      from public.frame_events t
+      where t.id = any (made[1:most_told])
+      order by t.id
+    ) as e;
+  end if;
 end;
 $$;
 comment on function purple_flea.emit_all(jsonb) is
@@ -238,16 +292,62 @@ create or replace function purple_flea.emit(
 ) returns void
   language plpgsql
   volatile
+  -- The writer of a row may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
+  tenant     constant uuid        := coalesce(emit.tenant_id, purple_flea.operator_tenant());
+  said       constant jsonb       := purple_flea.event_payload(
+    emit.type, tenant, at, emit.payload);
+  into_epoch constant integer     := purple_flea.begin_events();
+  made       bigint;
 begin
-  perform purple_flea.emit_all(jsonb_build_array(jsonb_build_object(
-    'type', type,
-    'tenant_id', tenant_id,
-    'subject', subject,
-    'payload', payload
-  )));
+  begin
+    insert into public.frame_events
+      (tenant_id, type, subject, payload, occurred_at, epoch, position)
+    values (
+      tenant,
+      emit.type,
+      emit.subject,
+      said,
+      at,
+      into_epoch,
+      -- position_after(), without the cost of a call.
+      greatest(
+        pg_current_xact_id()::text::bigint,
+        (
+          select max(l.position)
+          from public.frame_events l
+          where l.subject = emit.subject
+            and l.epoch = into_epoch
+        )
+      )
+    )
+    returning id into made;
+    if exists (
+      select
+      from pg_catalog.pg_constraint c
+      where c.conrelid = 'public.frame_events'::regclass
+        and c.condeferrable
+    ) then
+      perform purple_flea.check_events_now();
+    end if;
+  exception
+    when insufficient_resources or operator_intervention or system_error then
+      raise;  -- Nobody's constraint: the change itself could not be stored either.
+    when others then
+      perform purple_flea.lose_events(1, sqlstate || ' ' || sqlerrm);
+      return;
+  end;
+  if made is null then
+    perform purple_flea.lose_events(1, 'a trigger leaves rows out');
+  elsif to_regnamespace('realtime') is not null then
+    -- The payload names the event, so that a subscriber that hears of it in two ways knows.
+    perform purple_flea.broadcast(
+      'tenant:' || tenant, emit.type, said || jsonb_build_object('id', made));
+  end if;
 end;
 $$;
 comment on function purple_flea.emit(text, uuid, text, jsonb) is

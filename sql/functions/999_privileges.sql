@@ -28,9 +28,11 @@ grant execute
 revoke execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
-    public.create_api_key, public.end_watch, public.ledger_health, public.may_act_for,
-    public.operate, public.read_events, public.read_record, public.request_job,
-    public.revoke_api_key, public.settle_job, public.settle_jobs
+    public.claim_deliveries, public.create_api_key, public.create_event_subscription,
+    public.delete_event_subscription, public.enable_event_subscription, public.end_watch,
+    public.ledger_health, public.may_act_for, public.operate, public.read_events,
+    public.read_record, public.redeliver_events, public.request_job, public.revoke_api_key,
+    public.settle_deliveries, public.settle_job, public.settle_jobs
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant execute
   on function
@@ -39,7 +41,13 @@ grant execute
     public.request_job, public.settle_job, public.settle_jobs
   to service_role, purple_flea_worker;
 grant execute
-  on function public.create_api_key, public.revoke_api_key
+  on function public.claim_deliveries, public.settle_deliveries
+  to service_role, purple_flea_worker;
+-- They check that the caller manages the tenant.
+grant execute
+  on function
+    public.create_api_key, public.create_event_subscription, public.delete_event_subscription,
+    public.enable_event_subscription, public.redeliver_events, public.revoke_api_key
   to authenticated, service_role;
 revoke execute
   on function public.leave_feed_seat, public.take_feed_seat

@@ -7,7 +7,7 @@ select columns_are(
   'agents',
   array[
     'id', 'api_key', 'balance', 'status', 'created_at', 'owner_id', 'pf_agent_id',
-    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address'
+    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address', 'tenant_id'
   ]
 );
 select columns_are(
@@ -123,7 +123,9 @@ select is_empty(
       and conrelid not in (
         'purple_flea.trade_policies'::regclass,
         'purple_flea.pauses'::regclass,
-        'purple_flea.job_troubles'::regclass
+        'purple_flea.job_troubles'::regclass,
+        'public.memberships'::regclass,
+        'public.api_keys'::regclass
       )
   $$,
   'no row that money hangs on goes with its agent'

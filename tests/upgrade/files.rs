@@ -14,14 +14,14 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-async fn supabase(checkout: &Path, folder: &TempDir) -> Result<serde_json::Value> {
-    run(Command::new(checkout.join("scripts/migrate")).arg("--supabase").arg(folder.path()).arg("--json"))
-        .await?
-        .json()
+/// Writes the file for `supabase db push` into a folder.
+pub async fn supabase(checkout: &Path, folder: &TempDir, options: &[&str]) -> Result<serde_json::Value> {
+    let mut command = Command::new(checkout.join("scripts/migrate"));
+    run(command.arg("--supabase").arg(folder.path()).arg("--json").args(options)).await?.json()
 }
 
 /// Applies every file of a folder as the Supabase CLI does: in the order of their names, statement by statement.
-async fn push(folder: &TempDir, database: &Database<'_>) -> Result<usize> {
+pub async fn push(folder: &TempDir, database: &Database<'_>) -> Result<usize> {
     let mut files: Vec<_> = std::fs::read_dir(folder.path())?.flatten().map(|entry| entry.path()).collect();
     files.sort();
     let owner = database.connect(OWNER).await?;
@@ -80,9 +80,9 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
         (Database::create(&cluster, "pushed").await?, Database::create(&cluster, "mixed").await?);
 
     let folder = tempfile::tempdir()?;
-    let first = supabase(repository(), &folder).await?;
+    let first = supabase(repository(), &folder, &[]).await?;
     assert_eq!(first["changed"], true);
-    assert_eq!(supabase(repository(), &folder).await?["changed"], false);
+    assert_eq!(supabase(repository(), &folder, &[]).await?["changed"], false);
     let file = first["file"].as_str().context("no file")?;
     let sql = std::fs::read_to_string(file)?;
     assert!(!sql.to_lowercase().contains("index concurrently"), "{file}");
@@ -103,7 +103,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
         checkout.file("sql/migrations/9991_more.online.sql"),
         "create index concurrently if not exists more_idx on purple_flea.more (id);",
     )?;
-    let second = supabase(checkout.path(), &folder).await?;
+    let second = supabase(checkout.path(), &folder, &[]).await?;
     let sql = std::fs::read_to_string(second["file"].as_str().context("no file")?)?;
     assert!(sql.contains("create index if not exists more_idx"), "{second}");
     assert!(
