@@ -4,11 +4,15 @@ mod cursors;
 mod followers;
 mod keys;
 mod waiting;
+mod walk;
 
-use crate::front_door::{Reply, reply};
+use crate::{
+    asyncapi,
+    front_door::{Reply, reply},
+};
 use anyhow::{Context, Result};
 use http::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stack::local::Local;
 use tokio_postgres::Client;
 
@@ -45,9 +49,14 @@ async fn revoke(owner: &Client, key: &str) -> Result<()> {
 
 /// Writes an event in a transaction of its own. The reference distinguishes it from others of its subject.
 async fn emit(owner: &Client, tenant: &str, subject: &str, reference: &str) -> Result<()> {
-    let emit = "select purple_flea.emit($1, $2::text::uuid, $3, jsonb_build_object('reference', $4::text))";
-    owner.execute(emit, &[&TYPE, &tenant, &subject, &reference]).await?;
+    owner.batch_execute(&emitting(tenant, subject, reference)).await?;
     Ok(())
+}
+
+/// Gives the SQL that writes an event.
+fn emitting(tenant: &str, subject: &str, reference: &str) -> String {
+    let payload = json!({ "agent_id": "agent-001", "reference": reference, "status": "executed" });
+    format!("select purple_flea.emit('{TYPE}', '{tenant}', '{subject}', '{payload}')")
 }
 
 /// Sends a GET request with a key.
@@ -61,6 +70,9 @@ async fn page(stack: &Local, query: &str, key: &str) -> Result<Value> {
     let reply = get(stack, &format!("/events{query}"), key).await?;
     anyhow::ensure!(reply.status == 200, "{}", reply.body);
     assert_eq!(reply.headers["cache-control"], "no-store");
+    for event in reply.body["events"].as_array().context("no events")? {
+        asyncapi::check(&event["event"])?;
+    }
     Ok(reply.body)
 }
 

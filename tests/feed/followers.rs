@@ -40,7 +40,9 @@ const SUBJECTS: &str = "
         'trade.executed',
         new.tenant_id,
         'trade:' || new.id,
-        jsonb_build_object('reference', new.id || ':' || new.changes)
+        jsonb_build_object(
+          'agent_id', 'agent-001', 'reference', new.id || ':' || new.changes, 'status', 'executed'
+        )
       );
       return null;
     end;
@@ -250,15 +252,10 @@ async fn a_page_ends_before_an_open_transaction_and_goes_on_after_its_end() -> R
     let stack = start_silent(&[]).await?;
     let tenant = tenant(&stack.owner, "ours").await?;
     let key = api_key(&stack.owner, &tenant, &SCOPES).await?;
-    let emit = |reference: &str| {
-        format!(
-            "select purple_flea.emit('trade.executed', '{tenant}', 'trade:{reference}', '{{\"reference\": \"{reference}\"}}')"
-        )
-    };
     let only = "?types=trade.executed";
     let slow = stack.cluster.connect(OWNER).await?;
-    slow.batch_execute(&format!("begin; {}", emit("slow"))).await?;
-    sql(&stack, &emit("fast")).await?;
+    slow.batch_execute(&format!("begin; {}", super::emitting(&tenant, "trade:slow", "slow"))).await?;
+    super::emit(&stack.owner, &tenant, "trade:fast", "fast").await?;
     let held = super::page(&stack, only, &key).await?;
     assert_eq!(super::references(&held), Vec::<&str>::new(), "the open transaction's event comes before");
     slow.batch_execute("commit").await?;
