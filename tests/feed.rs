@@ -8,7 +8,8 @@ mod walk;
 
 use crate::{
     asyncapi,
-    front_door::{Reply, reply},
+    front_door::{Reply, reply, soon},
+    whole_stack::LOOK_EVERY,
 };
 use anyhow::{Context, Result};
 use http::Request;
@@ -47,10 +48,23 @@ async fn revoke(owner: &Client, key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes an event in a transaction of its own. The reference distinguishes it from others of its subject.
+/// Writes an event in a transaction of its own, and waits until it can be read. The reference distinguishes it from others
+/// of its subject.
 async fn emit(owner: &Client, tenant: &str, subject: &str, reference: &str) -> Result<()> {
     owner.batch_execute(&emitting(tenant, subject, reference)).await?;
-    Ok(())
+    all_readable(owner).await
+}
+
+/// Waits until all committed events can be read. Any other transaction, such as the server's own, holds them back.
+async fn all_readable(owner: &Client) -> Result<()> {
+    let held = "select exists (select from public.frame_events e, purple_flea.feed_now() n where e.position >= n.below)";
+    soon(async {
+        while owner.query_one(held, &[]).await?.get(0) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    })
+    .await?
 }
 
 /// Gives the SQL that writes an event.
