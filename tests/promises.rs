@@ -16,6 +16,7 @@ mod documents;
 mod escrows;
 mod fairness;
 mod faucet;
+mod feed;
 mod front_door;
 mod hang_up;
 mod hi_lo;
