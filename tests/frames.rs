@@ -72,7 +72,8 @@ async fn frames_promoted_at_once_get_places_without_a_gap_in_the_order_of_their_
             wait_until_one_waits(&owner).await?;
             anyhow::Ok(first.batch_execute(end).await?)
         });
-        (waited?, ended?);
+        waited?;
+        ended?;
         assert_eq!(timeline(&owner, "f").await?, then, "after a {end}");
     }
     assert_eq!(timeline(&owner, "g").await?, "g1");
@@ -89,40 +90,40 @@ async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_
 -> Result<()> {
     let (cluster, owner) = start().await?;
     let (first, second) = (cluster.connect(OWNER).await?, cluster.connect(OWNER).await?);
-    let medium = "insert into public.frame_media (tenant_id, submission_id, path) \
-        values (md5('t')::uuid, md5('f1')::uuid, 'p')";
-    owner.batch_execute(medium).await?;
-    let process = "update public.frame_media set status = 'processing' where submission_id = md5('f1')::uuid";
+    let media = "insert into public.frame_media (tenant_id, submission_id, path) \
+        values (md5('t')::uuid, md5('f1')::uuid, 'p'), (md5('t')::uuid, md5('f2')::uuid, 'other')";
+    owner.batch_execute(media).await?;
+    let process = "update public.frame_media set status = 'processing' where path = 'p'";
+    let process_again = "update public.frame_media set status = 'ready' where path = 'p'";
     let override_it = "insert into public.approval_policies (tenant_id, submission_id, approval) \
         values (md5('t')::uuid, md5('f1')::uuid, 'required')";
-    // The first transaction has the lower number, and the second one begins its change while the first one is open.
-    for (one, other) in
-        [(to("promoted", "f1"), process.to_owned()), (override_it.to_owned(), to("rejected", "f2"))]
-    {
+    // Each one begins while the one before it is open.
+    for (one, other) in [(to("promoted", "f1").as_str(), process), (process_again, override_it)] {
         first.batch_execute(&format!("begin; {one}")).await?;
-        if other == process {
-            let (waited, ended) = tokio::join!(second.batch_execute(&other), async {
-                wait_until_one_waits(&owner).await?;
-                anyhow::Ok(first.batch_execute("commit").await?)
-            });
-            (waited?, ended?);
-        } else {
-            // Another submission does not wait.
-            soon(second.batch_execute(&other)).await??;
-            first.batch_execute("commit").await?;
-        }
+        // Another submission does not wait.
+        soon(owner.batch_execute("update public.frame_media set status = 'failed' where path = 'other'"))
+            .await??;
+        let (waited, ended) = tokio::join!(second.batch_execute(other), async {
+            wait_until_one_waits(&owner).await?;
+            anyhow::Ok(first.batch_execute("commit").await?)
+        });
+        waited?;
+        ended?;
     }
-    let told = "select array_agg(e.type order by e.epoch, e.position, e.id) from public.frame_events e \
-        where e.subject = 'submission:' || md5('f1')::uuid and e.payload ->> 'status' not in ('received', 'approved') \
-          and e.id > (select min(m.id) from public.frame_events m where m.payload ->> 'status' = 'promoted') - 1";
+    let told = "select array_agg(e.type || ' ' || (e.payload ->> 'status') order by e.epoch, e.position, e.id) \
+        from public.frame_events e \
+        where e.subject = 'submission:' || md5('f1')::uuid \
+          and e.payload ->> 'status' in ('promoted', 'processing', 'ready', 'required')";
     let told: Vec<String> = owner.query_one(told, &[]).await?.get(0);
     assert_eq!(
         told,
         [
-            "frame.submission.status_changed",
-            "frame.promoted",
-            "frame.media.status_changed",
-            "frame.approval.changed"
+            "frame.submission.status_changed processing",
+            "frame.submission.status_changed promoted",
+            "frame.promoted promoted",
+            "frame.media.status_changed processing",
+            "frame.media.status_changed ready",
+            "frame.approval.changed required",
         ]
     );
     Ok(())
