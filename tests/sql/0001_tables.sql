@@ -127,7 +127,8 @@ select is_empty(
       )
       and confrelid not in (
         'public.tenants'::regclass,
-        'public.event_subscriptions'::regclass
+        'public.event_subscriptions'::regclass,
+        'purple_flea.subscription_progress'::regclass
       )
   $$,
   'no row that money hangs on goes with its agent'
