@@ -48,7 +48,6 @@ pub fn check(event: &Value) -> Result<()> {
 }
 
 /// Checks the payload of a broadcast: an event with the identity that the feed gave it.
-#[expect(dead_code, reason = "the tests of Realtime will call it")]
 pub fn check_broadcast(payload: &Value) -> Result<()> {
     let mut event = payload.clone();
     let id = event.as_object_mut().and_then(|event| event.remove("id"));

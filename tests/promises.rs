@@ -14,6 +14,7 @@ mod deposits;
 mod descriptors;
 mod documents;
 mod escrows;
+mod events;
 mod fairness;
 mod faucet;
 mod feed;

@@ -41,17 +41,19 @@ impl Target {
         if uri.scheme_str() != Some("https") {
             return None;
         }
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let port = match uri.authority()?.port() {
-            Some(_) => uri.port_u16()?,
-            None => HTTPS,
+        let authority = uri.authority()?;
+        // A port that is no number in range is refused, and not taken for none.
+        let port = match authority.as_str().strip_prefix(authority.host())? {
+            "" => HTTPS,
+            rest => rest.strip_prefix(':')?.parse().ok()?,
         };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         if port != HTTPS && port < FIRST_FREE_PORT {
             return None;
         }
         Some(Self {
             server_name: ServerName::try_from(host.clone()).ok()?,
-            authority: HeaderValue::from_str(uri.authority()?.as_str()).ok()?,
+            authority: HeaderValue::from_str(authority.as_str()).ok()?,
             path: uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             host,
             port,

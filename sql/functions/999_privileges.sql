@@ -49,6 +49,12 @@ grant execute
     public.create_api_key, public.create_event_subscription, public.delete_event_subscription,
     public.enable_event_subscription, public.redeliver_events, public.revoke_api_key
   to authenticated, service_role;
+revoke execute
+  on function public.leave_feed_seat, public.take_feed_seat
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.leave_feed_seat, public.take_feed_seat
+  to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 

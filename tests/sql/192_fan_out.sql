@@ -56,6 +56,8 @@ select pg_temp.tenant(), 'trade.executed', 'trade:open', '{}', now(), f.epoch,
   pg_current_xact_id()::text::bigint
 from purple_flea.feed f;
 select is(pg_temp.claim(), '{}', 'an event of a transaction that is open is not delivered');
+select pg_temp.event('trade:below');
+select is(pg_temp.claim(), '{all trade:below#1}', 'nor is it together with one that is committed');
 update purple_flea.feed set epoch = epoch + 1 where only_row;
 select is(
   pg_temp.claim(),

@@ -154,7 +154,7 @@ select bag_eq(
     'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate', 'read_events',
     'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
     'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
-    'redeliver_events'
+    'redeliver_events', 'take_feed_seat', 'leave_feed_seat'
   ],
   'public has the functions that the edge and its users call, and no other'
 );

@@ -10,7 +10,7 @@ use stack::{
     postgres::{Cluster, OWNER, SUPERUSER},
     repository,
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -164,9 +164,9 @@ async fn uninstalling_names_each_dropped_object_and_leaves_the_public_tables_pla
                 union all select 'role ' || rolname from pg_roles where rolname like 'purple%'";
     let left: Vec<String> = owner.query(left, &[]).await?.iter().map(|row| row.get(0)).collect();
     assert!(left.is_empty(), "left behind: {left:?}; the script said {}", done.stderr);
-    let now = database.rows().await?;
-    assert!(now.keys().eq(rows.keys().filter(|table| table.starts_with("public."))), "{now:?}");
-    assert!(now.iter().all(|(table, kept)| rows.get(table) == Some(kept)), "{now:?}");
+    let public: BTreeMap<_, _> = rows.into_iter().filter(|(table, _)| table.starts_with("public.")).collect();
+    assert!(public.len() > 5 && public.values().any(|rows| !rows.is_empty()), "{public:?}");
+    assert_eq!(database.rows().await?, public);
     owner.batch_execute("insert into wallet_changes (agent_id, change_type, new_balance) values ('a', 'deposit', 8); delete from wallet_changes where new_balance = 8").await?;
 
     let nothing: Said = run(database.migrate()?.arg("--uninstall")).await?;
