@@ -2,7 +2,7 @@
 //! credential opens only its own routes.
 
 use crate::{
-    feed::{SCOPES, api_key, tenant_of},
+    events::{SCOPES, api_key, tenant_of},
     front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, reply, soon, with_operation},
     openapi,
     whole_stack::{LOOK_EVERY, count, sql, start},

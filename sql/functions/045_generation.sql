@@ -59,6 +59,8 @@ create or replace function purple_flea.stamp(generation uuid, because text) retu
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- Writers of events queue up behind this one. It waits for no transaction of hours.
+  set lock_timeout = '10s'
 as $$
 declare
   written_by xid;

@@ -96,7 +96,8 @@ create or replace function purple_flea.keep_operator() returns trigger
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  raise exception 'the operator''s tenant cannot be taken away: agents without an owner belong to it'
+  raise exception 'the operator''s tenant cannot be taken away: '
+    'agents without an owner belong to it'
     using errcode = 'check_violation';
 end;
 $$;

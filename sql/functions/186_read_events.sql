@@ -1,8 +1,10 @@
 -- Reading the feed: pages in order, from a cursor on. The end of the feed is below the oldest open
--- transaction (184_emit.sql says why), so a page is never followed by an event that belongs into it.
+-- transaction (184_emit.sql says why), so a page is never followed by an event that belongs into
+-- it.
 
--- One walk along frame_events_tenant_idx. With types it looks at a limited number of events, so that
--- a rare type costs no walk along the whole feed: then the page ends there, perhaps without events.
+-- One walk along frame_events_tenant_idx. With types it looks at a limited number of events, so
+-- that a rare type costs no walk along the whole feed. Then the page ends there, perhaps without
+-- events.
 create or replace function purple_flea.page_of_events(
   tenant         uuid,
   after_epoch    integer,

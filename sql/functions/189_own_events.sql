@@ -1,7 +1,7 @@
 -- This project's own events: of trades, escrows, registrations and agents.
 
--- A settlement is one statement, so its events are one INSERT. EXCEPT finds the jobs whose state has
--- changed by hashing, however many there are; a join could be planned for few.
+-- A settlement is one statement, so its events are one INSERT. EXCEPT finds the jobs whose state
+-- has changed by hashing, however many there are; a join could be planned for few.
 create or replace function purple_flea.tell_feed_of_jobs() returns trigger
   language plpgsql
   volatile

@@ -69,8 +69,9 @@ create table if not exists public.memberships (
 comment on table public.memberships is
   'The users who may read a tenant''s rows and events. Owners and admins make its keys, too.';
 comment on column public.memberships.role is 'owner, admin or member.';
+-- With both columns: whichever index Postgres takes for a policy, it reads one membership.
 create index if not exists memberships_user_id_idx
-  on public.memberships (user_id);
+  on public.memberships (user_id, tenant_id);
 
 alter table public.agents add column if not exists tenant_id uuid;
 do $$

@@ -79,7 +79,11 @@ grant select on counted to authenticated, anon, service_role;
 
 set local role authenticated;
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-00000000000d"}';
-select results_eq('select id from public.tenants', 'select tenant from counted', 'a member reads the tenant');
+select results_eq(
+  'select id from public.tenants',
+  'select tenant from counted',
+  'a member reads the tenant'
+);
 select results_eq(
   'select user_id from public.memberships order by 1',
   $$
@@ -97,7 +101,8 @@ select results_eq(
   'and its events, and no other'
 );
 select throws_ok(
-  $$insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
+  $$insert into public.frame_events
+      (tenant_id, type, subject, payload, occurred_at, epoch, position)
     select tenant, 'test.executed', 'trade:x', '{}', now(), 1, 1 from counted$$,
   '42501',
   null,
@@ -125,7 +130,12 @@ select is_empty('select from public.frame_events', 'nor do claims that are no JS
 set local request.jwt.claims = '';
 select is_empty('select from public.frame_events', 'a user without an id reads no event');
 set local role anon;
-select throws_ok(format('select from public.%I', t), '42501', null, 'anonymous callers see no ' || t)
+select throws_ok(
+  format('select from public.%I', t),
+  '42501',
+  null,
+  'anonymous callers see no ' || t
+)
 from unnest(array['tenants', 'memberships', 'frame_events', 'event_types']) as t;
 select throws_ok('select id from public.api_keys', '42501', null, 'nor any key');
 set local role service_role;
@@ -138,7 +148,10 @@ select throws_ok(
   null,
   'and revives no key'
 );
-select lives_ok($$insert into public.tenants (name) values ('made by the service')$$, 'it makes tenants');
+select lives_ok(
+  $$insert into public.tenants (name) values ('made by the service')$$,
+  'it makes tenants'
+);
 reset role;
 
 -- The policies' cost: one look-up by primary key for a row, however many tenants a user has.
@@ -156,11 +169,10 @@ grant execute on function pg_temp.plan(text) to authenticated;
 set local role authenticated;
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-00000000000e"}';
 select ok(
-  string_agg(line, E'\n') like '%memberships_pkey%'
-    and string_agg(line, E'\n') not like '%Seq Scan on memberships%'
-    and string_agg(line, E'\n') not like '%hashed%'
-    and string_agg(line, E'\n') not like '%memberships_user_id_idx%',
-  t || ': a row is allowed by its membership''s primary key'
+  string_agg(line, E'\n')
+    ~ 'Index Cond: \(\((tenant_id = .* AND \(user_id|user_id = .* AND \(tenant_id)'
+    and string_agg(line, E'\n') not like '%hashed%',
+  t || ': a row is allowed by one look-up of its membership'
 )
 from unnest(array['frame_events', 'api_keys', 'tenants']) as t
 cross join lateral pg_temp.plan(
@@ -181,7 +193,9 @@ begin
   perform set_config('realtime.topic', topic, true);
   perform set_config('request.jwt.claims', claims, true);
   set local role authenticated;
-  seen := (select string_agg(m.extension, ',') from realtime.messages m where m.topic = joins.topic);
+  select string_agg(m.extension, ',') into seen
+  from realtime.messages m
+  where m.topic = joins.topic;
   reset role;
   return coalesce(seen, 'nothing');
 end;

@@ -5,7 +5,12 @@ begin;
 
 select matches(made ->> 'key', '^ek_[A-Za-z0-9_-]{43}$', 'a key has 256 random bits')
 from keys where name = 'a';
-select is(made ->> 'prefix', left(made ->> 'key', 11), 'its prefix is shown') from keys where name = 'a';
+select is(
+  made ->> 'prefix',
+  left(made ->> 'key', 11),
+  'its prefix is shown'
+)
+from keys where name = 'a';
 select is_empty(
   $$
     select from public.api_keys k, keys s
@@ -44,7 +49,9 @@ insert into public.memberships (tenant_id, user_id, role) values
   (pg_temp.tenant('a'), '00000000-0000-0000-0000-0000000000ad', 'admin'),
   (pg_temp.tenant('a'), '00000000-0000-0000-0000-0000000000ee', 'member');
 create temporary table known as
-  select pg_temp.tenant('a') as tenant, (select (made ->> 'id')::uuid from keys where name = 'a') as key;
+  select pg_temp.tenant('a') as tenant, (made ->> 'id')::uuid as key
+  from keys
+  where name = 'a';
 grant select on known to authenticated, anon, service_role;
 create temporary table made (who text, made jsonb);
 grant select, insert on made to authenticated, service_role;
@@ -52,7 +59,11 @@ grant select, insert on made to authenticated, service_role;
 set local role authenticated;
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-0000000000ad"}';
 select lives_ok(
-  $$insert into made select 'admin', public.create_api_key(tenant, 'of the admin', '{events:read}') from known$$,
+  $$
+    insert into made
+    select 'admin', public.create_api_key(tenant, 'of the admin', '{events:read}')
+    from known
+  $$,
   'an admin makes a key'
 );
 set local request.jwt.claims = '{"sub": "00000000-0000-0000-0000-0000000000ee"}';
@@ -106,7 +117,11 @@ select throws_ok(
 set local role service_role;
 set local request.jwt.claims = '{"role": "service_role"}';
 select lives_ok(
-  $$insert into made select 'service', public.create_api_key(tenant, 'of the service', '{events:read}') from known$$,
+  $$
+    insert into made
+    select 'service', public.create_api_key(tenant, 'of the service', '{events:read}')
+    from known
+  $$,
   'the service makes one'
 );
 reset role;
@@ -134,7 +149,9 @@ select is(
   'its use is an event'
 );
 select is(pg_temp.read('admin') ->> 'state', 'ok', 'it is used again');
-update public.api_keys set last_used_at = last_used_at - interval '2 minutes' where label = 'of the admin';
+update public.api_keys
+set last_used_at = last_used_at - interval '2 minutes'
+where label = 'of the admin';
 select is(pg_temp.read('admin') ->> 'state', 'ok', 'and again later');
 select is(
   (select count(*) from public.frame_events where type = 'api_key.used'),
@@ -155,7 +172,11 @@ select is(
   2::bigint,
   'with another event'
 );
-select is(public.revoke_api_key((made ->> 'id')::uuid) ->> 'prefix', made ->> 'prefix', 'a key is revoked')
+select is(
+  public.revoke_api_key((made ->> 'id')::uuid) ->> 'prefix',
+  made ->> 'prefix',
+  'a key is revoked'
+)
 from keys where name = 'service';
 select is(pg_temp.read('service') ->> 'state', 'unauthorized', 'and opens nothing from then on');
 select is(
@@ -196,7 +217,9 @@ select is(
   'unauthorized',
   'no such key opens anything: ' || coalesce(h, 'null')
 )
-from unnest(array[null, '', 'x', repeat('0', 64), upper(pg_temp.hash('a')), pg_temp.hash('a') || '0']) as h;
+from unnest(
+  array[null, '', 'x', repeat('0', 64), upper(pg_temp.hash('a')), pg_temp.hash('a') || '0']
+) as h;
 
 select * from finish();
 rollback;

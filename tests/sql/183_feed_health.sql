@@ -10,14 +10,19 @@ select is(
 select pg_temp.fire('a', n::text) from generate_series(1, 3) as n;
 select is(
   purple_flea.feed_health() -> 'waiting_events', '3', 'events of an open transaction wait');
-select is(public.ledger_health() -> 'feed', purple_flea.feed_health(), 'the ledger''s health shows it');
+select is(
+  public.ledger_health() -> 'feed',
+  purple_flea.feed_health(),
+  'the ledger''s health shows it'
+);
 select ok(
   not public.ledger_health() -> 'why' ? 'feed_held_back', 'a short wait is no reason to worry');
 alter table public.frame_events disable trigger purple_flea_keep;
 update public.frame_events set occurred_at = occurred_at - interval '90 seconds' where true;
 select is(purple_flea.feed_health() -> 'lag_s', '90', 'the lag is the oldest event''s age');
 select ok(
-  public.ledger_health() -> 'why' ? 'feed_held_back' and public.ledger_health() ->> 'status' = 'degraded',
+  public.ledger_health() -> 'why' ? 'feed_held_back'
+    and public.ledger_health() ->> 'status' = 'degraded',
   'after a minute the health is degraded'
 );
 select pg_temp.settle();

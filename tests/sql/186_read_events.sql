@@ -19,7 +19,12 @@ select is(pg_temp.read('a') -> 'more', 'false', 'there is no more');
 create temporary table pages as select pg_temp.read('a', most => 2) as one;
 select is(pg_temp.said(one), '1 2', 'a page has a length') from pages;
 select is(one -> 'more', 'true', 'and says that there is more') from pages;
-select is(pg_temp.said(pg_temp.read('a', one ->> 'next')), '3 4 5', 'the next one goes on after it') from pages;
+select is(
+  pg_temp.said(pg_temp.read('a', one ->> 'next')),
+  '3 4 5',
+  'the next one goes on after it'
+)
+from pages;
 select is(
   pg_temp.said(pg_temp.read('a', one #>> '{events,0,cursor}')),
   '2 3 4 5',
@@ -58,7 +63,10 @@ select is(
 select pg_temp.fire('a', n::text, 'test.unknown') from generate_series(6, 7) as n;
 select pg_temp.settle();
 select is(
-  pg_temp.said(pg_temp.read('a', types => '{test.unknown}')), '6 7', 'a client may ask for some types');
+  pg_temp.said(pg_temp.read('a', types => '{test.unknown}')),
+  '6 7',
+  'a client may ask for some types'
+);
 select is(
   pg_temp.said(pg_temp.read('a', types => '{test.unknown,test.executed}', most => 6)),
   '1 2 3 4 5 6',
@@ -80,8 +88,16 @@ select is(
   '7',
   'and goes on after its last event'
 );
-select is(pg_temp.said(pg_temp.read('a', types => '{}')), '1 2 3 4 5 6 7', 'no types are all types');
-select is(pg_temp.read('a', types => t) ->> 'state', 'unknown_type', 'an unknown type is named: ' || t::text)
+select is(
+  pg_temp.said(pg_temp.read('a', types => '{}')),
+  '1 2 3 4 5 6 7',
+  'no types are all types'
+);
+select is(
+  pg_temp.read('a', types => t) ->> 'state',
+  'unknown_type',
+  'an unknown type is named: ' || t::text
+)
 from (values ('{test.unknown,test.lost}'::text[]), ('{null}'), ('{""}')) as v (t);
 select ok(
   pg_temp.read('a', types => '{x}') -> 'known' ? 'test.executed',
@@ -103,6 +119,49 @@ select is(
   'and the next one goes on from there'
 )
 from sparse, pg_temp.read('b', one ->> 'next', '{test.rejected}') as two;
+
+-- A page reads its own events, and the next one, however many there are.
+insert into public.frame_events
+  (tenant_id, type, subject, payload, occurred_at, epoch, position)
+select pg_temp.tenant('nobodys'), 'test.rejected', 'trade:' || n, '{}', now(), 1, 200
+from generate_series(1, 30000) as n;
+analyze public.frame_events;
+create function pg_temp.rows_read() returns bigint language sql volatile as $$
+  select pg_stat_get_xact_tuples_fetched('public.frame_events'::regclass)
+    + pg_stat_get_xact_tuples_returned('public.frame_events'::regclass)
+$$;
+create temporary table counted (name text, n bigint);
+create temporary table middle as select pg_temp.read('nobodys', most => 1000) ->> 'next' as cursor;
+do $$
+declare
+  was bigint;
+  what record;
+begin
+  for what in
+    select *
+    from middle m
+    cross join lateral (
+      values
+        ('from the beginning', null, null::text[]),
+        ('from the middle', m.cursor, null),
+        ('from the end', 'latest', null),
+        ('of a type', m.cursor, '{test.rejected}'),
+        ('of a rare type', m.cursor, '{agent.offline}')
+    ) as v (name, after, types)
+  loop
+    was := pg_temp.rows_read();
+    perform pg_temp.read('nobodys', what.after, what.types);
+    insert into counted values (what.name, pg_temp.rows_read() - was);
+  end loop;
+end;
+$$;
+select cmp_ok(
+  n,
+  '<=',
+  case when name = 'of a rare type' then 10000 else 101 end::bigint,
+  'a page ' || name || ' is a walk along an index'
+)
+from counted;
 
 -- Bad requests.
 select is(
@@ -140,12 +199,15 @@ select is(
   'unauthorized',
   'a stranger learns nothing else'
 );
-insert into keys select 'records', public.create_api_key(pg_temp.tenant('a'), 'r', '{records:read}');
+insert into keys
+select 'records', public.create_api_key(pg_temp.tenant('a'), 'r', '{records:read}');
 select is(pg_temp.read('records') ->> 'state', 'forbidden', 'a key without the scope reads none');
 
 -- The end of the feed is below the oldest open transaction, which here is this one.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-select pg_temp.tenant('a'), 'test.executed', 'trade:x', jsonb_build_object('reference', name), now(), 1, at
+select
+  pg_temp.tenant('a'), 'test.executed', 'trade:x', jsonb_build_object('reference', name), now(), 1,
+  at
 from (values
   ('below', pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1),
   ('at', pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
@@ -170,7 +232,9 @@ reset role;
 create temporary table before as select pg_temp.read('a', most => 1) ->> 'next' as cursor;
 select purple_flea.declare_restore('tested');
 select is(
-  pg_temp.read('a', cursor) ->> 'state', 'restore_unconfirmed', 'an unconfirmed database is not read'
+  pg_temp.read('a', cursor) ->> 'state',
+  'restore_unconfirmed',
+  'an unconfirmed database is not read'
 )
 from before;
 select pg_temp.fire('a', 'meanwhile');

@@ -13,7 +13,8 @@ select public.settle_job(
   'wallet-change-990001',
   token,
   'executed',
-  '{"status": "executed", "game": "crash", "wager": 10.05, "payout": 15, "outcome": "win", "bet_id": "b1"}'
+  '{"status": "executed", "game": "crash", "wager": 10.05, "payout": 15, "outcome": "win",
+    "bet_id": "b1"}'
 )
 from claimed;
 select is(
@@ -76,16 +77,33 @@ from (
     ('a', 'api_key', '00000000-0000-4000-8000-000000000001')
 ) as v (name, kind, id);
 select is(pg_temp.record('a', 'agent', null) ->> 'state', 'not_found', 'no id finds nothing');
-select is(pg_temp.record('a', kind, 'a') ->> 'state', 'unknown_kind', 'there is no such kind: ' || kind)
-from unnest(array['', 'bet', 'made', 'job', 'agent(uuid, text); --', 'AGENT', repeat('a', 300)]) as kind;
+select is(
+  pg_temp.record('a', kind, 'a') ->> 'state',
+  'unknown_kind',
+  'there is no such kind: ' || kind
+)
+from unnest(
+  array['', 'bet', 'made', 'job', 'agent(uuid, text); --', 'AGENT', repeat('a', 300)]
+) as kind;
 select is(pg_temp.record('a', null, 'a') ->> 'state', 'unknown_kind', 'nor is null one');
 insert into keys select 'events', public.create_api_key(pg_temp.tenant('a'), 'e', '{events:read}');
 select is(
-  pg_temp.record('events', 'agent', 'a') ->> 'state', 'forbidden', 'a key needs the scope records:read');
+  pg_temp.record('events', 'agent', 'a') ->> 'state',
+  'forbidden',
+  'a key needs the scope records:read'
+);
 select is(
-  public.read_record('x', 'no such kind', 'a') ->> 'state', 'unauthorized', 'a stranger learns nothing');
+  public.read_record('x', 'no such kind', 'a') ->> 'state',
+  'unauthorized',
+  'a stranger learns nothing'
+);
 set local role authenticated;
-select throws_ok('select public.read_record(''x'', ''a'', ''b'')', '42501', null, 'a user has no use for it');
+select throws_ok(
+  'select public.read_record(''x'', ''a'', ''b'')',
+  '42501',
+  null,
+  'a user has no use for it'
+);
 
 select * from finish();
 rollback;

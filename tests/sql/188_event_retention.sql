@@ -26,7 +26,12 @@ select results_eq(
   array[4, 5, 6]::bigint[],
   'an old event behind a younger one waits for it'
 );
-select is(pg_temp.read('a', after_one) ->> 'state', 'cursor_too_old', 'who missed one is told') from was;
+select is(
+  pg_temp.read('a', after_one) ->> 'state',
+  'cursor_too_old',
+  'who missed one is told'
+)
+from was;
 select is(
   pg_temp.said(pg_temp.read('a', pg_temp.read('a', after_one) ->> 'start')),
   '4 5',
@@ -35,15 +40,37 @@ select is(
 from was;
 select is(pg_temp.said(pg_temp.read('a', after_three)), '4 5', 'who missed none goes on') from was;
 select is(pg_temp.said(pg_temp.read('b', b_after_two)), '6', 'in each tenant by itself') from was;
-select is(pg_temp.said(pg_temp.read('nobodys', nobodys)), '', 'also where nothing was deleted') from was;
-select is(pg_temp.said(pg_temp.read('a')), '4 5', 'a new reader begins with the oldest that is kept');
+select is(
+  pg_temp.said(pg_temp.read('nobodys', nobodys)),
+  '',
+  'also where nothing was deleted'
+)
+from was;
+select is(
+  pg_temp.said(pg_temp.read('a')),
+  '4 5',
+  'a new reader begins with the oldest that is kept'
+);
 
 -- The latest of a feed whose events are all gone.
 update purple_flea.feed set keep_for = '1 day';
 select is(purple_flea.delete_old_events(1000), 3, 'the time is a setting');
-select is(pg_temp.said(pg_temp.read('a', pg_temp.read('a', 'latest') ->> 'next')), '', 'an emptied feed is empty');
-select is(pg_temp.said(pg_temp.read('a', pg_temp.read('a') ->> 'next')), '', 'from its beginning, too');
-select is(pg_temp.read('a', after_three) ->> 'state', 'cursor_too_old', 'and its readers are told') from was;
+select is(
+  pg_temp.said(pg_temp.read('a', pg_temp.read('a', 'latest') ->> 'next')),
+  '',
+  'an emptied feed is empty'
+);
+select is(
+  pg_temp.said(pg_temp.read('a', pg_temp.read('a') ->> 'next')),
+  '',
+  'from its beginning, too'
+);
+select is(
+  pg_temp.read('a', after_three) ->> 'state',
+  'cursor_too_old',
+  'and its readers are told'
+)
+from was;
 update purple_flea.feed set keep_for = '30 days';
 select throws_ok(
   $$update purple_flea.feed set keep_for = '1 hour'$$, '23514', null, 'a day is kept in any case');
@@ -56,16 +83,25 @@ values
 select throws_ok(
   'delete from public.frame_events where position = 9', '55000', null, 'a young event is kept');
 delete from public.frame_events where position = 8;
-select is(pg_temp.read('nobodys', nobodys) ->> 'state', 'cursor_too_old', 'a deletion by hand is told, too')
+select is(
+  pg_temp.read('nobodys', nobodys) ->> 'state',
+  'cursor_too_old',
+  'a deletion by hand is told, too'
+)
 from was;
 
--- Events at or above the oldest open transaction stay: one that is still to come may be before them.
+-- Events at or above the oldest open transaction stay: one that is still to come may be before
+-- them.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
 select
   pg_temp.tenant('b'), 'test.executed', 'trade:open', '{}', now() - interval '31 days', 1,
   pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 delete from public.frame_events where occurred_at < now() - interval '31 days' and position < 100;
-select is(purple_flea.delete_old_events(1000), 0, 'an event that nobody may read yet is not deleted');
+select is(
+  purple_flea.delete_old_events(1000),
+  0,
+  'an event that nobody may read yet is not deleted'
+);
 
 -- The sweeper does it.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)

@@ -4,7 +4,9 @@ begin;
 
 create function pg_temp.events(of_subject text) returns text language sql as $$
   select string_agg(
-    concat_ws(' ', type, payload ->> 'status', payload ->> 'actor'), ', ' order by epoch, position, id
+    concat_ws(' ', type, payload ->> 'status', payload ->> 'actor'),
+    ', '
+    order by epoch, position, id
   )
   from public.frame_events
   where subject like of_subject
@@ -19,8 +21,12 @@ insert into d
 select name, pg_temp.deposit(case name when 'executed' then 'a' else 'b' end)
 from unnest(array['executed', 'skipped', 'rejected', 'unknown', 'pending', 'dead']) as name;
 select is(pg_temp.events('trade:%'), null, 'a deposit fires no event of the feed');
-update purple_flea.jobs set due_at = 'infinity' where reference in (select reference from d where name = 'dead');
-update d set token = (public.claim_jobs(array[reference], 1) ->> 'token')::uuid where name <> 'dead';
+update purple_flea.jobs
+set due_at = 'infinity'
+where reference in (select reference from d where name = 'dead');
+update d
+set token = (public.claim_jobs(array[reference], 1) ->> 'token')::uuid
+where name <> 'dead';
 select is(pg_temp.events('trade:%'), null, 'nor does a claim');
 create temporary table answers as
   select public.settle_jobs((
@@ -39,7 +45,11 @@ select is(
 )
 from d where name <> 'dead';
 select is(
-  (select e.payload - 'occurred_at' from public.frame_events e where e.subject = 'trade:' || reference),
+  (
+    select e.payload - 'occurred_at'
+    from public.frame_events e
+    where e.subject = 'trade:' || reference
+  ),
   jsonb_build_object(
     'type', 'trade.executed', 'tenant_id', pg_temp.tenant('a'), 'agent_id', 'a',
     'reference', reference, 'status', 'executed', 'actor', 'worker'),
@@ -77,7 +87,9 @@ select is(
 )
 from d where name = 'dead';
 update purple_flea.jobs j
-set lease_until = clock_timestamp() - interval '2 minutes', claimed_at = clock_timestamp() - interval '3 minutes'
+set
+  lease_until = clock_timestamp() - interval '2 minutes',
+  claimed_at = clock_timestamp() - interval '3 minutes'
 from d
 where d.name = 'unknown' and j.reference = d.reference;
 select purple_flea.close_job(reference, 'tested') from d where name = 'unknown';
@@ -92,10 +104,18 @@ from d where name = 'unknown';
 insert into public.agents (id, api_key) values ('new', 'purple_flea_key:new');
 create temporary table registered as select public.claim_jobs('{registration-new}', 1) as claim;
 select public.settle_job(
-  'registration-new', (claim ->> 'token')::uuid, 'executed', '{"status": "executed", "account": "pf"}', 'sk_test_key_1')
+  'registration-new',
+  (claim ->> 'token')::uuid,
+  'executed',
+  '{"status": "executed", "account": "pf"}',
+  'sk_test_key_1'
+)
 from registered;
 select is(
-  pg_temp.events('agent:new'), 'agent.registered executed worker', 'a registration is an event of its agent');
+  pg_temp.events('agent:new'),
+  'agent.registered executed worker',
+  'a registration is an event of its agent'
+);
 
 -- Agents' states.
 update public.agents set status = 'trading' where id = 'a';
@@ -161,7 +181,10 @@ update purple_flea.jobs
 set state = 'dead', changed_by = 'sweeper', reason = 'missed'
 where state = 'pending' and kind = 'deposit';
 select cmp_ok(
-  clock_timestamp() - began, '<', interval '30 seconds', 'the events of 20,000 jobs are written in one go'
+  clock_timestamp() - began,
+  '<',
+  interval '30 seconds',
+  'the events of 20,000 jobs are written in one go'
 )
 from took;
 select cmp_ok(

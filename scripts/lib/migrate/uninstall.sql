@@ -97,6 +97,14 @@ begin
       )
     order by 2, 1
   ) as f;
+  perform pg_temp.purple_flea_drop(
+    format('policy %s on realtime.messages', p.policyname),
+    format('drop policy %I on realtime.messages', p.policyname)
+  )
+  from pg_catalog.pg_policies p
+  where p.schemaname = 'realtime'
+    and p.tablename = 'messages'
+    and p.policyname = 'purple_flea_member_follows';
 end;
 $$;
 

@@ -1,5 +1,6 @@
 -- The events of frames. Triggers write them in the transaction of the change. Those about one
--- submission have that submission as their subject, so that they keep their order everywhere.
+-- submission, its media and its override have that submission as their subject, so that they keep
+-- their order everywhere. For that a writer locks the submission, as purple_flea.emit() wants it.
 
 insert into purple_flea.event_types as known (type, description)
 values
@@ -78,7 +79,10 @@ as $$
 declare
   submission public.frame_submissions;
 begin
-  select * into submission from public.frame_submissions s where s.id = new.submission_id;
+  select * into submission
+  from public.frame_submissions s
+  where s.id = new.submission_id
+  for no key update;
   perform purple_flea.emit(
     'frame.media.status_changed',
     new.tenant_id,
@@ -107,7 +111,10 @@ declare
   status     constant text := case tg_op when 'DELETE' then 'removed' else policy.approval end;
   submission public.frame_submissions;
 begin
-  select * into submission from public.frame_submissions s where s.id = policy.submission_id;
+  select * into submission
+  from public.frame_submissions s
+  where s.id = policy.submission_id
+  for no key update;
   perform purple_flea.emit(
     'frame.approval.changed',
     policy.tenant_id,

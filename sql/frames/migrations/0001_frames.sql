@@ -87,7 +87,7 @@ alter table public.frame_submissions enable row level security;
 
 create table if not exists public.frame_media (
   id            uuid        not null default gen_random_uuid() primary key,
-  tenant_id     uuid        not null references public.tenants on delete restrict,
+  tenant_id     uuid        not null,
   submission_id uuid        not null,
   path          text        not null,
   status        text        not null default 'received',
@@ -105,7 +105,6 @@ create table if not exists public.frame_media (
     check (reason is null or (status = 'failed' and char_length(reason) between 1 and 500))
 );
 create index if not exists frame_media_submission_id_idx on public.frame_media (submission_id);
-create index if not exists frame_media_tenant_id_idx on public.frame_media (tenant_id, created_at);
 comment on table public.frame_media is 'The media of frames, and how far their processing is.';
 comment on column public.frame_media.path is
   'Where the object is stored, 1 to 1024 characters: the name that the tenant''s storage knows.';
@@ -147,7 +146,7 @@ create table if not exists public.channel_timeline (
   channel_id    uuid        not null,
   position      bigint      not null,
   submission_id uuid        not null,
-  tenant_id     uuid        not null references public.tenants on delete restrict,
+  tenant_id     uuid        not null,
   published_at  timestamptz not null default now(),
   constraint channel_timeline_pkey primary key (channel_id, position),
   constraint channel_timeline_submission_id_key unique (submission_id),

@@ -1,7 +1,7 @@
 -- The status machines of submissions and media, the policies of approval, the timeline of channels,
 -- and the events of all of them.
 begin;
-\ir setup/frames.psql
+\ir ../setup/frames.psql
 
 -- The events of one walk.
 select pg_temp.submit();
@@ -185,7 +185,7 @@ select throws_ok(
   null,
   'and with no other move'
 );
-select pg_temp.fired();
+select count(*) from pg_temp.fired();
 update public.frame_submissions
 set status = 'rejected', reason = 'too dark'
 where id = pg_temp.n('second frame');
@@ -277,7 +277,7 @@ $$;
 insert into named (name) select 'frame ' || n from generate_series(1, 6) as n;
 select pg_temp.submit('frame ' || n), pg_temp.move('processing', 'frame ' || n)
 from generate_series(1, 6) as n;
-select pg_temp.fired();
+select count(*) from pg_temp.fired();
 select is(
   (pg_temp.words($$select pg_temp.move('approved', 'frame 1')$$)).message,
   format('submission %s has to be reviewed', pg_temp.n('frame 1')),

@@ -1,6 +1,6 @@
 -- The records that the events of frames are about, and the types of these events.
 begin;
-\ir setup/frames.psql
+\ir ../setup/frames.psql
 
 select pg_temp.submit();
 select pg_temp.walk('{processing,needs_review,approved,promoted}');

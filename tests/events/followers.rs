@@ -163,16 +163,7 @@ async fn direct(cluster: &Cluster, progress: &Progress) -> Result<Vec<(usize, us
     })
     .await?;
     let owner = connect(&cluster.url(OWNER)).await;
-    // The feed is as far as it is readable: behind each transaction that has ended.
-    let open =
-        "select count(*) from public.frame_events e, purple_flea.feed_now() n where e.position >= n.below";
-    soon(async {
-        while owner.query_one(open, &[]).await?.get::<_, i64>(0) > 0 {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        anyhow::Ok(())
-    })
-    .await??;
+    super::all_readable(&owner).await?;
     let rows =
         owner.query("select id, changes from test.subjects where changes > 0 order by id", &[]).await?;
     rows.iter().map(|row| Ok((row.get::<_, i32>(0).try_into()?, row.get::<_, i32>(1).try_into()?))).collect()
@@ -255,10 +246,11 @@ async fn a_page_ends_before_an_open_transaction_and_goes_on_after_its_end() -> R
     let only = "?types=trade.executed";
     let slow = stack.cluster.connect(OWNER).await?;
     slow.batch_execute(&format!("begin; {}", super::emitting(&tenant, "trade:slow", "slow"))).await?;
-    super::emit(&stack.owner, &tenant, "trade:fast", "fast").await?;
+    sql(&stack, &super::emitting(&tenant, "trade:fast", "fast")).await?;
     let held = super::page(&stack, only, &key).await?;
     assert_eq!(super::references(&held), Vec::<&str>::new(), "the open transaction's event comes before");
     slow.batch_execute("commit").await?;
+    super::all_readable(&stack.owner).await?;
     let after = format!("{only}&after={}", super::next(&held)?);
     assert_eq!(super::references(&super::page(&stack, &after, &key).await?), ["slow", "fast"]);
     Ok(())

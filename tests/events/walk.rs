@@ -1,7 +1,7 @@
 //! A submission's walk from received to promoted is the same list of events for a member over Realtime, for a server over
 //! `GET /events`, and for a webhook. A stranger, a former member and a revoked key see nothing.
 
-use super::{SCOPES, api_key, get, next, revoke, tenant};
+use super::{SCOPES, all_readable, api_key, get, next, revoke, tenant};
 use crate::{
     asyncapi,
     front_door::{assert_problem, soon},
@@ -259,6 +259,7 @@ async fn a_member_a_server_and_a_webhook_hear_of_a_submission_the_same_and_other
     walk.moved("frame_submissions", &rejected, "processing", &service).await?;
     walk.moved("frame_media", &media, "ready", &service).await?;
     walk.moved("frame_submissions", &promoted, "needs_review", &service).await?;
+    all_readable(&walk.stack.owner).await?;
     // Until now the leaver and the second key see what the others see.
     assert_eq!(steps(&heard_by_changes(&walk, LEAVER).await?, &promoted).len(), 5);
     assert_eq!(steps(&heard_by_broadcast(&walk, LEAVER).await?, &promoted).len(), 5);
@@ -274,6 +275,7 @@ async fn a_member_a_server_and_a_webhook_hear_of_a_submission_the_same_and_other
     walk.moved("frame_submissions", &rejected, "rejected", &reviewer).await?;
     walk.moved("frame_submissions", &promoted, "promoted", &reviewer).await?;
 
+    all_readable(&walk.stack.owner).await?;
     let expected = heard_by_following(&walk, &key).await?;
     let moved = "frame.submission.status_changed";
     assert_eq!(
