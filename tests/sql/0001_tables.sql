@@ -125,7 +125,10 @@ select is_empty(
         'purple_flea.pauses'::regclass,
         'purple_flea.job_troubles'::regclass,
         'public.memberships'::regclass,
-        'public.api_keys'::regclass
+        'public.api_keys'::regclass,
+        'public.event_subscriptions'::regclass,
+        'purple_flea.subscription_progress'::regclass,
+        'purple_flea.event_deliveries'::regclass
       )
   $$,
   'no row that money hangs on goes with its agent'
