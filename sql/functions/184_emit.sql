@@ -186,6 +186,9 @@ create or replace function purple_flea.position_after(subject text, epoch intege
   volatile  -- sees the last event although it was committed after this statement began
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- A plan from the time when the table was empty would read all of it for each event.
+  set enable_seqscan = off
+  set jit = off
 as $$
 begin
   return greatest(
@@ -226,6 +229,9 @@ create or replace function purple_flea.emit_all(events jsonb) returns void
   -- The writer of a row may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
+  -- A plan from the time when the table was empty would read all of it for each event.
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   -- Realtime drops messages above its rate without a sign. A subscriber that hears one of many
@@ -301,6 +307,9 @@ create or replace function purple_flea.emit(
   -- The writer of a row may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
+  -- A plan from the time when the table was empty would read all of it for each event.
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());

@@ -8,6 +8,9 @@ create or replace function purple_flea.tell_feed_of_jobs() returns trigger
   -- The writer of a job may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
+  -- A plan from the time when a table was empty would read all of it for each job.
+  set enable_seqscan = off
+  set jit = off
 as $$
 declare
   changed text[];
@@ -55,14 +58,12 @@ begin
       )
       order by j.changed_at, j.reference
     )
-    from purple_flea.jobs j
+    from unnest(changed) as c (reference)
+    join purple_flea.jobs j using (reference)
     join purple_flea.agent_tenants a on a.agent_id = j.agent_id
-    where j.reference = any (changed)
-      and (
-        purple_flea.is_staking(j.kind)
-        or j.kind = 'close'
-        or (j.kind = 'registration' and j.state = 'executed')
-      )
+    where purple_flea.is_staking(j.kind)
+      or j.kind = 'close'
+      or (j.kind = 'registration' and j.state = 'executed')
   ));
   return null;
 end;

@@ -123,9 +123,12 @@ select is_empty(
       and conrelid not in (
         'purple_flea.trade_policies'::regclass,
         'purple_flea.pauses'::regclass,
-        'purple_flea.job_troubles'::regclass,
-        'public.memberships'::regclass,
-        'public.api_keys'::regclass
+        'purple_flea.job_troubles'::regclass
+      )
+      and confrelid not in (
+        'public.tenants'::regclass,
+        'public.event_subscriptions'::regclass,
+        'purple_flea.subscription_progress'::regclass
       )
   $$,
   'no row that money hangs on goes with its agent'

@@ -10,7 +10,7 @@ use stack::{
     postgres::{Cluster, OWNER},
     repository,
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -123,7 +123,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstalling_names_each_dropped_object_and_leaves_five_plain_tables() -> Result<()> {
+async fn uninstalling_names_each_dropped_object_and_leaves_the_public_tables_plain() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
     run(&mut database.migrate()?).await?;
@@ -160,9 +160,9 @@ async fn uninstalling_names_each_dropped_object_and_leaves_five_plain_tables() -
                 union all select 'role ' || rolname from pg_roles where rolname like 'purple%'";
     let left: Vec<String> = owner.query(left, &[]).await?.iter().map(|row| row.get(0)).collect();
     assert!(left.is_empty(), "left behind: {left:?}; the script said {}", done.stderr);
-    let now = database.rows().await?;
-    assert_eq!(now.len(), 5);
-    assert!(now.iter().all(|(table, kept)| rows.get(table) == Some(kept)), "{now:?}");
+    let public: BTreeMap<_, _> = rows.into_iter().filter(|(table, _)| table.starts_with("public.")).collect();
+    assert!(public.len() > 5 && public.values().any(|rows| !rows.is_empty()), "{public:?}");
+    assert_eq!(database.rows().await?, public);
     owner.batch_execute("insert into wallet_changes (agent_id, change_type, new_balance) values ('a', 'deposit', 8); delete from wallet_changes where new_balance = 8").await?;
 
     let nothing: Said = run(database.migrate()?.arg("--uninstall")).await?;

@@ -300,7 +300,8 @@ update public.approval_policies set approval = 'required' where tenant_id = pg_t
 select ok(not pg_temp.becomes_approved('frame 4'), 'a changed policy holds at once');
 update public.approval_policies set approval = 'automatic' where id = pg_temp.n('override');
 select ok(pg_temp.becomes_approved('frame 2'), 'and so does a changed override');
-delete from public.approval_policies where tenant_id = pg_temp.n('ours');
+delete from public.approval_policies where id = pg_temp.n('policy');
+delete from public.approval_policies where id = pg_temp.n('override');
 select ok(not pg_temp.becomes_approved('frame 5'), 'without a policy a person reviews again');
 select results_eq(
   $$
