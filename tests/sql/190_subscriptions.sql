@@ -67,9 +67,9 @@ select throws_ok(
 );
 select throws_ok(
   $$select public.create_event_subscription(
-    pg_temp.tenant(), 'https://hooks.example.com/', '{trade.executed, trade.made_up}')$$,
+    pg_temp.tenant(), 'https://hooks.example.com/', '{test.executed, test.made_up}')$$,
   '22023',
-  'there are no events of the types: trade.made_up'
+  'there are no events of the types: test.made_up'
 );
 select throws_ok(
   $$select public.create_event_subscription(
@@ -82,8 +82,8 @@ select throws_ok(
   '22023',
   'there is no such tenant'
 );
-select pg_temp.subscribe('two', '{trade.executed,agent.online,trade.executed}');
-select is(s.types, '{agent.online,trade.executed}', 'types are kept once each')
+select pg_temp.subscribe('two', '{test.executed,test.online,test.executed}');
+select is(s.types, '{test.executed,test.online}', 'types are kept once each')
 from public.event_subscriptions s
 where s.id = pg_temp.r('two');
 

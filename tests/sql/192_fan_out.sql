@@ -13,9 +13,9 @@ select is(
 );
 delete from public.event_subscriptions where true;
 
-select pg_temp.subscribe('all'), pg_temp.subscribe('online', '{agent.online}'),
+select pg_temp.subscribe('all'), pg_temp.subscribe('online', '{test.online}'),
   pg_temp.subscribe('other', '{}', '20000000-0000-4000-8000-000000000000');
-select pg_temp.event('trade:1'), pg_temp.event('agent:1', 'agent.online'),
+select pg_temp.event('trade:1'), pg_temp.event('agent:1', 'test.online'),
   pg_temp.event('trade:2', tenant => '20000000-0000-4000-8000-000000000000');
 select is(
   pg_temp.claim(),
@@ -39,7 +39,7 @@ select ok(
 );
 select is(
   (select (delivery ->> 'body')::jsonb from claimed where name = 'online agent:1#1'),
-  '{"type": "agent.online"}',
+  '{"type": "test.online"}',
   'the body is the event'
 );
 select is(
@@ -52,7 +52,7 @@ select pg_temp.report(name) from claimed;
 
 -- The end of the feed.
 insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position)
-select pg_temp.tenant(), 'trade.executed', 'trade:open', '{}', now(), f.epoch,
+select pg_temp.tenant(), 'test.executed', 'trade:open', '{}', now(), f.epoch,
   pg_current_xact_id()::text::bigint
 from purple_flea.feed f;
 select is(pg_temp.claim(), '{}', 'an event of a transaction that is open is not delivered');
@@ -146,7 +146,7 @@ end;
 $$;
 create trigger trouble before insert on purple_flea.event_deliveries
   for each row execute function pg_temp.trouble();
-select pg_temp.event('agent:2', 'agent.online');
+select pg_temp.event('agent:2', 'test.online');
 select pg_temp.later('60 s');
 select ok(
   cardinality(pg_temp.claim()) > 0,

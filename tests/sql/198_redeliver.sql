@@ -2,10 +2,10 @@
 begin;
 \ir setup/receivers.psql
 
-select pg_temp.subscribe('one', '{trade.executed}');
+select pg_temp.subscribe('one', '{test.executed}');
 create temporary table ids as
   select pg_temp.event('trade:' || n % 2) as id, n from generate_series(1, 6) as n;
-select pg_temp.event('agent:1', 'agent.online');
+select pg_temp.event('agent:1', 'test.online');
 create function pg_temp.id(number integer) returns bigint language sql as $$
   select id from ids where n = number
 $$;
