@@ -28,8 +28,12 @@ comment on function purple_flea.approval_of(uuid, uuid) is
   'Gives the approval that is in force for a submission: its override''s, else its tenant''s, else '
   'required.';
 
-create or replace function purple_flea.refuse_move(thing text, was text, wanted text, possible text[])
-  returns void
+create or replace function purple_flea.refuse_move(
+  thing    text,
+  was      text,
+  wanted   text,
+  possible text[]
+) returns void
   language plpgsql
   volatile
   security invoker
