@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod amount;
+pub mod api_key;
 pub mod bet;
 pub mod completed;
 pub mod deposit;

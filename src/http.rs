@@ -3,10 +3,12 @@
 pub mod admission;
 pub mod dispatch;
 pub mod execute_trade;
+pub mod feed;
 pub mod health;
 pub mod operation;
 pub mod operator;
 pub mod problem;
+pub mod query;
 pub mod refusal;
 pub mod request_job;
 pub mod response;

@@ -4,6 +4,7 @@
 //! `claim_jobs`, `settle_jobs`, `claim_lookups` and the functions that they call.
 
 pub mod callers;
+pub mod feed;
 pub mod health;
 pub mod job;
 pub mod object;

@@ -45,11 +45,19 @@ pub const LEASE_MS: u64 = 30_000;
 /// settle, and for clocks that tick differently.
 pub const LEASE_MARGIN_MS: u64 = 1_000;
 
+/// Longest wait of a caller for an event, in seconds. Clients and proxies commonly give up after 30 s.
+pub const FEED_WAIT_MAX_S: u64 = 20;
+
+/// Time between two looks for an event, in milliseconds.
+pub const FEED_LOOK_INTERVAL_MS: u64 = 1_000;
+
 const _: () = {
     // A job makes at most two exchanges: it reads the balance, then bets.
     assert!(2 * EXCHANGE_MAX_MS + LEASE_MARGIN_MS < LEASE_MS);
     assert!(EXCHANGE_MAX_MS + 2_000 <= NOTIFICATION_PATIENCE_S * 1_000);
     assert!(CLAIM_PATIENCE_MS < LEDGER_CALL_S * 1_000);
+    // A wait begins after two calls, and ends with two.
+    assert!(FEED_WAIT_MAX_S + 4 * LEDGER_CALL_S < HOST_LIFE_S);
     // Some time for claims remains even with the longest exchanges.
     assert!(LEASE_MS / 1_000 + SETTLE_RESERVE_S + FINAL_LOG_S + 10 < HOST_LIFE_S);
 };

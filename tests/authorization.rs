@@ -2,6 +2,7 @@
 //! credential opens only its own routes.
 
 use crate::{
+    events::{SCOPES, api_key, tenant_of},
     front_door::{ADAS_TOKEN, OPERATORS, Reply, assert_problem, reply, soon, with_operation},
     openapi,
     whole_stack::{LOOK_EVERY, count, sql, start},
@@ -112,27 +113,29 @@ const TOKEN: &str = "a-token-for-calls-by-hand";
 
 /// Every credential on every route: `opens`, or the status of the refusal.
 const MATRIX: &str = "
-    route                       | nothing | signature | wrong signature | webhook token | wrong token | owner | another owner | forged | expired | operator | wrong operator
-    /                           | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401
-    /execute-trade              | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401
-    /functions/v1/execute-trade | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401
-    /register                   | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /faucet                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /faucet/daily               | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /balance                    | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /trade                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /order                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /close                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /escrow                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /escrow/release             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /escrow/cancel              | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /escrow/complete            | 401     | opens     | 401             | opens         | 401         | 403   | opens         | 401    | 401     | 403      | 401
-    /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401
-    /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401
-    /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401
-    /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401
-    /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401
-    /health                     | opens   | opens     | opens           | opens         | opens       | opens | opens         | opens  | opens   | opens    | opens";
+    route                       | nothing | signature | wrong signature | webhook token | wrong token | owner | another owner | forged | expired | operator | wrong operator | api key
+    /                           | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
+    /execute-trade              | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
+    /functions/v1/execute-trade | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
+    /register                   | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /faucet                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /faucet/daily               | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /balance                    | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /trade                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /order                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /close                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /escrow                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /escrow/release             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /escrow/cancel              | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /escrow/complete            | 401     | opens     | 401             | opens         | 401         | 403   | opens         | 401    | 401     | 403      | 401            | 401
+    /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401            | 401
+    /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
+    /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
+    /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
+    /events                     | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
+    /records/{kind}/{id}        | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
+    /health                     | opens   | opens     | opens           | opens         | opens       | opens | opens         | opens  | opens   | opens    | opens          | opens";
 
 /// Writes a body that a path accepts.
 fn body(path: &str, escrow_id: i64) -> String {
@@ -144,16 +147,23 @@ fn body(path: &str, escrow_id: i64) -> String {
         path if path.starts_with("/escrow/") => json!({ "escrow_id": escrow_id }),
         "/reconcile" => json!({}),
         "/operator" => json!({ "operation": "history", "reference": format!("escrow-{escrow_id}") }),
-        "/operator/status" | "/health" => return String::new(),
+        "/operator/status" | "/events" | "/records/{kind}/{id}" | "/health" => return String::new(),
         _ => json!({ "agent_id": AGENT }),
     };
     with_operation(path, &arguments.to_string())
 }
 
 /// Builds a request with a credential of the matrix.
-fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<Request<Vec<u8>>> {
-    let mut request = webhook::signed(url, webhook_id, body.as_bytes())?.body(body.into())?;
-    if url.ends_with("/health") || url.ends_with("/operator/status") {
+fn request(
+    url: &str,
+    credential: &str,
+    webhook_id: &str,
+    body: &str,
+    api_key: &str,
+) -> Result<Request<Vec<u8>>> {
+    let url = url.replace("{kind}/{id}", &format!("agent/{AGENT}"));
+    let mut request = webhook::signed(&url, webhook_id, body.as_bytes())?.body(body.into())?;
+    if body.is_empty() {
         *request.method_mut() = Method::GET;
     }
     let headers = request.headers_mut();
@@ -171,6 +181,7 @@ fn request(url: &str, credential: &str, webhook_id: &str, body: &str) -> Result<
         "forged" => Some(format!("{}x", user_key(OWNER)?)),
         "expired" => Some(key_with(&json!({ "role": "authenticated", "sub": OWNER, "exp": 1_000_000_000 }))?),
         "operator" => Some(ADAS_TOKEN.to_owned()),
+        "api key" => Some(api_key.to_owned()),
         "wrong operator" => Some(ADAS_TOKEN.replace('6', "7")),
         other => anyhow::bail!("{other}"),
     };
@@ -207,6 +218,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     let rows: Vec<Vec<&str>> =
         MATRIX.trim().lines().map(|line| line.split('|').map(str::trim).collect()).collect();
     let (head, rows) = rows.split_first().unwrap();
+    let api_key = api_key(&stack.owner, &tenant_of(&stack.owner, AGENT).await?, &SCOPES).await?;
     let mut wrong = Vec::new();
     let mut number = 0;
     for row in rows {
@@ -214,7 +226,8 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
             number += 1;
             let (path, body) = (row[0], body(row[0], escrow_id));
             let url = format!("{}{path}", stack.host.url);
-            let reply = reply(request(&url, credential, &format!("matrix-{number}"), &body)?).await?;
+            let reply =
+                reply(request(&url, credential, &format!("matrix-{number}"), &body, &api_key)?).await?;
             // An open route may still answer 409 or 422, for example because an escrow can be released only once.
             let status = match reply.status.as_u16() {
                 401 | 403 => reply.status.as_str().to_owned(),
@@ -233,7 +246,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
     assert_eq!(checks, 13 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
-    for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET] {
+    for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET, &api_key] {
         assert!(!log.contains(secret), "the function logged a credential");
     }
     Ok(())

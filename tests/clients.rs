@@ -1,5 +1,5 @@
 //! Libraries that users take from npm and PyPI work with the function and with the database's API: `standardwebhooks`
-//! signs, and supabase-js reads, inserts and calls. scripts/lib/toolchain.sh installs them below target.
+//! signs (and verifies: tests/webhooks.rs), and supabase-js reads, inserts and calls. scripts/lib/toolchain.sh installs them below target.
 
 use crate::{
     front_door::{FrontDoor, reply, row, soon},
@@ -13,7 +13,7 @@ use stack::{
     postgrest::{key, user_key},
     process, repository, webhook,
 };
-use std::{fs::File, path::PathBuf, process::Stdio};
+use std::{collections::HashMap, fs::File, path::PathBuf, process::Stdio};
 use tokio::process::Command;
 
 /// The libraries' folder, from the repository's root.
@@ -31,13 +31,16 @@ const ANOTHER: &str = "22222222-2222-2222-2222-222222222222";
 
 /// A language that the libraries are written for.
 #[derive(Debug, Clone, Copy)]
-enum Language {
+pub enum Language {
     JavaScript,
     Python,
 }
 
+/// Both of them.
+pub const LANGUAGES: [Language; 2] = [Language::JavaScript, Language::Python];
+
 /// Gives the libraries' folder. Fails if the libraries are missing, or are not those of the lock files.
-fn folder() -> Result<PathBuf> {
+pub fn folder() -> Result<PathBuf> {
     let (folder, wanted) = (repository().join(FOLDER), repository().join("tests/clients"));
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     for lock in ["package-lock.json", "requirements.txt"] {
@@ -81,11 +84,25 @@ async fn sign(language: Language, secret: &str, id: &str, unix_s: u64, body: &st
     run(language, script, &[secret, id, &unix_s.to_string(), body]).await
 }
 
+/// Verifies a webhook with a language's library: `verified`, or `refused`.
+pub async fn verify(
+    language: Language,
+    secret: &str,
+    headers: &HashMap<String, String>,
+    body: &str,
+) -> Result<String> {
+    let script = match language {
+        Language::JavaScript => "verify.mjs",
+        Language::Python => "verify.py",
+    };
+    run(language, script, &[secret, &serde_json::to_string(headers)?, body]).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_library_signs_what_the_function_accepts_unless_it_was_tampered_with() -> Result<()> {
     let door = FrontDoor::open().await?;
     let (now, an_hour_s) = (webhook::unix_s(), 3_600);
-    for (number, language) in (1..).zip([Language::JavaScript, Language::Python]) {
+    for (number, language) in (1..).zip(LANGUAGES) {
         let id = format!("wallet-change-{number}");
         // A library that signed other bytes than UTF-8 would not agree about this.
         let body = row(number, "100").replace("\"deposit\"", "\"deposit\", \"note\": \"für Käse – 5 €\"");

@@ -10,6 +10,9 @@ use stack::{
 /// The parts of Supabase's Vault that this project uses.
 const VAULT: &str = include_str!("stack/src/vault.sql");
 
+/// The parts of Supabase's Realtime that this project uses.
+const REALTIME: &str = include_str!("stack/src/realtime.sql");
+
 /// What `supabase db lint --fail-on error` asks, for every function in PL/pgSQL, with the tables of its triggers.
 const LINT: &str = "select p.oid::regprocedure::text, lint.lineno, lint.message \
     from pg_proc p \
@@ -25,8 +28,9 @@ async fn supabase_db_lint_finds_no_error_in_any_function() -> Result<()> {
     let cluster = Cluster::start().await?;
     let superuser = cluster.connect(SUPERUSER).await?;
     superuser.batch_execute(VAULT).await?;
+    superuser.batch_execute(REALTIME).await?;
     let _pg_net = PgNet::start(&cluster).await?;
-    cluster.migrate(OWNER).await?;
+    cluster.migrate_with(OWNER, &["--with", "frames"]).await?;
     superuser
         .batch_execute("create extension plpgsql_check with schema extensions")
         .await

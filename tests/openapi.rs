@@ -39,7 +39,11 @@ pub fn paths() -> BTreeSet<&'static str> {
 pub fn check(method: &Method, path: &str, reply: &Reply) -> Result<()> {
     let name = method.as_str().to_lowercase();
     let (status, content_type) = (reply.status.as_str(), reply.headers["content-type"].to_str()?);
-    let path = DOCUMENT["paths"].get(path);
+    let route = Route::of(path);
+    let known = route::paths().find(|(known, _)| *known == path);
+    // A path with parameters is described by its template.
+    let template = known.or_else(|| route::paths().find(|(_, other)| Some(*other) == route));
+    let path = template.and_then(|(path, _)| DOCUMENT["paths"].get(path));
     // The reply to an unknown path is a problem.
     let operation = path.and_then(|path| path.get(&name).or_else(|| path.as_object()?.values().next()));
     let schema = match operation {

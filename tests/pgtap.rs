@@ -1,24 +1,55 @@
-//! The database's promises, in pgTAP. `pg_prove` runs them as the superuser on a database that the owner migrated.
+//! The database's promises, in pgTAP. `pg_prove` runs them as the superuser on a database that the owner migrated, with the
+//! optional parts. The other tests have a database without them.
 
-use anyhow::Result;
+use crate::asyncapi;
+use anyhow::{Context, Result};
+use serde_json::Value;
 use stack::{
     postgres::{Cluster, OWNER, SUPERUSER, path_with},
     process, repository,
 };
+use std::collections::BTreeSet;
 use tokio::process::Command;
 use tokio_postgres::Client;
+
+/// Copies each event of the feed into the server's log, which a rolled back transaction reaches, too. Rows that a test
+/// inserts by hand have no tenant in their payload.
+const LOG_EVENTS: &str = "create function tap.log_event() returns trigger language plpgsql as \
+    $$ begin raise log 'event fired: %', new.payload; return null; end $$; \
+    create trigger log_event after insert on public.frame_events for each row \
+    when (new.payload @> jsonb_build_object('type', new.type, 'tenant_id', new.tenant_id)) execute function tap.log_event()";
+
+/// Checks each event that the tests have fired against docs/asyncapi.json, and gives the types of all of them. The events
+/// that a test makes up for the feed itself begin with `test.`.
+fn fired(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let log = std::fs::read_to_string(cluster.log_path())?;
+    let mut types = BTreeSet::new();
+    for (_, event) in log.lines().filter_map(|line| line.split_once("LOG:  event fired: ")) {
+        let event: Value = serde_json::from_str(event)?;
+        let name = event["type"].as_str().context("an event has no type")?;
+        if !name.starts_with("test.") {
+            asyncapi::check(&event)?;
+            types.insert(name.to_owned());
+        }
+    }
+    Ok(types)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_keeps_its_promises() -> Result<()> {
     let cluster = Cluster::start().await?;
-    cluster.migrate(OWNER).await?;
+    cluster.migrate_with(OWNER, &["--with", "frames"]).await?;
     let superuser = cluster.connect(SUPERUSER).await?;
     superuser.batch_execute("create schema tap; create extension pgtap with schema tap; grant usage on schema tap to public; alter database postgres set search_path = public, tap").await?;
+    superuser.batch_execute(LOG_EVENTS).await?;
     let mut prove = Command::new("pg_prove");
     prove.current_dir(repository()).env("PATH", path_with(cluster.bin())?).args(["--verbose", "--dbname"]);
     prove.arg(cluster.url(SUPERUSER)).args(["--ext", ".sql", "--recurse", "tests/sql"]);
     let said = process::run(&mut prove).await?;
     println!("{}", said.lines().rev().take(3).collect::<Vec<_>>().join("\n"));
+    let listed = superuser.query("select type from public.event_types", &[]).await?;
+    let listed: BTreeSet<String> = listed.iter().map(|row| row.get(0)).collect();
+    assert_eq!(fired(&cluster)?, listed, "the tests fire an event of each type");
     Ok(())
 }
 

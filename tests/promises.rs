@@ -2,6 +2,7 @@
 //! scripts. They run the built component on a WASI host, with a simulator in place of Purple Flea.
 
 mod artifacts;
+mod asyncapi;
 mod authorization;
 mod bad_input;
 mod balances;
@@ -13,8 +14,11 @@ mod deposits;
 mod descriptors;
 mod documents;
 mod escrows;
+mod events;
 mod fairness;
 mod faucet;
+mod feed;
+mod frames;
 mod front_door;
 mod hang_up;
 mod hi_lo;
@@ -34,6 +38,7 @@ mod pgtap;
 mod positions;
 mod production_host;
 mod real_purple_flea;
+mod receiver;
 mod references;
 mod release;
 mod request_job;
@@ -50,5 +55,6 @@ mod unknown_outcomes;
 mod upgrade;
 mod versions;
 mod watch;
+mod webhooks;
 mod whole_stack;
 mod wire;

@@ -4,6 +4,7 @@
 mod at_work;
 mod files;
 mod migration;
+mod parts;
 mod specification;
 
 use anyhow::{Context, Result};

@@ -211,8 +211,8 @@ test_tools() {
   client_libraries
 }
 
-# client_libraries: the libraries of npm and PyPI that tests/clients.rs uses, into target/clients. The lock files in it tell
-# which ones it has, so they are copied last.
+# client_libraries: the libraries of npm and PyPI that tests/clients.rs and tests/asyncapi.rs use, into target/clients. The
+# lock files in it tell which ones it has, so they are copied last.
 client_libraries() {
   local folder=target/clients lock lacks=''
   for lock in package-lock.json requirements.txt; do
@@ -220,7 +220,7 @@ client_libraries() {
   done
   [ -n "$lacks" ] || return 0
   python3 -c 'import ensurepip, venv' 2> /dev/null || install "the tests with clients' libraries" python3-venv
-  say "Installing for the tests with clients' libraries: supabase-js and standardwebhooks, with npm and pip, into $folder"
+  say "Installing for the tests with clients' libraries: supabase-js, standardwebhooks and AsyncAPI's schema, with npm and pip, into $folder"
   rm -rf "$folder"
   mkdir -p "$folder/npm"
   cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc "$folder/npm"

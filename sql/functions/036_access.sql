@@ -33,7 +33,7 @@ grant usage
 -- secret.
 grant select (
     id, balance, balance_at, status, created_at, owner_id,
-    pf_agent_id, referral_code, orchestrator_id, wallet_address
+    pf_agent_id, referral_code, orchestrator_id, wallet_address, tenant_id
   )
   on public.agents
   to authenticated;

@@ -24,6 +24,28 @@ $$;
 comment on function purple_flea.agent_of_key(text) is
   'Gives the agent that a secret''s name belongs to; null for any other name.';
 
+create or replace function purple_flea.subscription_secret_name(subscription uuid) returns text
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select 'purple_flea_subscription:' || subscription
+$$;
+comment on function purple_flea.subscription_secret_name(uuid) is
+  'Names the secret of a subscription.';
+
+create or replace function purple_flea.subscription_of_secret(secret_name text) returns uuid
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select substring(
+    secret_name from '^purple_flea_subscription:([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$'
+  )::uuid
+$$;
+comment on function purple_flea.subscription_of_secret(text) is
+  'Gives the webhook subscription that a secret''s name belongs to; null for any other name.';
+
 -- A value copied from a file or a page often ends in a line break, which no HTTP header can carry.
 create or replace function purple_flea.trimmed(value text) returns text
   language sql
@@ -80,6 +102,8 @@ as $$
   select case
     when secret_name = 'purple_flea_function_url' then purple_flea.is_function_url(value)
     when secret_name = 'purple_flea_webhook_secret' then purple_flea.is_webhook_secret(value)
+    when purple_flea.subscription_of_secret(secret_name) is not null
+      then purple_flea.is_webhook_secret(value)
     -- A key travels in an HTTP header.
     when purple_flea.agent_of_key(secret_name) is not null
       then char_length(value) <= 512 and value ~ '^[!-~]+$'
@@ -136,7 +160,10 @@ declare
   held record := purple_flea.read_secret(secret_name);
 begin
   if held.trouble = 'unreadable'
-    or (held.trouble = 'malformed' and purple_flea.agent_of_key(secret_name) is not null) then
+    or (
+      held.trouble = 'malformed'
+      and secret_name not in ('purple_flea_function_url', 'purple_flea_webhook_secret')
+    ) then
     raise warning 'purple_flea: the secret % is %', secret_name, held.trouble;
     return null;
   end if;
@@ -196,6 +223,22 @@ $$;
 comment on function purple_flea.store_secret(text, text) is
   'Writes a secret by name, into Vault if the server has it.';
 
+create or replace function purple_flea.drop_secret(secret_name text) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regclass('vault.secrets') is not null then
+    execute 'delete from vault.secrets where name = $1' using secret_name;
+  else
+    execute format('delete from %s where name = $1', 'purple_flea.secrets') using secret_name;
+  end if;
+end;
+$$;
+comment on function purple_flea.drop_secret(text) is 'Deletes a secret by name, if there is one.';
+
 -- No message quotes the value. No message quotes an unknown name either: with swapped arguments the
 -- name is the value.
 create or replace function purple_flea.set_secret(secret_name text, new_secret text) returns void
@@ -208,18 +251,25 @@ declare
   key_least constant integer := 8;  -- characters; a shorter value is a typing mistake and no key
   trimmed   constant text    := coalesce(purple_flea.trimmed(new_secret), '');
   agent     constant text    := purple_flea.agent_of_key(secret_name);
+  receiver  constant uuid    := purple_flea.subscription_of_secret(secret_name);
 begin
   perform purple_flea.hide_parameters();
   if agent is null
+    and receiver is null
     and (secret_name is null
          or secret_name not in ('purple_flea_function_url', 'purple_flea_webhook_secret')) then
     raise exception 'a secret is called purple_flea_function_url, purple_flea_webhook_secret, '
-      'or purple_flea_key:<agent id>'
+      'purple_flea_key:<agent id>, or purple_flea_subscription:<subscription id>'
       using errcode = 'invalid_parameter_value',
             hint    = 'docs/secrets.md lists the names.';
   end if;
   if agent is not null and not exists (select from public.agents a where a.id = agent) then
     raise exception 'there is no agent that the secret % could belong to', secret_name
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if receiver is not null
+    and not exists (select from public.event_subscriptions s where s.id = receiver) then
+    raise exception 'there is no subscription that the secret % could belong to', secret_name
       using errcode = 'invalid_parameter_value';
   end if;
   if not purple_flea.is_well_formed(secret_name, trimmed)

@@ -59,12 +59,21 @@ create or replace function purple_flea.stamp(generation uuid, because text) retu
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  -- Writers of events queue up behind this one. It waits for no transaction of hours.
+  set lock_timeout = '10s'
 as $$
 declare
   written_by xid;
   present    record;
 begin
   present := purple_flea.database_identity();
+  -- A generation has an epoch of the event feed. Every transaction that has written events of the
+  -- last one has ended when this has its lock.
+  lock table public.frame_events in share row exclusive mode;
+  update purple_flea.feed f
+  set epoch = f.epoch + 1
+  where f.only_row
+    and exists (select from purple_flea.generation g where g.id <> stamp.generation);
   update purple_flea.generation g
   set id                = stamp.generation,
       system_identifier = present.system_identifier,

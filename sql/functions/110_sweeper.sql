@@ -184,7 +184,9 @@ begin
     when 'timely jobs'  then perform purple_flea.make_timely_jobs();
     when 'expiry'       then perform purple_flea.expire(false);
     when 'archive'      then perform purple_flea.archive_jobs();
+    when 'events'       then perform purple_flea.delete_old_events();
     when 'prune'        then perform purple_flea.prune();
+    when 'attempts'     then perform purple_flea.prune_attempts();
   end case;
 exception when others then
   raise warning 'purple_flea: the sweep went on without its part "%": % %', part, sqlstate, sqlerrm;
@@ -207,7 +209,9 @@ begin
   perform purple_flea.sweep_part('timely jobs');
   perform purple_flea.sweep_part('expiry');
   perform purple_flea.sweep_part('archive');
+  perform purple_flea.sweep_part('events');
   perform purple_flea.sweep_part('prune');
+  perform purple_flea.sweep_part('attempts');
   update purple_flea.ledger l
   set swept_at = clock_timestamp()
   where l.only_row;

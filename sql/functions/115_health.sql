@@ -177,6 +177,9 @@ as $$
 declare
   most     constant integer  := 10000;  -- jobs that are counted
   patience constant interval := '3 minutes';
+  lag_most constant integer  := 60;     -- seconds; a transaction of a request ends earlier
+  feed     constant jsonb    := purple_flea.feed_health();
+  webhooks constant jsonb    := purple_flea.webhooks_health();
   sweeper  constant text     := case
     when (select l.swept_at from purple_flea.ledger l) > clock_timestamp() - patience then 'ok'
     else 'missing'
@@ -197,6 +200,12 @@ begin
     into waits, waiting
   from purple_flea.not_executed() n;
   why := purple_flea.health_reasons(waiting, sweeper);
+  if (feed ->> 'lag_s')::bigint > lag_most then
+    why := why || 'feed_held_back'::text;
+  end if;
+  if webhooks ->> 'listener' = 'missing' then
+    why := why || 'no_listener'::text;
+  end if;
   return jsonb_build_object(
     'protocols', (
       select jsonb_agg(n) from generate_series(1, 9) as n where purple_flea.speaks(n)
@@ -228,10 +237,13 @@ begin
       ) as unknown
     ),
     'alarms', purple_flea.alarms_of_the_day(),
-    'refused_by_purple_flea', purple_flea.is_refused_by_purple_flea()
+    'refused_by_purple_flea', purple_flea.is_refused_by_purple_flea(),
+    'feed', feed,
+    'webhooks', webhooks
   );
 end;
 $$;
 comment on function public.ledger_health() is
   'Says whether jobs are executed and why not, whether the sweeper runs, how many jobs wait and '
-  'for how long, how many are unknown (counted to 10,000), and the day''s alarms.';
+  'for how long, how many are unknown (counted to 10,000), the day''s alarms, how far the event '
+  'feed is behind, and whether a listener delivers webhooks.';

@@ -18,27 +18,49 @@ revoke all
 revoke execute
   on all functions in schema purple_flea
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
--- Policies and views evaluate it as the role that reads.
+-- Policies and views evaluate them as the role that reads.
 grant execute on function purple_flea.caller() to authenticated, service_role;
+grant execute
+  on function purple_flea.is_member(uuid), purple_flea.may_follow(text)
+  to authenticated;
 
 -- The API. A function that is not granted below may be called by its owner alone.
 revoke execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
-    public.end_watch, public.ledger_health, public.may_act_for, public.operate,
-    public.request_job, public.settle_job, public.settle_jobs
+    public.claim_deliveries, public.create_api_key, public.create_event_subscription,
+    public.delete_event_subscription, public.enable_event_subscription, public.end_watch,
+    public.ledger_health, public.may_act_for, public.operate, public.read_events,
+    public.read_record, public.redeliver_events, public.request_job, public.revoke_api_key,
+    public.settle_deliveries, public.settle_job, public.settle_jobs
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant execute
   on function
     public.abandon_claim, public.await_jobs, public.claim_jobs, public.claim_lookups,
-    public.end_watch, public.ledger_health, public.request_job, public.settle_job,
-    public.settle_jobs
+    public.end_watch, public.ledger_health, public.read_events, public.read_record,
+    public.request_job, public.settle_job, public.settle_jobs
+  to service_role, purple_flea_worker;
+grant execute
+  on function public.claim_deliveries, public.settle_deliveries
+  to service_role, purple_flea_worker;
+-- They check that the caller manages the tenant.
+grant execute
+  on function
+    public.create_api_key, public.create_event_subscription, public.delete_event_subscription,
+    public.enable_event_subscription, public.redeliver_events, public.revoke_api_key
+  to authenticated, service_role;
+revoke execute
+  on function public.leave_feed_seat, public.take_feed_seat
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.leave_feed_seat, public.take_feed_seat
   to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 
 revoke all
-  on public.agent_jobs, public.referral_earnings
+  on public.agent_jobs, public.event_types, public.referral_earnings
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant select on public.agent_jobs to authenticated;
 grant select on public.referral_earnings to authenticated, service_role;
+grant select on public.event_types to authenticated, service_role, purple_flea_worker;

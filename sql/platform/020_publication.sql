@@ -10,7 +10,7 @@ begin
     create publication supabase_realtime;
   end if;
   foreach followed in array array[
-    'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'
+    'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests', 'frame_events'
   ] loop
     if not exists (
       select

@@ -7,7 +7,7 @@
 use super::{problem::Problem, refusal::Refusal, route::Route};
 use crate::{
     config::Settings,
-    domain::job::Subject,
+    domain::{api_key::ApiKey, job::Subject},
     endpoint::Key,
     ledger::{Ledger, rpc::LedgerError},
     runtime::Runtime,
@@ -30,16 +30,19 @@ pub enum Credential {
     OwnersToken,
     /// One of `operator_tokens`.
     OperatorsToken,
+    /// The API key of a tenant. Only the ledger can check it, and does so with the call that it is shown for.
+    ApiKey,
 }
 
 /// Returns the credentials that open a route. `/health` needs none.
 pub fn credentials_for(route: Route) -> &'static [Credential] {
-    use Credential::{OperatorsToken, OwnersToken, Signature, WebhookToken};
+    use Credential::{ApiKey, OperatorsToken, OwnersToken, Signature, WebhookToken};
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
         Route::RequestJob(_) => &[Signature, WebhookToken, OwnersToken],
         Route::Reconcile => &[Signature, WebhookToken],
         Route::OperatorStatus | Route::Operate => &[OperatorsToken],
+        Route::Events | Route::Record => &[ApiKey],
         Route::Health => &[],
     }
 }
@@ -64,13 +67,18 @@ pub enum Caller<'a> {
         /// The operator's name.
         name: &'a str,
     },
+    /// The caller shows an API key. The ledger has to check it.
+    Tenant {
+        /// The key.
+        key: ApiKey,
+    },
 }
 
 /// Admits a caller, or refuses it: with 401 if the credential is not known, with 403 if it is known but does
 /// not open this route.
 ///
-/// Only the database can check an owner's token. A route that is not open to owners refuses the token with
-/// 401, without a query.
+/// Only the database can check an owner's token or an API key. A route that is not open to them refuses both with 401,
+/// without a query.
 pub fn admit<'a>(
     settings: &'a Settings,
     route: Route,
@@ -80,12 +88,13 @@ pub fn admit<'a>(
 ) -> Result<Caller<'a>, Problem> {
     let (credential, caller) = authenticate(settings, headers, body, now)?;
     if credentials_for(route).contains(&credential) {
-        Ok(caller)
-    } else if credential == Credential::OwnersToken {
-        Err(Refusal::NotForOwners.into())
-    } else {
-        Err(Problem::NotAllowed)
+        return Ok(caller);
     }
+    Err(match credential {
+        Credential::OwnersToken => Refusal::NotForOwners.into(),
+        Credential::ApiKey => Refusal::NotForKeys.into(),
+        _ => Problem::NotAllowed,
+    })
 }
 
 /// Returns the operator whose token a request shows, on a route that needs no credential.
@@ -132,6 +141,9 @@ fn authenticate<'a>(
     }
     if let Some(name) = operators.name_of(&digest) {
         return Ok((Credential::OperatorsToken, Caller::Operator { name }));
+    }
+    if let Some(key) = ApiKey::parse(shown) {
+        return Ok((Credential::ApiKey, Caller::Tenant { key }));
     }
     match owners_token(shown) {
         // Without a ledger nothing can check the token.

@@ -59,6 +59,24 @@ pub enum Problem {
     PolicyInLedger,
     /// There is no valid signature or token. Only the log says which part was wrong.
     Unauthorized(Refusal),
+    /// A parameter of the path or of the query is wrong. The text says which form it must have, and repeats nothing.
+    InvalidParameter(&'static str),
+    /// The query shows a key.
+    KeyInQuery,
+    /// There is no such event type. The texts are the known ones, if the ledger names them.
+    UnknownType(Vec<String>),
+    /// The cursor is not one of the caller's.
+    CursorInvalid,
+    /// Events after the cursor have been deleted. The text is the cursor to go on from.
+    CursorTooOld(String),
+    /// The cursor was made before a restore. The text is the cursor to go on from.
+    CursorOfAnotherGeneration(String),
+    /// The API key does not have this scope.
+    MissingScope(&'static str),
+    /// The tenant has no such record.
+    UnknownRecord,
+    /// An operator has to confirm a restore before the feed goes on.
+    RestoreUnconfirmed,
     /// The caller is known, but its credential does not open this path.
     NotAllowed,
     /// The user may not act for this agent.
@@ -129,6 +147,8 @@ struct Body<'a> {
     escrow_status: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     settings: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<&'a str>,
 }
 
 impl Problem {
@@ -167,6 +187,15 @@ impl Problem {
             Self::OtherOperation(_) => Code::OtherOperation,
             Self::IncompleteBody => Code::IncompleteBody,
             Self::PolicyInLedger => Code::PolicyInLedger,
+            Self::InvalidParameter(_) => Code::InvalidParameter,
+            Self::KeyInQuery => Code::KeyInQuery,
+            Self::UnknownType(_) => Code::UnknownType,
+            Self::CursorInvalid => Code::CursorInvalid,
+            Self::CursorTooOld(_) => Code::CursorTooOld,
+            Self::CursorOfAnotherGeneration(_) => Code::CursorOfAnotherGeneration,
+            Self::MissingScope(_) => Code::MissingScope,
+            Self::UnknownRecord => Code::UnknownRecord,
+            Self::RestoreUnconfirmed => Code::RestoreUnconfirmed,
             Self::Unauthorized(_) => Code::Unauthorized,
             Self::NotAllowed => Code::NotAllowed,
             Self::NotYours => Code::NotYours,
@@ -202,6 +231,7 @@ impl Problem {
             Self::InFlight(seconds) => *seconds,
             Self::NotConfigured(_)
             | Self::LedgerNotConfigured
+            | Self::RestoreUnconfirmed
             | Self::PurpleFleaRefusedUs
             | Self::OperatorKeyRefused(_)
             | Self::Ledger(
@@ -267,6 +297,10 @@ impl Problem {
             settings: match self {
                 Self::NotConfigured(errors) => errors.iter().map(|error| error.name).collect(),
                 _ => Vec::new(),
+            },
+            start: match self {
+                Self::CursorTooOld(start) | Self::CursorOfAnotherGeneration(start) => Some(start),
+                _ => None,
             },
         };
         let mut response = json_as(status, "application/problem+json", &body);

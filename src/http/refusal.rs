@@ -17,6 +17,10 @@ pub enum Refusal {
     WrongToken,
     /// The token has the form of an owner's token, but owners may not call this route. No query checked it.
     NotForOwners,
+    /// The caller shows an API key, which opens the feed alone. No query checked it.
+    NotForKeys,
+    /// The ledger does not know the API key, or it is revoked.
+    KeyRefused,
     /// The database refuses the owner's token.
     TokenRefused,
     /// The `webhook-id` and the row name two different deposits.
@@ -39,6 +43,8 @@ impl Refusal {
             },
             Self::WrongToken => "wrong_token",
             Self::NotForOwners => "not_for_owners",
+            Self::NotForKeys => "not_for_keys",
+            Self::KeyRefused => "key_refused",
             Self::TokenRefused => "token_refused",
             Self::ReferenceMismatch => "reference_mismatch",
         }

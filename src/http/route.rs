@@ -16,18 +16,27 @@ pub enum Route {
     OperatorStatus,
     /// Performs an operator's operation.
     Operate,
+    /// Gives a tenant the events of its feed.
+    Events,
+    /// Gives a tenant the record that an event is about.
+    Record,
     /// Reports whether the function can work.
     Health,
 }
 
-/// The paths that do not request a job, and their routes.
-const PATHS: [(&str, Route); 7] = [
+/// The first part of every path of [`Route::Record`].
+const RECORDS: &str = "/records/";
+
+/// The paths that do not request a job, and their routes. A part in braces stands for any part.
+const PATHS: [(&str, Route); 9] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
+    ("/events", Route::Events),
+    ("/records/{kind}/{id}", Route::Record),
     ("/health", Route::Health),
 ];
 
@@ -37,9 +46,19 @@ pub fn paths() -> impl Iterator<Item = (&'static str, Route)> {
     PATHS.into_iter().chain(requests)
 }
 
+/// Returns the kind and the id of a path of [`Route::Record`], as they are encoded.
+pub fn record_of(path: &str) -> Option<(&str, &str)> {
+    let (kind, id) = path.strip_prefix(RECORDS)?.split_once('/')?;
+    let is_name = !kind.is_empty() && !id.is_empty() && !id.contains('/');
+    is_name.then_some((kind, id))
+}
+
 impl Route {
     /// Returns the route of a path.
     pub fn of(path: &str) -> Option<Self> {
+        if record_of(path).is_some() {
+            return Some(Self::Record);
+        }
         paths().find(|(known, _)| *known == path).map(|(_, route)| route)
     }
 
@@ -49,7 +68,7 @@ impl Route {
             Self::ExecuteTrade | Self::RequestJob(_) | Self::Reconcile | Self::Operate => {
                 (Method::POST, "POST")
             }
-            Self::OperatorStatus => (Method::GET, "GET"),
+            Self::OperatorStatus | Self::Events | Self::Record => (Method::GET, "GET"),
             Self::Health => (Method::GET, "GET, HEAD"),
         }
     }
@@ -60,6 +79,11 @@ impl Route {
         *method == self.method().0 || (self == Self::Health && method == Method::HEAD)
     }
 
+    /// Returns whether the route is open to a tenant's API keys alone.
+    pub fn is_of_the_feed(self) -> bool {
+        matches!(self, Self::Events | Self::Record)
+    }
+
     /// Returns the name in the log. A body for the route names it as its operation.
     pub fn name(self) -> &'static str {
         match self {
@@ -68,6 +92,8 @@ impl Route {
             Self::Reconcile => "reconcile",
             Self::OperatorStatus => "operator_status",
             Self::Operate => "operator",
+            Self::Events => "events",
+            Self::Record => "record",
             Self::Health => "health",
         }
     }

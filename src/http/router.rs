@@ -4,10 +4,11 @@
 use super::{
     admission::{self, Caller},
     dispatch::{AfterReply, Reply},
-    execute_trade,
+    execute_trade, feed,
     health::{self, HealthCache},
     operation, operator,
     problem::Problem,
+    query,
     request_job::{self, Requester},
     response::json,
     route::Route,
@@ -19,7 +20,11 @@ use crate::{
     time_budget,
     worker::reconcile,
 };
-use http::{HeaderMap, Method, Request, Response, header::CONTENT_TYPE, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
 use std::time::Duration;
 
 /// Largest request body, in bytes. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below
@@ -63,7 +68,7 @@ pub async fn respond(
     let started = runtime.monotonic();
     let route = Route::of(request.uri().path());
     let mut line = Line::new(runtime.now(), route.map_or("unknown", Route::name));
-    let (response, later) = match dispatch(settings, memory, route, request, runtime, &mut line).await {
+    let (mut response, later) = match dispatch(settings, memory, route, request, runtime, &mut line).await {
         Ok(reply) => reply,
         Err(problem) => {
             line.code = Some(problem.code());
@@ -71,6 +76,10 @@ pub async fn respond(
             (problem.response(line.reference.as_deref()), None)
         }
     };
+    if route.is_some_and(Route::is_of_the_feed) {
+        // A page is one tenant's, and the same target gives another page a second later.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     line.set_status(response.status());
     line.ms = milliseconds(runtime.monotonic().saturating_sub(started));
     runtime.log(&line);
@@ -120,10 +129,17 @@ async fn get(
         line.operator = operator.map(str::to_owned);
         return health::check(settings, &memory.health, operator.is_some(), runtime).await;
     }
-    match admission::admit(settings, route, &head.headers, &[], runtime.now())? {
-        Caller::Operator { name } => operator::status(settings, name, runtime, line).await,
+    if route.is_of_the_feed() {
+        query::refuse_keys(head.uri.query())?;
+    }
+    match (route, admission::admit(settings, route, &head.headers, &[], runtime.now())?) {
+        (Route::OperatorStatus, Caller::Operator { name }) => {
+            operator::status(settings, name, runtime, line).await
+        }
+        (Route::Events, Caller::Tenant { key }) => feed::events(settings, &head.uri, &key, runtime).await,
+        (Route::Record, Caller::Tenant { key }) => feed::record(settings, &head.uri, &key, runtime).await,
         // The matrix lets no other caller in.
-        Caller::Trusted { .. } | Caller::Owner { .. } => Err(Problem::NotAllowed),
+        _ => Err(Problem::NotAllowed),
     }
 }
 

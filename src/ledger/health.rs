@@ -42,6 +42,12 @@ pub struct Counts {
     /// The jobs that workers do not execute: their number, their age and the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_executed: Option<Box<RawValue>>,
+    /// The event feed: its lag, the events that wait, and the transaction that holds them back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed: Option<Box<RawValue>>,
+    /// The webhook subscriptions: how many there are, what is pending, and whether a listener delivers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhooks: Option<Box<RawValue>>,
 }
 
 impl Health {
@@ -60,6 +66,8 @@ impl Health {
             unknown: row.integer("unknown")?,
             alarms: row.integer("alarms")?,
             not_executed: row.not_null("not_executed")?.map(ToOwned::to_owned),
+            feed: row.not_null("feed")?.map(ToOwned::to_owned),
+            webhooks: row.not_null("webhooks")?.map(ToOwned::to_owned),
         };
         let numbers =
             |field: &RawValue| serde_json::from_str::<Vec<u32>>(field.get()).map_err(|_| Unreadable);
@@ -85,10 +93,12 @@ mod tests {
         assert_eq!((state.status.as_str(), state.why.len()), ("ok", 0));
         assert_eq!(json!(counts), json!({"due": 3, "oldest_due_s": null, "unknown": 1, "alarms": 0}));
         let new = r#"{"status":"degraded","why":["no_sweeper",7],"not_executed":[{"reason":"agent_without_key","jobs":2,"oldest_s":9}],
-            "sweeper":"missing","due":3,"unknown":1,"alarms":0}"#;
+            "sweeper":"missing","due":3,"unknown":1,"alarms":0,"feed":{"lag_s":61,"held_by":{"database":"x"}},"webhooks":{"pending":4}}"#;
         let Health { state, counts, .. } = read(new).unwrap();
         assert_eq!((state.status.as_str(), state.why), ("degraded", vec!["no_sweeper".to_owned()]));
         let not_executed = json!(counts)["not_executed"].clone();
+        assert_eq!(json!(counts)["webhooks"], json!({"pending": 4}));
+        assert_eq!(json!(counts)["feed"], json!({"lag_s": 61, "held_by": {"database": "x"}}));
         assert_eq!(not_executed, json!([{"reason": "agent_without_key", "jobs": 2, "oldest_s": 9}]));
         for wrong in ["{}", "[]", r#"{"sweeper":"ok","due":-1,"unknown":1,"alarms":0}"#] {
             assert!(read(wrong).is_err(), "{wrong}");

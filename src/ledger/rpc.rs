@@ -114,7 +114,7 @@ impl LedgerError {
 impl Connection {
     /// Calls a function with our own key, and returns the body of a success. A call whose token was refused was
     /// not executed, and is repeated once.
-    pub(super) async fn call(
+    pub async fn call(
         &self,
         function: &str,
         arguments: &Value,

@@ -7,7 +7,7 @@ select columns_are(
   'agents',
   array[
     'id', 'api_key', 'balance', 'status', 'created_at', 'owner_id', 'pf_agent_id',
-    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address'
+    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address', 'tenant_id'
   ]
 );
 select columns_are(
@@ -124,6 +124,11 @@ select is_empty(
         'purple_flea.trade_policies'::regclass,
         'purple_flea.pauses'::regclass,
         'purple_flea.job_troubles'::regclass
+      )
+      and confrelid not in (
+        'public.tenants'::regclass,
+        'public.event_subscriptions'::regclass,
+        'purple_flea.subscription_progress'::regclass
       )
   $$,
   'no row that money hangs on goes with its agent'

@@ -5,8 +5,8 @@ select * from no_plan();
 
 select bag_eq(
   $$select tablename::text from pg_publication_tables where pubname = 'supabase_realtime'$$,
-  array['wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'],
-  'observers see four tables, and not the agents'
+  array['wallet_changes', 'trade_results', 'escrow_requests', 'close_requests', 'frame_events'],
+  'observers see five tables, and not the agents'
 );
 select is_empty(
   $$

@@ -15,7 +15,7 @@ from
   unnest(
     array[
       'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
-      'public.close_requests'
+      'public.close_requests', 'public.tenants', 'public.memberships'
     ]
   ) t,
   unnest(array['select', 'insert', 'update', 'delete']) o;
@@ -24,14 +24,41 @@ select 'authenticated', t, 'select'
 from unnest(
   array[
     'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
-    'public.close_requests', 'public.agent_jobs', 'public.referral_earnings'
+    'public.close_requests', 'public.agent_jobs', 'public.referral_earnings', 'public.tenants',
+    'public.memberships', 'public.api_keys', 'public.frame_events', 'public.event_types',
+    'public.event_subscriptions', 'public.event_delivery_attempts'
   ]
 ) t;
 -- A user may ask for an escrow's next status, and change nothing else of it.
 insert into allowed
 values
   ('authenticated', 'public.escrow_requests', 'update'),
-  ('service_role', 'public.referral_earnings', 'select');
+  ('service_role', 'public.referral_earnings', 'select'),
+  ('service_role', 'public.api_keys', 'select'),
+  ('service_role', 'public.frame_events', 'select'),
+  ('service_role', 'public.event_types', 'select'),
+  ('service_role', 'public.event_subscriptions', 'select'),
+  ('service_role', 'public.event_delivery_attempts', 'select'),
+  ('purple_flea_worker', 'public.event_types', 'select');
+
+-- Frames. Nobody ends a frame's story but by its status, and promotion alone writes the timeline.
+insert into allowed
+select 'service_role', 'public.' || t, o
+from
+  unnest(array['channels', 'frame_submissions', 'frame_media', 'approval_policies']) t,
+  unnest(array['select', 'insert', 'update']) o;
+insert into allowed
+select 'authenticated', 'public.' || t, 'select'
+from unnest(
+  array[
+    'channels', 'frame_submissions', 'frame_media', 'approval_policies', 'channel_timeline'
+  ]
+) t;
+insert into allowed
+values
+  ('service_role', 'public.approval_policies', 'delete'),
+  ('service_role', 'public.channel_timeline', 'select'),
+  ('authenticated', 'public.frame_submissions', 'update');
 
 -- Every table and view of the project. For a grant by columns, one column counts.
 create temporary view relations as
@@ -66,7 +93,7 @@ order by relation, role_name, operation;
 -- Every column, for the role that may read only some columns of a table.
 select is(
   has_column_privilege('authenticated', t.oid, a.attname, 'select'),
-  a.attname <> 'api_key',
+  a.attname not in ('api_key', 'hash', 'use_told_at'),
   format('authenticated: select %s.%s', relation, a.attname)
 )
 from relations t
@@ -86,29 +113,50 @@ from pg_attribute a
 where a.attrelid = 'public.escrow_requests'::regclass and a.attnum > 0 and not a.attisdropped
 order by a.attnum;
 
+select is(
+  has_column_privilege('authenticated', 'public.frame_submissions', a.attname, 'update'),
+  a.attname in ('status', 'reason'),
+  format('authenticated: update frame_submissions.%s', a.attname)
+)
+from pg_attribute a
+where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not a.attisdropped
+order by a.attnum;
+
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- purple_flea.caller() as the role that reads. (170_operator_api.sql tests the functions for users
--- and operators.)
+-- three functions as the role that reads. (170_operator_api.sql, 182_api_keys.sql and
+-- 190_subscriptions.sql test the functions for users and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
     or (
       role_name in ('authenticated', 'service_role')
         and p.oid = 'purple_flea.caller()'::regprocedure
+    )
+    or (
+      role_name = 'authenticated'
+        and p.oid in (
+          'purple_flea.is_member(uuid)'::regprocedure, 'purple_flea.may_follow(text)'::regprocedure
+        )
     ),
   format('%s: execute %s', role_name, p.oid::regprocedure)
 )
 from pg_proc p, roles
 where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
-  and p.proname not in ('may_act_for', 'operate')
+  and p.proname not in (
+    'may_act_for', 'operate', 'create_api_key', 'revoke_api_key', 'create_event_subscription',
+    'delete_event_subscription', 'enable_event_subscription', 'redeliver_events'
+  )
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
   $$select proname::text from pg_proc where pronamespace = 'public'::regnamespace$$,
   array[
     'claim_jobs', 'abandon_claim', 'await_jobs', 'end_watch', 'settle_job', 'settle_jobs',
-    'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate'
+    'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate', 'read_events',
+    'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
+    'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
+    'redeliver_events', 'take_feed_seat', 'leave_feed_seat'
   ],
-  'public has the functions that the edge calls, and no other'
+  'public has the functions that the edge and its users call, and no other'
 );
 select ok(
   not has_schema_privilege(role_name, 'purple_flea', 'usage'),

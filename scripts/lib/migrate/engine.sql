@@ -28,6 +28,7 @@ begin
       using errcode = 'lock_not_available';
   end if;
   perform pg_temp.purple_flea_refuse_triggers(allowed);
+  perform pg_temp.purple_flea_choose_parts();
   perform pg_temp.purple_flea_apply('groundwork');
   if not pg_temp.purple_flea_check_files(this_release, inline) then
     return;

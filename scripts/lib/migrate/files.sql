@@ -4,8 +4,9 @@
 -- A row for each file. scripts/migrate fills it.
 create temporary table if not exists purple_flea_files (
   kind     text not null,  -- groundwork, migration, function, platform or online
-  name     text not null,
+  name     text not null,  -- as schema_migrations has it; an optional part's has the part in front
   checksum text not null,
+  path     text not null,
   content  text            -- null: an earlier file of `supabase db push` has it
 );
 delete from pg_temp.purple_flea_files where true;
@@ -58,6 +59,19 @@ begin
 end;
 $$;
 
+-- Forgets the files of the optional parts that this database does not have and does not get.
+create or replace function pg_temp.purple_flea_choose_parts() returns void
+  language plpgsql
+  volatile
+as $$
+begin
+  delete from pg_temp.purple_flea_files f
+  where f.kind in ('migration', 'function', 'online')
+    and f.name like '%/%'
+    and split_part(f.name, '/', 1) <> all (pg_temp.purple_flea_parts());
+end;
+$$;
+
 -- Compares the files with the record of what this database has. Raises if they do not fit. Returns
 -- false if the database is of a later release and this client must still go on.
 create or replace function pg_temp.purple_flea_check_files(this_release text, inline boolean)
@@ -80,8 +94,7 @@ begin
   end if;
   select string_agg(format('%s (release %s)', m.name, m.release), ', ' order by m.name) into trouble
   from purple_flea.schema_migrations m
-  where m.name <> 'functions'
-    and not exists (select from pg_temp.purple_flea_files f where f.name = m.name);
+  where not exists (select from pg_temp.purple_flea_files f where f.name = m.name);
   if trouble is not null and inline then
     raise notice 'nothing is applied of release %: the database is of a later one (%)',
       this_release, trouble;
@@ -103,17 +116,16 @@ create or replace function pg_temp.purple_flea_is_behind(inline boolean) returns
 as $$
 begin
   return (
-    select not exists (
-      select
-      from purple_flea.schema_migrations m
-      join pg_temp.purple_flea_files f using (checksum)
-      where m.name = 'functions'
-        and f.kind = 'function'
-    ) or exists (
+    select exists (
       select
       from pg_temp.purple_flea_files f
-      where (f.kind = 'migration' or (f.kind = 'online' and inline))
-        and not exists (select from purple_flea.schema_migrations m where m.name = f.name)
+      where (f.kind in ('migration', 'function') or (f.kind = 'online' and inline))
+        and not exists (
+          select
+          from purple_flea.schema_migrations m
+          where m.name = f.name
+            and (f.kind <> 'function' or m.checksum = f.checksum)
+        )
     )
   );
 end;
@@ -128,9 +140,9 @@ declare
   file record;
 begin
   for file in
-    select f.name, f.content from pg_temp.purple_flea_files f where f.kind = of_kind order by f.name
+    select f.path, f.content from pg_temp.purple_flea_files f where f.kind = of_kind order by f.path
   loop
-    raise info 'applying %', file.name;
+    raise info 'applying %', file.path;
     execute file.content;
   end loop;
 end;
@@ -155,16 +167,17 @@ begin
         (f.kind = 'migration' or (f.kind = 'online' and inline))
         and not exists (select from purple_flea.schema_migrations m where m.name = f.name)
       )
-    order by array_position(array['migration', 'function', 'online'], f.kind), f.name
+    -- The main part comes before the optional ones.
+    order by
+      array_position(array['migration', 'function', 'online'], f.kind),
+      f.name like '%/%',
+      f.path
   loop
     if file.content is null then
       raise exception 'migration % comes in an earlier file, which is to be applied before',
         file.name;
     end if;
-    raise info 'applying %', case file.kind
-      when 'function' then file.name
-      else 'sql/migrations/' || file.name || '.sql'
-    end;
+    raise info 'applying %', file.path;
     execute file.content;
     if file.kind <> 'function' then
       insert into purple_flea.schema_migrations (name, checksum, release)
@@ -173,7 +186,7 @@ begin
     end if;
   end loop;
   insert into purple_flea.schema_migrations as m (name, checksum, release)
-  select distinct 'functions', f.checksum, this_release
+  select distinct f.name, f.checksum, this_release
   from pg_temp.purple_flea_files f
   where f.kind = 'function'
   on conflict (name) do update

@@ -46,6 +46,26 @@ as $$
   ) as h
 $$;
 
+-- Gives the optional parts that this database has, or gets by this run.
+create or replace function pg_temp.purple_flea_parts() returns text[]
+  language plpgsql
+  volatile
+as $$
+declare
+  wanted   constant text[] := string_to_array(current_setting('purple_flea.parts'), ',');
+  recorded text[];
+begin
+  if to_regclass('purple_flea.schema_migrations') is not null then
+    execute $q$
+      select array_agg(distinct split_part(m.name, '/', 1))
+      from purple_flea.schema_migrations m
+      where m.name like '%/%'
+    $q$ into recorded;
+  end if;
+  return wanted || coalesce(recorded, '{}');
+end;
+$$;
+
 -- Gives every table that a migration may change, in the one order in which they are locked: the
 -- order in which a deposit reaches them.
 create or replace function pg_temp.purple_flea_tables() returns setof regclass
@@ -60,15 +80,26 @@ as $$
       or (
         c.relnamespace = 'public'::regnamespace
         and c.relname in (
-          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results'
+          'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
+          'tenants', 'memberships', 'api_keys', 'frame_events', 'event_subscriptions',
+          'event_delivery_attempts'
         )
+      )
+      or (
+        c.relnamespace = 'public'::regnamespace
+        and c.relname in (
+          'channels', 'channel_timeline', 'frame_submissions', 'frame_media', 'approval_policies'
+        )
+        and 'frames' = any ((select pg_temp.purple_flea_parts())::text[])
       )
     )
   order by
     array_position(
       array[
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
-        'job_events'
+        'job_events', 'channels', 'frame_submissions', 'frame_media', 'approval_policies',
+        'channel_timeline', 'tenants', 'memberships', 'api_keys', 'frame_events',
+        'subscription_progress', 'event_subscriptions', 'event_deliveries'
       ],
       c.relname::text
     ),

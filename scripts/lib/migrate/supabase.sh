@@ -6,17 +6,21 @@
 write_supabase() {
   local dir=$1 whole name last stamp earlier
   [ -d "$dir" ] || unusable "$dir is no directory; it is the project's supabase/migrations"
+  # The names and checksums of the migrations that earlier files have.
+  earlier=$(sed -n 's/^-- has \([^ ]* [0-9a-f]\{64\}\)$/\1/p' "$dir"/*_purple_flea_*.sql 2> /dev/null || true)
+  # A folder that has an optional part keeps it.
+  for name in $PARTS; do
+    ! grep -q "^$name/" <<< "$earlier" || [[ ",$WITH," == *,"$name",* ]] || WITH=$WITH${WITH:+,}$name
+  done
   # The hash covers every source of the file, so that the same content gets the same name each time.
-  whole=$( { cat sql/groundwork/*.sql sql/migrations/*.sql sql/functions/*.sql sql/platform/*.sql scripts/lib/migrate/*.sql
-    echo "$RELEASE $ALLOWED"; } | sha256 | cut -c 1-12)
+  whole=$( { find sql scripts/lib/migrate -name '*.sql' | LC_ALL=C sort | xargs cat
+    echo "$RELEASE $ALLOWED $WITH"; } | sha256 | cut -c 1-12)
   for name in "$dir"/*_purple_flea_*_"$whole".sql; do
     if [ -e "$name" ]; then
       finish "nothing is new: $name has all of release $RELEASE" '{"changed":false}'
       return
     fi
   done
-  # The names and checksums of the migrations that earlier files have.
-  earlier=$(sed -n 's/^-- has \([^ ]* [0-9a-f]\{64\}\)$/\1/p' "$dir"/*_purple_flea_*.sql 2> /dev/null || true)
   stamp=$(date -u +%Y%m%d%H%M%S)
   last=$(cd "$dir" && printf '%s\n' [0-9]*_*.sql | sed -n 's/^\([0-9]\{14\}\)_.*/\1/p' | sort | tail -n 1)
   # `supabase db push` refuses a file that sorts before an applied one.

@@ -1,5 +1,5 @@
--- Names everything that this project has made, and drops it if purple_flea.yes is on. The five
--- tables stay, with their rows, their constraints and row-level security as it is.
+-- Names everything that this project has made, and drops it if purple_flea.yes is on. The tables in
+-- `public` stay, with their rows, their constraints and row-level security as it is.
 
 -- Reports an object, and drops it if purple_flea.yes is on.
 create or replace function pg_temp.purple_flea_drop(called text, statement text) returns void
@@ -43,7 +43,7 @@ begin
 end;
 $$;
 
--- The parts of this project in the platform and on the five tables.
+-- The parts of this project in the platform and on the tables in `public`.
 create or replace function pg_temp.purple_flea_drop_outside() returns void
   language plpgsql
   volatile
@@ -85,16 +85,26 @@ begin
     select p.policyname::text as name, format('%I.%I', p.schemaname, p.tablename) as on_table
     from pg_catalog.pg_policies p
     where p.schemaname = 'public'
-      and p.tablename in (
-        'agents', 'wallet_changes', 'trade_results', 'escrow_requests', 'close_requests'
-      )
+      and format('%I.%I', p.schemaname, p.tablename)::regclass
+        in (select * from pg_temp.purple_flea_tables())
       and p.policyname in (
         p.tablename || '_owner_reads',
+        p.tablename || '_member_reads',
+        p.tablename || '_service_reads',
         p.tablename || '_service_writes',
-        'escrow_requests_sender_asks', 'escrow_requests_receiver_asks'
+        'escrow_requests_sender_asks', 'escrow_requests_receiver_asks',
+        'frame_submissions_reviewers_move'
       )
     order by 2, 1
   ) as f;
+  perform pg_temp.purple_flea_drop(
+    format('policy %s on realtime.messages', p.policyname),
+    format('drop policy %I on realtime.messages', p.policyname)
+  )
+  from pg_catalog.pg_policies p
+  where p.schemaname = 'realtime'
+    and p.tablename = 'messages'
+    and p.policyname = 'purple_flea_member_follows';
 end;
 $$;
 

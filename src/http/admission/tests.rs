@@ -12,12 +12,16 @@ const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const TOKEN: &str = "a-token-of-16-chars";
 const OPERATORS_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-const ROUTES: [Route; 6] = [
+const API_KEY: &str = "ek_0123456789abcdefghij-_";
+
+const ROUTES: [Route; 8] = [
     Route::ExecuteTrade,
     Route::RequestJob(RequestKind::Trade),
     Route::Reconcile,
     Route::OperatorStatus,
     Route::Operate,
+    Route::Events,
+    Route::Record,
     Route::Health,
 ];
 
@@ -62,6 +66,7 @@ fn admitted(settings: &Settings, route: Route, headers: &HeaderMap) -> Result<St
         Ok(Caller::Trusted { webhook_id }) => Ok(format!("trusted {}", webhook_id.unwrap_or_default())),
         Ok(Caller::Owner { token, .. }) => Ok(format!("owner {}", token.expose())),
         Ok(Caller::Operator { name }) => Ok(format!("operator {name}")),
+        Ok(Caller::Tenant { .. }) => Ok("tenant".to_owned()),
         Err(Problem::Unauthorized(refusal)) => Err(refusal.name().to_owned()),
         Err(problem) => Err(problem.code().to_owned()),
     }
@@ -84,6 +89,7 @@ fn each_credential_opens_its_own_routes_and_is_refused_on_the_others() {
             (bearer(TOKEN), opens(Credential::WebhookToken, "trusted mine", "not_allowed")),
             (bearer("a.b.c"), opens(Credential::OwnersToken, "owner a.b.c", "not_for_owners")),
             (bearer(OPERATORS_TOKEN), opens(Credential::OperatorsToken, "operator ada", "not_allowed")),
+            (bearer(API_KEY), opens(Credential::ApiKey, "tenant", "not_for_keys")),
         ] {
             assert_eq!(admitted(&settings, route, &shown), expected, "{route:?}");
         }
@@ -110,6 +116,7 @@ fn an_invalid_credential_is_refused_by_name_on_every_route() {
             (bearer(&OPERATORS_TOKEN[1..]), "wrong_token"),
             (bearer("ada:0123456789abcdef0123456789abcdef"), "wrong_token"),
             (bearer("a.b"), "wrong_token"),
+            (bearer("ek_short"), "wrong_token"),
             (signed("v1,AAAA"), "wrong_signature"),
             (signed_at(late), "too_old"),
             (signed_at(early), "from_the_future"),
@@ -121,7 +128,7 @@ fn an_invalid_credential_is_refused_by_name_on_every_route() {
 
 #[test]
 fn a_correct_token_does_not_make_up_for_a_wrong_signature() {
-    for token in [TOKEN, OPERATORS_TOKEN, "a.b.c"] {
+    for token in [TOKEN, OPERATORS_TOKEN, API_KEY, "a.b.c"] {
         let mut shown = signed("v1,AAAA");
         shown.append("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
         for route in ROUTES {

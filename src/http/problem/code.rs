@@ -56,10 +56,16 @@ codes! {
     OtherOperation, "other_operation", BAD_REQUEST, "no", false, "The body names another operation";
     IncompleteBody, "incomplete_body", BAD_REQUEST, "no", true, "The body is incomplete";
     PolicyInLedger, "policy_in_ledger", BAD_REQUEST, "no", false, "The ledger decides the game";
+    InvalidParameter, "invalid_parameter", BAD_REQUEST, "no", false, "A parameter is not valid";
+    KeyInQuery, "key_in_query", BAD_REQUEST, "no", false, "The query shows a key";
+    UnknownType, "unknown_type", BAD_REQUEST, "no", false, "There is no such event type";
+    CursorInvalid, "cursor_invalid", BAD_REQUEST, "no", false, "The cursor is not valid";
     Unauthorized, "unauthorized", UNAUTHORIZED, "no", false, "The caller is not known";
     NotAllowed, "not_allowed", FORBIDDEN, "no", false, "The caller may not call this path";
     NotYours, "not_yours", FORBIDDEN, "no", false, "The agent is another user's";
+    MissingScope, "missing_scope", FORBIDDEN, "no", false, "The key does not have the scope";
     NotFound, "not_found", NOT_FOUND, "no", false, "The path does not exist";
+    UnknownRecord, "unknown_record", NOT_FOUND, "no", false, "The tenant has no such record";
     UnknownDeposit, "unknown_deposit", NOT_FOUND, "no", false, "The ledger has no such deposit";
     MethodNotAllowed, "method_not_allowed", METHOD_NOT_ALLOWED, "no", false, "The path has a different method";
     InFlight, "in_flight", CONFLICT, "no", true, "A worker is executing the deposit";
@@ -68,6 +74,8 @@ codes! {
     ReferenceTaken, "reference_taken", CONFLICT, "no", false, "The reference belongs to another request";
     AlreadyRegistered, "already_registered", CONFLICT, "no", false, "The agent is registered already";
     EscrowNotOpen, "escrow_not_open", CONFLICT, "no", false, "The escrow is not open";
+    CursorTooOld, "cursor_too_old", GONE, "no", false, "Events after the cursor have been deleted";
+    CursorOfAnotherGeneration, "cursor_of_another_generation", GONE, "no", false, "The database was restored after the cursor was made";
     BodyTooLarge, "body_too_large", PAYLOAD_TOO_LARGE, "no", false, "The body is too large";
     UnsupportedMediaType, "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "no", false, "The body is not declared as JSON";
     Rejected, "rejected", UNPROCESSABLE_ENTITY, "no", false, "Purple Flea refused the request";
@@ -77,6 +85,7 @@ codes! {
     TooOld, "too_old", UNPROCESSABLE_ENTITY, "no", false, "The deposit has waited too long";
     NotConfigured, "not_configured", SERVICE_UNAVAILABLE, "no", true, "The function is not configured";
     LedgerNotConfigured, "ledger_not_configured", SERVICE_UNAVAILABLE, "no", true, "The function has no ledger";
+    RestoreUnconfirmed, "restore_unconfirmed", SERVICE_UNAVAILABLE, "no", true, "A restore waits for its confirmation";
     LedgerRefusedUs, "ledger_refused_us", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses this function";
     LedgerMissing, "ledger_missing", SERVICE_UNAVAILABLE, "no", true, "The database has no ledger";
     LedgerMismatch, "ledger_mismatch", SERVICE_UNAVAILABLE, "no", true, "Ledger and function are of incompatible releases";

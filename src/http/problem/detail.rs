@@ -21,6 +21,14 @@ impl Problem {
             Self::OtherOperation(expected) => {
                 format!("On this path `operation` must be: {expected}. Nothing was executed.")
             }
+            Self::MissingScope(scope) => {
+                format!(
+                    "This path needs a key with the scope `{scope}`. Make a key that has it with create_api_key()."
+                )
+            }
+            Self::UnknownType(known) if !known.is_empty() => {
+                format!("{UNKNOWN_TYPE} The known types are: {}.", known.join(", "))
+            }
             Self::NotConfigured(errors) => {
                 let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 format!("{}. Set this and send the same event again.", errors.join("; "))
@@ -40,7 +48,24 @@ impl Problem {
             | Self::NotAvailable(_)
             | Self::MissingOperation(_)
             | Self::OtherOperation(_)
+            | Self::MissingScope(_)
             | Self::NotConfigured(_) => "",
+            Self::InvalidParameter(detail) => detail,
+            Self::KeyInQuery => KEY_IN_QUERY,
+            Self::UnknownType(_) => UNKNOWN_TYPE,
+            Self::CursorInvalid => {
+                "A cursor is valid for the tenant that got it, exactly as it was given. Leave `after` out to begin with the oldest event, or send `after=latest`."
+            }
+            Self::CursorTooOld(_) => {
+                "Events are kept for 30 days. Read the records that you need, and go on with the cursor `start` as `after`."
+            }
+            Self::CursorOfAnotherGeneration(_) => {
+                "Events that you have seen may not have happened in the restored database. Read the records that you need, and go on with the cursor `start` as `after`."
+            }
+            Self::UnknownRecord => "The tenant of this key has no record of this kind with this id.",
+            Self::RestoreUnconfirmed => {
+                "The database was restored, and an operator has to confirm it. Ask again after Retry-After, with the same cursor."
+            }
             Self::MissingReference => "The body names no reference. Send a `webhook-id` header.",
             Self::InvalidReference => INVALID_REFERENCE,
             Self::IncompleteBody => "Send the whole body within 10 seconds.",
@@ -107,6 +132,11 @@ fn ledger_detail(error: &LedgerError) -> &'static str {
         _ => "Nothing was executed. The deposit waits in the ledger, and a worker executes it later.",
     }
 }
+
+const KEY_IN_QUERY: &str = "Targets of requests are written to logs. Send the key as `Authorization: Bearer ek_…` alone, and revoke a key that was in a query.";
+
+const UNKNOWN_TYPE: &str =
+    "`types` must be event types, separated by commas; docs/asyncapi.json describes each.";
 
 const INVALID_REFERENCE: &str = "`webhook-id` must be 1 to 64 characters of A-Z a-z 0-9 . _ : -. In ledger mode a requested job's reference has at most 47, and must not be the reference of a row's job.";
 

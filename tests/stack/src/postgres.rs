@@ -297,8 +297,13 @@ impl Cluster {
 
     /// Applies the project's SQL with the project's own script, as a role.
     pub async fn migrate(&self, role: &str) -> Result<String> {
+        self.migrate_with(role, &[]).await
+    }
+
+    /// Does the same with options of the script.
+    pub async fn migrate_with(&self, role: &str, options: &[&str]) -> Result<String> {
         let mut migrate = process::command(&repository().join("scripts/migrate"), None, "TERM");
-        migrate.env("DATABASE_URL", self.url(role)).env("PATH", path_with(&self.bin)?);
+        migrate.args(options).env("DATABASE_URL", self.url(role)).env("PATH", path_with(&self.bin)?);
         process::run(&mut migrate).await
     }
 
