@@ -13,11 +13,11 @@ use tokio::process::Command;
 use tokio_postgres::Client;
 
 /// Copies each event of the feed into the server's log, which a rolled back transaction reaches, too. Rows that a test
-/// inserts by hand have no type in their payload.
+/// inserts by hand have no tenant in their payload.
 const LOG_EVENTS: &str = "create function tap.log_event() returns trigger language plpgsql as \
     $$ begin raise log 'event fired: %', new.payload; return null; end $$; \
     create trigger log_event after insert on public.frame_events for each row \
-    when (new.payload ->> 'type' = new.type) execute function tap.log_event()";
+    when (new.payload @> jsonb_build_object('type', new.type, 'tenant_id', new.tenant_id)) execute function tap.log_event()";
 
 /// Checks each event that the tests have fired against docs/asyncapi.json, and gives the types of all of them. The events
 /// that a test makes up for the feed itself begin with `test.`.

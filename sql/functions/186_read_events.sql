@@ -132,16 +132,13 @@ create or replace function purple_flea.place_after(
   set jit = off
 as $$
 declare
-  -- Before the first event: before all, or after the last one that was deleted.
   floor record;
 begin
-  select 0 as epoch, 0::bigint as position, 0::bigint as id into floor;
-  select f.epoch, f.position, f.id into floor
-  from purple_flea.feed_floors f
-  where f.tenant_id = tenant;
-  if not found then
-    select 0 as epoch, 0::bigint as position, 0::bigint as id into floor;
-  end if;
+  -- Before the first event: before all, or after the last one that was deleted.
+  select coalesce(f.epoch, 0) as epoch, coalesce(f.position, 0) as position, coalesce(f.id, 0) as id
+    into floor
+  from (select) as always
+  left join purple_flea.feed_floors f on f.tenant_id = tenant;
   if after is null then
     epoch := floor.epoch; position := floor.position; id := floor.id;
     return;
@@ -179,34 +176,82 @@ comment on function purple_flea.place_after(bytea[], uuid, text, integer, bigint
   'Gives the place from which a client reads on, and the trouble of its cursor: cursor_invalid, '
   'cursor_too_old or cursor_of_another_generation, with the place to start from; or null.';
 
-create or replace function public.read_events(
-  key_hash text,
-  after    text    default null,
-  types    text[]  default null,
-  most     integer default 100
+-- The caller has the place to read from. A page without the wanted number of events ends behind all
+-- that it has looked at.
+create or replace function purple_flea.answer_with_page(
+  seal           bytea[],
+  tenant         uuid,
+  after_epoch    integer,
+  after_position bigint,
+  after_id       bigint,
+  end_epoch      integer,
+  end_position   bigint,
+  wanted         text[],
+  most           integer
 ) returns jsonb
   language plpgsql
   volatile
-  -- The caller may read neither keys nor the feed's secret.
-  security definer
+  security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  key        public.api_keys := purple_flea.key_of(key_hash);
-  generation constant uuid   := purple_flea.current_generation();
-  asked      constant integer := coalesce(read_events.most, 100);
-  wanted     constant text[] := nullif(read_events.types, '{}');
-  feed       record;
-  place      record;
-  seal       bytea[];
-  events     jsonb;
-  found_     integer;
-  looked     record;
-  more       boolean;
+  events jsonb;
+  number integer;
+  looked record;
+  next   text := purple_flea.make_cursor(seal, tenant, after_epoch, after_position, after_id);
+  more   boolean;
 begin
-  if asked not between 1 and 1000 then
-    raise exception 'most is 1 to 1000' using errcode = 'invalid_parameter_value';
-  elsif key.id is null then
+  -- One more than asked tells whether there is more.
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'id', p.id,
+          'cursor', purple_flea.make_cursor(seal, tenant, p.epoch, p.position, p.id),
+          'event', p.payload
+        )
+        order by p.n
+      ) filter (where p.n <= most),
+      '[]'
+    ),
+    count(*)
+    into events, number
+  from (
+    select e.*, row_number() over () as n
+    from purple_flea.page_of_events(
+      tenant, after_epoch, after_position, after_id, end_epoch, end_position, wanted, most + 1
+    ) as e
+  ) as p;
+  more := number > most;
+  next := coalesce(events #>> '{-1,cursor}', next);
+  if wanted is not null and not more then
+    select l.* into looked
+    from purple_flea.last_looked_at(
+      tenant, after_epoch, after_position, after_id, end_epoch, end_position) as l;
+    if found then
+      next := purple_flea.make_cursor(seal, tenant, looked.epoch, looked.position, looked.id);
+      more := looked.looked >= purple_flea.look_most();
+    end if;
+  end if;
+  return jsonb_build_object('state', 'ok', 'events', events, 'next', next, 'more', more);
+end;
+$$;
+comment on function
+  purple_flea.answer_with_page(
+    bytea[], uuid, integer, bigint, bigint, integer, bigint, text[], integer) is
+  'Gives the answer of read_events() with the events between two places.';
+
+create or replace function purple_flea.refuse_reading(
+  key    public.api_keys,
+  wanted text[]
+) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if key.id is null then
     return '{"state": "unauthorized"}';
   elsif not 'events:read' = any (key.scopes) then
     return '{"state": "forbidden"}';
@@ -220,6 +265,39 @@ begin
       'state', 'unknown_type',
       'known', (select jsonb_agg(t.type order by t.type) from purple_flea.event_types t)
     );
+  end if;
+  return null;
+end;
+$$;
+comment on function purple_flea.refuse_reading(public.api_keys, text[]) is
+  'Gives the answer to a key that opens no events, or to types that there are not; or null.';
+
+create or replace function public.read_events(
+  key_hash text,
+  after    text    default null,
+  types    text[]  default null,
+  most     integer default 100
+) returns jsonb
+  language plpgsql
+  volatile
+  -- The caller may read neither keys nor the feed's secret.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  key        constant public.api_keys := purple_flea.key_of(key_hash);
+  generation constant uuid            := purple_flea.current_generation();
+  asked      constant integer         := coalesce(read_events.most, 100);
+  wanted     constant text[]          := nullif(read_events.types, '{}');
+  refusal    constant jsonb           := purple_flea.refuse_reading(key, wanted);
+  feed       record;
+  place      record;
+  seal       bytea[];
+begin
+  if asked not between 1 and 1000 then
+    raise exception 'most is 1 to 1000' using errcode = 'invalid_parameter_value';
+  elsif refusal is not null then
+    return refusal;
   end if;
   perform purple_flea.note_use(key);
   feed := purple_flea.feed_now();
@@ -237,54 +315,9 @@ begin
         seal, key.tenant_id, place.epoch, place.position, place.id)
     );
   end if;
-  -- One more than asked tells whether there is more.
-  select
-    coalesce(
-      jsonb_agg(
-        jsonb_build_object(
-          'id', p.id,
-          'cursor', purple_flea.make_cursor(seal, key.tenant_id, p.epoch, p.position, p.id),
-          'event', p.payload
-        )
-        order by p.n
-      ) filter (where p.n <= asked),
-      '[]'
-    ),
-    count(*)
-    into events, found_
-  from (
-    select e.*, row_number() over () as n
-    from purple_flea.page_of_events(
-      key.tenant_id, place.epoch, place.position, place.id,
-      feed.epoch, feed.below, wanted, asked + 1
-    ) as e
-  ) as p;
-  more := found_ > asked;
-  if wanted is not null and not more then
-    -- The next page begins after all that this one has looked at.
-    select l.* into looked
-    from purple_flea.last_looked_at(
-      key.tenant_id, place.epoch, place.position, place.id, feed.epoch, feed.below) as l;
-    if looked.id is not null then
-      place.epoch := looked.epoch; place.position := looked.position; place.id := looked.id;
-      more := looked.looked >= purple_flea.look_most();
-    end if;
-    return jsonb_build_object(
-      'state', 'ok',
-      'events', events,
-      'next', purple_flea.make_cursor(
-        seal, key.tenant_id, place.epoch, place.position, place.id),
-      'more', more
-    );
-  end if;
-  return jsonb_build_object(
-    'state', 'ok',
-    'events', events,
-    'next', coalesce(
-      events #>> '{-1,cursor}',
-      purple_flea.make_cursor(seal, key.tenant_id, place.epoch, place.position, place.id)
-    ),
-    'more', more
+  return purple_flea.answer_with_page(
+    seal, key.tenant_id, place.epoch, place.position, place.id, feed.epoch, feed.below, wanted,
+    asked
   );
 end;
 $$;

@@ -7,12 +7,15 @@ use super::{
 use anyhow::{Context, Result};
 use serde_json::json;
 use stack::{
-    postgres::{Cluster, OWNER},
+    postgres::{Cluster, OWNER, SUPERUSER},
     repository,
 };
 use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 use tokio::process::Command;
+
+/// The parts of Supabase's Realtime that this project uses.
+const REALTIME: &str = include_str!("../stack/src/realtime.sql");
 
 /// Writes the file for `supabase db push` into a folder.
 pub async fn supabase(checkout: &Path, folder: &TempDir, options: &[&str]) -> Result<serde_json::Value> {
@@ -126,6 +129,7 @@ async fn the_files_for_supabase_make_the_same_database_and_both_ways_may_be_mixe
 async fn uninstalling_names_each_dropped_object_and_leaves_the_public_tables_plain() -> Result<()> {
     let cluster = Cluster::start().await?;
     let database = Database::first(&cluster);
+    database.connect(SUPERUSER).await?.batch_execute(REALTIME).await?;
     run(&mut database.migrate()?).await?;
     let owner = database.connect(OWNER).await?;
     owner
