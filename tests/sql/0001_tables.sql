@@ -123,21 +123,12 @@ select is_empty(
       and conrelid not in (
         'purple_flea.trade_policies'::regclass,
         'purple_flea.pauses'::regclass,
-<<<<<<< HEAD
-        'purple_flea.job_troubles'::regclass
-      )
-      and confrelid not in (
-        'public.tenants'::regclass,
-        'public.event_subscriptions'::regclass,
-        'purple_flea.subscription_progress'::regclass
-=======
         'purple_flea.job_troubles'::regclass,
         'public.memberships'::regclass,
         'public.api_keys'::regclass,
         'public.event_subscriptions'::regclass,
         'purple_flea.subscription_progress'::regclass,
         'purple_flea.event_deliveries'::regclass
->>>>>>> d77de2a68969a3d9d2cfdb3ed439b51e1907bfbf
       )
   $$,
   'no row that money hangs on goes with its agent'
