@@ -29,7 +29,7 @@ pub struct Line {
     pub time: String,
     /// The severity. For a request it follows from the status.
     pub level: Level,
-    /// The route's name (`execute_trade`, `reconcile`, `operator`, `health`, `unknown`), or another event:
+    /// The route's name (`execute_trade`, `reconcile`, `operator`, `events`, `health`, `unknown`), or another event:
     /// `job`, `worker`, `settle`, `ledger`.
     pub event: &'static str,
     /// The job's reference.

@@ -131,7 +131,8 @@ async fn events_of_a_subject_are_in_order_although_the_later_transaction_has_the
         wait_until_one_waits(&feed.owner).await?;
         anyhow::Ok(second.batch_execute("commit").await?)
     });
-    (waited?, ended?);
+    waited?;
+    ended?;
     first.batch_execute("commit").await?;
     assert_eq!(feed.read_all(&mut cursor).await?, ["1=3", "1=4"]);
     Ok(())
@@ -193,7 +194,8 @@ async fn a_confirmation_of_a_restore_waits_for_events_of_the_epoch_before_it() -
             wait_until_one_waits(&feed.owner).await?;
             anyhow::Ok(writer.batch_execute("commit").await?)
         });
-    (confirmed?, ended?);
+    confirmed?;
+    ended?;
     let (late, next) = (feed.connect().await?, change(2));
     late.batch_execute(&next).await?;
     let mut cursor = None;

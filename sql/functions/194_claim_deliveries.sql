@@ -7,6 +7,8 @@ create or replace function purple_flea.end_deliveries(subscriptions uuid[], even
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 declare
   limits constant record := purple_flea.delivery_limits();
@@ -77,6 +79,8 @@ create or replace function purple_flea.take_deliveries(
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 declare
   at    constant timestamptz := clock_timestamp();

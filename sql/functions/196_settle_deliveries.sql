@@ -19,6 +19,8 @@ create or replace function purple_flea.read_reports(outcomes jsonb)
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 declare
   at     constant timestamptz := clock_timestamp();
@@ -180,6 +182,8 @@ create or replace function purple_flea.apply_reports(reports jsonb) returns void
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 declare
   over record;

@@ -11,6 +11,8 @@ create or replace function purple_flea.passed_events(
   stable
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 begin
   return query
@@ -102,6 +104,8 @@ create or replace function purple_flea.prune_attempts(most integer default 5000)
   volatile
   security invoker
   set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
 as $$
 declare
   pruned integer;

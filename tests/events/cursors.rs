@@ -2,8 +2,8 @@
 
 use super::{SCOPES, api_key, emit, get, next, page, references, tenant};
 use crate::{
-    front_door::assert_problem,
-    whole_stack::{sql, start_silent},
+    front_door::{assert_problem, soon},
+    whole_stack::{LOOK_EVERY, sql, start_silent},
 };
 use anyhow::{Context, Result};
 use stack::{local::Local, postgres::SUPERUSER};
@@ -117,5 +117,40 @@ async fn after_a_restore_an_old_cursor_is_gone_and_names_the_start_of_the_new_ge
     let start = gone.body["start"].as_str().context("no cursor to go on from")?;
     emit(&stack.owner, &tenant, "trade:a", "4").await?;
     assert_eq!(references(&page(&stack, &format!("?{ONLY}&after={start}"), &key).await?), ["4"]);
+    Ok(())
+}
+
+/// A dump that is restored in place brings back the feed's secret and its events. The events since the dump are gone, and
+/// their cursors with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_from_before_a_restored_dump_is_gone_and_the_lost_events_stay_lost() -> Result<()> {
+    let (stack, tenant, key, _) = with_three_events().await?;
+    let schemas = ["public", "purple_flea"];
+    let dump = stack.cluster.dump("backup", &schemas).await?;
+    emit(&stack.owner, &tenant, "trade:a", "lost").await?;
+    let before = page(&stack, &format!("?{ONLY}"), &key).await?;
+    assert_eq!(references(&before), ["1", "2", "3", "lost"]);
+    // pg_restore fails for objects that it cannot replace. The events show whether it restored them.
+    let _ = stack.cluster.restore(&dump, &schemas, &[]).await;
+    let query = format!("/events?{ONLY}&after={}", next(&before)?);
+    // PostgREST must first reload its schema.
+    let held = soon(async {
+        loop {
+            let held = get(&stack, &query, &key).await?;
+            if held.body["code"] != "ledger_missing" {
+                return anyhow::Ok(held);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await??;
+    assert_problem(&held, 503, "restore_unconfirmed", "no");
+    sql(&stack, "select purple_flea.confirm_restore(why => 'a backup')").await?;
+    let gone = get(&stack, &query, &key).await?;
+    assert_problem(&gone, 410, "cursor_of_another_generation", "no");
+    let start = gone.body["start"].as_str().context("no cursor to go on from")?;
+    emit(&stack.owner, &tenant, "trade:a", "new").await?;
+    assert_eq!(references(&page(&stack, &format!("?{ONLY}&after={start}"), &key).await?), ["new"]);
+    assert_eq!(references(&page(&stack, &format!("?{ONLY}"), &key).await?), ["1", "2", "3", "new"]);
     Ok(())
 }
