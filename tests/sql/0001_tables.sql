@@ -123,21 +123,12 @@ select is_empty(
       and conrelid not in (
         'purple_flea.trade_policies'::regclass,
         'purple_flea.pauses'::regclass,
-<<<<<<< HEAD
-        'purple_flea.job_troubles'::regclass,
-        'public.memberships'::regclass,
-        'public.api_keys'::regclass,
-        'public.event_subscriptions'::regclass,
-        'purple_flea.subscription_progress'::regclass,
-        'purple_flea.event_deliveries'::regclass
-=======
         'purple_flea.job_troubles'::regclass
       )
       and confrelid not in (
         'public.tenants'::regclass,
         'public.event_subscriptions'::regclass,
         'purple_flea.subscription_progress'::regclass
->>>>>>> f5dde01a53cc80d274d647ac341964aa780e6c22
       )
   $$,
   'no row that money hangs on goes with its agent'
