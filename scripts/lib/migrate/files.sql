@@ -197,8 +197,8 @@ begin
 end;
 $$;
 
--- Gives a fingerprint of the platform's settings: extensions, Realtime's tables, the jobs of
--- pg_cron.
+-- Gives a fingerprint of the platform's settings: extensions, Realtime's tables and policy, the
+-- jobs of pg_cron.
 create or replace function pg_temp.purple_flea_platform() returns text
   language plpgsql
   volatile
@@ -223,6 +223,12 @@ begin
         join pg_catalog.pg_publication p
           on p.oid = r.prpubid
           and p.pubname = 'supabase_realtime'
+      ),
+      (
+        select string_agg(p.policyname, ',' order by 1)
+        from pg_catalog.pg_policies p
+        where p.schemaname = 'realtime'
+          and p.policyname like 'purple\_flea\_%'
       ),
       cron_jobs
     ))
