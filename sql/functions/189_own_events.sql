@@ -8,8 +8,10 @@ create or replace function purple_flea.tell_feed_of_jobs() returns trigger
   -- The writer of a job may not write events.
   security definer
   set search_path = pg_catalog, pg_temp
-  -- A plan from the time when a table was empty would read all of it for each job.
+  -- Each job is looked up. A plan from the time when a table was empty would read all of it.
   set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
   set jit = off
 as $$
 declare
