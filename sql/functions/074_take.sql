@@ -70,7 +70,7 @@ begin
       payout      = null,
       result      = null
   from (
-    select t.reference, w, p, a.api_key, a.pf_agent_id
+    select t.reference, w, frozen.p, a.api_key, a.pf_agent_id
     from unnest(picked) as named (reference)
     join purple_flea.jobs t on t.reference = named.reference
     join public.agents a on a.id = t.agent_id
@@ -81,7 +81,12 @@ begin
       where e.agent_id = t.agent_id
       offset 0
     ) as effective
-    join purple_flea.trade_policies p on p.id = effective.policy_id
+    cross join lateral (
+      select p
+      from purple_flea.trade_policies p
+      where p.id = effective.policy_id
+      offset 0
+    ) as frozen
     offset 0
   ) as taken
   where j.reference = taken.reference;
