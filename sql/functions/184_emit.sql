@@ -270,9 +270,10 @@ begin
       perform purple_flea.check_events_now();
     end if;
   exception
-    when insufficient_resources or operator_intervention or system_error then
+    when query_canceled or disk_full or out_of_memory or io_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
-    when others then
+    -- A trigger that asks another server may have any other error of that one's.
+    when others or assert_failure then
       perform purple_flea.lose_events(number, sqlstate || ' ' || sqlerrm);
       return;
   end;
@@ -350,9 +351,10 @@ begin
       perform purple_flea.check_events_now();
     end if;
   exception
-    when insufficient_resources or operator_intervention or system_error then
+    when query_canceled or disk_full or out_of_memory or io_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
-    when others then
+    -- A trigger that asks another server may have any other error of that one's.
+    when others or assert_failure then
       perform purple_flea.lose_events(1, sqlstate || ' ' || sqlerrm);
       return;
   end;

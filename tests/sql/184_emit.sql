@@ -130,6 +130,16 @@ begin
   raise exception 'a user''s trigger';
 end;
 $$;
+create function public.user_asserts() returns trigger language plpgsql as $$
+begin
+  assert false, 'a user''s assertion';
+end;
+$$;
+create function public.user_calls() returns trigger language plpgsql as $$
+begin
+  raise exception 'another server' using errcode = tg_argv[0];
+end;
+$$;
 create function public.user_drops() returns trigger language plpgsql as $$
 begin
   return null;
@@ -152,6 +162,20 @@ select pg_temp.fails(
   'a trigger after the statement',
   'drop trigger user_trigger on public.frame_events'
 );
+select pg_temp.fails(
+  $$create trigger user_trigger before insert on public.frame_events
+    for each row execute function public.user_asserts()$$,
+  'a trigger that asserts',
+  'drop trigger user_trigger on public.frame_events'
+);
+select pg_temp.fails(
+  format(
+    $$create trigger user_trigger before insert on public.frame_events
+      for each row execute function public.user_calls(%L)$$, code),
+  'a trigger with the error of another server, ' || code,
+  'drop trigger user_trigger on public.frame_events'
+)
+from unnest(array['53300', '53400', '57P03', '58P01']) as code;
 select pg_temp.fails(
   $$create trigger user_trigger before insert on public.frame_events
     for each row execute function public.user_drops()$$,
