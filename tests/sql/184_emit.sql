@@ -259,6 +259,34 @@ select lives_ok(
   $$select pg_temp.fire('a', 'without a partition')$$,
   'a broadcast that Realtime cannot take fails nothing'
 );
+create sequence public.sends minvalue 0;
+select setval('public.sends', 0);
+create or replace function realtime.send(
+  payload jsonb,
+  event   text,
+  topic   text,
+  private boolean default true
+) returns void language sql as $$
+  select nextval('public.sends');
+  select pg_sleep(0.11)
+$$;
+select purple_flea.emit_all((
+  select jsonb_agg(jsonb_build_object('type', 'test.executed', 'subject', 'trade:slow'))
+  from generate_series(1, 10) as n
+));
+select pg_temp.fire('a', 'slow') from generate_series(1, 10) as n;
+select is(last_value, 1::bigint, 'a Realtime that keeps a transaction waiting does so once')
+from public.sends;
+select is(
+  (select count(*) from public.frame_events where subject = 'trade:slow'),
+  20::bigint,
+  'and all of its events are written'
+);
+select is(
+  set_config('purple_flea.realtime_hangs', '', true),
+  '',
+  'a test goes on as in another transaction'
+);
 drop function realtime.send(jsonb, text, text, boolean);
 select lives_ok(
   $$select pg_temp.fire('a', 'without a function')$$,
