@@ -3,10 +3,14 @@
 insert into purple_flea.event_types as known (type, description)
 values (
   'subscription.disabled',
-  'Nothing more is sent to a webhook subscription: its receiver is gone, or failed for a day.'
+  'Nothing more is sent to a webhook subscription: its receiver is gone, or failed for a day, or '
+  'its maker is no member any more.'
 )
 on conflict (type) do update
 set description = excluded.description;
+comment on column public.event_subscriptions.disabled_reason is
+  'gone (the receiver answered 410), failing (a day without a success), member_left (its maker is '
+  'no member any more), or ledger_uninstalled.';
 
 -- Every figure about deliveries, in one place.
 create or replace function purple_flea.delivery_limits(
