@@ -206,6 +206,34 @@ async fn a_confirmation_of_a_restore_waits_for_events_of_the_epoch_before_it() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_made_while_its_makers_membership_ends_opens_nothing() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (maker, service) = (feed.connect().await?, feed.connect().await?);
+    let join = "insert into public.memberships (tenant_id, user_id, role) \
+                values (purple_flea.operator_tenant(), '00000000-0000-4000-8000-00000000000a', 'admin')";
+    feed.owner.batch_execute(join).await?;
+    let make = "begin; set local role authenticated; \
+        set local request.jwt.claims = '{\"sub\": \"00000000-0000-4000-8000-00000000000a\"}'; \
+        select public.create_api_key('00000000-0000-4000-8000-000000000001', 'late', '{events:read}'); \
+        select public.create_event_subscription( \
+          '00000000-0000-4000-8000-000000000001', 'https://hooks.example.com/late');";
+    maker.batch_execute(make).await?;
+    let (left, made) = tokio::join!(
+        service.batch_execute("delete from public.memberships where role = 'admin'"),
+        async {
+            wait_until_one_waits(&feed.owner).await?;
+            anyhow::Ok(maker.batch_execute("commit").await?)
+        }
+    );
+    left?;
+    made?;
+    let open = "select (select count(*) from public.api_keys where label = 'late' and revoked_at is null) \
+                  + (select count(*) from public.event_subscriptions where state = 'active')";
+    assert_eq!(feed.owner.query_one(open, &[]).await?.get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_another_database_holds_the_feed_back_and_the_health_names_it() -> Result<()> {
     let feed = Feed::open().await?;
     feed.owner.batch_execute("create database other").await?;

@@ -190,11 +190,17 @@ comment on function purple_flea.may_manage(uuid) is
 
 create or replace function purple_flea.refuse_strangers(tenant uuid) returns void
   language plpgsql
-  stable
+  volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- The end of the membership waits for what the caller makes, and ends it, too.
+  perform
+  from public.memberships m
+  where m.tenant_id = refuse_strangers.tenant
+    and m.user_id = purple_flea.caller()
+  for share;
   if not purple_flea.may_manage(tenant) then
     raise exception 'only an owner or an admin of the tenant may do this'
       using errcode = 'insufficient_privilege';
@@ -202,4 +208,5 @@ begin
 end;
 $$;
 comment on function purple_flea.refuse_strangers(uuid) is
-  'Raises insufficient_privilege, unless the caller may manage a tenant.';
+  'Raises insufficient_privilege, unless the caller may manage a tenant. Locks the caller''s '
+  'membership.';
