@@ -234,6 +234,30 @@ async fn a_key_that_is_made_while_its_makers_membership_ends_opens_nothing() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_during_a_call_takes_no_event_from_the_page() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (reader, sweeper) = (feed.connect().await?, feed.connect().await?);
+    let old = "insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position) \
+               select purple_flea.operator_tenant(), 'test.changed', 'test:' || n, \
+                 jsonb_build_object('reference', n, 'status', 1), now() - interval '40 days', 1, 1 \
+               from generate_series(1, 50) as n";
+    feed.owner.batch_execute(old).await?;
+    let (first, cursor) = feed.read(&reader, None).await?;
+    assert_eq!(first.len(), 7);
+    // The call has to wait for the table after it has found its place.
+    sweeper.batch_execute("begin; lock table public.frame_events in access exclusive mode").await?;
+    let (page, swept) = tokio::join!(feed.read(&reader, Some(&cursor)), async {
+        wait_until_one_waits(&feed.owner).await?;
+        anyhow::Ok(sweeper.batch_execute("select purple_flea.delete_old_events(20); commit").await?)
+    });
+    swept?;
+    assert_eq!(page?.0.first().map(|(_, event)| event.as_str()), Some("8=1"));
+    let late = feed.read(&reader, Some(&cursor)).await.map(|_| ()).unwrap_err();
+    assert!(late.to_string().contains("cursor_too_old"), "{late}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_another_database_holds_the_feed_back_and_the_health_names_it() -> Result<()> {
     let feed = Feed::open().await?;
     feed.owner.batch_execute("create database other").await?;
