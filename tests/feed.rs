@@ -258,6 +258,25 @@ async fn a_sweep_during_a_call_takes_no_event_from_the_page() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_of_a_restore_fails_no_deposit_of_a_transaction_that_fired_an_event() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (depositor, operator) = (feed.connect().await?, feed.connect().await?);
+    feed.owner.batch_execute("insert into public.agents (id) values ('a')").await?;
+    depositor.batch_execute(&format!("begin; {}", change(1))).await?;
+    operator.batch_execute("select purple_flea.declare_restore('tested')").await?;
+    let (confirmed, deposited) =
+        tokio::join!(operator.batch_execute("select purple_flea.confirm_restore(true)"), async {
+            wait_until_one_waits(&feed.owner).await?;
+            let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+                           values ('a', 'deposit', 100, 100); commit";
+            anyhow::Ok(depositor.batch_execute(deposit).await?)
+        });
+    deposited?;
+    confirmed?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_another_database_holds_the_feed_back_and_the_health_names_it() -> Result<()> {
     let feed = Feed::open().await?;
     feed.owner.batch_execute("create database other").await?;
