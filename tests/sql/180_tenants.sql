@@ -69,6 +69,37 @@ select throws_ok(
   'a tenant with agents stays, too'
 );
 
+select throws_ok(
+  $$delete from public.tenants where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  '23503',
+  'the agents of its owner belong to the tenant',
+  'and so does an owner''s, whose agents'' events would be the operator''s'
+);
+select throws_ok(
+  $$update public.tenants set owner_id = null
+    where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  '23503',
+  'the agents of its owner belong to the tenant',
+  'which keeps its owner'
+);
+select lives_ok(
+  $$update public.tenants set name = 'renamed', owner_id = owner_id
+    where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  'its name is free'
+);
+select lives_ok(
+  $$delete from public.tenants where owner_id = '00000000-0000-0000-0000-00000000000b'$$,
+  'the tenant of an owner whose agents belong to others is deleted'
+);
+
+update public.agents set tenant_id = null where id = 'b';
+select is(
+  (select t.owner_id from public.tenants t where t.id = pg_temp.tenant('b')),
+  '00000000-0000-0000-0000-00000000000b'::uuid,
+  'and is made anew for an agent that comes back'
+);
+update public.agents set tenant_id = '00000000-0000-4000-8000-0000000000ff' where id = 'b';
+
 -- What members read.
 select pg_temp.fire('a', 'of-a'), pg_temp.fire('b', 'of-the-team');
 insert into public.memberships (tenant_id, user_id)
