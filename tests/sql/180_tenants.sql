@@ -268,5 +268,54 @@ select throws_ok(
 )
 from counted;
 
+-- A project's own policies open all topics. The events' topics stay closed.
+reset role;
+create policy everybody_listens on realtime.messages
+  for select to anon, authenticated
+  using (true);
+create policy everybody_sends on realtime.messages
+  for insert to anon, authenticated
+  with check (true);
+insert into realtime.messages (topic, extension, private) values ('lobby', 'broadcast', true);
+select is(
+  pg_temp.joins(topic, format('{"sub": "00000000-0000-0000-0000-00000000000%s"}', who)),
+  sees,
+  format('%s sees %s of %s', who, sees, kind)
+)
+from counted
+cross join lateral (values
+  ('a', 'lobby', 'lobby', 'broadcast'),
+  ('b', 'lobby', 'lobby', 'broadcast'),
+  ('a', 'a tenant', 'tenant:' || tenant, 'broadcast,presence'),
+  ('b', 'a tenant', 'tenant:' || tenant, 'presence')
+) as v (who, kind, topic, sees);
+create function pg_temp.sends(by_role text, to_topic text) returns text language plpgsql as $$
+begin
+  perform set_config('realtime.topic', to_topic, true);
+  perform set_config('role', by_role, true);
+  insert into realtime.messages (topic, extension, private) values (to_topic, 'broadcast', true);
+  perform set_config('role', 'none', true);
+  return 'sent';
+exception when insufficient_privilege then
+  return 'refused';
+end;
+$$;
+select is(
+  array[pg_temp.sends(by_role, 'lobby'), pg_temp.sends(by_role, 'tenant:' || tenant)],
+  '{sent,refused}',
+  'nobody makes up an event: ' || by_role
+)
+from counted
+cross join unnest(array['anon', 'authenticated']) as by_role;
+select set_config('realtime.topic', 'tenant:' || tenant, true) from counted;
+set local role anon;
+select results_eq(
+  $$select topic, extension from realtime.messages where extension = 'broadcast'
+    group by topic, extension order by topic$$,
+  $$values ('lobby', 'broadcast')$$,
+  'anonymous callers hear no events'
+);
+reset role;
+
 select * from finish();
 rollback;
