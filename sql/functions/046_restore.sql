@@ -115,9 +115,9 @@ comment on function purple_flea.doubt_started(uuid, timestamptz) is
   'Lets the function look for the bets of claimed and unknown jobs of an earlier generation up to '
   'now.';
 
--- A transaction that has fired an event and then makes a deposit has these locks in the other order.
--- So this one gives both back after a short wait, before Postgres looks for a deadlock and takes the
--- deposit for its victim (deadlock_timeout, 1 s).
+-- A transaction that has fired an event and then makes a deposit has these locks in the other
+-- order. So this one gives both back after a short wait, before Postgres looks for a deadlock and
+-- takes the deposit for its victim (deadlock_timeout, 1 s).
 create or replace function purple_flea.lock_ledger_and_feed() returns void
   language plpgsql
   volatile
@@ -150,7 +150,8 @@ begin
 end;
 $$;
 comment on function purple_flea.lock_ledger_and_feed() is
-  'Waits until no claim and no event is half-way, and lets none begin before this transaction ends.';
+  'Waits until no claim and no event is half-way, and lets none begin before this transaction '
+  'ends.';
 
 create or replace function purple_flea.confirm_restore(
   nothing_lost boolean default false,

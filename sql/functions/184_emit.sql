@@ -79,8 +79,8 @@ comment on function purple_flea.lose_events(bigint, text) is
   'Counts events that could not be written, and warns of them at most once a minute.';
 
 -- A message is awareness and no delivery. A subscriber that missed one reads the feed.
--- send() makes a warning of a lock that it does not get, so the time tells of it. A transaction with
--- many events waits once: a settlement has less time than all of its messages could take.
+-- send() makes a warning of a lock that it does not get, so the time tells of it. A transaction
+-- with many events waits once: a settlement has less time than all of its messages could take.
 create or replace function purple_flea.broadcast(topic text, event text, payload jsonb)
   returns void
   language plpgsql

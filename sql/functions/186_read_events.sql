@@ -241,8 +241,8 @@ comment on function
     bytea[], uuid, integer, bigint, bigint, integer, bigint, text[], integer) is
   'Gives the answer of read_events() with the events between two places.';
 
--- Stable, as all that it calls: its statements see one state of the table. Events that a sweep deletes
--- between two of them would otherwise be missing from the page without a word.
+-- Stable, as all that it calls: its statements see one state of the table. Events that a sweep
+-- deletes between two of them would otherwise be missing from the page without a word.
 create or replace function purple_flea.answer_after(
   seal         bytea[],
   tenant       uuid,

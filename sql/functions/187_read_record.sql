@@ -61,7 +61,8 @@ $$;
 comment on function purple_flea.record_escrow(uuid, text) is
   'Gives an escrow by its id to the tenants of both its parties.';
 
--- The columns that an owner reads, too (036_access.sql). Others may be a user's own, or name a secret.
+-- The columns that an owner reads, too (036_access.sql). Others may be a user's own, or name a
+-- secret.
 create or replace function purple_flea.record_agent(of_tenant uuid, record_id text) returns jsonb
   language plpgsql
   volatile

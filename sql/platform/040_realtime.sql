@@ -1,7 +1,7 @@
 -- The policies by which Realtime lets a tenant's members, and nobody else, subscribe to the private
--- topic tenant:<id>. Realtime asks when a subscriber joins. Nobody but the database sends to it. The
--- restrictive policies hold beside those of the project's own, which may open all topics. A project
--- without Realtime gets the same events from the feed.
+-- topic tenant:<id>. Realtime asks when a subscriber joins. Nobody but the database sends to it.
+-- The restrictive policies hold beside those of the project's own, which may open all topics. A
+-- project without Realtime gets the same events from the feed.
 do $$
 declare
   others constant text := format(
