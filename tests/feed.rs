@@ -277,6 +277,31 @@ async fn a_confirmation_of_a_restore_fails_no_deposit_of_a_transaction_that_fire
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_deleted_while_its_deliveries_are_settled() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (service, settler) = (feed.connect().await?, feed.connect().await?);
+    let subscribe = "insert into public.tenants (id, name) values ('00000000-0000-4000-8000-0000000000aa', 'a team'); \
+        select public.create_event_subscription( \
+          '00000000-0000-4000-8000-0000000000aa', 'https://hooks.example.com/a')";
+    feed.owner.batch_execute(subscribe).await?;
+    // The locks of settle_deliveries(), in its order.
+    settler.batch_execute("begin; select from purple_flea.subscription_progress for update").await?;
+    let (deleted, settled) = tokio::join!(
+        service.batch_execute("delete from public.tenants where name = 'a team'"),
+        async {
+            wait_until_one_waits(&feed.owner).await?;
+            let judge = "update public.event_subscriptions set last_success_at = now() where true; commit";
+            anyhow::Ok(settler.batch_execute(judge).await?)
+        }
+    );
+    settled?;
+    deleted?;
+    let left = "select count(*) from purple_flea.subscription_progress";
+    assert_eq!(feed.owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_another_database_holds_the_feed_back_and_the_health_names_it() -> Result<()> {
     let feed = Feed::open().await?;
     feed.owner.batch_execute("create database other").await?;
