@@ -264,13 +264,15 @@ async fn a_confirmation_of_a_restore_fails_no_deposit_of_a_transaction_that_fire
     feed.owner.batch_execute("insert into public.agents (id) values ('a')").await?;
     depositor.batch_execute(&format!("begin; {}", change(1))).await?;
     operator.batch_execute("select purple_flea.declare_restore('tested')").await?;
-    let (confirmed, deposited) =
-        tokio::join!(operator.batch_execute("select purple_flea.confirm_restore(true)"), async {
+    let (confirmed, deposited) = tokio::join!(
+        operator.batch_execute("select purple_flea.confirm_restore(true)"),
+        async {
             wait_until_one_waits(&feed.owner).await?;
             let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
                            values ('a', 'deposit', 100, 100); commit";
             anyhow::Ok(depositor.batch_execute(deposit).await?)
-        });
+        }
+    );
     deposited?;
     confirmed?;
     Ok(())
@@ -286,14 +288,12 @@ async fn a_tenant_is_deleted_while_its_deliveries_are_settled() -> Result<()> {
     feed.owner.batch_execute(subscribe).await?;
     // The locks of settle_deliveries(), in its order.
     settler.batch_execute("begin; select from purple_flea.subscription_progress for update").await?;
-    let (deleted, settled) = tokio::join!(
-        service.batch_execute("delete from public.tenants where name = 'a team'"),
-        async {
+    let (deleted, settled) =
+        tokio::join!(service.batch_execute("delete from public.tenants where name = 'a team'"), async {
             wait_until_one_waits(&feed.owner).await?;
             let judge = "update public.event_subscriptions set last_success_at = now() where true; commit";
             anyhow::Ok(settler.batch_execute(judge).await?)
-        }
-    );
+        });
     settled?;
     deleted?;
     let left = "select count(*) from purple_flea.subscription_progress";
