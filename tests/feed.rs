@@ -206,6 +206,102 @@ async fn a_confirmation_of_a_restore_waits_for_events_of_the_epoch_before_it() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_made_while_its_makers_membership_ends_opens_nothing() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (maker, service) = (feed.connect().await?, feed.connect().await?);
+    let join = "insert into public.memberships (tenant_id, user_id, role) \
+                values (purple_flea.operator_tenant(), '00000000-0000-4000-8000-00000000000a', 'admin')";
+    feed.owner.batch_execute(join).await?;
+    let make = "begin; set local role authenticated; \
+        set local request.jwt.claims = '{\"sub\": \"00000000-0000-4000-8000-00000000000a\"}'; \
+        select public.create_api_key('00000000-0000-4000-8000-000000000001', 'late', '{events:read}'); \
+        select public.create_event_subscription( \
+          '00000000-0000-4000-8000-000000000001', 'https://hooks.example.com/late');";
+    maker.batch_execute(make).await?;
+    let leave = tokio::spawn(async move {
+        service.batch_execute("delete from public.memberships where role = 'admin'").await
+    });
+    tokio::select! {
+        waits = wait_until_one_waits(&feed.owner) => waits?,
+        () = async { while !leave.is_finished() { tokio::time::sleep(LOOK_EVERY).await } } => {}
+    }
+    maker.batch_execute("commit").await?;
+    leave.await??;
+    let open = "select (select count(*) from public.api_keys where label = 'late' and revoked_at is null) \
+                  + (select count(*) from public.event_subscriptions where state = 'active')";
+    assert_eq!(feed.owner.query_one(open, &[]).await?.get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_during_a_call_takes_no_event_from_the_page() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (reader, sweeper) = (feed.connect().await?, feed.connect().await?);
+    let old = "insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position) \
+               select purple_flea.operator_tenant(), 'test.changed', 'test:' || n, \
+                 jsonb_build_object('reference', n, 'status', 1), now() - interval '40 days', 1, 1 \
+               from generate_series(1, 50) as n";
+    feed.owner.batch_execute(old).await?;
+    let (first, cursor) = feed.read(&reader, None).await?;
+    assert_eq!(first.len(), 7);
+    // The call has to wait for the table after it has found its place.
+    sweeper.batch_execute("begin; lock table public.frame_events in access exclusive mode").await?;
+    let (page, swept) = tokio::join!(feed.read(&reader, Some(&cursor)), async {
+        wait_until_one_waits(&feed.owner).await?;
+        anyhow::Ok(sweeper.batch_execute("select purple_flea.delete_old_events(20); commit").await?)
+    });
+    swept?;
+    assert_eq!(page?.0.first().map(|(_, event)| event.as_str()), Some("8=1"));
+    let late = feed.read(&reader, Some(&cursor)).await.map(|_| ()).unwrap_err();
+    assert!(late.to_string().contains("cursor_too_old"), "{late}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_of_a_restore_fails_no_deposit_of_a_transaction_that_fired_an_event() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (depositor, operator) = (feed.connect().await?, feed.connect().await?);
+    feed.owner.batch_execute("insert into public.agents (id) values ('a')").await?;
+    depositor.batch_execute(&format!("begin; {}", change(1))).await?;
+    operator.batch_execute("select purple_flea.declare_restore('tested')").await?;
+    let (confirmed, deposited) = tokio::join!(
+        operator.batch_execute("select purple_flea.confirm_restore(true)"),
+        async {
+            wait_until_one_waits(&feed.owner).await?;
+            let deposit = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
+                           values ('a', 'deposit', 100, 100); commit";
+            anyhow::Ok(depositor.batch_execute(deposit).await?)
+        }
+    );
+    deposited?;
+    confirmed?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_deleted_while_its_deliveries_are_settled() -> Result<()> {
+    let feed = Feed::open().await?;
+    let (service, settler) = (feed.connect().await?, feed.connect().await?);
+    let subscribe = "insert into public.tenants (id, name) values ('00000000-0000-4000-8000-0000000000aa', 'a team'); \
+        select public.create_event_subscription( \
+          '00000000-0000-4000-8000-0000000000aa', 'https://hooks.example.com/a')";
+    feed.owner.batch_execute(subscribe).await?;
+    // The locks of settle_deliveries(), in its order.
+    settler.batch_execute("begin; select from purple_flea.subscription_progress for update").await?;
+    let (deleted, settled) =
+        tokio::join!(service.batch_execute("delete from public.tenants where name = 'a team'"), async {
+            wait_until_one_waits(&feed.owner).await?;
+            let judge = "update public.event_subscriptions set last_success_at = now() where true; commit";
+            anyhow::Ok(settler.batch_execute(judge).await?)
+        });
+    settled?;
+    deleted?;
+    let left = "select count(*) from purple_flea.subscription_progress";
+    assert_eq!(feed.owner.query_one(left, &[]).await?.get::<_, i64>(0), 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_of_another_database_holds_the_feed_back_and_the_health_names_it() -> Result<()> {
     let feed = Feed::open().await?;
     feed.owner.batch_execute("create database other").await?;

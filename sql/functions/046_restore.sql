@@ -115,6 +115,44 @@ comment on function purple_flea.doubt_started(uuid, timestamptz) is
   'Lets the function look for the bets of claimed and unknown jobs of an earlier generation up to '
   'now.';
 
+-- A transaction that has fired an event and then makes a deposit has these locks in the other
+-- order. So this one gives both back after a short wait, before Postgres looks for a deadlock and
+-- takes the deposit for its victim (deadlock_timeout, 1 s).
+create or replace function purple_flea.lock_ledger_and_feed() returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  short    constant text        := '200ms';
+  patience constant interval    := '10 seconds';
+  began    constant timestamptz := clock_timestamp();
+  before   constant text        := current_setting('lock_timeout');
+begin
+  loop
+    begin
+      -- No claim is half-way while this counts.
+      lock table purple_flea.jobs in share row exclusive mode;
+      perform set_config('lock_timeout', short, true);
+      -- Every transaction that has written events of the last epoch has ended.
+      lock table public.frame_events in share row exclusive mode;
+      perform set_config('lock_timeout', before, true);
+      return;
+    exception when lock_not_available then
+      if clock_timestamp() > began + patience then
+        raise exception 'transactions that have fired events do not end'
+          using errcode = 'lock_not_available',
+                hint    = 'purple_flea.feed_health() names the oldest one. End it, or try again.';
+      end if;
+    end;
+  end loop;
+end;
+$$;
+comment on function purple_flea.lock_ledger_and_feed() is
+  'Waits until no claim and no event is half-way, and lets none begin before this transaction '
+  'ends.';
+
 create or replace function purple_flea.confirm_restore(
   nothing_lost boolean default false,
   why          text    default null,
@@ -134,8 +172,7 @@ declare
   kept    integer;
   at      timestamptz := clock_timestamp();
 begin
-  -- No claim is half-way while this counts.
-  lock table purple_flea.jobs in share row exclusive mode;
+  perform purple_flea.lock_ledger_and_feed();
   select * into earlier from purple_flea.generation g where g.only_row for update;
   present := purple_flea.current_generation();
   if present is not null and not exists (

@@ -77,18 +77,30 @@ create or replace function purple_flea.welcome_owner() returns trigger
 as $$
 begin
   perform purple_flea.make_tenant(new.owner_id);
+  -- The tenant may be about to be deleted. Then it is made anew.
+  perform from public.tenants t where t.owner_id = new.owner_id for key share;
+  if not found then
+    perform purple_flea.make_tenant(new.owner_id);
+  end if;
   return null;
 end;
 $$;
-comment on function purple_flea.welcome_owner() is 'Makes the tenant of an agent''s owner.';
+comment on function purple_flea.welcome_owner() is
+  'Makes the tenant of an agent''s owner, and keeps it until the agent is committed.';
 
 create or replace trigger purple_flea_welcome
   after insert on public.agents
   for each row when (new.owner_id is not null)
   execute function purple_flea.welcome_owner();
 create or replace trigger purple_flea_welcome_new
-  after update of owner_id on public.agents
-  for each row when (new.owner_id is not null and new.owner_id is distinct from old.owner_id)
+  after update of owner_id, tenant_id on public.agents
+  for each row when (
+    new.owner_id is not null
+    and (
+      new.owner_id is distinct from old.owner_id
+      or (new.tenant_id is null and old.tenant_id is not null)
+    )
+  )
   execute function purple_flea.welcome_owner();
 
 create or replace function purple_flea.keep_operator() returns trigger
@@ -112,6 +124,37 @@ create or replace trigger purple_flea_keep_id
   before update of id on public.tenants
   for each row when (old.id = '00000000-0000-4000-8000-000000000001' and new.id <> old.id)
   execute function purple_flea.keep_operator();
+
+-- Without this tenant the events of its owner's agents would be the operator's.
+create or replace function purple_flea.keep_owners_tenant() returns trigger
+  language plpgsql
+  volatile
+  -- A role that writes tenants need not read agents.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from public.agents a where a.owner_id = old.owner_id and a.tenant_id is null
+  ) then
+    raise exception 'the agents of its owner belong to the tenant'
+      using errcode = 'foreign_key_violation',
+            hint    = 'Put them into another tenant first: agents.tenant_id.';
+  end if;
+  return case tg_op when 'DELETE' then old else new end;
+end;
+$$;
+comment on function purple_flea.keep_owners_tenant() is
+  'Refuses to delete the tenant of an owner of agents, or to give it another owner.';
+
+create or replace trigger purple_flea_keep_owners
+  before delete on public.tenants
+  for each row when (old.owner_id is not null)
+  execute function purple_flea.keep_owners_tenant();
+create or replace trigger purple_flea_keep_owner
+  before update of owner_id on public.tenants
+  for each row when (old.owner_id is not null and new.owner_id is distinct from old.owner_id)
+  execute function purple_flea.keep_owners_tenant();
 
 -- For the policies. It reads memberships past their own policy, which would call itself.
 create or replace function purple_flea.is_member(tenant uuid) returns boolean
@@ -190,11 +233,17 @@ comment on function purple_flea.may_manage(uuid) is
 
 create or replace function purple_flea.refuse_strangers(tenant uuid) returns void
   language plpgsql
-  stable
+  volatile
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- The end of the membership waits for what the caller makes, and ends it, too.
+  perform
+  from public.memberships m
+  where m.tenant_id = refuse_strangers.tenant
+    and m.user_id = purple_flea.caller()
+  for share;
   if not purple_flea.may_manage(tenant) then
     raise exception 'only an owner or an admin of the tenant may do this'
       using errcode = 'insufficient_privilege';
@@ -202,4 +251,5 @@ begin
 end;
 $$;
 comment on function purple_flea.refuse_strangers(uuid) is
-  'Raises insufficient_privilege, unless the caller may manage a tenant.';
+  'Raises insufficient_privilege, unless the caller may manage a tenant. Locks the caller''s '
+  'membership.';

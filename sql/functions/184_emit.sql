@@ -79,6 +79,8 @@ comment on function purple_flea.lose_events(bigint, text) is
   'Counts events that could not be written, and warns of them at most once a minute.';
 
 -- A message is awareness and no delivery. A subscriber that missed one reads the feed.
+-- send() makes a warning of a lock that it does not get, so the time tells of it. A transaction
+-- with many events waits once: a settlement has less time than all of its messages could take.
 create or replace function purple_flea.broadcast(topic text, event text, payload jsonb)
   returns void
   language plpgsql
@@ -88,16 +90,28 @@ create or replace function purple_flea.broadcast(topic text, event text, payload
   -- Realtime locks its table while it makes a partition.
   set lock_timeout = '100ms'
 as $$
+declare
+  patience constant interval    := '100 milliseconds';
+  began    constant timestamptz := clock_timestamp();
 begin
-  if to_regnamespace('realtime') is not null then
-    perform realtime.send(payload, event, topic, true);
+  if current_setting('purple_flea.realtime_hangs', true) = 'on' then
+    return;
   end if;
-exception when others then
-  raise warning 'purple_flea: a message for % was not sent: %', topic, sqlerrm;
+  begin
+    if to_regnamespace('realtime') is not null then
+      perform realtime.send(payload, event, topic, true);
+    end if;
+  exception when others then
+    raise warning 'purple_flea: a message for % was not sent: %', topic, sqlerrm;
+  end;
+  if clock_timestamp() - began >= patience then
+    perform set_config('purple_flea.realtime_hangs', 'on', true);
+  end if;
 end;
 $$;
 comment on function purple_flea.broadcast(text, text, jsonb) is
-  'Sends a message to the subscribers of a private topic of Realtime, at the commit. Never fails.';
+  'Sends a message to the subscribers of a private topic of Realtime, at the commit. Never fails. '
+  'After a message that took long, the transaction sends no more.';
 
 -- The comparison is current_generation()'s, in one statement: each event makes it.
 create or replace function purple_flea.epoch_of_writer() returns integer
@@ -270,9 +284,10 @@ begin
       perform purple_flea.check_events_now();
     end if;
   exception
-    when insufficient_resources or operator_intervention or system_error then
+    when query_canceled or disk_full or out_of_memory or io_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
-    when others then
+    -- A trigger that asks another server may have any other error of that one's.
+    when others or assert_failure then
       perform purple_flea.lose_events(number, sqlstate || ' ' || sqlerrm);
       return;
   end;
@@ -350,9 +365,10 @@ begin
       perform purple_flea.check_events_now();
     end if;
   exception
-    when insufficient_resources or operator_intervention or system_error then
+    when query_canceled or disk_full or out_of_memory or io_error then
       raise;  -- Nobody's constraint: the change itself could not be stored either.
-    when others then
+    -- A trigger that asks another server may have any other error of that one's.
+    when others or assert_failure then
       perform purple_flea.lose_events(1, sqlstate || ' ' || sqlerrm);
       return;
   end;

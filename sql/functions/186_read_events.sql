@@ -16,7 +16,7 @@ create or replace function purple_flea.page_of_events(
   most           integer
 ) returns table (epoch integer, "position" bigint, id bigint, payload jsonb)
   language plpgsql
-  volatile
+  stable  -- see answer_after()
   security invoker
   set search_path = pg_catalog, pg_temp
   -- The walk, whatever the statistics say.
@@ -79,7 +79,7 @@ create or replace function purple_flea.last_looked_at(
   end_position   bigint
 ) returns table (epoch integer, "position" bigint, id bigint, looked bigint)
   language plpgsql
-  volatile
+  stable  -- see answer_after()
   security invoker
   set search_path = pg_catalog, pg_temp
   set enable_bitmapscan = off
@@ -123,7 +123,7 @@ create or replace function purple_flea.place_after(
   out trouble  text
 )
   language plpgsql
-  volatile
+  stable  -- see answer_after()
   security invoker
   set search_path = pg_catalog, pg_temp
   set enable_sort = off
@@ -190,7 +190,7 @@ create or replace function purple_flea.answer_with_page(
   most           integer
 ) returns jsonb
   language plpgsql
-  volatile
+  stable  -- see answer_after()
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
@@ -240,6 +240,43 @@ comment on function
   purple_flea.answer_with_page(
     bytea[], uuid, integer, bigint, bigint, integer, bigint, text[], integer) is
   'Gives the answer of read_events() with the events between two places.';
+
+-- Stable, as all that it calls: its statements see one state of the table. Events that a sweep
+-- deletes between two of them would otherwise be missing from the page without a word.
+create or replace function purple_flea.answer_after(
+  seal         bytea[],
+  tenant       uuid,
+  after        text,
+  end_epoch    integer,
+  end_position bigint,
+  wanted       text[],
+  most         integer
+) returns jsonb
+  language plpgsql
+  stable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  place constant record := purple_flea.place_after(seal, tenant, after, end_epoch, end_position);
+begin
+  if place.trouble = 'cursor_invalid' then
+    return '{"state": "cursor_invalid"}';
+  elsif place.trouble is not null then
+    return jsonb_build_object(
+      'state', place.trouble,
+      'start', purple_flea.make_cursor(seal, tenant, place.epoch, place.position, place.id)
+    );
+  end if;
+  return purple_flea.answer_with_page(
+    seal, tenant, place.epoch, place.position, place.id, end_epoch, end_position, wanted, most
+  );
+end;
+$$;
+comment on function
+  purple_flea.answer_after(bytea[], uuid, text, integer, bigint, text[], integer) is
+  'Gives the answer of read_events() to a key that may read: a page after a cursor, or the trouble '
+  'of the cursor.';
 
 create or replace function purple_flea.refuse_reading(
   key    public.api_keys,
@@ -291,8 +328,6 @@ declare
   wanted     constant text[]          := nullif(read_events.types, '{}');
   refusal    constant jsonb           := purple_flea.refuse_reading(key, wanted);
   feed       record;
-  place      record;
-  seal       bytea[];
 begin
   if asked not between 1 and 1000 then
     raise exception 'most is 1 to 1000' using errcode = 'invalid_parameter_value';
@@ -304,20 +339,8 @@ begin
   if generation is null or feed.epoch is null then
     return '{"state": "restore_unconfirmed"}';
   end if;
-  seal  := purple_flea.cursor_seal(generation);
-  place := purple_flea.place_after(seal, key.tenant_id, after, feed.epoch, feed.below);
-  if place.trouble = 'cursor_invalid' then
-    return '{"state": "cursor_invalid"}';
-  elsif place.trouble is not null then
-    return jsonb_build_object(
-      'state', place.trouble,
-      'start', purple_flea.make_cursor(
-        seal, key.tenant_id, place.epoch, place.position, place.id)
-    );
-  end if;
-  return purple_flea.answer_with_page(
-    seal, key.tenant_id, place.epoch, place.position, place.id, feed.epoch, feed.below, wanted,
-    asked
+  return purple_flea.answer_after(
+    purple_flea.cursor_seal(generation), key.tenant_id, after, feed.epoch, feed.below, wanted, asked
   );
 end;
 $$;

@@ -61,6 +61,8 @@ $$;
 comment on function purple_flea.record_escrow(uuid, text) is
   'Gives an escrow by its id to the tenants of both its parties.';
 
+-- The columns that an owner reads, too (036_access.sql). Others may be a user's own, or name a
+-- secret.
 create or replace function purple_flea.record_agent(of_tenant uuid, record_id text) returns jsonb
   language plpgsql
   volatile
@@ -69,7 +71,19 @@ create or replace function purple_flea.record_agent(of_tenant uuid, record_id te
 as $$
 begin
   return (
-    select to_jsonb(a) - 'api_key' || jsonb_build_object('tenant_id', t.tenant_id)
+    select jsonb_build_object(
+      'id', a.id,
+      'balance', a.balance,
+      'balance_at', a.balance_at,
+      'status', a.status,
+      'created_at', a.created_at,
+      'owner_id', a.owner_id,
+      'pf_agent_id', a.pf_agent_id,
+      'referral_code', a.referral_code,
+      'orchestrator_id', a.orchestrator_id,
+      'wallet_address', a.wallet_address,
+      'tenant_id', t.tenant_id
+    )
     from public.agents a
     join purple_flea.agent_tenants t on t.agent_id = a.id
     where a.id = record_id
@@ -78,7 +92,7 @@ begin
 end;
 $$;
 comment on function purple_flea.record_agent(uuid, text) is
-  'Gives a tenant''s agent by its id, without the name of its secret.';
+  'Gives a tenant''s agent by its id: the columns of the ledger, without the name of its secret.';
 
 create or replace function purple_flea.record_api_key(of_tenant uuid, record_id text) returns jsonb
   language plpgsql

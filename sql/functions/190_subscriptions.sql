@@ -3,10 +3,14 @@
 insert into purple_flea.event_types as known (type, description)
 values (
   'subscription.disabled',
-  'Nothing more is sent to a webhook subscription: its receiver is gone, or failed for a day.'
+  'Nothing more is sent to a webhook subscription: its receiver is gone, or failed for a day, or '
+  'its maker is no member any more.'
 )
 on conflict (type) do update
 set description = excluded.description;
+comment on column public.event_subscriptions.disabled_reason is
+  'gone (the receiver answered 410), failing (a day without a success), member_left (its maker is '
+  'no member any more), or ledger_uninstalled.';
 
 -- Every figure about deliveries, in one place.
 create or replace function purple_flea.delivery_limits(
@@ -254,6 +258,31 @@ comment on function purple_flea.forget_subscription() is
 create or replace trigger purple_flea_forget
   after delete on public.event_subscriptions
   for each row execute function purple_flea.forget_subscription();
+
+-- The deletion of a tenant reaches a subscription before its progress. Every other function has the
+-- locks in the other order.
+create or replace function purple_flea.lock_progress_of_tenant() returns trigger
+  language plpgsql
+  volatile
+  -- Who deletes a tenant may not read progress.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform
+  from purple_flea.subscription_progress p
+  where p.tenant_id = old.id
+  order by p.subscription_id
+  for update;
+  return old;
+end;
+$$;
+comment on function purple_flea.lock_progress_of_tenant() is
+  'Waits until no delivery of a tenant is claimed or settled, before the tenant is deleted.';
+
+create or replace trigger purple_flea_lock_progress
+  before delete on public.tenants
+  for each row execute function purple_flea.lock_progress_of_tenant();
 
 create or replace function public.enable_event_subscription(id uuid) returns jsonb
   language plpgsql

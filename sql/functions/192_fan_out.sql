@@ -113,7 +113,8 @@ begin
       case
         when s.state <> 'active' then null
         when c.number >= purple_flea.in_flight_limit(s.first_failure_at) then c.first_end
-        else least(w.due_at, c.first_end)
+        -- A delivery that is due already waits for the turns of the others.
+        else least(case when w.due_at < at then at else w.due_at end, c.first_end)
       end as due_at
     from public.event_subscriptions s
     cross join lateral (
@@ -179,6 +180,8 @@ begin
     join public.event_subscriptions s
       on s.id = p.subscription_id
       and s.state = 'active'
+    -- Those with a backlog have enough to do until their next turn.
+    order by p.pending
     limit most
     for update of p skip locked
   );

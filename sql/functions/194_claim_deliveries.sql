@@ -68,8 +68,9 @@ $$;
 comment on function purple_flea.note_listener() is
   'Notes that a listener claims, at most every ten seconds.';
 
--- The due subscriptions come in the order of their first due delivery, each with its few places. So
--- a subscription whose receiver hangs, or with a backlog, delays no other.
+-- The due subscriptions take turns: each gets one place, and then a further one of its few while
+-- there are some. set_due() puts them behind the others. So a subscription whose receiver hangs, or
+-- with a backlog, delays no other.
 create or replace function purple_flea.take_deliveries(
   subscriptions uuid[],
   most          integer,
@@ -99,14 +100,17 @@ begin
         and c.due_at > at
     ) as f
     cross join lateral (
-      select d.subscription_id, d.event_id
-      from purple_flea.event_deliveries d
-      where d.subscription_id = u.id
-        and d.due_at <= at
-      order by d.due_at, d.epoch, d.position, d.event_id
-      limit greatest(0, purple_flea.in_flight_limit(s.first_failure_at) - f.number)
+      select t.subscription_id, t.event_id, row_number() over () as turn
+      from (
+        select e.subscription_id, e.event_id
+        from purple_flea.event_deliveries e
+        where e.subscription_id = u.id
+          and e.due_at <= at
+        order by e.due_at, e.epoch, e.position, e.event_id
+        limit greatest(0, purple_flea.in_flight_limit(s.first_failure_at) - f.number)
+      ) as t
     ) as d
-    order by u.n
+    order by d.turn, u.n
     limit most
   ),
   claimed as (

@@ -97,6 +97,52 @@ comment on function purple_flea.disable_subscription(uuid, text) is
   'Disables a subscription, with an event that says why. The caller holds the lock of its '
   'progress.';
 
+-- A former member chose where these send the tenant's events. An owner or an admin may enable them
+-- again. The locks are in the order of settle_deliveries().
+create or replace function purple_flea.disable_subscriptions_of_member() returns trigger
+  language plpgsql
+  volatile
+  -- A role that writes memberships need not write subscriptions.
+  security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  theirs uuid[];
+  one    uuid;
+begin
+  if not exists (select from public.tenants t where t.id = old.tenant_id) then
+    return null;  -- The tenant's deletion deletes them.
+  end if;
+  theirs := array(
+    select p.subscription_id
+    from purple_flea.subscription_progress p
+    where p.subscription_id in (
+      select s.id
+      from public.event_subscriptions s
+      where s.tenant_id = old.tenant_id
+        and s.created_by = old.user_id
+    )
+    order by p.subscription_id
+    for update
+  );
+  foreach one in array theirs loop
+    perform purple_flea.disable_subscription(one, 'member_left');
+  end loop;
+  perform purple_flea.set_due(theirs);
+  return null;
+end;
+$$;
+comment on function purple_flea.disable_subscriptions_of_member() is
+  'Disables the webhook subscriptions that a former member has made for the tenant.';
+
+create or replace trigger purple_flea_disable
+  after delete on public.memberships
+  for each row execute function purple_flea.disable_subscriptions_of_member();
+create or replace trigger purple_flea_disable_moved
+  after update of tenant_id, user_id on public.memberships
+  for each row when ((old.tenant_id, old.user_id) is distinct from (new.tenant_id, new.user_id))
+  execute function purple_flea.disable_subscriptions_of_member();
+
 -- A success and a failure that come in one call count as a success.
 create or replace function purple_flea.judge_subscriptions(reports jsonb) returns void
   language plpgsql

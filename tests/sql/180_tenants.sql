@@ -69,6 +69,37 @@ select throws_ok(
   'a tenant with agents stays, too'
 );
 
+select throws_ok(
+  $$delete from public.tenants where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  '23503',
+  'the agents of its owner belong to the tenant',
+  'and so does an owner''s, whose agents'' events would be the operator''s'
+);
+select throws_ok(
+  $$update public.tenants set owner_id = null
+    where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  '23503',
+  'the agents of its owner belong to the tenant',
+  'which keeps its owner'
+);
+select lives_ok(
+  $$update public.tenants set name = 'renamed', owner_id = owner_id
+    where owner_id = '00000000-0000-0000-0000-00000000000a'$$,
+  'its name is free'
+);
+select lives_ok(
+  $$delete from public.tenants where owner_id = '00000000-0000-0000-0000-00000000000b'$$,
+  'the tenant of an owner whose agents belong to others is deleted'
+);
+
+update public.agents set tenant_id = null where id = 'b';
+select is(
+  (select t.owner_id from public.tenants t where t.id = pg_temp.tenant('b')),
+  '00000000-0000-0000-0000-00000000000b'::uuid,
+  'and is made anew for an agent that comes back'
+);
+update public.agents set tenant_id = '00000000-0000-4000-8000-0000000000ff' where id = 'b';
+
 -- What members read.
 select pg_temp.fire('a', 'of-a'), pg_temp.fire('b', 'of-the-team');
 insert into public.memberships (tenant_id, user_id)
@@ -236,6 +267,55 @@ select throws_ok(
   'a member sends nothing to the topic'
 )
 from counted;
+
+-- A project's own policies open all topics. The events' topics stay closed.
+reset role;
+create policy everybody_listens on realtime.messages
+  for select to anon, authenticated
+  using (true);
+create policy everybody_sends on realtime.messages
+  for insert to anon, authenticated
+  with check (true);
+insert into realtime.messages (topic, extension, private) values ('lobby', 'broadcast', true);
+select is(
+  pg_temp.joins(topic, format('{"sub": "00000000-0000-0000-0000-00000000000%s"}', who)),
+  sees,
+  format('%s sees %s of %s', who, sees, kind)
+)
+from counted
+cross join lateral (values
+  ('a', 'lobby', 'lobby', 'broadcast'),
+  ('b', 'lobby', 'lobby', 'broadcast'),
+  ('a', 'a tenant', 'tenant:' || tenant, 'broadcast,presence'),
+  ('b', 'a tenant', 'tenant:' || tenant, 'presence')
+) as v (who, kind, topic, sees);
+create function pg_temp.sends(by_role text, to_topic text) returns text language plpgsql as $$
+begin
+  perform set_config('realtime.topic', to_topic, true);
+  perform set_config('role', by_role, true);
+  insert into realtime.messages (topic, extension, private) values (to_topic, 'broadcast', true);
+  perform set_config('role', 'none', true);
+  return 'sent';
+exception when insufficient_privilege then
+  return 'refused';
+end;
+$$;
+select is(
+  array[pg_temp.sends(by_role, 'lobby'), pg_temp.sends(by_role, 'tenant:' || tenant)],
+  '{sent,refused}',
+  'nobody makes up an event: ' || by_role
+)
+from counted
+cross join unnest(array['anon', 'authenticated']) as by_role;
+select set_config('realtime.topic', 'tenant:' || tenant, true) from counted;
+set local role anon;
+select results_eq(
+  $$select topic, extension from realtime.messages where extension = 'broadcast'
+    group by topic, extension order by topic$$,
+  $$values ('lobby', 'broadcast')$$,
+  'anonymous callers hear no events'
+);
+reset role;
 
 select * from finish();
 rollback;

@@ -130,6 +130,16 @@ begin
   raise exception 'a user''s trigger';
 end;
 $$;
+create function public.user_asserts() returns trigger language plpgsql as $$
+begin
+  assert false, 'a user''s assertion';
+end;
+$$;
+create function public.user_calls() returns trigger language plpgsql as $$
+begin
+  raise exception 'another server' using errcode = tg_argv[0];
+end;
+$$;
 create function public.user_drops() returns trigger language plpgsql as $$
 begin
   return null;
@@ -152,6 +162,20 @@ select pg_temp.fails(
   'a trigger after the statement',
   'drop trigger user_trigger on public.frame_events'
 );
+select pg_temp.fails(
+  $$create trigger user_trigger before insert on public.frame_events
+    for each row execute function public.user_asserts()$$,
+  'a trigger that asserts',
+  'drop trigger user_trigger on public.frame_events'
+);
+select pg_temp.fails(
+  format(
+    $$create trigger user_trigger before insert on public.frame_events
+      for each row execute function public.user_calls(%L)$$, code),
+  'a trigger with the error of another server, ' || code,
+  'drop trigger user_trigger on public.frame_events'
+)
+from unnest(array['53300', '53400', '57P03', '58P01']) as code;
 select pg_temp.fails(
   $$create trigger user_trigger before insert on public.frame_events
     for each row execute function public.user_drops()$$,
@@ -234,6 +258,34 @@ $$;
 select lives_ok(
   $$select pg_temp.fire('a', 'without a partition')$$,
   'a broadcast that Realtime cannot take fails nothing'
+);
+create sequence public.sends minvalue 0;
+select setval('public.sends', 0);
+create or replace function realtime.send(
+  payload jsonb,
+  event   text,
+  topic   text,
+  private boolean default true
+) returns void language sql as $$
+  select nextval('public.sends');
+  select pg_sleep(0.11)
+$$;
+select purple_flea.emit_all((
+  select jsonb_agg(jsonb_build_object('type', 'test.executed', 'subject', 'trade:slow'))
+  from generate_series(1, 10) as n
+));
+select pg_temp.fire('a', 'slow') from generate_series(1, 10) as n;
+select is(last_value, 1::bigint, 'a Realtime that keeps a transaction waiting does so once')
+from public.sends;
+select is(
+  (select count(*) from public.frame_events where subject = 'trade:slow'),
+  20::bigint,
+  'and all of its events are written'
+);
+select is(
+  set_config('purple_flea.realtime_hangs', '', true),
+  '',
+  'a test goes on as in another transaction'
 );
 drop function realtime.send(jsonb, text, text, boolean);
 select lives_ok(

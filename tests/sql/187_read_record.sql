@@ -40,6 +40,12 @@ select is(
   pg_temp.tenant('a')::text,
   'an agent has its tenant'
 );
+alter table public.agents add column password text default 'a user''s own';
+select ok(
+  not pg_temp.record('a', 'agent', 'a') -> 'record' ? 'password',
+  'but no column that is not of the ledger'
+);
+alter table public.agents drop column password;
 select ok(
   not pg_temp.record('a', 'agent', 'a') -> 'record' ? 'api_key',
   'and does not name its secret'

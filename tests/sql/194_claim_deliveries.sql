@@ -110,6 +110,46 @@ select is(
   'a claim takes as many as it is asked for'
 );
 
+-- Receivers with a backlog that answer at once.
+delete from public.event_subscriptions where true;
+select pg_temp.subscribe('backlog' || n) from generate_series(1, 6) as n;
+select pg_temp.subscribe('other');
+update purple_flea.subscription_progress p
+set position = (select last_value from places), event_id = 9223372036854775807
+where true;
+update public.event_subscriptions set types = '{test.online}' where id = pg_temp.r('other');
+select pg_temp.event('trade:b' || n) from generate_series(1, 20) as n;
+select purple_flea.fan_out();
+select pg_temp.event('trade:other', 'test.online');
+truncate claimed;
+create function pg_temp.answer(turns integer) returns void language plpgsql as $$
+begin
+  for turn in 1..turns loop
+    perform public.settle_deliveries((
+      select coalesce(jsonb_agg(d || '{"did": "delivered", "status": 200, "ms": 1}'), '[]')
+      from jsonb_array_elements(public.claim_deliveries(7, 60) -> 'deliveries') as d
+    ));
+  end loop;
+end;
+$$;
+select pg_temp.answer(2);
+select is(
+  (select p.pending from purple_flea.subscription_progress p
+   where p.subscription_id = pg_temp.r('other')),
+  0,
+  'a backlog of other receivers delays nobody for longer than a turn'
+);
+select is(
+  (select array_agg(distinct p.pending) from purple_flea.subscription_progress p
+   where p.subscription_id <> pg_temp.r('other')) <@ '{17,18,19,20}',
+  true,
+  'and their own turns come as often'
+);
+select pg_temp.answer(20);
+select is(sum(p.pending), 0::bigint, 'until all is delivered')
+from purple_flea.subscription_progress p;
+delete from public.event_subscriptions where true;
+
 -- An event that the feed no longer has.
 select pg_temp.subscribe('late');
 select pg_temp.event('trade:gone'), pg_temp.event('trade:gone');

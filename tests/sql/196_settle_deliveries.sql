@@ -217,6 +217,39 @@ select throws_ok(
   'the secret of the subscription is missing'
 );
 
+-- The end of its maker's membership.
+select pg_temp.subscribe('maker''s'), pg_temp.subscribe('other''s');
+update public.event_subscriptions set created_by = '1a000000-0000-4000-8000-000000000000'
+where id = pg_temp.r('maker''s');
+update public.event_subscriptions set created_by = '1b000000-0000-4000-8000-000000000000'
+where id = pg_temp.r('other''s');
+select pg_temp.event('trade:m') is not null, purple_flea.fan_out();
+delete from public.memberships where user_id = '1a000000-0000-4000-8000-000000000000';
+select is(
+  array(
+    select concat_ws(' ', r.name, s.state, s.disabled_reason, p.due_at is not null)
+    from public.event_subscriptions s
+    join receivers r on r.id = s.id
+    join purple_flea.subscription_progress p on p.subscription_id = s.id
+    where s.created_by is not null
+    order by r.name
+  ),
+  array['maker''s disabled member_left f', 'other''s active t'],
+  'a former member''s receiver gets nothing more'
+);
+select is(
+  (
+    select e.payload ->> 'reason'
+    from public.frame_events e
+    where e.subject = 'subscription:' || pg_temp.r('maker''s')
+  ),
+  'member_left',
+  'with an event that says so'
+);
+insert into public.memberships (tenant_id, user_id, role)
+values (pg_temp.tenant(), '1a000000-0000-4000-8000-000000000000', 'admin');
+delete from public.event_subscriptions s where s.created_by is not null;
+
 -- What a listener must not do to the log.
 select pg_temp.event('trade:h'), pg_temp.later('1 h');
 select pg_temp.claim();

@@ -104,7 +104,10 @@ begin
   from pg_catalog.pg_policies p
   where p.schemaname = 'realtime'
     and p.tablename = 'messages'
-    and p.policyname = 'purple_flea_member_follows';
+    and p.policyname in (
+      'purple_flea_member_follows', 'purple_flea_strangers_follow_not',
+      'purple_flea_anonymous_follow_not', 'purple_flea_users_send_not'
+    );
 end;
 $$;
 
