@@ -4,7 +4,7 @@
 use crate::{front_door::soon, whole_stack::LOOK_EVERY};
 use anyhow::{Context, Result};
 use stack::postgres::{Cluster, OWNER};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 /// A tenant with an agent, two channels, and frames that are approved: `f1`, `f2` and so on to the first channel, `g1` to the
 /// second one. Ids are made of names.
@@ -126,6 +126,27 @@ async fn the_events_of_a_submission_its_media_and_its_override_are_in_the_order_
             "frame.approval.changed required",
         ]
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_cannot_see_the_last_event_of_a_submission_adds_none() -> Result<()> {
+    let (cluster, owner) = start().await?;
+    let early = cluster.connect(OWNER).await?;
+    let media = "insert into public.frame_media (tenant_id, submission_id, path) \
+        values (md5('t')::uuid, md5('f1')::uuid, 'p'), (md5('t')::uuid, md5('f1')::uuid, 'q')";
+    owner.batch_execute(media).await?;
+    let process = |path| format!("update public.frame_media set status = 'processing' where path = '{path}'");
+    // It has a lower number than the next transaction, and sees the tables as they are now.
+    early.batch_execute("begin isolation level repeatable read; select pg_current_xact_id()").await?;
+    owner.batch_execute(&process("p")).await?;
+    let refused = early.batch_execute(&process("q")).await.err().context("it added an event")?;
+    assert_eq!(refused.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE), "{refused:?}");
+    early.batch_execute("rollback").await?;
+    early.batch_execute(&process("q")).await?;
+    let told = "select count(*) from public.frame_events e \
+        where e.subject = 'submission:' || md5('f1')::uuid and e.type = 'frame.media.status_changed'";
+    assert_eq!(owner.query_one(told, &[]).await?.get::<_, i64>(0), 2);
     Ok(())
 }
 

@@ -79,10 +79,11 @@ as $$
 declare
   submission public.frame_submissions;
 begin
-  select * into submission
-  from public.frame_submissions s
+  -- A lock alone would go unnoticed by a transaction that sees the table as it was before.
+  update public.frame_submissions s
+  set status = s.status
   where s.id = new.submission_id
-  for no key update;
+  returning s.* into submission;
   perform purple_flea.emit(
     'frame.media.status_changed',
     new.tenant_id,
@@ -111,10 +112,11 @@ declare
   status     constant text := case tg_op when 'DELETE' then 'removed' else policy.approval end;
   submission public.frame_submissions;
 begin
-  select * into submission
-  from public.frame_submissions s
+  -- See tell_media().
+  update public.frame_submissions s
+  set status = s.status
   where s.id = policy.submission_id
-  for no key update;
+  returning s.* into submission;
   perform purple_flea.emit(
     'frame.approval.changed',
     policy.tenant_id,
