@@ -28,6 +28,9 @@ comment on function purple_flea.webhook_id(bigint, integer, text, timestamptz) i
   'Gives the header webhook-id of an event: the same for each attempt, so that a receiver knows an '
   'event that comes twice.';
 
+-- These functions name a tenant's events by a range of frame_events_tenant_idx, and never by the
+-- tenant alone: 186_read_events.sql says why.
+--
 -- A session would keep the plans that it made while the table of deliveries was empty, and read the
 -- whole table with them later: 40 s for a claim of 30,000 deliveries. So these functions have their
 -- statements planned each time.
@@ -142,6 +145,33 @@ comment on function purple_flea.set_due(uuid[]) is
   'Notes when a claim may next find a delivery of each subscription. The caller holds the locks of '
   'their progress.';
 
+create or replace function purple_flea.note_held_back(subscriptions uuid[]) returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_custom_plan
+  set jit = off
+as $$
+begin
+  update public.event_subscriptions s
+  set held_back_since = case when n.is_full then clock_timestamp() end
+  from (
+    select
+      p.subscription_id,
+      p.pending >= purple_flea.pending_limit(o.last_success_at, o.first_failure_at) as is_full
+    from purple_flea.subscription_progress p
+    join public.event_subscriptions o on o.id = p.subscription_id
+    where p.subscription_id = any (subscriptions)
+  ) as n
+  where s.id = n.subscription_id
+    and n.is_full = (s.held_back_since is null);
+end;
+$$;
+comment on function purple_flea.note_held_back(uuid[]) is
+  'Notes which subscriptions have so many pending deliveries that further events wait. The caller '
+  'holds the locks of their progress.';
+
 -- The progress rows are locked, so that one fan-out alone moves a subscription, and none while its
 -- deliveries are settled. A subscription that is locked has its turn at the next claim.
 create or replace function purple_flea.pick_behind(epoch integer, below bigint, most integer)
@@ -166,19 +196,28 @@ begin
       cross join lateral (
         select e.epoch, e.position, e.id
         from public.frame_events e
-        where e.tenant_id = t.tenant_id
-          and (e.epoch, e.position) < (pick_behind.epoch, pick_behind.below)
-        order by e.epoch desc, e.position desc, e.id desc
+        where e.tenant_id >= t.tenant_id
+          and (e.tenant_id, e.epoch, e.position)
+            < (t.tenant_id, pick_behind.epoch, pick_behind.below)
+        order by e.tenant_id desc, e.epoch desc, e.position desc, e.id desc
         limit 1
       ) as n
     ) as newest
     join purple_flea.subscription_progress p
       on p.tenant_id = newest.tenant_id
       and (p.epoch, p.position, p.event_id) < (newest.epoch, newest.position, newest.id)
-      and p.pending < limits.pending
     join public.event_subscriptions s
       on s.id = p.subscription_id
       and s.state = 'active'
+      -- pending_limit(), without a call for each that is full.
+      and (
+        p.pending < limits.unproven
+        or (
+          p.pending < limits.pending
+          and s.last_success_at is not null
+          and s.first_failure_at is null
+        )
+      )
     limit most
     for update of p skip locked
   );
@@ -196,12 +235,11 @@ create or replace function purple_flea.fan_out() returns boolean
   set jit = off
 as $$
 declare
-  most   constant integer := 100;  -- subscriptions of one claim
-  each   constant integer := 50;   -- events of one subscription
-  limits constant record  := purple_flea.delivery_limits();
-  feed   constant record  := purple_flea.feed_now();
+  most constant integer := 100;  -- subscriptions of one claim
+  each constant integer := 50;   -- events of one subscription
+  feed constant record  := purple_flea.feed_now();
   -- One time for all, so that claims take them in the order of the feed.
-  at     constant timestamptz := clock_timestamp();
+  at   constant timestamptz := clock_timestamp();
   behind  uuid[];
   is_more boolean;
 begin
@@ -219,11 +257,14 @@ begin
     cross join lateral (
       select e.id, e.type, e.subject, e.epoch, e.position, e.occurred_at
       from public.frame_events e
-      where e.tenant_id = p.tenant_id
-        and (e.epoch, e.position, e.id) > (p.epoch, p.position, p.event_id)
-        and (e.epoch, e.position) < (feed.epoch, feed.below)
-      order by e.epoch, e.position, e.id
-      limit least(each, limits.pending - p.pending)
+      where (e.tenant_id, e.epoch, e.position, e.id)
+          > (p.tenant_id, p.epoch, p.position, p.event_id)
+        and (e.tenant_id, e.epoch, e.position) < (p.tenant_id, feed.epoch, feed.below)
+      order by e.tenant_id, e.epoch, e.position, e.id
+      limit least(
+        each,
+        purple_flea.pending_limit(s.last_success_at, s.first_failure_at) - p.pending
+      )
     ) as e
     where p.subscription_id = any (behind)
   ),
@@ -287,13 +328,7 @@ begin
   select coalesce(max(m.passed) >= each, false) or cardinality(behind) >= most
     into is_more
   from moved m;
-  update public.event_subscriptions s
-  set held_back_since = at
-  from purple_flea.subscription_progress p
-  where s.id = any (behind)
-    and p.subscription_id = s.id
-    and p.pending >= limits.pending
-    and s.held_back_since is null;
+  perform purple_flea.note_held_back(behind);
   return is_more;
 end;
 $$;

@@ -155,5 +155,32 @@ select ok(
 drop trigger trouble on purple_flea.event_deliveries;
 select ok('online agent:2#1' = any (pg_temp.claim()), 'and loses no event');
 
+-- A receiver that has taken nothing yet, or nothing since a failure.
+select pg_temp.report(name) from claimed where name like 'online %';
+update public.event_subscriptions
+set first_failure_at = now()
+where id = pg_temp.r('online');
+select pg_temp.subscribe('new');
+select pg_temp.event('agent:n' || n, 'test.online') from generate_series(1, 30) as n;
+select purple_flea.fan_out() from generate_series(1, 10);
+select is(
+  array_agg(p.pending order by r.name),
+  '{20,20}',
+  'a receiver that has taken nothing yet, or has failed, has few pending deliveries'
+)
+from purple_flea.subscription_progress p
+join receivers r on r.id = p.subscription_id
+where r.name in ('new', 'online');
+select is(count(s.held_back_since), 2::bigint, 'and says that others wait')
+from public.event_subscriptions s
+where s.id in (pg_temp.r('new'), pg_temp.r('online'));
+select pg_temp.claim();
+select pg_temp.report('online agent:n1#1');
+select is(s.held_back_since, null, 'its first success ends the wait')
+from public.event_subscriptions s where s.id = pg_temp.r('online');
+select purple_flea.fan_out() from generate_series(1, 10);
+select is(p.pending, 29, 'and it gets the others')
+from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('online');
+
 select * from finish();
 rollback;
