@@ -12,7 +12,7 @@ set description = excluded.description;
 create or replace function purple_flea.delivery_limits(
   out subscriptions integer,   -- of one tenant
   out pending       integer,   -- deliveries of one subscription; further events wait in the feed
-  out unproven      integer,   -- the same until its first success, and since a failure
+  out ready         integer,   -- the same of those that could be sent now, while it is unproven
   out in_flight     integer,   -- deliveries of one subscription at once
   out while_failing integer,   -- the same after a failure: receivers that hang take few places
   out failing_for   interval,  -- failures without a success, after which it is disabled
@@ -26,7 +26,7 @@ as $$
 begin
   subscriptions := 1000;
   pending       := 1000;
-  unproven      := 20;
+  ready         := 20;
   in_flight     := 4;
   while_failing := 1;
   failing_for   := interval '1 day';
@@ -35,28 +35,6 @@ begin
 end;
 $$;
 comment on function purple_flea.delivery_limits() is 'Gives every limit of webhook deliveries.';
-
--- A receiver that hangs is asked once at a time. If each of its events became a delivery at once, a
--- thousand such receivers would cost the database more than the deposits that the events are about.
-create or replace function purple_flea.pending_limit(
-  last_success_at  timestamptz,
-  first_failure_at timestamptz
-) returns integer
-  language plpgsql
-  immutable
-  set search_path = pg_catalog, pg_temp
-as $$
-declare
-  limits constant record := purple_flea.delivery_limits();
-begin
-  return case
-    when last_success_at is null or first_failure_at is not null then limits.unproven
-    else limits.pending
-  end;
-end;
-$$;
-comment on function purple_flea.pending_limit(timestamptz, timestamptz) is
-  'Gives how many deliveries a subscription may have pending before further events wait.';
 
 -- The waits together are 24.7 hours, so the last attempt comes after a day. Jitter only adds, up to
 -- a fifth: receivers that failed together are not asked together.

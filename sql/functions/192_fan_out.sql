@@ -145,33 +145,27 @@ comment on function purple_flea.set_due(uuid[]) is
   'Notes when a claim may next find a delivery of each subscription. The caller holds the locks of '
   'their progress.';
 
-create or replace function purple_flea.note_held_back(subscriptions uuid[]) returns void
+create or replace function purple_flea.is_unproven(
+  last_success_at  timestamptz,
+  first_failure_at timestamptz
+) returns boolean
   language plpgsql
-  volatile
-  security invoker
+  immutable
   set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_custom_plan
-  set jit = off
 as $$
 begin
-  update public.event_subscriptions s
-  set held_back_since = case when n.is_full then clock_timestamp() end
-  from (
-    select
-      p.subscription_id,
-      p.pending >= purple_flea.pending_limit(o.last_success_at, o.first_failure_at) as is_full
-    from purple_flea.subscription_progress p
-    join public.event_subscriptions o on o.id = p.subscription_id
-    where p.subscription_id = any (subscriptions)
-  ) as n
-  where s.id = n.subscription_id
-    and n.is_full = (s.held_back_since is null);
+  return last_success_at is null or first_failure_at is not null;
 end;
 $$;
-comment on function purple_flea.note_held_back(uuid[]) is
-  'Notes which subscriptions have so many pending deliveries that further events wait. The caller '
-  'holds the locks of their progress.';
+comment on function purple_flea.is_unproven(timestamptz, timestamptz) is
+  'Says whether the receiver of a subscription has taken nothing yet, or nothing since a failure.';
 
+-- A receiver that hangs is asked once at a time. If each of its events became a delivery at once, a
+-- thousand such receivers would cost the database more than the changes that the events are about.
+-- So an unproven subscription gets more events when few of its deliveries could be sent now. Those
+-- that wait for another attempt do not count, nor those behind them: a subject that its receiver
+-- refuses holds up no other.
+--
 -- The progress rows are locked, so that one fan-out alone moves a subscription, and none while its
 -- deliveries are settled. A subscription that is locked has its turn at the next claim.
 create or replace function purple_flea.pick_behind(epoch integer, below bigint, most integer)
@@ -184,7 +178,8 @@ create or replace function purple_flea.pick_behind(epoch integer, below bigint, 
   set jit = off
 as $$
 declare
-  limits constant record := purple_flea.delivery_limits();
+  limits constant record      := purple_flea.delivery_limits();
+  at     constant timestamptz := clock_timestamp();
 begin
   return array(
     select p.subscription_id
@@ -206,17 +201,18 @@ begin
     join purple_flea.subscription_progress p
       on p.tenant_id = newest.tenant_id
       and (p.epoch, p.position, p.event_id) < (newest.epoch, newest.position, newest.id)
+      and p.pending < limits.pending
     join public.event_subscriptions s
       on s.id = p.subscription_id
       and s.state = 'active'
-      -- pending_limit(), without a call for each that is full.
-      and (
-        p.pending < limits.unproven
-        or (
-          p.pending < limits.pending
-          and s.last_success_at is not null
-          and s.first_failure_at is null
-        )
+    where not purple_flea.is_unproven(s.last_success_at, s.first_failure_at)
+      or not exists (
+        select
+        from purple_flea.event_deliveries d
+        where d.subscription_id = p.subscription_id
+          and d.due_at <= at
+          and d.token is null
+        offset limits.ready - 1
       )
     limit most
     for update of p skip locked
@@ -235,11 +231,12 @@ create or replace function purple_flea.fan_out() returns boolean
   set jit = off
 as $$
 declare
-  most constant integer := 100;  -- subscriptions of one claim
-  each constant integer := 50;   -- events of one subscription
-  feed constant record  := purple_flea.feed_now();
+  most   constant integer := 100;  -- subscriptions of one claim
+  each   constant integer := 50;   -- events of one subscription
+  limits constant record  := purple_flea.delivery_limits();
+  feed   constant record  := purple_flea.feed_now();
   -- One time for all, so that claims take them in the order of the feed.
-  at   constant timestamptz := clock_timestamp();
+  at     constant timestamptz := clock_timestamp();
   behind  uuid[];
   is_more boolean;
 begin
@@ -262,8 +259,11 @@ begin
         and (e.tenant_id, e.epoch, e.position) < (p.tenant_id, feed.epoch, feed.below)
       order by e.tenant_id, e.epoch, e.position, e.id
       limit least(
-        each,
-        purple_flea.pending_limit(s.last_success_at, s.first_failure_at) - p.pending
+        limits.pending - p.pending,
+        case
+          when purple_flea.is_unproven(s.last_success_at, s.first_failure_at) then limits.ready
+          else each
+        end
       )
     ) as e
     where p.subscription_id = any (behind)
@@ -328,7 +328,13 @@ begin
   select coalesce(max(m.passed) >= each, false) or cardinality(behind) >= most
     into is_more
   from moved m;
-  perform purple_flea.note_held_back(behind);
+  update public.event_subscriptions s
+  set held_back_since = at
+  from purple_flea.subscription_progress p
+  where s.id = any (behind)
+    and p.subscription_id = s.id
+    and p.pending >= limits.pending
+    and s.held_back_since is null;
   return is_more;
 end;
 $$;

@@ -11,6 +11,7 @@ create or replace function purple_flea.end_deliveries(subscriptions uuid[], even
   set jit = off
 as $$
 declare
+  limits constant record := purple_flea.delivery_limits();
   owners   uuid[];
   subjects text[];
 begin
@@ -32,6 +33,13 @@ begin
   select array_agg(e.subscription_id), array_agg(e.subject) into owners, subjects
   from ended e;
   perform purple_flea.order_subjects(owners, subjects);
+  update public.event_subscriptions s
+  set held_back_since = null
+  from purple_flea.subscription_progress p
+  where s.id = any (owners)
+    and s.held_back_since is not null
+    and p.subscription_id = s.id
+    and p.pending < limits.pending;
 end;
 $$;
 comment on function purple_flea.end_deliveries(uuid[], bigint[]) is
@@ -207,7 +215,6 @@ begin
   where t ->> 'body' is null;
   if gone.events is not null then
     perform purple_flea.end_deliveries(gone.subscriptions, gone.events);
-    perform purple_flea.note_held_back(gone.subscriptions);
   end if;
   perform purple_flea.set_due(due);
   return jsonb_build_object(

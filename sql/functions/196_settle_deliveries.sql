@@ -250,7 +250,6 @@ begin
   perform purple_flea.log_attempts(reports);
   perform purple_flea.apply_reports(reports);
   perform purple_flea.judge_subscriptions(reports);
-  perform purple_flea.note_held_back(named);
   perform purple_flea.set_due(named);
   return jsonb_build_object(
     'settled', jsonb_array_length(reports),

@@ -19,17 +19,20 @@ const FULL: u64 = 10_000_000;
 /// Pages that are measured, at random places of the feed.
 const PAGES: usize = 200;
 
+/// Events of another tenant, after all of those. The statistics do not know it.
+const BESIDE: u64 = 150;
+
 /// Rows that one statement loads.
 const CHUNK: u64 = 500_000;
 
 /// Loads the events FIRST to LAST. All of an epoch before the present one may be read, whatever their positions.
 const LOAD: &str = "\
     insert into public.frame_events (tenant_id, type, subject, payload, occurred_at, epoch, position) \
-    select purple_flea.operator_tenant(), 'trade.executed', 'trade:wallet-change-' || n, \
-      jsonb_build_object('type', 'trade.executed', 'tenant_id', purple_flea.operator_tenant(), 'agent_id', 'agent-001', \
+    select t.id, 'trade.executed', 'trade:wallet-change-' || n, \
+      jsonb_build_object('type', 'trade.executed', 'tenant_id', t.id, 'agent_id', 'agent-001', \
         'reference', 'wallet-change-' || n, 'status', 'executed', 'occurred_at', '2026-05-21T10:00:00.000Z'), \
       now(), 0, n \
-    from generate_series(FIRST::bigint, LAST::bigint) as n";
+    from public.tenants t, generate_series(FIRST::bigint, LAST::bigint) as n where t.name = 'TENANT'";
 
 /// Functions that read a page of 100 after a place, and give its time in milliseconds by the database's own clock: the
 /// whole call that a client causes, and the walk along the index in it (one event more tells whether there is more).
@@ -98,30 +101,59 @@ pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Pages> {
     superuser.batch_execute("alter system set autovacuum = off").await?;
     superuser.batch_execute("select pg_reload_conf()").await?;
     let from = Instant::now();
-    let mut first = 1;
-    while first <= events {
-        let last = events.min(first + CHUNK - 1);
-        let chunk = LOAD.replace("FIRST", &first.to_string()).replace("LAST", &last.to_string());
-        superuser.batch_execute(&chunk).await.context("the events cannot be loaded")?;
-        first = last + 1;
-    }
+    load(&superuser, "operator", 1, events).await?;
     // Without these, the server would write the events to disk and look at them during the measurement.
     superuser.batch_execute("vacuum analyze public.frame_events").await?;
+    superuser.batch_execute("insert into public.tenants (name) values ('beside')").await?;
+    load(&superuser, "beside", events + 1, events + BESIDE).await?;
     superuser.batch_execute("checkpoint").await?;
     let loaded_s = from.elapsed().as_secs_f64();
     progress.step("feed: pages at random places");
     let owner = cluster.connect(OWNER).await?;
+    owner.batch_execute(CLOCKS).await?;
     let (read_ms, walk_ms) = pages(&owner, events).await?;
+    let beside_ms = pages_beside(&owner).await?;
     let plan = plan(&cluster, events / 2).await?;
-    Ok(Pages { events, loaded_s, read_ms, walk_ms, nodes: nodes(&plan) })
+    Ok(Pages { events, loaded_s, read_ms, walk_ms, beside_ms, nodes: nodes(&plan) })
+}
+
+/// Loads a tenant's events.
+async fn load(superuser: &Client, tenant: &str, mut first: u64, until: u64) -> Result<()> {
+    while first <= until {
+        let last = until.min(first + CHUNK - 1);
+        let chunk = LOAD.replace("FIRST", &first.to_string()).replace("LAST", &last.to_string());
+        let chunk = chunk.replace("TENANT", tenant);
+        superuser.batch_execute(&chunk).await.context("the events cannot be loaded")?;
+        first = last + 1;
+    }
+    Ok(())
+}
+
+/// Makes a key for a tenant, and gives its SHA-256.
+async fn key(owner: &Client, tenant: &str) -> Result<String> {
+    let make = "select encode(sha256(convert_to( \
+                  public.create_api_key(t.id, 'bench', '{events:read}') ->> 'key', 'UTF8')), 'hex') \
+                from public.tenants t where t.name = $1";
+    Ok(owner.query_one(make, &[&tenant]).await?.get(0))
+}
+
+/// Gives the times of the first page of the tenant with few events.
+async fn pages_beside(owner: &Client) -> Result<Vec<f64>> {
+    let key = key(owner, "beside").await?;
+    let mut times = Vec::new();
+    for number in 0..=PAGES / 10 {
+        let read: f64 = owner.query_one("select pg_temp.read_ms($1, null)", &[&key]).await?.get(0);
+        // The first use of a key is noted.
+        if number > 0 {
+            times.push(read);
+        }
+    }
+    Ok(times)
 }
 
 /// Gives the times of whole calls and of their walks.
 async fn pages(owner: &Client, events: u64) -> Result<(Vec<f64>, Vec<f64>)> {
-    owner.batch_execute(CLOCKS).await?;
-    let key = "select encode(sha256(convert_to(public.create_api_key( \
-               purple_flea.operator_tenant(), 'bench', '{events:read}') ->> 'key', 'UTF8')), 'hex')";
-    let key: String = owner.query_one(key, &[]).await?.get(0);
+    let key = key(owner, "operator").await?;
     let cursor = "select purple_flea.make_cursor( \
                     purple_flea.cursor_seal(purple_flea.current_generation()), e.tenant_id, e.epoch, e.position, e.id) \
                   from public.frame_events e where e.epoch = 0 and e.position = $1";
@@ -216,7 +248,7 @@ impl Pages {
         };
         json!({
             "events": self.events, "pages": self.read_ms.len(), "read_events": times(&self.read_ms),
-            "walk": times(&self.walk_ms), "plan": self.plan(), "one_index_scan": self.is_one_scan(),
+            "walk": times(&self.walk_ms), "tenant_beside": times(&self.beside_ms), "plan": self.plan(), "one_index_scan": self.is_one_scan(),
             "load_s": rounded(Some(self.loaded_s)),
         })
     }
@@ -230,6 +262,7 @@ impl Pages {
         vec![
             row(&format!("read_events() of {} events", short(self.events as f64)), &self.read_ms),
             row("the walk along the index", &self.walk_ms),
+            row(&format!("read_events() of a tenant with {BESIDE} events beside them"), &self.beside_ms),
         ]
     }
 }
