@@ -258,6 +258,15 @@ declare
 begin
   if number is null or number = 0 then
     return;
+  elsif number = 1 then
+    -- Most statements fire one event, and for one this costs half.
+    perform purple_flea.emit(
+      events #>> '{0,type}',
+      (events #>> '{0,tenant_id}')::uuid,
+      events #>> '{0,subject}',
+      events #> '{0,payload}'
+    );
+    return;
   end if;
   into_epoch := purple_flea.begin_events();
   begin

@@ -16,6 +16,7 @@ comment on column public.event_subscriptions.disabled_reason is
 create or replace function purple_flea.delivery_limits(
   out subscriptions integer,   -- of one tenant
   out pending       integer,   -- deliveries of one subscription; further events wait in the feed
+  out ready         integer,   -- the same of those that could be sent now, while it is unproven
   out in_flight     integer,   -- deliveries of one subscription at once
   out while_failing integer,   -- the same after a failure: receivers that hang take few places
   out failing_for   interval,  -- failures without a success, after which it is disabled
@@ -29,6 +30,7 @@ as $$
 begin
   subscriptions := 1000;
   pending       := 1000;
+  ready         := 20;
   in_flight     := 4;
   while_failing := 1;
   failing_for   := interval '1 day';

@@ -28,6 +28,9 @@ comment on function purple_flea.webhook_id(bigint, integer, text, timestamptz) i
   'Gives the header webhook-id of an event: the same for each attempt, so that a receiver knows an '
   'event that comes twice.';
 
+-- These functions name a tenant's events by a range of frame_events_tenant_idx, and never by the
+-- tenant alone: 186_read_events.sql says why.
+--
 -- A session would keep the plans that it made while the table of deliveries was empty, and read the
 -- whole table with them later: 40 s for a claim of 30,000 deliveries. So these functions have their
 -- statements planned each time.
@@ -143,6 +146,27 @@ comment on function purple_flea.set_due(uuid[]) is
   'Notes when a claim may next find a delivery of each subscription. The caller holds the locks of '
   'their progress.';
 
+create or replace function purple_flea.is_unproven(
+  last_success_at  timestamptz,
+  first_failure_at timestamptz
+) returns boolean
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return last_success_at is null or first_failure_at is not null;
+end;
+$$;
+comment on function purple_flea.is_unproven(timestamptz, timestamptz) is
+  'Says whether the receiver of a subscription has taken nothing yet, or nothing since a failure.';
+
+-- A receiver that hangs is asked once at a time. If each of its events became a delivery at once, a
+-- thousand such receivers would cost the database more than the changes that the events are about.
+-- So an unproven subscription gets more events when few of its deliveries could be sent now. Those
+-- that wait for another attempt do not count, nor those behind them: a subject that its receiver
+-- refuses holds up no other.
+--
 -- The progress rows are locked, so that one fan-out alone moves a subscription, and none while its
 -- deliveries are settled. A subscription that is locked has its turn at the next claim.
 create or replace function purple_flea.pick_behind(epoch integer, below bigint, most integer)
@@ -155,7 +179,8 @@ create or replace function purple_flea.pick_behind(epoch integer, below bigint, 
   set jit = off
 as $$
 declare
-  limits constant record := purple_flea.delivery_limits();
+  limits constant record      := purple_flea.delivery_limits();
+  at     constant timestamptz := clock_timestamp();
 begin
   return array(
     select p.subscription_id
@@ -167,9 +192,10 @@ begin
       cross join lateral (
         select e.epoch, e.position, e.id
         from public.frame_events e
-        where e.tenant_id = t.tenant_id
-          and (e.epoch, e.position) < (pick_behind.epoch, pick_behind.below)
-        order by e.epoch desc, e.position desc, e.id desc
+        where e.tenant_id >= t.tenant_id
+          and (e.tenant_id, e.epoch, e.position)
+            < (t.tenant_id, pick_behind.epoch, pick_behind.below)
+        order by e.tenant_id desc, e.epoch desc, e.position desc, e.id desc
         limit 1
       ) as n
     ) as newest
@@ -180,6 +206,15 @@ begin
     join public.event_subscriptions s
       on s.id = p.subscription_id
       and s.state = 'active'
+    where not purple_flea.is_unproven(s.last_success_at, s.first_failure_at)
+      or not exists (
+        select
+        from purple_flea.event_deliveries d
+        where d.subscription_id = p.subscription_id
+          and d.due_at <= at
+          and d.token is null
+        offset limits.ready - 1
+      )
     -- Those with a backlog have enough to do until their next turn.
     order by p.pending
     limit most
@@ -222,11 +257,17 @@ begin
     cross join lateral (
       select e.id, e.type, e.subject, e.epoch, e.position, e.occurred_at
       from public.frame_events e
-      where e.tenant_id = p.tenant_id
-        and (e.epoch, e.position, e.id) > (p.epoch, p.position, p.event_id)
-        and (e.epoch, e.position) < (feed.epoch, feed.below)
-      order by e.epoch, e.position, e.id
-      limit least(each, limits.pending - p.pending)
+      where (e.tenant_id, e.epoch, e.position, e.id)
+          > (p.tenant_id, p.epoch, p.position, p.event_id)
+        and (e.tenant_id, e.epoch, e.position) < (p.tenant_id, feed.epoch, feed.below)
+      order by e.tenant_id, e.epoch, e.position, e.id
+      limit least(
+        limits.pending - p.pending,
+        case
+          when purple_flea.is_unproven(s.last_success_at, s.first_failure_at) then limits.ready
+          else each
+        end
+      )
     ) as e
     where p.subscription_id = any (behind)
   ),

@@ -155,5 +155,33 @@ select ok(
 drop trigger trouble on purple_flea.event_deliveries;
 select ok('online agent:2#1' = any (pg_temp.claim()), 'and loses no event');
 
+-- A receiver that has taken nothing yet, or nothing since a failure.
+select pg_temp.report(name) from claimed where name like 'online %';
+update public.event_subscriptions
+set first_failure_at = now()
+where id = pg_temp.r('online');
+select pg_temp.subscribe('new');
+select pg_temp.event('agent:n' || n, 'test.online') from generate_series(1, 30) as n;
+select purple_flea.fan_out() from generate_series(1, 10);
+select is(
+  array_agg(p.pending order by r.name),
+  '{20,20}',
+  'a receiver that has taken nothing yet, or has failed, has few deliveries ready'
+)
+from purple_flea.subscription_progress p
+join receivers r on r.id = p.subscription_id
+where r.name in ('new', 'online');
+update purple_flea.event_deliveries
+set due_at = clock_timestamp() + interval '1 hour'
+where subscription_id = pg_temp.r('online');
+select purple_flea.fan_out() from generate_series(1, 10);
+select is(p.pending, 30, 'those that wait for another attempt keep no other from coming')
+from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('online');
+select pg_temp.claim();
+select pg_temp.report(min(name)) from claimed where name like 'new %';
+select purple_flea.fan_out() from generate_series(1, 3);
+select is(p.pending, 19 + 3 * 50, 'a receiver that has taken an event gets the others')
+from purple_flea.subscription_progress p where p.subscription_id = pg_temp.r('new');
+
 select * from finish();
 rollback;

@@ -31,6 +31,12 @@ const TRADES_AFTER: &str = "\
       extract(epoch from max(traded) - ends.first)::float8 \
     from pair, ends group by ends.first, ends.last";
 
+/// Reads the latency of each deposit after one id.
+const EACH_AFTER: &str = "\
+    select (extract(epoch from pg_xact_commit_timestamp(t.xmin) - pg_xact_commit_timestamp(w.xmin)) * 1000)::float8 \
+    from public.wallet_changes w join public.trade_results t on t.reference = 'wallet-change-' || w.id \
+    where w.id > $1";
+
 /// The deposits of one measurement, and their trades.
 #[derive(Debug, Clone, Copy)]
 pub struct Traded {
@@ -71,6 +77,13 @@ impl Traded {
         let (backlog, deposited_s, traded_s) = (row.get(3), row.get(4), row.get(5));
         Ok(Self { deposits, p50_ms, p99_ms, max_ms, backlog, deposited_s, traded_s })
     }
+}
+
+/// Gives the time from the commit of each deposit after one id to its trade's, in milliseconds. Call it when every
+/// deposit has its trade.
+pub async fn each_ms(stage: &Stage, last_id: i64) -> Result<Vec<f64>> {
+    let rows = stage.owner.query(EACH_AFTER, &[&last_id]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A connection and its prepared insert.

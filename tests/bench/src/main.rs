@@ -5,6 +5,7 @@ mod aside;
 mod chart;
 mod cpu;
 mod deposits;
+mod feed;
 mod figures;
 mod function;
 mod growth;
@@ -17,6 +18,7 @@ mod requests;
 mod rig;
 mod rival;
 mod server;
+mod settlement;
 mod stage;
 mod table;
 mod upstream;
@@ -56,6 +58,8 @@ enum Section {
     Latency,
     /// The same as each quantity grows, with charts.
     Growth,
+    /// The event feed: its events' cost, its pages, and its webhooks.
+    Feed,
 }
 
 // The client uses one thread, to leave the servers as much CPU as possible.
@@ -108,6 +112,9 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     }
     if wanted(Section::Growth) {
         growth::run(options.quick, &mut report).await?;
+    }
+    if wanted(Section::Feed) {
+        feed::run(options.quick, &mut report).await?;
     }
     Ok(report)
 }

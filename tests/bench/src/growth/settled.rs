@@ -5,8 +5,9 @@ use crate::{
     chart::{Chart, Line, Scale, short},
     figures::{median, rounded},
     progress::Progress,
+    settlement::{Round, round},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 use stack::{
@@ -15,7 +16,6 @@ use stack::{
     postgres::{Cluster, SUPERUSER},
 };
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
 
 mod load;
 
@@ -127,7 +127,7 @@ async fn rounds(cluster: &Cluster, count: usize) -> Result<(Duration, Duration)>
             // Autovacuum does this within a minute of the first jobs.
             client.batch_execute("analyze").await?;
         }
-        let (claim, settle) = round(&client, CLAIM).await?;
+        let Round { claim, settle } = round(&client, CLAIM).await?;
         if number >= WARM_UP {
             claims.push(claim.as_secs_f64());
             settles.push(settle.as_secs_f64());
@@ -135,45 +135,6 @@ async fn rounds(cluster: &Cluster, count: usize) -> Result<(Duration, Duration)>
     }
     let middle = |values| Duration::from_secs_f64(median(values).unwrap_or_default());
     Ok((middle(claims), middle(settles)))
-}
-
-/// Makes some deposits, claims and settles them, and gives the times of the two calls.
-async fn round(client: &Client, jobs: usize) -> Result<(Duration, Duration)> {
-    let deposits = format!(
-        "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
-         select '{AGENT}', 'deposit', 100, 100 from generate_series(1, {jobs})"
-    );
-    client.batch_execute(&deposits).await?;
-    let claim = "select public.claim_jobs('{}', $1, gen_random_uuid(), 'gateway')::text";
-    let claim = client.prepare(claim).await?;
-    let settle = client.prepare("select public.settle_jobs($1::text::jsonb)::text").await?;
-    let from = Instant::now();
-    let claimed = client.query_one(&claim, &[&i32::try_from(jobs)?]).await?;
-    let claim_time = from.elapsed();
-    let claimed: Value = serde_json::from_str(claimed.get(0))?;
-    let claimed_jobs = claimed["jobs"].as_array().context("a claim without jobs")?;
-    ensure!(claimed_jobs.len() == jobs, "{} of {jobs} jobs were claimed", claimed_jobs.len());
-    let outcomes: Vec<Value> =
-        claimed_jobs.iter().map(|job| won(&job["reference"], &claimed["token"])).collect();
-    let outcomes = Value::Array(outcomes).to_string();
-    let from = Instant::now();
-    let settled = client.query_one(&settle, &[&outcomes]).await?;
-    let settle_time = from.elapsed();
-    let done = settled.get::<_, &str>(0).matches(r#""did": "settled""#).count();
-    ensure!(done == jobs, "{done} of {jobs} jobs were settled: {}", settled.get::<_, &str>(0));
-    Ok((claim_time, settle_time))
-}
-
-/// Makes the outcome that the function reports of a won bet.
-fn won(reference: &Value, token: &Value) -> Value {
-    let name = reference.as_str().unwrap_or_default();
-    json!({
-        "reference": reference, "token": token, "state": "executed",
-        "result": {
-            "status": "executed", "reference": reference, "agent_id": AGENT, "game": "crash", "cashout_at": 1.5,
-            "wager": 10, "outcome": "win", "payout": 15, "crash_point": 1.84, "bet_id": format!("bet_{name}"),
-        },
-    })
 }
 
 impl Point {
