@@ -83,6 +83,8 @@ pub struct Pages {
     loaded_s: f64,
     read_ms: Vec<f64>,
     walk_ms: Vec<f64>,
+    /// `read_events()` of a small tenant whose events stand beside those of the large one.
+    beside_ms: Vec<f64>,
     nodes: Vec<Node>,
 }
 
