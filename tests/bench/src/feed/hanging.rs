@@ -1,4 +1,4 @@
-//! Measures deposits beside 1,000 subscriptions whose receivers take each request and never answer. Each round has three
+//! Measures deposits beside 1,000 subscriptions whose receivers take each connection and never answer. Each round has three
 //! spells: without a listener; with a listener and new subscriptions, which all have deliveries in flight and as many
 //! waiting as they may have; and the time after that, when all have failed.
 
@@ -29,7 +29,7 @@ const PER_S: u32 = 50;
 const QUICK: usize = 3;
 const FULL: usize = 6;
 
-/// How long each spell lasts. New subscriptions fail for the first time after 10 s.
+/// How long each spell lasts. New subscriptions fail for the first time after 5 s.
 const QUICK_TIME: Duration = Duration::from_secs(12);
 const FULL_TIME: Duration = Duration::from_secs(30);
 

@@ -31,7 +31,7 @@ const TAKEN: &[u8] = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\nconnectio
 pub enum Manner {
     /// They answer at once.
     Answer,
-    /// They read it and never answer.
+    /// They take the connection and say nothing at all, so that they cost this machine next to nothing.
     Hang,
 }
 
@@ -44,11 +44,16 @@ pub struct Receivers {
     _threads: Threads,
 }
 
-/// When each request was there as a whole, in seconds since 1970.
+/// When each request was there as a whole, or each connection that hangs, in seconds since 1970.
 #[derive(Default)]
 struct Got(Mutex<Vec<f64>>);
 
 impl Got {
+    fn note(&self) -> Result<()> {
+        self.times().push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64());
+        Ok(())
+    }
+
     fn times(&self) -> MutexGuard<'_, Vec<f64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,7 +127,14 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, manner: Manner, go
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, manner: Manner, got: &Got) -> Result<()> {
+async fn serve(mut stream: TcpStream, acceptor: &TlsAcceptor, manner: Manner, got: &Got) -> Result<()> {
+    if manner == Manner::Hang {
+        got.note()?;
+        // Until the listener closes the connection.
+        let mut bytes = Vec::new();
+        while stream.read_buf(&mut bytes).await? > 0 {}
+        return Ok(());
+    }
     let mut stream = acceptor.accept(stream).await?;
     let mut bytes = Vec::new();
     while !is_whole(&bytes)? {
@@ -130,18 +142,9 @@ async fn serve(stream: TcpStream, acceptor: &TlsAcceptor, manner: Manner, got: &
             bail!("half a request");
         }
     }
-    got.times().push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64());
-    match manner {
-        Manner::Answer => {
-            stream.write_all(TAKEN).await?;
-            Ok(stream.shutdown().await?)
-        }
-        Manner::Hang => {
-            // Until the listener closes the connection.
-            let _ = stream.read_buf(&mut bytes).await;
-            Ok(())
-        }
-    }
+    got.note()?;
+    stream.write_all(TAKEN).await?;
+    Ok(stream.shutdown().await?)
 }
 
 /// Says whether a request is there with its whole body.
