@@ -83,8 +83,9 @@ pub struct Pages {
     loaded_s: f64,
     read_ms: Vec<f64>,
     walk_ms: Vec<f64>,
-    /// `read_events()` of a small tenant whose events stand beside those of the large one.
+    /// Of the tenant with few events.
     beside_ms: Vec<f64>,
+    /// The plan's nodes, the outermost first.
     nodes: Vec<Node>,
 }
 
