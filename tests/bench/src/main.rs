@@ -35,7 +35,7 @@ use tokio::{
 /// Measures the function against its peers. `scripts/bench` builds what it needs.
 #[derive(Parser)]
 struct Options {
-    /// Measure with fewer and shorter loads: six minutes instead of half an hour.
+    /// Measure with fewer and shorter loads: nine minutes instead of three quarters of an hour.
     #[arg(long)]
     quick: bool,
     /// Measure this section only; without the option, measure all.
