@@ -113,7 +113,9 @@ comment on function purple_flea.broadcast(text, text, jsonb) is
   'Sends a message to the subscribers of a private topic of Realtime, at the commit. Never fails. '
   'After a message that took long, the transaction sends no more.';
 
--- The comparison is current_generation()'s, in one statement: each event makes it.
+-- The comparison is current_generation()'s without the cluster's identifier, which Postgres reads
+-- from a file: each event makes it. Only pg_upgrade changes the identifier alone, and after it
+-- transactions are numbered on.
 create or replace function purple_flea.epoch_of_writer() returns integer
   language plpgsql
   volatile
@@ -126,9 +128,6 @@ begin
     select
       f.epoch + case
         when g.xmin = g.stamped_xid
-          and g.system_identifier = (
-            select c.system_identifier from pg_catalog.pg_control_system() c
-          )
           and g.timeline = left(pg_walfile_name(pg_current_wal_lsn()), 8)
           and g.jobs_oid = to_regclass('purple_flea.jobs')
           and g.database_oid = (
@@ -140,10 +139,6 @@ begin
     from purple_flea.feed f
     cross join purple_flea.generation g
   );
-exception when insufficient_privilege then
-  -- This owner may not read the cluster's identifier. See database_identity().
-  return (select f.epoch from purple_flea.feed f)
-    + case when purple_flea.current_generation() is null then 1 else 0 end;
 end;
 $$;
 comment on function purple_flea.epoch_of_writer() is
