@@ -254,7 +254,7 @@ begin
   if number is null or number = 0 then
     return;
   elsif number = 1 then
-    -- Most statements fire one event, and for one this costs half.
+    -- Most statements fire one event, which costs less this way.
     perform purple_flea.emit(
       events #>> '{0,type}',
       (events #>> '{0,tenant_id}')::uuid,
