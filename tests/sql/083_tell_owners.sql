@@ -38,11 +38,16 @@ create function pg_temp.deposits(agent text, number integer default 1) returns t
 as $$
   select array_agg(pg_temp.deposit(agent)) from generate_series(1, number)
 $$;
--- The events of the feed have topics of their own.
+-- The events of the feed have topics of their own. The log has each message for the check against
+-- the document.
 create function pg_temp.told() returns text[] language plpgsql as $$
 declare
-  said text[];
+  message jsonb;
+  said    text[];
 begin
+  for message in select m.payload from realtime.messages m where m.topic like 'owner:%' loop
+    raise log 'results told: %', message;
+  end loop;
   select array_agg(
       m.topic || ' ' || m.event || ' ' || jsonb_array_length(m.payload -> 'results')
       order by m.topic
@@ -427,7 +432,10 @@ exception when insufficient_privilege then
 end;
 $$;
 select is(
-  pg_temp.joins(by_role, topic, sub), sees, format('%s with %s sees %s of %s', by_role, sub, sees, topic))
+  pg_temp.joins(by_role, topic, sub),
+  sees,
+  format('%s with %s sees %s of %s', by_role, sub, sees, topic)
+)
 from (values
   ('authenticated', pg_temp.topic('a'), pg_temp.owner('a')::text, 'broadcast'),
   ('authenticated', pg_temp.topic('a'), pg_temp.owner('b')::text, 'nothing'),
