@@ -27,8 +27,8 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(M
 /// The meta-schema of AsyncAPI 3.0, from the root of the clients' libraries. scripts/lib/toolchain.sh installs it.
 const META_SCHEMA: &str = "node_modules/@asyncapi/specs/schemas/3.0.0.json";
 
-/// The messages that are no event: they carry events.
-const CARRIERS: [&str; 3] = ["delivery", "inserted", "page"];
+/// The messages that are no event: they carry events or results.
+const CARRIERS: [&str; 4] = ["delivery", "inserted", "page", "trade_result"];
 
 /// Checks an event, as it is in a page, in a webhook's body or in the column `payload`, against the schema of its type. Fails
 /// with the differences. It is stricter than the document for clients: an event has no member that its schema does not name.
@@ -53,6 +53,17 @@ pub fn check_broadcast(payload: &Value) -> Result<()> {
     let id = event.as_object_mut().and_then(|event| event.remove("id"));
     ensure!(id.is_some_and(|id| id.is_i64()), "a broadcast does not name its event: {payload}");
     check(&event)
+}
+
+/// Checks a message on an owner's topic. It is stricter than the document for clients, too: a result has no member that the
+/// document does not name.
+pub fn check_results(payload: &Value) -> Result<()> {
+    let described = &DOCUMENT["components"]["schemas"]["TradeResult"]["properties"];
+    let results = payload["results"].as_array().context("a message has no results")?;
+    for key in results.iter().filter_map(Value::as_object).flat_map(|result| result.keys()) {
+        ensure!(described.get(key).is_some(), "docs/asyncapi.json does not describe {key}: {payload}");
+    }
+    matches("TradeResults", payload)
 }
 
 /// Checks a value against a schema of the document.
@@ -148,6 +159,26 @@ fn each_type_has_a_message_a_schema_and_an_example_on_every_way() -> Result<()> 
         Some(types.len())
     );
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+#[test]
+fn the_example_of_results_matches_and_a_wrong_result_does_not() -> Result<()> {
+    let right = DOCUMENT["components"]["messages"]["trade_result"]["examples"][0]["payload"].clone();
+    check_results(&right)?;
+    let wrong = [
+        ("state", json!("pending")),
+        ("wager", json!("10")),
+        ("reference", json!("a/b")),
+        ("agent_id", Value::Null),
+        ("bet_id", json!("b-1")),
+    ];
+    for (member, value) in wrong {
+        let mut message = right.clone();
+        message["results"][0][member] = value;
+        assert!(check_results(&message).is_err(), "the check accepts {message}");
+    }
+    assert!(check_results(&json!({ "results": [] })).is_err(), "the check accepts a message without results");
     Ok(())
 }
 

@@ -35,6 +35,18 @@ fn fired(cluster: &Cluster) -> Result<BTreeSet<String>> {
     Ok(types)
 }
 
+/// Checks each message to an owner that tests/sql/083_tell_owners.sql has logged, and counts them.
+fn told(cluster: &Cluster) -> Result<usize> {
+    let log = std::fs::read_to_string(cluster.log_path())?;
+    let messages = log.lines().filter_map(|line| line.split_once("LOG:  results told: "));
+    let mut checked = 0;
+    for (_, message) in messages {
+        asyncapi::check_results(&serde_json::from_str(message)?)?;
+        checked += 1;
+    }
+    Ok(checked)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_keeps_its_promises() -> Result<()> {
     let cluster = Cluster::start().await?;
@@ -50,6 +62,7 @@ async fn the_database_keeps_its_promises() -> Result<()> {
     let listed = superuser.query("select type from public.event_types", &[]).await?;
     let listed: BTreeSet<String> = listed.iter().map(|row| row.get(0)).collect();
     assert_eq!(fired(&cluster)?, listed, "the tests fire an event of each type");
+    assert!(told(&cluster)? > 5, "the tests log the messages to owners");
     Ok(())
 }
 

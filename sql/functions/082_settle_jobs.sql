@@ -252,6 +252,7 @@ begin
     array(select o ->> 'reference' from jsonb_array_elements(read) as o));
   usual := purple_flea.settle_usual(purple_flea.named_once(read, free));
   if cardinality(usual) = jsonb_array_length(read) then
+    perform purple_flea.tell_owners(usual);
     return (
       select coalesce(
         jsonb_agg(
@@ -289,9 +290,13 @@ begin
     end if;
     reports := reports || report;
   end loop;
+  perform purple_flea.tell_owners(array(
+    select r ->> 'reference' from jsonb_array_elements(reports) as r where r ->> 'did' = 'settled'
+  ));
   return reports;
 end;
 $$;
 comment on function public.settle_jobs(json, integer) is
   'Records every outcome of an array of {reference, token, state, result, secret}, as settle_job '
-  'does. An outcome whose rows are locked is answered not_now. The caller reports it again.';
+  'does, and tells the owners of the agents over Realtime. An outcome whose rows are locked is '
+  'answered not_now. The caller reports it again.';

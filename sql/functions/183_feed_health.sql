@@ -73,11 +73,15 @@ begin
     'waiting_events', waiting,
     -- Transactions of milliseconds hold nothing back.
     'held_by', case when lag_s >= 1 then purple_flea.oldest_writer() end,
-    'lost', (select l.last_value from purple_flea.feed_lost l)
+    'lost', (select l.last_value from purple_flea.feed_lost l),
+    'realtime', jsonb_build_object(
+      'events_per_s', (select l.realtime_events_per_s from purple_flea.ledger l),
+      'dropped', (select d.last_value from purple_flea.realtime_dropped d)
+    )
   );
 end;
 $$;
 comment on function purple_flea.feed_health() is
   'Gives the age in seconds of the oldest event that nobody may read yet, how many such events '
-  'there are (counted to 1,000), the transaction that holds them back, and how many events were '
-  'lost in all.';
+  'there are (counted to 1,000), the transaction that holds them back, how many events were lost '
+  'in all, and the rate of messages over Realtime with how many of them were dropped above it.';

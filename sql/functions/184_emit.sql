@@ -102,9 +102,10 @@ begin
       perform realtime.send(payload, event, topic, true);
     end if;
   exception when others then
-    raise warning 'purple_flea: a message for % was not sent: %', topic, sqlerrm;
+    perform purple_flea.warn_of_realtime(sqlerrm);
   end;
   if clock_timestamp() - began >= patience then
+    perform purple_flea.warn_of_realtime('a message took longer than ' || patience);
     perform set_config('purple_flea.realtime_hangs', 'on', true);
   end if;
 end;
@@ -250,6 +251,7 @@ declare
   at         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
   into_epoch integer;
   made       bigint[];
+  share      integer;
 begin
   if number is null or number = 0 then
     return;
@@ -300,12 +302,13 @@ begin
       number - coalesce(cardinality(made), 0), 'a trigger leaves rows out');
   end if;
   if to_regnamespace('realtime') is not null then
+    share := purple_flea.take_realtime_share(least(most_told, cardinality(made)), false);
     perform purple_flea.broadcast(
       'tenant:' || e.tenant_id, e.type, e.payload || jsonb_build_object('id', e.id))
     from (
       select t.*
       from public.frame_events t
-      where t.id = any (made[1:most_told])
+      where t.id = any (made[1:share])
       order by t.id
     ) as e;
   end if;
@@ -379,9 +382,11 @@ begin
   if made is null then
     perform purple_flea.lose_events(1, 'a trigger leaves rows out');
   elsif to_regnamespace('realtime') is not null then
-    -- The payload names the event, so that a subscriber that hears of it in two ways knows.
-    perform purple_flea.broadcast(
-      'tenant:' || tenant, emit.type, said || jsonb_build_object('id', made));
+    if purple_flea.take_realtime_share(1, false) = 1 then
+      -- The payload names the event, so that a subscriber that hears of it in two ways knows.
+      perform purple_flea.broadcast(
+        'tenant:' || tenant, emit.type, said || jsonb_build_object('id', made));
+    end if;
   end if;
 end;
 $$;

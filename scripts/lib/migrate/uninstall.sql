@@ -106,7 +106,9 @@ begin
     and p.tablename = 'messages'
     and p.policyname in (
       'purple_flea_member_follows', 'purple_flea_strangers_follow_not',
-      'purple_flea_anonymous_follow_not', 'purple_flea_users_send_not'
+      'purple_flea_anonymous_follow_not', 'purple_flea_users_send_not',
+      'purple_flea_owner_hears', 'purple_flea_strangers_hear_not',
+      'purple_flea_anonymous_hear_not', 'purple_flea_users_tell_not'
     );
 end;
 $$;
