@@ -219,8 +219,9 @@ create or replace function purple_flea.take_idle_agent(orchestrator text, minimu
   set jit = off
 as $$
 declare
-  silent  constant interval := '30 seconds';
-  trading constant text[]   := array(
+  -- Read once and not for each agent.
+  since   constant timestamptz := clock_timestamp() - interval '30 seconds';
+  trading constant text[]      := array(
     select distinct j.agent_id from purple_flea.jobs j where j.state = 'claimed'
   );
 begin
@@ -230,7 +231,7 @@ begin
     where a.orchestrator_id = orchestrator
       and a.status = 'idle'
       and a.task_state is null
-      and a.last_seen_at > clock_timestamp() - silent
+      and a.last_seen_at > since
       and a.id <> orchestrator
       -- Purple Flea has told the balance, and of an account of the agent's own.
       and a.api_key <> ''
