@@ -5,6 +5,7 @@ pub mod dispatch;
 pub mod execute_trade;
 pub mod feed;
 pub mod health;
+pub mod heartbeat;
 pub mod operation;
 pub mod operator;
 pub mod problem;

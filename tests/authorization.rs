@@ -130,6 +130,7 @@ const MATRIX: &str = "
     /escrow/complete            | 401     | opens     | 401             | opens         | 401         | 403   | opens         | 401    | 401     | 403      | 401            | 401
     /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401            | 401
+    /heartbeat                  | 401     | 403       | 401             | 403           | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
     /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
@@ -244,7 +245,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     assert_eq!(paths, openapi::paths(), "the matrix must have every path");
     // The database checked each user's token once on each path that opens to users.
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
-    assert_eq!(checks, 13 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
+    assert_eq!(checks, 14 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
     for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET, &api_key] {
         assert!(!log.contains(secret), "the function logged a credential");

@@ -94,7 +94,7 @@ pub fn row(id: u64, balance: &str) -> String {
 }
 
 /// The paths that request a job, and the operation that a body for each path names.
-pub const OPERATIONS: [(&str, &str); 14] = [
+pub const OPERATIONS: [(&str, &str); 15] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
     ("/faucet/daily", "daily_claim"),
@@ -108,6 +108,7 @@ pub const OPERATIONS: [(&str, &str); 14] = [
     ("/escrow/complete", "escrow_complete"),
     ("/escrow/dispute", "escrow_dispute"),
     ("/escrow/status", "escrow_status"),
+    ("/heartbeat", "heartbeat"),
     ("/reconcile", "reconcile"),
 ];
 

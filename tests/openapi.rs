@@ -22,6 +22,9 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
+/// The user who owns the agent of the examples for owners.
+const OWNER: &str = "11111111-1111-1111-1111-111111111111";
+
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let text = fs::read_to_string(repository().join("docs/openapi.json")).expect("docs/openapi.json");
     serde_json::from_str(&text).expect("docs/openapi.json is JSON")
@@ -125,13 +128,15 @@ async fn with_the_examples_rows() -> Result<Local> {
     let key = postgrest::key("purple_flea_operator")?;
     let changes = [("operator_tokens", OPERATORS), ("supabase_operator_key", &key), ("after_reply", "false")];
     let stack = start_silent(&changes).await?;
-    let rows = "insert into public.agents (id) values ('agent-007'), ('scout'); \
-        insert into public.escrow_requests (sender_id, receiver_id, amount) \
-        values ('agent-001', 'agent-007', 5), ('agent-001', 'agent-007', 5)";
+    let rows = format!(
+        "insert into public.agents (id, owner_id) values ('agent-007', null), ('scout', '{OWNER}'); \
+         insert into public.escrow_requests (sender_id, receiver_id, amount) \
+         values ('agent-001', 'agent-007', 5), ('agent-001', 'agent-007', 5)"
+    );
     for agent in ["agent-007", "scout"] {
         stack.purple_flea.fund(agent, 0.into());
     }
-    sql(&stack, rows).await?;
+    sql(&stack, &rows).await?;
     // The worker that these rows call would also claim what comes next.
     let made = "select to_jsonb(count(pf_escrow_id))::text from public.escrow_requests having count(pf_escrow_id) = 2";
     wait_for_row(&stack, made).await?;
@@ -175,12 +180,16 @@ async fn every_example_is_accepted_as_it_stands() -> Result<()> {
         for example in several.chain(content.get("example")) {
             sent += 1;
             let (url, body) = (format!("{}{path}", stack.host.url), example.to_string());
-            let request = if path == "/operator" {
-                Request::post(&url)
-                    .header("authorization", format!("Bearer {ADAS_TOKEN}"))
-                    .header("content-type", "application/json")
-            } else {
-                webhook::signed(&url, &name_of(example, sent), body.as_bytes())?
+            let token = match path.as_str() {
+                "/operator" => Some(ADAS_TOKEN.to_owned()),
+                "/heartbeat" => Some(postgrest::user_key(OWNER)?),
+                _ => None,
+            };
+            let request = match token {
+                Some(token) => Request::post(&url)
+                    .header("authorization", format!("Bearer {token}"))
+                    .header("content-type", "application/json"),
+                None => webhook::signed(&url, &name_of(example, sent), body.as_bytes())?,
             };
             let reply = reply(request.body(body.into())?).await?;
             ensure!(reply.status.is_success(), "{path} {example}: {}", reply.body);

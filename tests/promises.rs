@@ -18,6 +18,7 @@ mod events;
 mod fairness;
 mod faucet;
 mod feed;
+mod fleet;
 mod frames;
 mod front_door;
 mod hang_up;

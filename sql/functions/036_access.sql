@@ -33,7 +33,8 @@ grant usage
 -- secret.
 grant select (
     id, balance, balance_at, status, created_at, owner_id,
-    pf_agent_id, referral_code, orchestrator_id, wallet_address, tenant_id
+    pf_agent_id, referral_code, orchestrator_id, wallet_address, tenant_id,
+    last_seen_at, task, task_state, task_escrow_id, idle_since
   )
   on public.agents
   to authenticated;

@@ -187,6 +187,8 @@ begin
     when 'events'       then perform purple_flea.delete_old_events();
     when 'prune'        then perform purple_flea.prune();
     when 'attempts'     then perform purple_flea.prune_attempts();
+    when 'heartbeats'   then perform purple_flea.end_heartbeats();
+    when 'payments'     then perform purple_flea.follow_payments();
   end case;
 exception when others then
   raise warning 'purple_flea: the sweep went on without its part "%": % %', part, sqlstate, sqlerrm;
@@ -212,6 +214,8 @@ begin
   perform purple_flea.sweep_part('events');
   perform purple_flea.sweep_part('prune');
   perform purple_flea.sweep_part('attempts');
+  perform purple_flea.sweep_part('heartbeats');
+  perform purple_flea.sweep_part('payments');
   update purple_flea.ledger l
   set swept_at = clock_timestamp()
   where l.only_row;

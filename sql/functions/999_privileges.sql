@@ -55,12 +55,19 @@ revoke execute
 grant execute
   on function public.leave_feed_seat, public.take_feed_seat
   to service_role, purple_flea_worker;
+-- They check that the caller owns the agent.
+revoke execute
+  on function public.assign_task, public.finish_task, public.heartbeat
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.assign_task, public.finish_task, public.heartbeat
+  to authenticated, service_role;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 
 revoke all
-  on public.agent_jobs, public.event_types, public.referral_earnings
+  on public.agent_jobs, public.event_types, public.fleet, public.referral_earnings
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
-grant select on public.agent_jobs to authenticated;
+grant select on public.agent_jobs, public.fleet to authenticated;
 grant select on public.referral_earnings to authenticated, service_role;
 grant select on public.event_types to authenticated, service_role, purple_flea_worker;

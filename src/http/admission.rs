@@ -40,6 +40,7 @@ pub fn credentials_for(route: Route) -> &'static [Credential] {
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
         Route::RequestJob(_) => &[Signature, WebhookToken, OwnersToken],
+        Route::Heartbeat => &[OwnersToken],
         Route::Reconcile => &[Signature, WebhookToken],
         Route::OperatorStatus | Route::Operate => &[OperatorsToken],
         Route::Events | Route::Record => &[ApiKey],
@@ -112,10 +113,18 @@ pub async fn check_owner(
 ) -> Result<(), Problem> {
     match ledger.may_act_for(token, subject, runtime).await {
         Ok(true) => Ok(()),
-        // A 403 means that the token's role may not call the function.
-        Ok(false) | Err(LedgerError::RefusedUs(403)) => Err(Problem::NotYours),
-        Err(LedgerError::RefusedUs(401) | LedgerError::TokenRefused(_)) => Err(Refusal::TokenRefused.into()),
-        Err(error) => Err(error.into()),
+        Ok(false) => Err(Problem::NotYours),
+        Err(error) => Err(of_owners_call(error)),
+    }
+}
+
+/// Returns the problem of a call that the database refused with an owner's token.
+pub fn of_owners_call(error: LedgerError) -> Problem {
+    match error {
+        // The token's role may not call the function, or the agent is another owner's.
+        LedgerError::RefusedUs(403) => Problem::NotYours,
+        LedgerError::RefusedUs(401) | LedgerError::TokenRefused(_) => Refusal::TokenRefused.into(),
+        error => error.into(),
     }
 }
 

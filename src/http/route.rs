@@ -10,6 +10,8 @@ pub enum Route {
     ExecuteTrade,
     /// Accepts a request for a job of a kind.
     RequestJob(RequestKind),
+    /// Records that an agent is there.
+    Heartbeat,
     /// Looks up bets of unknown outcome.
     Reconcile,
     /// Shows the ledger's status to an operator.
@@ -28,10 +30,11 @@ pub enum Route {
 const RECORDS: &str = "/records/";
 
 /// The paths that do not request a job, and their routes. A part in braces stands for any part.
-const PATHS: [(&str, Route); 9] = [
+const PATHS: [(&str, Route); 10] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
+    ("/heartbeat", Route::Heartbeat),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
@@ -65,7 +68,7 @@ impl Route {
     /// Returns the method, and the value of an `Allow` header.
     pub fn method(self) -> (Method, &'static str) {
         match self {
-            Self::ExecuteTrade | Self::RequestJob(_) | Self::Reconcile | Self::Operate => {
+            Self::ExecuteTrade | Self::RequestJob(_) | Self::Heartbeat | Self::Reconcile | Self::Operate => {
                 (Method::POST, "POST")
             }
             Self::OperatorStatus | Self::Events | Self::Record => (Method::GET, "GET"),
@@ -89,6 +92,7 @@ impl Route {
         match self {
             Self::ExecuteTrade => "execute_trade",
             Self::RequestJob(kind) => kind.name(),
+            Self::Heartbeat => "heartbeat",
             Self::Reconcile => "reconcile",
             Self::OperatorStatus => "operator_status",
             Self::Operate => "operator",

@@ -6,7 +6,7 @@ use super::{
     dispatch::{AfterReply, Reply},
     execute_trade, feed,
     health::{self, HealthCache},
-    operation, operator,
+    heartbeat, operation, operator,
     problem::Problem,
     query,
     request_job::{self, Requester},
@@ -165,6 +165,9 @@ async fn post(
         (Route::RequestJob(kind), Caller::Owner { webhook_id, token }) => {
             let requester = Requester { webhook_id, owner: Some(token) };
             request_job::run(kind, requester, settings, headers, body, runtime, line).await
+        }
+        (Route::Heartbeat, Caller::Owner { token, .. }) => {
+            Ok((heartbeat::run(settings, &token, body, runtime, line).await?, None))
         }
         (Route::Reconcile, Caller::Trusted { .. }) => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;

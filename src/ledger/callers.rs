@@ -41,6 +41,22 @@ impl Ledger {
         object::value(rpc::text(&reply)?)?.as_bool().ok_or(LedgerError::Unreadable)
     }
 
+    /// Records an agent's heartbeat for the token's owner, and returns what the database knows of the agent. The
+    /// database checks the token, and refuses another owner's agent with 403.
+    pub async fn heartbeat(
+        &self,
+        token: &Key,
+        agent_id: &str,
+        task: Option<&str>,
+        runtime: &impl Runtime,
+    ) -> Result<Box<RawValue>, LedgerError> {
+        let body = json!({ "agent_id": agent_id, "task": task });
+        let reply = self.connection_with(token).call_once("heartbeat", &body, runtime).await?;
+        let text = rpc::text(&reply)?;
+        Object::read(text)?;
+        RawValue::from_string(text.to_owned()).map_err(|_| LedgerError::Unreadable)
+    }
+
     /// Performs an operator's operation, under the operator's name.
     pub async fn operate(
         &self,

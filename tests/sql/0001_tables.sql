@@ -7,7 +7,8 @@ select columns_are(
   'agents',
   array[
     'id', 'api_key', 'balance', 'status', 'created_at', 'owner_id', 'pf_agent_id',
-    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address', 'tenant_id'
+    'referral_code', 'orchestrator_id', 'balance_at', 'wallet_address', 'tenant_id',
+    'last_seen_at', 'task', 'task_state', 'task_escrow_id', 'idle_since'
   ]
 );
 select columns_are(

@@ -19,11 +19,11 @@ select bag_eq(
     where relkind = 'v'
       and not options && '{security_invoker=on, security_invoker=true, security_invoker=1}'
   $$,
-  -- Two show an owner a part of rows that the owner may not read: the ledger's jobs without their
-  -- secrets, and the sum of the escrows of agents that are other users'. The third shows all of a
-  -- table that holds the same for all.
-  array['agent_jobs', 'event_types', 'referral_earnings'],
-  'three views alone run as their owner (security_definer_view)'
+  -- Three show an owner a part of rows that the owner may not read: the ledger's jobs without their
+  -- secrets, the agents that have claimed ones, and the sum of the escrows of agents that are other
+  -- users'. The fourth shows all of a table that holds the same for all.
+  array['agent_jobs', 'event_types', 'fleet', 'referral_earnings'],
+  'four views alone run as their owner (security_definer_view)'
 );
 select is_empty(
   $$

@@ -24,9 +24,9 @@ select 'authenticated', t, 'select'
 from unnest(
   array[
     'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
-    'public.close_requests', 'public.agent_jobs', 'public.referral_earnings', 'public.tenants',
-    'public.memberships', 'public.api_keys', 'public.frame_events', 'public.event_types',
-    'public.event_subscriptions', 'public.event_delivery_attempts'
+    'public.close_requests', 'public.agent_jobs', 'public.fleet', 'public.referral_earnings',
+    'public.tenants', 'public.memberships', 'public.api_keys', 'public.frame_events',
+    'public.event_types', 'public.event_subscriptions', 'public.event_delivery_attempts'
   ]
 ) t;
 -- A user may ask for an escrow's next status, and change nothing else of it.
@@ -123,8 +123,8 @@ where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not
 order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- three functions as the role that reads. (170_operator_api.sql, 182_api_keys.sql and
--- 190_subscriptions.sql test the functions for users and operators.)
+-- three functions as the role that reads. (157_fleet.sql, 170_operator_api.sql, 182_api_keys.sql
+-- and 190_subscriptions.sql test the functions for users and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
@@ -144,7 +144,8 @@ from pg_proc p, roles
 where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
   and p.proname not in (
     'may_act_for', 'operate', 'create_api_key', 'revoke_api_key', 'create_event_subscription',
-    'delete_event_subscription', 'enable_event_subscription', 'redeliver_events'
+    'delete_event_subscription', 'enable_event_subscription', 'redeliver_events',
+    'assign_task', 'finish_task', 'heartbeat'
   )
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
@@ -154,7 +155,8 @@ select bag_eq(
     'claim_lookups', 'ledger_health', 'request_job', 'may_act_for', 'operate', 'read_events',
     'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
     'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
-    'redeliver_events', 'take_feed_seat', 'leave_feed_seat'
+    'redeliver_events', 'take_feed_seat', 'leave_feed_seat', 'assign_task', 'finish_task',
+    'heartbeat'
   ],
   'public has the functions that the edge and its users call, and no other'
 );
