@@ -182,7 +182,8 @@ create or replace trigger purple_flea_tell_fleet
 create or replace function purple_flea.check_task(
   task            text,
   minimum_balance numeric,
-  payment         numeric
+  payment         numeric,
+  reference       text
 ) returns void
   language plpgsql
   volatile
@@ -201,10 +202,17 @@ begin
   elsif payment not between 0.0001 and most or payment <> round(payment, 4) then
     raise exception 'payment is a number from 0.0001 to % with at most 4 decimals, or null', most
       using errcode = 'invalid_parameter_value';
+  elsif (payment is null) <> (reference is null) then
+    raise exception 'a payment has a reference, and a task without one has none'
+      using errcode = 'invalid_parameter_value',
+            hint    = 'A call that is repeated with the same reference pays once.';
+  elsif reference !~ '^[A-Za-z0-9._:-]{1,50}$' then
+    raise exception 'a reference is 1 to 50 letters, digits, dots, underscores, colons or hyphens'
+      using errcode = 'invalid_parameter_value';
   end if;
 end;
 $$;
-comment on function purple_flea.check_task(text, numeric, numeric) is
+comment on function purple_flea.check_task(text, numeric, numeric, text) is
   'Raises invalid_parameter_value for a task that cannot be assigned.';
 
 create or replace function purple_flea.take_idle_agent(orchestrator text, minimum_balance numeric)
@@ -249,11 +257,45 @@ comment on function purple_flea.take_idle_agent(text, numeric) is
   'Locks the agent of an orchestrator''s fleet that has waited longest for a task, and is there, '
   'idle and not trading, and has at least a balance. Null: there is none.';
 
+-- A payment has a name, so that a repeated call pays once. It stands in the escrow's row, where
+-- names of other requests have no such prefix.
+create or replace function purple_flea.payment_made(orchestrator_id text, reference text)
+  returns jsonb
+  language plpgsql
+  volatile  -- sees what was committed while it waited
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  made public.escrow_requests;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('purple_flea:task-payment:' || reference, 5));
+  select * into made
+  from public.escrow_requests e
+  where e.asked_as = 'task-payment:' || reference;
+  if not found then
+    return null;
+  elsif made.sender_id <> payment_made.orchestrator_id then
+    raise exception 'this reference names another orchestrator''s payment'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  return jsonb_build_object(
+    'state', 'assigned_before',
+    'agent_id', made.receiver_id,
+    'escrow_id', made.id
+  );
+end;
+$$;
+comment on function purple_flea.payment_made(text, text) is
+  'Gives the assignment that an orchestrator''s payment of this name belongs to; null if there is '
+  'none. Other calls with the name wait for this transaction.';
+
 create or replace function public.assign_task(
   orchestrator_id text,
   task            text,
   minimum_balance numeric,
-  payment         numeric default null
+  payment         numeric default null,
+  reference       text    default null
 ) returns jsonb
   language plpgsql
   volatile
@@ -264,21 +306,30 @@ as $$
 declare
   agent  text;
   escrow bigint;
+  before jsonb;
 begin
   perform purple_flea.refuse_other_owners(assign_task.orchestrator_id);
-  perform purple_flea.check_task(assign_task.task, minimum_balance, payment);
+  perform purple_flea.check_task(
+    assign_task.task, minimum_balance, payment, assign_task.reference);
+  if payment is not null then
+    before := purple_flea.payment_made(assign_task.orchestrator_id, assign_task.reference);
+    if before is not null then
+      return before;
+    end if;
+  end if;
   agent := purple_flea.take_idle_agent(assign_task.orchestrator_id, minimum_balance);
   if agent is null then
     return jsonb_build_object('state', 'none_available');
   end if;
   if payment is not null then
-    insert into public.escrow_requests (sender_id, receiver_id, amount, description)
+    insert into public.escrow_requests (sender_id, receiver_id, amount, description, asked_as)
     values (
       assign_task.orchestrator_id,
       agent,
       payment,
       -- A description has at least three characters.
-      case when char_length(assign_task.task) >= 3 then assign_task.task end
+      case when char_length(assign_task.task) >= 3 then assign_task.task end,
+      'task-payment:' || assign_task.reference
     )
     returning id into escrow;
   end if;
@@ -294,7 +345,7 @@ begin
   ));
 end;
 $$;
-comment on function public.assign_task(text, text, numeric, numeric) is
+comment on function public.assign_task(text, text, numeric, numeric, text) is
   'Assigns a task to one idle agent of an orchestrator''s fleet: {state, agent_id, escrow_id}. The '
   'state is assigned, awaiting_payment (until the escrow of the payment is funded), or '
   'none_available. For the orchestrator''s owner and the service.';

@@ -284,7 +284,7 @@ select results_eq(
 select is(public.assign_task('boss', 'One', 0) ->> 'agent_id', 'new', 'it gets a task again');
 select is(public.assign_task('boss', 'Two', 0) ->> 'agent_id', 'old', 'then another one');
 select is(
-  public.assign_task('boss', 'Three', 0, 5),
+  public.assign_task('boss', 'Three', 0, 5, 'p-0'),
   '{"state": "none_available"}',
   'and then none is available'
 );
@@ -296,28 +296,32 @@ delete from before where true;
 insert into before select pg_temp.everything();
 select pg_temp.as_user('1');
 select throws_ok(
-  format('select public.assign_task(%L, %L, %s, %s)', boss, task, minimum, payment),
+  format('select public.assign_task(%L, %L, %s, %s, %L)', boss, task, minimum, payment, reference),
   code,
   null,
   format('refused: %s', why)
 )
 from (
   values
-    ('rival', 'Trade', '0', 'null', '42501', 'somebody else''s orchestrator'),
-    ('nobody', 'Trade', '0', 'null', '42501', 'an unknown orchestrator'),
-    ('boss', repeat('x', 201), '0', 'null', '22023', 'a task of 201 characters'),
-    ('boss', '', '0', 'null', '22023', 'an empty task'),
-    ('boss', null, '0', 'null', '22023', 'no task'),
-    ('boss', 'Trade', '-0.01', 'null', '22023', 'a negative minimum'),
-    ('boss', 'Trade', '''NaN''', 'null', '22023', 'a minimum that is no number'),
-    ('boss', 'Trade', '''Infinity''', 'null', '22023', 'an infinite minimum'),
-    ('boss', 'Trade', 'null', 'null', '22023', 'no minimum'),
-    ('boss', 'Trade', '0', '0', '22023', 'a payment of 0'),
-    ('boss', 'Trade', '0', '-1', '22023', 'a negative payment'),
-    ('boss', 'Trade', '0', '''NaN''', '22023', 'a payment that is no number'),
-    ('boss', 'Trade', '0', '''Infinity''', '22023', 'an infinite payment'),
-    ('boss', 'Trade', '0', '1.00005', '22023', 'a payment that would be rounded')
-) as w (boss, task, minimum, payment, code, why);
+    ('rival', 'Trade', '0', 'null', null, '42501', 'somebody else''s orchestrator'),
+    ('nobody', 'Trade', '0', 'null', null, '42501', 'an unknown orchestrator'),
+    ('boss', repeat('x', 201), '0', 'null', null, '22023', 'a task of 201 characters'),
+    ('boss', '', '0', 'null', null, '22023', 'an empty task'),
+    ('boss', null, '0', 'null', null, '22023', 'no task'),
+    ('boss', 'Trade', '-0.01', 'null', null, '22023', 'a negative minimum'),
+    ('boss', 'Trade', '''NaN''', 'null', null, '22023', 'a minimum that is no number'),
+    ('boss', 'Trade', '''Infinity''', 'null', null, '22023', 'an infinite minimum'),
+    ('boss', 'Trade', 'null', 'null', null, '22023', 'no minimum'),
+    ('boss', 'Trade', '0', '0', 'p', '22023', 'a payment of 0'),
+    ('boss', 'Trade', '0', '-1', 'p', '22023', 'a negative payment'),
+    ('boss', 'Trade', '0', '''NaN''', 'p', '22023', 'a payment that is no number'),
+    ('boss', 'Trade', '0', '''Infinity''', 'p', '22023', 'an infinite payment'),
+    ('boss', 'Trade', '0', '1.00005', 'p', '22023', 'a payment that would be rounded'),
+    ('boss', 'Trade', '0', '1', null, '22023', 'a payment without a reference'),
+    ('boss', 'Trade', '0', 'null', 'p', '22023', 'a reference without a payment'),
+    ('boss', 'Trade', '0', '1', 'a b', '22023', 'a reference with a space'),
+    ('boss', 'Trade', '0', '1', repeat('x', 51), '22023', 'a reference of 51 characters')
+) as w (boss, task, minimum, payment, reference, code, why);
 select throws_ok(
   $$select public.finish_task('theirs')$$,
   '42501',
@@ -330,13 +334,25 @@ select is(pg_temp.everything(), everything, 'a refused task changes nothing') fr
 -- Payments.
 select public.finish_task(id) from unnest('{new,old,middle}'::text[]) as id;
 update public.agents set status = 'offline' where id in ('new', 'middle');
-create temporary table p as select public.assign_task('boss', 'Paid work', 0, 2.5) as paid;
+create temporary table p as select public.assign_task('boss', 'Paid work', 0, 2.5, 'p-1') as paid;
 select is(
   paid - 'escrow_id',
   '{"state": "awaiting_payment", "agent_id": "old"}',
   'a task with a payment waits for it'
 )
 from p;
+select is(
+  public.assign_task('boss', 'Paid work', 0, 2.5, 'p-1'),
+  paid || '{"state": "assigned_before"}',
+  'a repeated payment is the one that was made'
+)
+from p;
+select throws_ok(
+  $$select public.assign_task('rival', 'Paid work', 0, 2.5, 'p-1')$$,
+  '22023',
+  'this reference names another orchestrator''s payment',
+  'another orchestrator''s payment is not shown'
+);
 select results_eq(
   $$select sender_id, receiver_id, amount, description from public.escrow_requests$$,
   $$values ('boss', 'old', 2.5000, 'Paid work')$$,
@@ -371,7 +387,7 @@ select is((pg_temp.agent('old')).task_escrow_id, null, 'the agent is free when i
 select is(status, 'pending', 'and the escrow goes on') from public.escrow_requests;
 
 -- Payments that fail.
-create temporary table r as select public.assign_task('boss', 'Dear work', 0, 3) as paid;
+create temporary table r as select public.assign_task('boss', 'Dear work', 0, 3, 'p-2') as paid;
 select pg_temp.hold_all_but('escrow-' || (paid ->> 'escrow_id')) from r;
 create temporary table n as
   select pg_temp.claim('escrow-' || (paid ->> 'escrow_id')) as c
@@ -384,7 +400,7 @@ select is(
   '(,)',
   'a refused payment frees the agent'
 );
-create temporary table g as select public.assign_task('boss', 'Work', 0, 4) as paid;
+create temporary table g as select public.assign_task('boss', 'Work', 0, 4, 'p-3') as paid;
 select pg_temp.hold_all_but('escrow-' || (paid ->> 'escrow_id')) from g;
 create temporary table h as
   select pg_temp.claim('escrow-' || (paid ->> 'escrow_id')) as c
@@ -398,7 +414,7 @@ select pg_temp.settle(
 from h, g;
 update public.escrow_requests set status = 'refunded' where pf_escrow_id = 'esc_3';
 select is((pg_temp.agent('old')).task_state, null, 'an ended escrow frees the agent');
-select public.assign_task('boss', 'Work', 0, 4);
+select public.assign_task('boss', 'Work', 0, 4, 'p-4');
 alter table public.escrow_requests disable trigger purple_flea_tell_fleet;
 update public.escrow_requests set status = 'cancelled' where status = 'pending';
 select is((pg_temp.agent('old')).task_state, 'awaiting_payment', 'an end that went unnoticed');
