@@ -91,7 +91,8 @@ async fn every_path_refuses_unsigned_oversized_and_malformed_requests() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_body_is_accepted_only_on_the_path_of_its_operation() -> Result<()> {
     let door = FrontDoor::open().await?;
-    for (path, operation) in OPERATIONS {
+    // No signature opens the path of heartbeats.
+    for (path, operation) in OPERATIONS.into_iter().filter(|(path, _)| *path != "/heartbeat") {
         for (other, _) in OPERATIONS.into_iter().filter(|(other, _)| *other != path) {
             let refused = send_unchanged(&door, path, &with_operation(other, body_of(other))).await?;
             assert_problem(&refused, 400, "other_operation", "no");
