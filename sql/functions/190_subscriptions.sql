@@ -299,8 +299,8 @@ begin
   if trouble is not null then
     raise exception 'the secret of the subscription is %', trouble
       using errcode = 'check_violation',
-            hint    = 'An operator sets it (docs/secrets.md). Or make a new subscription, and delete '
-              'this one.';
+            hint    = 'An operator sets it (docs/secrets.md). Or make a new subscription, and '
+              'delete this one.';
   end if;
   update public.event_subscriptions s
   set state            = 'active',

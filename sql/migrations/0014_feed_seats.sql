@@ -1,6 +1,6 @@
--- The seats of requests that wait for an event. A host gives each instance of the function only some
--- requests at once, and makes more instances as it needs them. So a limit of one instance would not
--- limit what all of them ask of the database.
+-- The seats of requests that wait for an event. A host gives each instance of the function only
+-- some requests at once, and makes more instances as it needs them. So a limit of one instance
+-- would not limit the calls that all of them make to the database.
 
 create table if not exists purple_flea.feed_seats (
   seat   smallint    primary key,
