@@ -11,6 +11,7 @@ use crate::{
         policy::Policy,
     },
     endpoint::{BaseUrl, Key},
+    inngest::Inngest,
     ledger::{Ledger, rpc::Connection},
     purple_flea::{PurpleFlea, Service},
     time_budget,
@@ -23,6 +24,7 @@ use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
+mod inngest;
 mod table;
 
 use table::*;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub after_reply: bool,
     /// The time for which the worker then long-polls after its last job.
     pub linger: Duration,
+    /// Inngest, if it drives workflows or gets events.
+    pub inngest: Option<Inngest>,
 }
 
 /// A setting that is missing or wrong. The error names the setting and its limits, never its value.
@@ -106,6 +110,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let with_ledger = matches!(ledger, Some(Some(_)));
         let purple_flea = self.purple_flea(with_ledger);
         let default_agent = self.default_agent(with_ledger);
+        let inngest = self.inngest(purple_flea.as_ref());
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
@@ -122,6 +127,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             ledger,
             after_reply: after_reply?,
             linger: linger?,
+            inngest: inngest?,
         })
     }
 
