@@ -24,6 +24,7 @@ mod front_door;
 mod hang_up;
 mod hi_lo;
 mod host_program;
+mod inngest;
 mod isolation;
 mod kelly;
 mod keys;

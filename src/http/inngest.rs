@@ -17,6 +17,7 @@ use crate::{
         answer::{Answer, reply, set_retry},
         call::Call,
         client::RegisterError,
+        op::quoted,
         run::{Run, StepError},
         workflow::Workflow,
     },
@@ -30,7 +31,6 @@ use http::{
     header::{CONTENT_LENGTH, HOST},
     request::Parts,
 };
-use serde_json::json;
 
 /// The path.
 pub const PATH: &str = "/api/inngest";
@@ -116,7 +116,7 @@ impl<C> App<'_, C> {
         let query = Query::read(head.uri.query());
         if head.method == Method::GET {
             let introspection = self.inngest.introspection(self.workflows.len(), is_signed);
-            return Ok(reply(StatusCode::OK, &introspection));
+            return Ok(reply(StatusCode::OK, introspection));
         }
         if head.method == Method::PUT {
             return Ok(self.register(&query, &head.headers, runtime, line).await);
@@ -215,7 +215,7 @@ fn registered(result: Result<bool, &str>) -> Response<Vec<u8>> {
         Ok(modified) => (StatusCode::OK, "Successfully registered", modified),
         Err(message) => (StatusCode::INTERNAL_SERVER_ERROR, message, false),
     };
-    let mut response = reply(status, &json!({ "message": message, "modified": modified }));
+    let mut response = reply(status, format!(r#"{{"message":{},"modified":{modified}}}"#, quoted(message)));
     response.headers_mut().insert(SYNC_KIND, HeaderValue::from_static("out_of_band"));
     response
 }
@@ -223,11 +223,11 @@ fn registered(result: Result<bool, &str>) -> Response<Vec<u8>> {
 /// Answers with a problem, in Inngest's form. What the same bytes would meet again is final.
 pub fn refuse(problem: &Problem) -> Response<Vec<u8>> {
     if let Problem::Unauthorized(_) = problem {
-        return reply(StatusCode::UNAUTHORIZED, &json!({ "message": "Unauthorized" }));
+        return reply(StatusCode::UNAUTHORIZED, r#"{"message":"Unauthorized"}"#.to_owned());
     }
     let as_problem = problem.response(None);
-    let mut response =
-        reply(as_problem.status(), &json!({ "name": problem.code(), "message": problem.detail() }));
+    let body = format!(r#"{{"name":{},"message":{}}}"#, quoted(problem.code()), quoted(&problem.detail()));
+    let mut response = reply(as_problem.status(), body);
     if as_problem.status().is_client_error() && !matches!(problem, Problem::IncompleteBody) {
         set_retry(&mut response, true, None);
     }

@@ -1,13 +1,14 @@
 //! Answers: how the outcome of a call becomes a status, a body and headers.
 
-use super::op::OpCode;
-use super::run::{Report, Run, StepError, Stop, Thrown};
+use super::{
+    op::{Op, OpCode, quoted},
+    run::{Report, Run, StepError, Stop, Thrown},
+};
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Duration;
 
 /// The header that tells Inngest whether to try again. Without it Inngest does.
@@ -36,7 +37,7 @@ impl Answer {
                 "the function dropped a step that it had begun",
             )),
             (None, Ok(value)) => {
-                Self { response: reply(StatusCode::OK, &value), outcome: "returned", cause: None }
+                Self { response: reply(StatusCode::OK, value.to_string()), outcome: "returned", cause: None }
             }
             (None, Err(Stop::Failed(error))) => Self::of_error(&error),
             (None, Err(Stop::StepFailed { error, .. })) => Self::of_error(&StepError::Final(error)),
@@ -52,9 +53,9 @@ impl Answer {
         let message = format!(
             "this app has no function `{id}`: register it again with a PUT, or call the app that has it"
         );
-        let body = json!({ "type": "internal", "name": "Error", "message": message });
+        let body = format!(r#"{{"type":"internal","name":"Error","message":{}}}"#, quoted(&message));
         Self {
-            response: reply(StatusCode::INTERNAL_SERVER_ERROR, &body),
+            response: reply(StatusCode::INTERNAL_SERVER_ERROR, body),
             outcome: "unknown_function",
             cause: None,
         }
@@ -66,7 +67,7 @@ impl Answer {
             StepError::Retry { error, after } => (StatusCode::INTERNAL_SERVER_ERROR, error, *after),
             StepError::Final(error) => (StatusCode::BAD_REQUEST, error, None),
         };
-        let mut response = reply(status, thrown);
+        let mut response = reply(status, thrown_text(thrown));
         let is_final = matches!(error, StepError::Final(_));
         set_retry(&mut response, is_final, after);
         Self { response, outcome: "failed", cause: Some(named(thrown)) }
@@ -81,7 +82,7 @@ impl Answer {
             OpCode::StepError => ("step_error", Some(false)),
             OpCode::StepFailed => ("step_failed", Some(true)),
         };
-        let mut response = reply(StatusCode::PARTIAL_CONTENT, &[op]);
+        let mut response = reply(StatusCode::PARTIAL_CONTENT, format!("[{}]", text(op)));
         if let Some(is_final) = is_final {
             set_retry(&mut response, is_final, *retry_after);
         }
@@ -90,29 +91,38 @@ impl Answer {
 
     /// Answers a call for a step that the function does not come to.
     fn of_missing_step(requested: &str, found: &[(String, String)]) -> Self {
-        let steps: Vec<Value> = found.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
-        let body = json!({
-            "error": "the function does not come to the requested step: its code, or a memo, has changed",
-            "requestedStep": requested,
-            "foundSteps": steps,
-            "totalFoundSteps": found.len(),
-        });
-        let mut response = reply(StatusCode::INTERNAL_SERVER_ERROR, &body);
+        let step =
+            |(id, name): &(String, String)| format!(r#"{{"id":{},"name":{}}}"#, quoted(id), quoted(name));
+        let steps: Vec<String> = found.iter().map(step).collect();
+        let (steps, count, requested) = (steps.join(","), found.len(), quoted(requested));
+        let error = "the function does not come to the requested step: its code, or a memo, has changed";
+        let body = format!(
+            r#"{{"error":"{error}","requestedStep":{requested},"foundSteps":[{steps}],"totalFoundSteps":{count}}}"#
+        );
+        let mut response = reply(StatusCode::INTERNAL_SERVER_ERROR, body);
         set_retry(&mut response, false, None);
         Self { response, outcome: "step_not_found", cause: None }
     }
 }
 
 /// Makes an answer with a JSON body and its length.
-pub fn reply(status: StatusCode, body: &impl Serialize) -> Response<Vec<u8>> {
-    // All keys are strings and all values are of known types, so this always serialises.
-    let body = serde_json::to_vec(body).unwrap_or_default();
+pub fn reply(status: StatusCode, body: String) -> Response<Vec<u8>> {
     let length = body.len();
-    let mut response = Response::new(body);
+    let mut response = Response::new(body.into_bytes());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     response
+}
+
+/// Writes an error.
+fn thrown_text(Thrown { name, message }: &Thrown) -> String {
+    format!(r#"{{"name":{},"message":{}}}"#, quoted(name), quoted(message))
+}
+
+/// Writes an operation. All keys are strings and all values are of known types, so this always serialises.
+fn text(op: &Op) -> String {
+    serde_json::to_string(op).unwrap_or_default()
 }
 
 /// Tells Inngest whether to try again, and how long to wait before.

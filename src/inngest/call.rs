@@ -4,7 +4,7 @@ use super::event::Event;
 use crate::json::{self, ReadError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// The `stepId` of a call that asks for no step in particular.
 pub const ANY_STEP: &str = "step";
@@ -30,7 +30,7 @@ pub struct Call {
     /// The event that started the run.
     pub event: Event,
     /// The memos, by the ids of their steps.
-    pub memos: HashMap<String, Box<RawValue>>,
+    pub memos: BTreeMap<String, Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ struct Body {
     #[serde(default)]
     event: Option<Event>,
     #[serde(default)]
-    steps: Option<HashMap<String, Box<RawValue>>>,
+    steps: Option<BTreeMap<String, Box<RawValue>>>,
     #[serde(default)]
     use_api: bool,
 }

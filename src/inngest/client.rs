@@ -2,9 +2,10 @@
 //! small for.
 
 use super::{
-    ENV, FRAMEWORK, Inngest, SDK, SDK_HEADER,
+    APP, ENV, FRAMEWORK, Inngest, SDK, SDK_HEADER,
     call::Call,
     event::{Event, NewEvent},
+    op::quoted,
     run::StepError,
 };
 use crate::runtime::{Answer, Limits, Runtime, SendError};
@@ -13,8 +14,8 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, json, value::RawValue};
-use std::{collections::HashMap, time::Duration};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Longest exchange with Inngest, in seconds.
 const TIMEOUT_S: u64 = 10;
@@ -70,20 +71,15 @@ impl Inngest {
     pub async fn register(
         &self,
         serve_url: &str,
-        functions: Vec<Value>,
+        functions: Vec<String>,
         deploy_id: Option<&str>,
         kind: Option<HeaderValue>,
         runtime: &impl Runtime,
     ) -> Result<bool, RegisterError> {
-        let body = json!({
-            "url": serve_url,
-            "deployType": "ping",
-            "appName": super::APP,
-            "sdk": SDK,
-            "v": "0.1",
-            "framework": FRAMEWORK,
-            "functions": functions,
-        });
+        let (url, functions) = (quoted(serve_url), functions.join(","));
+        let body = format!(
+            r#"{{"url":{url},"deployType":"ping","appName":"{APP}","sdk":"{SDK}","v":"0.1","framework":"{FRAMEWORK}","functions":[{functions}]}}"#
+        );
         let route = match deploy_id {
             Some(id) => {
                 let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
@@ -91,7 +87,7 @@ impl Inngest {
             }
             None => "/fn/register".to_owned(),
         };
-        let mut request = self.request(Method::POST, self.api.join(&route), Some(&body));
+        let mut request = self.request(Method::POST, self.api.join(&route), Some(body));
         if let (Some(request), Some(kind)) = (&mut request, kind) {
             request.headers_mut().insert(EXPECTED_KIND, kind);
         }
@@ -116,8 +112,8 @@ impl Inngest {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let size = |event: &NewEvent| serde_json::to_vec(event).map_or(usize::MAX, |text| text.len());
-        if events.len() > EVENTS_LIMIT || events.iter().any(|event| size(event) > EVENT_LIMIT_BYTES) {
+        let events: Vec<String> = events.iter().map(NewEvent::text).collect();
+        if events.len() > EVENTS_LIMIT || events.iter().any(|event| event.len() > EVENT_LIMIT_BYTES) {
             let message = "at most 100 events of at most 512 KiB can be sent at once";
             return Err(StepError::last("events_too_large", message));
         }
@@ -132,8 +128,8 @@ impl Inngest {
             }
         };
         let url = self.events.join(&format!("/e/{key}"));
-        let body = serde_json::to_value(events).unwrap_or_default();
-        let answer = exchange(self.request(Method::POST, url, Some(&body)), REPLY_LIMIT_BYTES, runtime).await;
+        let body = format!("[{}]", events.join(","));
+        let answer = exchange(self.request(Method::POST, url, Some(body)), REPLY_LIMIT_BYTES, runtime).await;
         let answer = answer.map_err(|error| not_reached(&error))?;
         match answer.head.status.as_u16() {
             200..=299 => read::<Sent>(&answer).map(|sent| sent.ids).ok_or_else(|| {
@@ -156,7 +152,7 @@ impl Inngest {
     /// Gets the events and the memos of a run whose call came without them.
     pub async fn complete(&self, call: &mut Call, runtime: &impl Runtime) -> Result<(), StepError> {
         let events: Vec<Event> = self.state(&call.run_id, "batch", runtime).await?;
-        let memos: HashMap<String, Box<RawValue>> = self.state(&call.run_id, "actions", runtime).await?;
+        let memos: BTreeMap<String, Box<RawValue>> = self.state(&call.run_id, "actions", runtime).await?;
         call.event = events
             .into_iter()
             .next()
@@ -193,9 +189,9 @@ impl Inngest {
         &self,
         method: Method,
         url: Option<String>,
-        body: Option<&Value>,
+        body: Option<String>,
     ) -> Option<http::Request<Vec<u8>>> {
-        let body = body.map_or(Some(Vec::new()), |body| serde_json::to_vec(body).ok())?;
+        let body = body.map(String::into_bytes).unwrap_or_default();
         let mut request = http::Request::builder()
             .method(&method)
             .uri(url?)

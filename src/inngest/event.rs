@@ -1,8 +1,11 @@
 //! Events: what starts a run, what a run waits for, and what it sends.
 
-use super::run::{StepError, Stop};
+use super::{
+    op::quoted,
+    run::{StepError, Stop},
+};
 use crate::json::DETAIL_LIMIT_CHARS;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
 /// The prefix of the names that Inngest itself gives: `inngest/scheduled.timer`, `inngest/function.invoked`.
@@ -50,17 +53,25 @@ impl Event {
 }
 
 /// An event to send.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct NewEvent {
     /// The id. Inngest drops a second event with the same id for 24 hours. Without one, a run that sends the event gives it
     /// an id of the run, the step and its place, so that a step which is executed twice sends it once.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The name.
     pub name: String,
     /// The data.
     pub data: serde_json::Value,
     /// The time of the event, in milliseconds since 1970. Without it Inngest takes the time of arrival.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<i64>,
+}
+
+impl NewEvent {
+    /// Writes the event as JSON.
+    pub fn text(&self) -> String {
+        let (name, data) = (quoted(&self.name), &self.data);
+        let id = self.id.as_ref().map(|id| format!(r#","id":{}"#, quoted(id))).unwrap_or_default();
+        let ts = self.ts.map(|ts| format!(r#","ts":{ts}"#)).unwrap_or_default();
+        format!(r#"{{"name":{name},"data":{data}{id}{ts}}}"#)
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::run::Thrown;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use sha1::{Digest, Sha1};
 
 /// Returns the id under which Inngest keeps the memo of a step: the lowercase hexadecimal SHA-1 of its name. The second step
@@ -20,6 +20,13 @@ pub fn step_id(name: &str, earlier: u32) -> String {
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Writes a text as a JSON string.
+///
+/// Messages of a fixed form are written with this and `format!`: each use of `json!` adds its own code to the component.
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// An operation that a run reports.

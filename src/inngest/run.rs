@@ -37,7 +37,6 @@ use serde_json::value::{RawValue, to_raw_value};
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    collections::HashMap,
     time::Duration,
 };
 
@@ -139,7 +138,7 @@ pub struct Run<'a> {
     call: &'a Call,
     sender: &'a Sender<'a>,
     /// How often each name has occurred.
-    names: RefCell<HashMap<String, u32>>,
+    names: RefCell<Vec<(String, u32)>>,
     /// The steps without a memo, in the order in which they were found.
     found: RefCell<Vec<(String, String)>>,
     /// What this call reports.
@@ -268,10 +267,16 @@ impl<'a> Run<'a> {
     /// Returns the id of the next step of a name.
     fn id_of(&self, name: &str) -> String {
         let mut names = self.names.borrow_mut();
-        let earlier = names.entry(name.to_owned()).or_insert(0);
-        let id = step_id(name, *earlier);
-        *earlier = earlier.saturating_add(1);
-        id
+        match names.iter_mut().find(|(known, _)| known == name) {
+            Some((_, earlier)) => {
+                *earlier = earlier.saturating_add(1);
+                step_id(name, *earlier)
+            }
+            None => {
+                names.push((name.to_owned(), 0));
+                step_id(name, 0)
+            }
+        }
     }
 
     /// Notes that a step without a memo was found. Returns whether this call may do something about it.

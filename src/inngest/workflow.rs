@@ -3,16 +3,15 @@
 use super::{
     APP,
     event::{self, Event},
+    op::quoted,
     run::{Run, Stop, duration_text},
 };
 use futures::future::LocalBoxFuture;
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{borrow::Cow, time::Duration};
 
 /// What starts a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trigger {
     /// An event of this name.
     Event(Cow<'static, str>),
@@ -29,6 +28,14 @@ impl Trigger {
     /// A cron expression.
     pub fn cron(expression: impl Into<Cow<'static, str>>) -> Self {
         Self::Cron(expression.into())
+    }
+
+    fn registration(&self) -> String {
+        let (kind, text) = match self {
+            Self::Event(name) => ("event", name),
+            Self::Cron(expression) => ("cron", expression),
+        };
+        format!(r#"{{"{kind}":{}}}"#, quoted(text))
     }
 
     /// Returns whether an event can come from this trigger.
@@ -79,29 +86,22 @@ impl<C> Workflow<C> {
         by_hand || self.triggers.iter().any(|trigger| trigger.fires(event))
     }
 
-    /// Returns what Inngest is told about the workflow.
-    pub fn registration(&self, serve_url: &str) -> Value {
+    /// Returns what Inngest is told about the workflow, as JSON.
+    pub fn registration(&self, serve_url: &str) -> String {
         let id = self.full_id();
-        let url = format!("{serve_url}?fnId={id}&stepId=step");
-        let mut registration = json!({
-            "id": id,
-            "name": self.name,
-            "triggers": self.triggers,
-            "steps": { "step": {
-                "id": "step",
-                "name": "step",
-                "retries": { "attempts": self.retries },
-                "runtime": { "type": "http", "url": url },
-            } },
-        });
-        if let Some(object) = registration.as_object_mut() {
-            if let Some(limit) = self.concurrency {
-                object.insert("concurrency".to_owned(), json!({ "limit": limit }));
-            }
-            if let Some(finish) = self.finish {
-                object.insert("timeouts".to_owned(), json!({ "finish": duration_text(finish) }));
-            }
-        }
-        registration
+        let url = quoted(&format!("{serve_url}?fnId={id}&stepId=step"));
+        let (id, name, retries) = (quoted(&id), quoted(self.name), self.retries);
+        let triggers: Vec<String> = self.triggers.iter().map(Trigger::registration).collect();
+        let triggers = triggers.join(",");
+        let concurrency = self
+            .concurrency
+            .map(|limit| format!(r#","concurrency":{{"limit":{limit}}}"#))
+            .unwrap_or_default();
+        let finish = self.finish.map(|finish| quoted(&duration_text(finish)));
+        let timeouts =
+            finish.map(|finish| format!(r#","timeouts":{{"finish":{finish}}}"#)).unwrap_or_default();
+        format!(
+            r#"{{"id":{id},"name":{name},"triggers":[{triggers}],"steps":{{"step":{{"id":"step","name":"step","retries":{{"attempts":{retries}}},"runtime":{{"type":"http","url":{url}}}}}}}{concurrency}{timeouts}}}"#
+        )
     }
 }

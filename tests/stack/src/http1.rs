@@ -4,7 +4,12 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+    server::conn::http1 as server,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -40,6 +45,18 @@ pub fn in_origin_form<B>(mut request: Request<B>) -> Result<Request<B>> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     *request.uri_mut() = path.parse()?;
     Ok(request)
+}
+
+/// Answers the requests of one connection until it ends.
+pub async fn serve(stream: TcpStream, respond: impl AsyncFn(Request<Vec<u8>>) -> Response<Vec<u8>>) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes().to_vec();
+        let response = respond(Request::from_parts(head, body)).await;
+        hyper::Result::Ok(response.map(|body| Full::new(Bytes::from(body))))
+    });
+    // A caller that hangs up is the caller's business.
+    let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// Sends one request on a connection of its own and reads the whole reply.

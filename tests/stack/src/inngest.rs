@@ -21,6 +21,7 @@ use std::{
 };
 use tokio::{sync::Notify, task::JoinSet};
 
+pub use calls::signature;
 pub use state::{Exchange, Run, Status};
 
 /// The environment variable that names the program of the real server.

@@ -140,7 +140,7 @@ fn request(shared: &Shared, due: &Due, body: &Value) -> Result<Request<Vec<u8>>>
 }
 
 /// Signs a body, as the server does. The key is the text after the prefix.
-pub(super) fn signature(key: &str, body: &[u8], now_s: u64) -> Result<String> {
+pub fn signature(key: &str, body: &[u8], now_s: u64) -> Result<String> {
     let digits = key.rsplit('-').next().unwrap_or(key);
     let mut mac = Hmac::<Sha256>::new_from_slice(digits.as_bytes())?;
     mac.update(body);

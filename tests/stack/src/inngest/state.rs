@@ -193,9 +193,10 @@ impl State {
         }
         self.events.push(event.clone());
         let now_ms = self.now_ms;
-        if self.seen.insert(id.clone(), now_ms).is_some_and(|seen| now_ms - seen < REPEAT_MS) {
+        if self.seen.get(&id).is_some_and(|seen| now_ms - seen < REPEAT_MS) {
             return Ok(id);
         }
+        self.seen.insert(id.clone(), now_ms);
         let started: Vec<Function> =
             self.functions.iter().filter(|f| f.triggers("event").any(|t| t == name)).cloned().collect();
         for function in started {
