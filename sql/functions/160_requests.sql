@@ -116,6 +116,8 @@ create or replace function purple_flea.is_free_reference(kind text, reference te
   set search_path = pg_catalog, pg_temp
 as $$
   select reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+    -- Those are workflows' names, of escrows too.
+    and reference !~ '^wf-'
     and (
       kind = 'escrow'
       or reference !~ '^(wallet-change|escrow|close|faucet|registration|daily_claim)[-:.]'
