@@ -24,9 +24,11 @@ use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
 mod table;
+mod workflows;
 
 use table::*;
 pub use table::{MEANINGS, SETTINGS, Setting};
+pub use workflows::{Log, ScheduledBet, Workflows};
 
 /// Most secrets. Each costs an HMAC for every refused call.
 const SECRETS_LIMIT: usize = 8;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub after_reply: bool,
     /// The time for which the worker then long-polls after its last job.
     pub linger: Duration,
+    /// The settings of the workflows that Inngest drives.
+    pub workflows: Workflows,
 }
 
 /// A setting that is missing or wrong. The error names the setting and its limits, never its value.
@@ -106,6 +110,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let with_ledger = matches!(ledger, Some(Some(_)));
         let purple_flea = self.purple_flea(with_ledger);
         let default_agent = self.default_agent(with_ledger);
+        let workflows = self.workflows();
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
@@ -122,6 +127,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             ledger,
             after_reply: after_reply?,
             linger: linger?,
+            workflows: workflows?,
         })
     }
 

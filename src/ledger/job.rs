@@ -150,7 +150,7 @@ fn agent_of(row: &str) -> Result<Option<String>, Unreadable> {
     Ok(agent.or(sender))
 }
 
-fn account_key(own: bool, key: Option<&str>) -> AccountKey {
+pub(super) fn account_key(own: bool, key: Option<&str>) -> AccountKey {
     match key.and_then(Key::parse) {
         _ if !own => AccountKey::Shared,
         Some(key) => AccountKey::Own(key),
