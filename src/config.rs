@@ -11,6 +11,7 @@ use crate::{
         policy::Policy,
     },
     endpoint::{BaseUrl, Key},
+    inngest::Inngest,
     ledger::{Ledger, rpc::Connection},
     purple_flea::{PurpleFlea, Service},
     time_budget,
@@ -23,6 +24,7 @@ use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
+mod inngest;
 mod table;
 mod workflows;
 
@@ -70,6 +72,8 @@ pub struct Settings {
     pub linger: Duration,
     /// The settings of the workflows that Inngest drives.
     pub workflows: Workflows,
+    /// Inngest, if it drives workflows or gets events.
+    pub inngest: Option<Inngest>,
 }
 
 /// A setting that is missing or wrong. The error names the setting and its limits, never its value.
@@ -110,7 +114,9 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let with_ledger = matches!(ledger, Some(Some(_)));
         let purple_flea = self.purple_flea(with_ledger);
         let default_agent = self.default_agent(with_ledger);
-        let workflows = self.workflows();
+        let inngest = self.inngest(purple_flea.as_ref());
+        let is_called = with_ledger && matches!(&inngest, Some(Some(inngest)) if inngest.may_call());
+        let workflows = self.workflows(is_called);
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
@@ -128,6 +134,7 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             after_reply: after_reply?,
             linger: linger?,
             workflows: workflows?,
+            inngest: inngest?,
         })
     }
 

@@ -6,6 +6,8 @@ pub mod execute_trade;
 pub mod feed;
 pub mod health;
 pub mod heartbeat;
+pub mod inngest;
+pub mod large_bodies;
 pub mod operation;
 pub mod operator;
 pub mod problem;

@@ -51,5 +51,4 @@ fn all<'a, R: Runtime>(settings: &Settings) -> Vec<Workflow<Host<'a, R>>> {
     workflows
 }
 
-#[cfg(test)]
-mod tests;
+

@@ -78,6 +78,8 @@ begin
   case kind
     when 'order' then
       return purple_flea.request_order(kind, reference, agent, details);
+    when 'bet' then
+      return purple_flea.request_bet(reference, agent, details);
     when 'daily_claim' then
       return purple_flea.request_workflow_claim(reference, agent, details);
     when 'escrow' then

@@ -46,7 +46,8 @@ pub struct ScheduledBet {
 }
 
 impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
-    pub(super) fn workflows(&mut self) -> Option<Workflows> {
+    /// Reads the workflows' settings. `need_an_agent` says that Inngest calls workflows that move money.
+    pub(super) fn workflows(&mut self, need_an_agent: bool) -> Option<Workflows> {
         let agent_id = |text: &str| check_agent_id(text.to_owned()).ok();
         let wallet = |text: &str| check_wallet_address(text.to_owned()).ok();
         // `default_agent` refuses wrong aliases.
@@ -59,6 +60,10 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let bet = self.scheduled_bet();
         let signing_secret = self.optional(PURPLE_FLEA_SIGNING_SECRET, SigningSecret::parse);
         let agent = DefaultAgent { id: id?.or(alias), wallet_address: address?.or(address_alias) };
+        if need_an_agent && agent.id.is_none() {
+            self.refuse(INNGEST_AGENT_ID, "set, because Inngest drives workflows that move an agent's money");
+            return None;
+        }
         let secret = secret?;
         let log = url?.map(|url| Log { url, secret });
         Some(Workflows { agent, log, bet: bet?, signing_secret: signing_secret? })

@@ -85,8 +85,8 @@ pub enum Problem {
     NotFound,
     /// The path has another method. The text is the value of `Allow`.
     MethodNotAllowed(&'static str),
-    /// The body has more than 64 KiB.
-    BodyTooLarge,
+    /// The body has more than so many bytes.
+    BodyTooLarge(usize),
     /// The body is not declared as `application/json`.
     UnsupportedMediaType,
     /// Settings are missing or wrong.
@@ -201,7 +201,7 @@ impl Problem {
             Self::NotYours => Code::NotYours,
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
-            Self::BodyTooLarge => Code::BodyTooLarge,
+            Self::BodyTooLarge(_) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::NotConfigured(_) => Code::NotConfigured,
             Self::LedgerNotConfigured => Code::LedgerNotConfigured,

@@ -251,8 +251,13 @@ impl<'a> Run<'a> {
     }
 
     /// Returns what this call reports instead of the function's end, and the steps without a memo that it found.
-    pub fn into_report(self) -> (Option<Report>, Vec<(String, String)>) {
-        (self.report.into_inner(), self.found.into_inner())
+    pub fn take_report(&self) -> (Option<Report>, Vec<(String, String)>) {
+        (self.report.take(), self.found.take())
+    }
+
+    /// Returns the id of the one step that Inngest asks for.
+    pub fn requested_step(&self) -> Option<&str> {
+        self.call.requested_step.as_deref()
     }
 
     /// Returns whether a step was begun and dropped: then nothing is known about it.
@@ -269,24 +274,23 @@ impl<'a> Run<'a> {
         id
     }
 
-    /// Returns whether this call has nothing more to do.
-    fn is_over(&self) -> bool {
-        self.busy.get() || self.report.borrow().is_some()
+    /// Notes that a step without a memo was found. Returns whether this call may do something about it.
+    fn finds(&self, id: &str, name: &str) -> bool {
+        if self.busy.get() || self.report.borrow().is_some() {
+            return false;
+        }
+        self.found.borrow_mut().push((id.to_owned(), name.to_owned()));
+        // If Inngest asks for another step, there is no way to it but through this one.
+        self.call.requested_step.as_deref().is_none_or(|requested| requested == id)
     }
 
     /// Begins to execute a step, unless this call must not.
     fn begin(&self, id: &str, name: &str) -> Result<(), Stop> {
-        if self.is_over() {
+        if !self.finds(id, name) {
             return Err(Stop::Reported);
         }
-        self.found.borrow_mut().push((id.to_owned(), name.to_owned()));
-        match self.call.requested_step.as_deref() {
-            // Inngest asks for another step. There is no way to it but through this one.
-            Some(requested) if requested != id => return Err(Stop::Reported),
-            None if self.call.plans_steps => {
-                return Err(self.hand_over(id.to_owned(), name, OpCode::StepPlanned, Opts::default()));
-            }
-            _ => {}
+        if self.call.requested_step.is_none() && self.call.plans_steps {
+            return Err(self.report(id.to_owned(), name, OpCode::StepPlanned, None));
         }
         self.busy.set(true);
         Ok(())
@@ -305,13 +309,14 @@ impl<'a> Run<'a> {
         Stop::Reported
     }
 
-    /// Notes an operation that Inngest performs.
+    /// Notes a wait or a sleep, unless this call must not.
     fn hand_over(&self, id: String, name: &str, code: OpCode, opts: Opts) -> Stop {
-        if !self.is_over() {
-            let opts = (code != OpCode::StepPlanned).then_some(opts);
-            let op = Op { id, code, name: name.to_owned(), data: None, error: None, opts };
-            *self.report.borrow_mut() = Some(Report { op, retry_after: None });
-        }
+        if self.finds(&id, name) { self.report(id, name, code, Some(opts)) } else { Stop::Reported }
+    }
+
+    fn report(&self, id: String, name: &str, code: OpCode, opts: Option<Opts>) -> Stop {
+        let op = Op { id, code, name: name.to_owned(), data: None, error: None, opts };
+        *self.report.borrow_mut() = Some(Report { op, retry_after: None });
         Stop::Reported
     }
 }
