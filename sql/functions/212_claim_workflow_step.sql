@@ -137,7 +137,10 @@ begin
       purple_flea.pick_workflow_job(answer ->> 'reference', exhausted, present));
     -- The claim holds every lock by now. One whose caller has given up takes nothing.
     at := clock_timestamp();
-    if at <= statement_timestamp() + make_interval(secs => patience_ms / 1000.0) then
+    if at > statement_timestamp() + make_interval(secs => patience_ms / 1000.0) then
+      picked := '{}';
+    end if;
+    if picked <> '{}' then
       if limits then
         picked := purple_flea.take_slots(
           picked, claim_workflow_step.api, exhausted, claim, at + (purple_flea.timing()).lease);

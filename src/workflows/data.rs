@@ -3,7 +3,6 @@
 use crate::{
     domain::amount,
     inngest::run::{Run, StepError, Stop},
-    json::DETAIL_LIMIT_CHARS,
 };
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de, de::DeserializeOwned};
@@ -73,9 +72,4 @@ impl<'de> Deserialize<'de> for Price {
 pub(super) fn object<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Value {
     let there = fields.into_iter().filter(|(_, value)| !value.is_null());
     Value::Object(there.map(|(name, value)| (name.to_owned(), value)).collect())
-}
-
-/// Cuts a text of somebody else's to what an error may quote.
-pub(super) fn quoted(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(DETAIL_LIMIT_CHARS).collect()
 }
