@@ -47,7 +47,8 @@ pub struct ScheduledBet {
 
 impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
     /// Reads the workflows' settings. `need_an_agent` says that Inngest calls workflows that move money.
-    pub(super) fn workflows(&mut self, need_an_agent: bool) -> Option<Workflows> {
+    /// `can_forward` says that there are a ledger and Inngest.
+    pub(super) fn workflows(&mut self, need_an_agent: bool, can_forward: bool) -> Option<Workflows> {
         let agent_id = |text: &str| check_agent_id(text.to_owned()).ok();
         let wallet = |text: &str| check_wallet_address(text.to_owned()).ok();
         // `default_agent` refuses wrong aliases.
@@ -64,9 +65,16 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             self.refuse(INNGEST_AGENT_ID, "set, because Inngest drives workflows that move an agent's money");
             return None;
         }
-        let secret = secret?;
+        let (secret, signing_secret) = (secret?, signing_secret?);
+        if signing_secret.is_some() && !can_forward {
+            self.refuse(
+                PURPLE_FLEA_SIGNING_SECRET,
+                "empty without a ledger and Inngest: a confirmation would have nowhere to go",
+            );
+            return None;
+        }
         let log = url?.map(|url| Log { url, secret });
-        Some(Workflows { agent, log, bet: bet?, signing_secret: signing_secret? })
+        Some(Workflows { agent, log, bet: bet?, signing_secret })
     }
 
     fn scheduled_bet(&mut self) -> Option<Option<ScheduledBet>> {
