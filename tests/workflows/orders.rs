@@ -38,7 +38,7 @@ async fn a_price_alert_opens_one_position_as_the_specification_writes_it() -> Re
     let logged = log.got();
     assert_eq!(logged.len(), 1);
     let (head, body) = logged[0].split_once("\r\n\r\n").unwrap_or_default();
-    assert!(head.starts_with("POST /trades "), "{head}");
+    assert!(head.starts_with("POST / "), "{head}");
     assert!(head.contains("webhook-id: wf-") && !head.contains("webhook-signature"), "{head}");
     assert_eq!(serde_json::from_str::<Value>(body)?, told);
     assert_eq!(driven.steps().await?, ["place-order executed 1"]);

@@ -147,7 +147,7 @@ impl Log {
                 let _ = answer(stream, &kept, failures).await;
             }
         });
-        Ok(Self { url: format!("{url}/trades"), got, _task: task })
+        Ok(Self { url, got, _task: task })
     }
 
     /// Gives the requests, heads and bodies.
