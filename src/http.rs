@@ -11,6 +11,7 @@ pub mod large_bodies;
 pub mod operation;
 pub mod operator;
 pub mod problem;
+pub mod purple_flea_webhook;
 pub mod query;
 pub mod refusal;
 pub mod request_job;

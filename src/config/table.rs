@@ -86,6 +86,23 @@ settings! {
     /// The address of the wallet for a daily claim that names none, in standalone mode. In ledger mode `agents.wallet_address`
     /// counts.
     AGENT_WALLET = setting("agent_wallet", "", "1 to 128 bytes without control characters");
+    /// The agent whose money the workflows move, in ledger mode: no event can name another one. Empty: `agent_id`. One of the
+    /// two is required where Inngest calls the function.
+    INNGEST_AGENT_ID = setting("inngest_agent_id", "", "1 to 128 bytes without control characters");
+    /// The address of the wallet that the workflows' daily claim names. Empty: `agent_wallet` or, without both, `agents.wallet_address`.
+    INNGEST_AGENT_WALLET = setting("inngest_agent_wallet", "", "1 to 128 bytes without control characters");
+    /// The address that the step `log-trade` posts each trade of a price alert to. Empty: the step is skipped.
+    INNGEST_LOG_URL = setting("inngest_log_url", "", A_URL);
+    /// The secret that signs those posts, as Standard Webhooks defines it. Empty: they are not signed.
+    INNGEST_LOG_SECRET = secret("inngest_log_secret", "", "empty or whsec_ and the base64 of 24 to 64 bytes");
+    /// When the workflow `scheduled-bet` bets, as a cron expression of five fields in UTC. Empty: there is no such workflow.
+    INNGEST_BET_CRON = setting("inngest_bet_cron", "", "empty or five fields of 0-9 * , - / and letters");
+    /// The side of the coin that `scheduled-bet` bets on.
+    INNGEST_BET_SIDE = setting("inngest_bet_side", "heads", "heads or tails");
+    /// The wager of `scheduled-bet`, in US dollars. Required beside `inngest_bet_cron`.
+    INNGEST_BET_WAGER = setting("inngest_bet_wager", "", "empty or whole cents, 0.01 or more");
+    /// The secret that Purple Flea signs its own webhooks with. It opens `POST /webhooks/purple-flea`. Empty: the path accepts nothing.
+    PURPLE_FLEA_SIGNING_SECRET = secret("purple_flea_signing_secret", "", "empty or 16 to 256 visible ASCII characters");
     /// The game that a deposit leads to.
     GAME = setting("game", "crash", "crash, coin-flip, hi-lo or trade");
     /// The multiplier at which a crash bet cashes out.

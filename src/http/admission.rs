@@ -36,11 +36,15 @@ pub enum Credential {
     /// Inngest's signature with `inngest_signing_key` or its fallback. A development server's calls have none, and a `PUT`
     /// needs none.
     InngestSignature,
+    /// Purple Flea's signature with `purple_flea_signing_secret`.
+    PurpleFleasSignature,
 }
 
 /// Returns the credentials that open a route. `/health` needs none.
 pub fn credentials_for(route: Route) -> &'static [Credential] {
-    use Credential::{ApiKey, InngestSignature, OperatorsToken, OwnersToken, Signature, WebhookToken};
+    use Credential::{
+        ApiKey, InngestSignature, OperatorsToken, OwnersToken, PurpleFleasSignature, Signature, WebhookToken,
+    };
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
         Route::RequestJob(_) => &[Signature, WebhookToken, OwnersToken],
@@ -49,6 +53,7 @@ pub fn credentials_for(route: Route) -> &'static [Credential] {
         Route::OperatorStatus | Route::Operate => &[OperatorsToken],
         Route::Events | Route::Record => &[ApiKey],
         Route::Inngest => &[InngestSignature],
+        Route::PurpleFleaWebhook => &[PurpleFleasSignature],
         Route::Health => &[],
     }
 }
@@ -129,6 +134,18 @@ pub fn inngest<'a>(
         }
         Err(error) => Err(Refusal::Inngest(error)),
     }
+}
+
+/// Admits one of Purple Flea's own webhooks, or refuses it with 401. No other credential opens the route.
+pub fn purple_flea(
+    settings: &Settings,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let secret = settings.workflows.signing_secret.as_ref().ok_or(Refusal::PurpleFlea)?;
+    if secret.verifies(headers, body, now_s) { Ok(()) } else { Err(Refusal::PurpleFlea) }
 }
 
 /// Returns the operator whose token a request shows, on a route that needs no credential.

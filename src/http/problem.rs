@@ -121,6 +121,8 @@ pub enum Problem {
     AlreadyRegistered,
     /// The escrow has ended, or a different end is already requested.
     EscrowNotOpen,
+    /// Inngest did not take an event.
+    NotForwarded,
     /// Deposits wait because Purple Flea refuses our key or does not know our URL.
     PurpleFleaRefusedUs,
     /// A call to Purple Flea failed.
@@ -219,6 +221,7 @@ impl Problem {
             Self::ReferenceTaken => Code::ReferenceTaken,
             Self::AlreadyRegistered => Code::AlreadyRegistered,
             Self::EscrowNotOpen => Code::EscrowNotOpen,
+            Self::NotForwarded => Code::NotForwarded,
             Self::PurpleFleaRefusedUs => Code::PurpleFleaRefusedUs,
             Self::Failed(failure) => failure_code(failure),
         }
@@ -240,7 +243,7 @@ impl Problem {
                 | LedgerError::Missing
                 | LedgerError::Mismatch,
             ) => CONFIGURATION_RETRY_S,
-            Self::Ledger(_) => LEDGER_RETRY_S,
+            Self::Ledger(_) | Self::NotForwarded => LEDGER_RETRY_S,
             Self::Failed(failure) => match failure {
                 Failure::NotAuthorized { .. } | Failure::NoKey => CONFIGURATION_RETRY_S,
                 Failure::NotSent(_) | Failure::NoAnswer(_) => NOT_REACHED_RETRY_S,

@@ -27,6 +27,8 @@ pub enum Refusal {
     InngestNotConfigured,
     /// Inngest's signature is not accepted.
     Inngest(InngestsError),
+    /// The settings have no secret of Purple Flea's webhooks, or its signature is not accepted.
+    PurpleFlea,
     /// The `webhook-id` and the row name two different deposits.
     ReferenceMismatch,
 }
@@ -53,6 +55,7 @@ impl Refusal {
                 InngestsError::FromTheFuture => "from_the_future",
                 InngestsError::WrongSignature => "wrong_signature",
             },
+            Self::PurpleFlea => "purple_fleas_signature",
             Self::WrongToken => "wrong_token",
             Self::NotForOwners => "not_for_owners",
             Self::NotForKeys => "not_for_keys",

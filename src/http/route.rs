@@ -24,6 +24,8 @@ pub enum Route {
     Record,
     /// Runs and registers the workflows that Inngest drives.
     Inngest,
+    /// Accepts Purple Flea's own webhooks.
+    PurpleFleaWebhook,
     /// Reports whether the function can work.
     Health,
 }
@@ -39,7 +41,7 @@ pub const CALL_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 const RECORDS: &str = "/records/";
 
 /// The paths that do not request a job, and their routes. A part in braces stands for any part.
-const PATHS: [(&str, Route); 11] = [
+const PATHS: [(&str, Route); 12] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
@@ -50,6 +52,7 @@ const PATHS: [(&str, Route); 11] = [
     ("/events", Route::Events),
     ("/records/{kind}/{id}", Route::Record),
     ("/api/inngest", Route::Inngest),
+    ("/webhooks/purple-flea", Route::PurpleFleaWebhook),
     ("/health", Route::Health),
 ];
 
@@ -79,9 +82,12 @@ impl Route {
     /// body of that reply out.
     pub fn allow(self) -> &'static str {
         match self {
-            Self::ExecuteTrade | Self::RequestJob(_) | Self::Heartbeat | Self::Reconcile | Self::Operate => {
-                "POST"
-            }
+            Self::ExecuteTrade
+            | Self::RequestJob(_)
+            | Self::Heartbeat
+            | Self::Reconcile
+            | Self::Operate
+            | Self::PurpleFleaWebhook => "POST",
             Self::OperatorStatus | Self::Events | Self::Record => "GET",
             Self::Inngest => "GET, PUT, POST",
             Self::Health => "GET, HEAD",
@@ -115,6 +121,7 @@ impl Route {
             Self::Events => "events",
             Self::Record => "record",
             Self::Inngest => "inngest",
+            Self::PurpleFleaWebhook => "purple_flea_webhook",
             Self::Health => "health",
         }
     }

@@ -10,6 +10,7 @@ use super::{
     large_bodies::LargeBodies,
     operation, operator,
     problem::Problem,
+    purple_flea_webhook,
     query,
     request_job::{self, Requester},
     response::json,
@@ -148,6 +149,10 @@ async fn dispatch(
     }
     if !is_json(&head.headers) {
         return Err(Problem::UnsupportedMediaType);
+    }
+    if route == Route::PurpleFleaWebhook {
+        admission::purple_flea(settings, &head.headers, &body, runtime.now())?;
+        return Ok((purple_flea_webhook::run(settings, &body, runtime, line).await?, None));
     }
     post(settings, route, &head.headers, &body, runtime, line).await
 }

@@ -114,6 +114,9 @@ impl Problem {
             Self::Unresolved(_) => {
                 "A bet may have been made, and the ledger will make no other. A worker looks it up if Purple Flea has a history; otherwise an operator must."
             }
+            Self::NotForwarded => {
+                "Inngest was not reached, or refuses `inngest_event_key`. Send the same event again."
+            }
             Self::PurpleFleaRefusedUs => REFUSED_US,
             Self::Failed(failure) => failure_detail(failure),
         }
