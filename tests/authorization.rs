@@ -137,6 +137,7 @@ const MATRIX: &str = "
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
     /events                     | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
     /records/{kind}/{id}        | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
+    /api/inngest                | 401     | 401       | 401             | 401           | 401         | 401   | 401           | 401    | 401     | 401      | 401            | 401
     /webhooks/purple-flea       | 401     | 401       | 401             | 401           | 401         | 401   | 401           | 401    | 401     | 401      | 401            | 401
     /health                     | opens   | opens     | opens           | opens         | opens       | opens | opens         | opens  | opens   | opens    | opens          | opens";
 

@@ -22,6 +22,7 @@ mod settlement;
 mod stage;
 mod table;
 mod upstream;
+mod workflows;
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
@@ -60,6 +61,8 @@ enum Section {
     Growth,
     /// The event feed: its events' cost, its pages, and its webhooks.
     Feed,
+    /// A call of a workflow that only replays.
+    Workflows,
 }
 
 // The client uses one thread, to leave the servers as much CPU as possible.
@@ -115,6 +118,9 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     }
     if wanted(Section::Feed) {
         feed::run(options.quick, &mut report).await?;
+    }
+    if wanted(Section::Workflows) {
+        workflows::run(options.quick, &mut report).await?;
     }
     Ok(report)
 }
