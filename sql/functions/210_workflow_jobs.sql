@@ -14,9 +14,6 @@ declare
 begin
   new.due_at     := 'infinity';
   new.expires_at := least(new.expires_at, new.created_at + limits.bound);
-  if tg_op = 'INSERT' then
-    new.expires_at := least(new.expires_at, clock_timestamp() + limits.renewal);
-  end if;
   return new;
 end;
 $$;

@@ -139,7 +139,6 @@ begin
       join purple_flea.workflow_steps s on s.reference = e.asked_as
       join public.agents r on r.id = e.receiver_id
       where e.pf_escrow_id = workflow_escrow.pf_escrow_id
-        and s.subject is not null
       order by e.id desc
       limit 1
     ),

@@ -110,6 +110,11 @@ select is(
   pg_temp.ask(pg_temp.order('evt-1', '{"agent": "theirs"}')) ->> 'refused', 'reference_taken',
   'nor for another agent');
 
+select is(
+  pg_temp.ask(pg_temp.order('evt-1') || '{"agent": "theirs"}') ->> 'refused', 'reference_taken',
+  'whatever else is the same'
+);
+
 -- A claim that is repeated with its token gets the same job.
 select is(
   pg_temp.keep('token', pg_temp.ask(
@@ -122,6 +127,10 @@ select is(
   pg_temp.settle(pg_temp.name_of('evt-2'), pg_temp.kept('token'), 'pending',
     '{"reason": "not_reached"}'),
   'settled', 'it was not reached');
+
+select is(
+  pg_temp.ask(pg_temp.order('evt-2'), 'aaaaaaaa-0000-4000-8000-000000000001') ->> 'reference',
+  null, 'a late repeat of the claim takes nothing more');
 
 -- Nothing but its step claims it.
 select is(
@@ -217,6 +226,20 @@ select lives_ok(
 select is(
   pg_temp.told(pg_temp.ask(pg_temp.order('evt-2'))), 'dead too_old',
   'makes no job of hours ago trade');
+
+-- A restore may have brought back a job that was executed.
+select is(
+  pg_temp.told(pg_temp.ask(pg_temp.order('evt-r'), gen_random_uuid(), true)), 'waiting paused',
+  'a job of another generation');
+update purple_flea.jobs
+set generation = gen_random_uuid()
+where reference = pg_temp.name_of('evt-r');
+select is(
+  pg_temp.told(pg_temp.ask(pg_temp.order('evt-r'))), 'waiting restore_unconfirmed',
+  'is not claimed');
+select is(
+  public.end_workflow_step(pg_temp.name_of('evt-r')) ->> 'state', 'pending',
+  'and is not said to be unsent');
 
 -- Held back: the pause, the agent's pause, the restore, the limits.
 select is(
