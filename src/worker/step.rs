@@ -43,8 +43,7 @@ pub async fn run(
     runtime: &impl Runtime,
 ) -> Result<Ended, LedgerError> {
     let reports_end = time_budget::reports_end(runtime.monotonic());
-    let claim =
-        ledger.claim_step(step, settings.purple_flea.api, settings.policy.paused, runtime).await?;
+    let claim = ledger.claim_step(step, settings.purple_flea.api, settings.policy.paused, runtime).await?;
     if let Some(code) = claim.refused {
         return Ok(Ended::Refused(code));
     }

@@ -62,9 +62,12 @@ impl Price {
 
 impl<'de> Deserialize<'de> for Price {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = Number::deserialize(deserializer)?;
-        let is_positive = amount::decimal(number.as_str()).is_ok_and(|price| price > Decimal::ZERO);
-        if is_positive { Ok(Self(number)) } else { Err(de::Error::custom("`price` must be above 0")) }
+        let is_positive =
+            |number: &Number| amount::decimal(number.as_str()).is_ok_and(|price| price > Decimal::ZERO);
+        match Value::deserialize(deserializer)? {
+            Value::Number(number) if is_positive(&number) => Ok(Self(number)),
+            _ => Err(de::Error::custom("`price` must be a number above 0")),
+        }
     }
 }
 
