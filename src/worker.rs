@@ -7,6 +7,7 @@
 pub mod reconcile;
 pub mod report;
 mod schedule;
+pub mod step;
 
 use crate::{
     config::Settings,

@@ -136,8 +136,11 @@ async fn read(
         read.whole &= chunk.len() <= room;
         if read.kept.is_empty() && read.whole {
             read.kept = chunk;
+            // A long body gets its memory at once, and not by doubling it.
+            let rest = length.unwrap_or_default().min(limit).saturating_sub(read.kept.len());
+            read.kept.reserve_exact(rest);
         } else {
-            read.kept.extend(chunk.into_iter().take(room));
+            read.kept.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         }
         if !matches!(result, StreamResult::Complete(_)) {
             // The trailers show whether the stream ended or broke.

@@ -37,10 +37,24 @@ pub(crate) struct Delivery {
     pub(crate) webhook_id: String,
     /// The receiver's URL.
     pub(crate) url: String,
-    /// The subscription's secret, `whsec_…`. `None` if the database cannot read it.
+    /// What the receiver reads. A database of an earlier release names none.
+    #[serde(default)]
+    pub(crate) format: Format,
+    /// The subscription's secret: `whsec_…`, or an event key of Inngest. `None` if the database cannot read it.
     pub(crate) secret: Option<String>,
     /// The request's body.
     pub(crate) body: String,
+}
+
+/// What a receiver reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// A signed Standard Webhook.
+    #[default]
+    Standard,
+    /// An event, for the event API of Inngest.
+    Inngest,
 }
 
 impl fmt::Debug for Delivery {

@@ -62,6 +62,16 @@ revoke execute
 grant execute
   on function public.assign_task, public.finish_task, public.heartbeat
   to authenticated, service_role;
+revoke execute
+  on function
+    public.claim_workflow_step, public.end_workflow_step, public.workflow_account,
+    public.workflow_escrow
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function
+    public.claim_workflow_step, public.end_workflow_step, public.workflow_account,
+    public.workflow_escrow
+  to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 

@@ -156,7 +156,7 @@ select bag_eq(
     'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
     'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
     'redeliver_events', 'take_feed_seat', 'leave_feed_seat', 'assign_task', 'finish_task',
-    'heartbeat'
+    'heartbeat', 'claim_workflow_step', 'end_workflow_step', 'workflow_account', 'workflow_escrow'
   ],
   'public has the functions that the edge and its users call, and no other'
 );
@@ -196,7 +196,7 @@ select is_empty(
             array[
               'is_retryable', 'is_staking', 'is_archivable', 'is_final', 'ended_without_effect',
               'is_under_way', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready',
-              'deposit_row', 'speaks'
+              'deposit_row', 'speaks', 'is_of_workflow'
             ]
           )
       )
