@@ -15,3 +15,4 @@ pub mod request_job;
 pub mod response;
 pub mod route;
 pub mod router;
+pub mod signals;

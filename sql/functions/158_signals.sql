@@ -152,7 +152,7 @@ create or replace function purple_flea.refused_signal(reason text, id text defau
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return jsonb_build_object('state', 'refused', 'signal_id', id, 'reason', reason);
+  return jsonb_build_object('signal_id', id, 'reason', reason, 'state', 'refused');
 end;
 $$;
 comment on function purple_flea.refused_signal(text, text) is

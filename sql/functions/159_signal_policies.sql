@@ -125,7 +125,7 @@ begin
     coalesce((given ->> 'confidence_above')::numeric, 0.75),
     (given ->> 'max_size')::numeric,
     case jsonb_typeof(given -> 'markets')
-      when 'array' then array(select jsonb_array_elements_text(given -> 'markets'))
+      when 'array' then array(select upper(m) from jsonb_array_elements_text(given -> 'markets') m)
     end,
     case jsonb_typeof(given -> 'actions')
       when 'array' then array(select jsonb_array_elements_text(given -> 'actions'))

@@ -12,6 +12,8 @@ pub enum Route {
     RequestJob(RequestKind),
     /// Records that an agent is there.
     Heartbeat,
+    /// Publishes a signal of an agent.
+    Signals,
     /// Looks up bets of unknown outcome.
     Reconcile,
     /// Shows the ledger's status to an operator.
@@ -30,11 +32,12 @@ pub enum Route {
 const RECORDS: &str = "/records/";
 
 /// The paths that do not request a job, and their routes. A part in braces stands for any part.
-const PATHS: [(&str, Route); 10] = [
+const PATHS: [(&str, Route); 11] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
     ("/heartbeat", Route::Heartbeat),
+    ("/signals", Route::Signals),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
@@ -68,9 +71,12 @@ impl Route {
     /// Returns the method, and the value of an `Allow` header.
     pub fn method(self) -> (Method, &'static str) {
         match self {
-            Self::ExecuteTrade | Self::RequestJob(_) | Self::Heartbeat | Self::Reconcile | Self::Operate => {
-                (Method::POST, "POST")
-            }
+            Self::ExecuteTrade
+            | Self::RequestJob(_)
+            | Self::Heartbeat
+            | Self::Signals
+            | Self::Reconcile
+            | Self::Operate => (Method::POST, "POST"),
             Self::OperatorStatus | Self::Events | Self::Record => (Method::GET, "GET"),
             Self::Health => (Method::GET, "GET, HEAD"),
         }
@@ -93,6 +99,7 @@ impl Route {
             Self::ExecuteTrade => "execute_trade",
             Self::RequestJob(kind) => kind.name(),
             Self::Heartbeat => "heartbeat",
+            Self::Signals => "publish_signal",
             Self::Reconcile => "reconcile",
             Self::OperatorStatus => "operator_status",
             Self::Operate => "operator",
