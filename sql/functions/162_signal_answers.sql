@@ -32,13 +32,15 @@ comment on function purple_flea.followers(text, integer) is
   'Gives the agents that follow a sender: those of its orchestrator, its own if it is one, and '
   'those whose owners follow it. Never the sender.';
 
--- Without a search path of its own, because Postgres inlines no function that has one.
 create or replace function purple_flea.answers_signal(reference text) returns boolean
-  language sql
+  language plpgsql
   immutable
   security invoker
+  set search_path = pg_catalog, pg_temp
 as $$
-  select reference ~ '^signal-[0-9a-f]{12}-[0-9a-f]{27}$'
+begin
+  return reference ~ '^signal-[0-9a-f]{12}-[0-9a-f]{27}$';
+end;
 $$;
 comment on function purple_flea.answers_signal(text) is
   'Says whether a job answers a signal: it ends with the signal, and no pause moves that end.';
@@ -219,6 +221,16 @@ begin
     select signal.id, f.id, 'told'
     from unnest(agents) as f (id);
   end if;
+  perform purple_flea.emit(
+    'signal.published',
+    purple_flea.tenant_of(signal.sender_id),
+    'signal:' || signal.id,
+    jsonb_build_object(
+      'signal_id', signal.id,
+      'agent_id', signal.sender_id,
+      'status', signal.kind
+    )
+  );
   perform purple_flea.tell_followers(signal, agents);
   if made > 0 then
     perform purple_flea.notify_if_due();

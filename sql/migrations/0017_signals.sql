@@ -73,7 +73,7 @@ $$;
 
 create table if not exists public.trade_signals (
   id           text        primary key,
-  sender_id    text        not null references public.agents on delete cascade,
+  sender_id    text        not null references public.agents on delete restrict,
   kind         text        not null default 'trade_signal',
   market       text,
   action       text,
@@ -135,7 +135,7 @@ create index if not exists trade_signals_created_at_idx
 alter table public.trade_signals enable row level security;
 
 create table if not exists public.signal_policies (
-  agent_id         text        primary key references public.agents on delete cascade,
+  agent_id         text        primary key references public.agents on delete restrict,
   confidence_above numeric     not null default 0.75,
   max_size         numeric     not null,
   markets          text[],
@@ -180,7 +180,7 @@ comment on column public.signal_policies.wager is
 alter table public.signal_policies enable row level security;
 
 create table if not exists public.signal_follows (
-  agent_id   text        not null references public.agents on delete cascade,
+  agent_id   text        not null references public.agents on delete restrict,
   sender_id  text        not null,
   created_at timestamptz not null default now(),
   primary key (agent_id, sender_id),
