@@ -74,6 +74,7 @@ async fn the_database_keeps_its_promises() -> Result<()> {
     let listed: BTreeSet<String> = listed.iter().map(|row| row.get(0)).collect();
     assert_eq!(fired(&cluster)?, listed, "the tests fire an event of each type");
     assert!(told(&cluster)? > 5, "the tests log the messages to owners");
+    assert!(signalled(&cluster)? >= 2, "the tests log the signals to owners");
     Ok(())
 }
 

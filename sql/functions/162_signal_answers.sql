@@ -239,8 +239,8 @@ begin
 end;
 $$;
 comment on function purple_flea.spread_signal(public.trade_signals) is
-  'Makes the jobs of a new signal''s followers, tells their owners, and notifies the function once: '
-  '{followers, jobs}.';
+  'Makes the jobs of a new signal''s followers, tells their owners, and notifies the function '
+  'once: {followers, jobs}.';
 
 -- A message is awareness and no delivery. It has all that an owner's agent needs to know.
 create or replace function purple_flea.tell_followers(signal public.trade_signals, agents text[])

@@ -1,5 +1,5 @@
--- Signals: what an agent tells the agents that follow it, and by which rules these answer. Bets that
--- callers request.
+-- Signals: what an agent tells the agents that follow it, and by which rules these answer. Bets
+-- that callers request.
 
 -- A bet counts in the limits of Purple Flea's games. A claim knows the kind of a job and not its
 -- game, so a bet counts in the limit of each game.

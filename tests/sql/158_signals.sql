@@ -92,6 +92,7 @@ from (values
   ('{"expires_at": null}', 'invalid_expires_at'),
   ('{"id": "a b"}', 'invalid_id'),
   (jsonb_build_object('more', repeat('x', 262144)), 'too_large'),
+  (jsonb_build_object('more', array_fill(1e131071, array[20000])), 'too_large'),
   (jsonb_build_object('kind', 'risk', 'more', repeat('x', 8192)), 'details_too_large')
 ) as wrong (more, reason);
 select is(public.publish_signal(wrong) ->> 'reason', 'not_an_object', 'no object: ' || wrong::text)
@@ -267,7 +268,8 @@ select is(
   'but for an agent of its own'
 );
 select pg_temp.as_role('anon');
-select throws_ok($$select pg_temp.publishes()$$, '42501', null, 'anonymous callers publish nothing');
+select throws_ok($$select pg_temp.publishes()$$, '42501', null,
+  'anonymous callers publish nothing');
 select pg_temp.as_role('purple_flea_operator');
 select throws_ok($$select pg_temp.publishes()$$, '42501', null, 'nor do operators');
 select pg_temp.as_role('purple_flea_worker');
