@@ -48,6 +48,7 @@ mod restores;
 mod scripts;
 mod services;
 mod settings;
+mod signals;
 mod stakes;
 mod stand_in_postgres;
 mod stand_in_postgrest;

@@ -1,4 +1,4 @@
--- Signals: how one comes in. The same signal has the same id, so it counts once, by whatever way and
+-- Signals: how one comes in. The same signal has the same id, so it counts once, by any way and
 -- however often it comes. 162_signal_answers.sql makes the followers' jobs.
 
 create or replace function purple_flea.is_number_within(value jsonb, low numeric, high numeric)
@@ -84,6 +84,8 @@ create or replace function purple_flea.trouble_of_signal(payload jsonb, at times
 as $$
 declare
   most_bytes   constant integer  := 262144;
+  most_stored  constant integer  := 4 * most_bytes;
+  most_numbers constant integer  := 100;
   most_details constant integer  := 8192;  -- bytes that are kept
   longest      constant interval := '24 hours';
   expires      timestamptz;
@@ -91,7 +93,14 @@ declare
 begin
   if jsonb_typeof(payload) is distinct from 'object' then
     return 'not_an_object';
-  elsif octet_length(payload::text) > most_bytes then
+  -- The text of a short number like 1e131071 has 131,072 digits, so the numbers are counted before
+  -- the payload becomes text.
+  elsif pg_column_size(payload) > most_stored
+    or (
+      select count(*)
+      from jsonb_path_query(payload, '$.** ? (@.type() == "number")')
+    ) > most_numbers
+    or octet_length(payload::text) > most_bytes then
     return 'too_large';
   elsif coalesce(payload -> 'kind', '"trade_signal"')
     not in ('"trade_signal"', '"price"', '"risk"') then
@@ -152,7 +161,7 @@ create or replace function purple_flea.refused_signal(reason text, id text defau
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return jsonb_build_object('state', 'refused', 'signal_id', id, 'reason', reason);
+  return jsonb_build_object('signal_id', id, 'reason', reason, 'state', 'refused');
 end;
 $$;
 comment on function purple_flea.refused_signal(text, text) is

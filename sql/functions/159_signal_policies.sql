@@ -91,7 +91,9 @@ begin
     or jsonb_typeof(coalesce(policy -> 'actions', '[]')) <> 'array' then
     raise exception 'markets and actions are arrays' using errcode = 'invalid_parameter_value';
   elsif jsonb_path_exists(policy,
-    '$.markets[*] ? (!(@ like_regex "^[A-Za-z0-9._:/-]{1,20}$"))') then
+    '$.markets[*] ? (
+      @.type() != "string" || !(@ like_regex "^[A-Za-z0-9._:/-]{1,20}$")
+    )') then
     raise exception 'a market has 1 to 20 characters of A-Z a-z 0-9 . _ : / -'
       using errcode = 'invalid_parameter_value';
   end if;
@@ -125,7 +127,8 @@ begin
     coalesce((given ->> 'confidence_above')::numeric, 0.75),
     (given ->> 'max_size')::numeric,
     case jsonb_typeof(given -> 'markets')
-      when 'array' then array(select jsonb_array_elements_text(given -> 'markets'))
+      when 'array'
+        then array(select upper(m) from jsonb_array_elements_text(given -> 'markets') as m)
     end,
     case jsonb_typeof(given -> 'actions')
       when 'array' then array(select jsonb_array_elements_text(given -> 'actions'))

@@ -32,90 +32,22 @@ comment on function purple_flea.followers(text, integer) is
   'Gives the agents that follow a sender: those of its orchestrator, its own if it is one, and '
   'those whose owners follow it. Never the sender.';
 
--- 47 characters, as is_free_reference() demands of a caller's. No caller's begins like this.
-create or replace function purple_flea.signal_reference(signal text, agent text) returns text
+create or replace function purple_flea.answers_signal(reference text) returns boolean
   language plpgsql
   immutable
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return 'signal-' || left(signal, 12) || '-'
-    || left(encode(sha256(convert_to(signal || ' ' || agent, 'UTF8')), 'hex'), 27);
+  return reference ~ '^signal-[0-9a-f]{12}-[0-9a-f]{27}$';
 end;
-$$;
-comment on function purple_flea.signal_reference(text, text) is
-  'Names the job with which an agent answers a signal.';
-
--- Without a search path of its own, because Postgres inlines no function that has one.
-create or replace function purple_flea.answers_signal(reference text) returns boolean
-  language sql
-  immutable
-  security invoker
-as $$
-  select reference ~ '^signal-[0-9a-f]{12}-[0-9a-f]{27}$'
 $$;
 comment on function purple_flea.answers_signal(text) is
   'Says whether a job answers a signal: it ends with the signal, and no pause moves that end.';
 
-create or replace function purple_flea.why_no_answer(
-  signal public.trade_signals,
-  policy public.signal_policies,
-  paused boolean
-) returns text
-  language plpgsql
-  immutable
-  security invoker
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case
-    when policy.agent_id is null then 'no_signal_policy'
-    when paused then 'paused'
-    when signal.confidence <= policy.confidence_above then 'confidence_too_low'
-    when upper(signal.market) <> all (upper(policy.markets::text)::text[]) then 'other_market'
-    when signal.action <> all (policy.actions) then 'other_action'
-    when policy.answers = 'trade' and trunc(least(signal.size, policy.max_size), 2) < 0.01
-      then 'size_too_small'
-  end;
-end;
-$$;
-comment on function
-  purple_flea.why_no_answer(public.trade_signals, public.signal_policies, boolean) is
-  'Says why an agent does not trade on a signal, as a code; null: it does.';
-
-create or replace function purple_flea.answer_request(
-  signal public.trade_signals,
-  policy public.signal_policies
-) returns jsonb
-  language plpgsql
-  immutable
-  security invoker
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return case policy.answers
-    when 'coin-flip' then jsonb_build_object(
-      'agent_id', policy.agent_id,
-      'game', 'coin-flip',
-      'side', coalesce(policy.side, 'heads'),
-      'wager', policy.wager
-    )
-    else jsonb_build_object(
-      'agent_id', policy.agent_id,
-      'market', signal.market,
-      'direction', case signal.action when 'BUY' then 'long' else 'short' end,
-      'size', trunc(least(signal.size, policy.max_size), 2)
-    )
-  end;
-end;
-$$;
-comment on function
-  purple_flea.answer_request(public.trade_signals, public.signal_policies) is
-  'Gives the request of the job with which an agent answers a signal.';
-
 -- Raises if one of the jobs cannot be made. Each answer is inserted before its job, so a follower
--- that has answered gets no other job.
+-- that has answered gets no other job. The rules stand in the statement: a function for each of a
+-- thousand followers would take longer than the rest.
 create or replace function purple_flea.answer_at_once(signal public.trade_signals, agents text[])
   returns integer
   language plpgsql
@@ -125,17 +57,43 @@ create or replace function purple_flea.answer_at_once(signal public.trade_signal
   set jit = off  -- see expire()
 as $$
 declare
-  made integer;
+  -- Read once and not for each follower.
+  present constant uuid    := purple_flea.current_generation();
+  by_name constant text    := left(signal.id, 12);
+  market  constant text    := upper(signal.market);
+  towards constant text    := case signal.action when 'BUY' then 'long' else 'short' end;
+  cent    constant numeric := 0.01;
+  made    integer;
 begin
-  with judged as (
+  with judged as materialized (
     select
-      a.id as agent_id,
-      p    as policy,
-      purple_flea.why_no_answer(signal, p, e.paused) as why
-    from unnest(agents) as f (id)
-    join public.agents a on a.id = f.id
-    join purple_flea.effective_policies e on e.agent_id = a.id
-    left join public.signal_policies p on p.agent_id = a.id
+      e.agent_id,
+      case
+        when p.agent_id is null then 'no_signal_policy'
+        when e.paused then 'paused'
+        when signal.confidence <= p.confidence_above then 'confidence_too_low'
+        when market <> all (p.markets) then 'other_market'
+        when signal.action <> all (p.actions) then 'other_action'
+        when p.answers = 'trade' and least(signal.size, p.max_size) < cent then 'size_too_small'
+      end as why,
+      case p.answers when 'coin-flip' then 'bet' else 'trade' end as kind,
+      case p.answers
+        when 'coin-flip' then jsonb_build_object(
+          'agent_id', e.agent_id,
+          'game', 'coin-flip',
+          'side', coalesce(p.side, 'heads'),
+          'wager', p.wager
+        )
+        else jsonb_build_object(
+          'agent_id', e.agent_id,
+          'market', signal.market,
+          'direction', towards,
+          'size', trunc(least(signal.size, p.max_size), 2)
+        )
+      end as request
+    from purple_flea.effective_policies e
+    left join public.signal_policies p on p.agent_id = e.agent_id
+    where e.agent_id = any (agents)
   ),
   answered as (
     insert into public.signal_answers (signal_id, agent_id, state, reason, reference)
@@ -144,7 +102,11 @@ begin
       j.agent_id,
       case when j.why is null then 'asked' else 'declined' end,
       j.why,
-      case when j.why is null then purple_flea.signal_reference(signal.id, j.agent_id) end
+      -- 47 characters, as is_free_reference() demands of a caller's. No caller's begins like this.
+      case when j.why is null then
+        'signal-' || by_name || '-'
+          || left(encode(sha256(convert_to(signal.id || ' ' || j.agent_id, 'UTF8')), 'hex'), 27)
+      end
     from judged j
     on conflict on constraint signal_answers_pkey do nothing
     returning agent_id, reference
@@ -155,10 +117,10 @@ begin
   select
     n.reference,
     purple_flea.new_idempotency_key(n.reference),
-    case (j.policy).answers when 'coin-flip' then 'bet' else 'trade' end,
+    j.kind,
     n.agent_id,
-    purple_flea.current_generation(),
-    purple_flea.answer_request(signal, j.policy),
+    present,
+    j.request,
     statement_timestamp(),
     signal.expires_at
   from answered n
@@ -259,6 +221,16 @@ begin
     select signal.id, f.id, 'told'
     from unnest(agents) as f (id);
   end if;
+  perform purple_flea.emit(
+    'signal.published',
+    purple_flea.tenant_of(signal.sender_id),
+    'signal:' || signal.id,
+    jsonb_build_object(
+      'signal_id', signal.id,
+      'agent_id', signal.sender_id,
+      'status', signal.kind
+    )
+  );
   perform purple_flea.tell_followers(signal, agents);
   if made > 0 then
     perform purple_flea.notify_if_due();
@@ -267,8 +239,8 @@ begin
 end;
 $$;
 comment on function purple_flea.spread_signal(public.trade_signals) is
-  'Makes the jobs of a new signal''s followers, tells their owners, and notifies the function once: '
-  '{followers, jobs}.';
+  'Makes the jobs of a new signal''s followers, tells their owners, and notifies the function '
+  'once: {followers, jobs}.';
 
 -- A message is awareness and no delivery. It has all that an owner's agent needs to know.
 create or replace function purple_flea.tell_followers(signal public.trade_signals, agents text[])
@@ -336,12 +308,13 @@ create or replace function purple_flea.finish_signals() returns void
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  most   constant integer     := 1000;  -- answers of one sweep
-  keep   constant interval    := '30 days';
-  at     constant timestamptz := clock_timestamp();
-  made   integer              := 0;
-  signal public.trade_signals;
-  agents text[];
+  most     constant integer     := 1000;  -- answers of one sweep
+  old_most constant integer     := 10;  -- signals; each has up to 10,000 answers
+  keep     constant interval    := '30 days';
+  at       constant timestamptz := clock_timestamp();
+  made     integer              := 0;
+  signal   public.trade_signals;
+  agents   text[];
 begin
   for signal in
     select s.*
@@ -372,15 +345,20 @@ begin
       made := made + purple_flea.answer(signal, agents);
     end if;
   end loop;
-  delete from public.trade_signals s
-  where s.id in (
-    select o.id
-    from public.trade_signals o
-    where o.created_at < at - keep
-    order by o.created_at
-    limit most
-    for update skip locked
-  );
+  with old as (
+    delete from public.trade_signals s
+    where s.id in (
+      select o.id
+      from public.trade_signals o
+      where o.created_at < at - keep
+      order by o.created_at
+      limit old_most
+      for update skip locked
+    )
+    returning s.id
+  )
+  delete from public.signal_answers w
+  where w.signal_id in (select old.id from old);
 end;
 $$;
 comment on function purple_flea.finish_signals() is

@@ -1,5 +1,5 @@
--- Signals: what an agent tells the agents that follow it, and by which rules these answer. Bets that
--- callers request.
+-- Signals: what an agent tells the agents that follow it, and by which rules these answer. Bets
+-- that callers request.
 
 -- A bet counts in the limits of Purple Flea's games. A claim knows the kind of a job and not its
 -- game, so a bet counts in the limit of each game.
@@ -73,7 +73,7 @@ $$;
 
 create table if not exists public.trade_signals (
   id           text        primary key,
-  sender_id    text        not null references public.agents on delete cascade,
+  sender_id    text        not null references public.agents on delete restrict,
   kind         text        not null default 'trade_signal',
   market       text,
   action       text,
@@ -135,7 +135,7 @@ create index if not exists trade_signals_created_at_idx
 alter table public.trade_signals enable row level security;
 
 create table if not exists public.signal_policies (
-  agent_id         text        primary key references public.agents on delete cascade,
+  agent_id         text        primary key references public.agents on delete restrict,
   confidence_above numeric     not null default 0.75,
   max_size         numeric     not null,
   markets          text[],
@@ -170,7 +170,7 @@ comment on column public.signal_policies.confidence_above is
 comment on column public.signal_policies.max_size is
   'The most that the agent trades on one signal, in US dollars.';
 comment on column public.signal_policies.markets is
-  'The markets whose signals the agent answers, in any case; null: all of them.';
+  'The markets whose signals the agent answers, in upper case; null: all of them.';
 comment on column public.signal_policies.actions is 'BUY, SELL or both.';
 comment on column public.signal_policies.answers is
   'trade (the least of the signal''s size and max_size), or coin-flip (a bet of the wager).';
@@ -180,7 +180,7 @@ comment on column public.signal_policies.wager is
 alter table public.signal_policies enable row level security;
 
 create table if not exists public.signal_follows (
-  agent_id   text        not null references public.agents on delete cascade,
+  agent_id   text        not null references public.agents on delete restrict,
   sender_id  text        not null,
   created_at timestamptz not null default now(),
   primary key (agent_id, sender_id),
@@ -197,7 +197,7 @@ create index if not exists signal_follows_sender_id_idx
 alter table public.signal_follows enable row level security;
 
 create table if not exists public.signal_answers (
-  signal_id   text        not null references public.trade_signals on delete cascade,
+  signal_id   text        not null,
   agent_id    text        not null,
   state       text        not null,
   reason      text,
@@ -213,7 +213,8 @@ create table if not exists public.signal_answers (
 );
 comment on table public.signal_answers is
   'What each follower did about a signal: one row for each signal and agent, so at most one job.';
--- No foreign key: a follower whose row another transaction holds must not stop the others.
+-- No foreign keys: a follower whose row another transaction holds must not stop the others, and
+-- a check for each of a thousand answers takes longer than their making.
 comment on column public.signal_answers.agent_id is 'The follower.';
 comment on column public.signal_answers.state is
   'asked (the job of the reference), declined (for the reason), waiting (the next sweep tries '

@@ -15,6 +15,7 @@ use super::{
     request_job::{self, Requester},
     response::json,
     route::{self, Route},
+    signals::{self, Publisher},
 };
 use crate::{
     config::{Checked, Settings},
@@ -210,6 +211,14 @@ async fn post(
         }
         (Route::Heartbeat, Caller::Owner { token, .. }) => {
             Ok((heartbeat::run(settings, &token, body, runtime, line).await?, None))
+        }
+        (Route::Signals, Caller::Trusted { webhook_id }) => {
+            let publisher = Publisher { webhook_id, owner: None };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
+        }
+        (Route::Signals, Caller::Owner { webhook_id, token }) => {
+            let publisher = Publisher { webhook_id, owner: Some(token) };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
         }
         (Route::Reconcile, Caller::Trusted { .. }) => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;

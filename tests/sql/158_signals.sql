@@ -96,6 +96,11 @@ from (values
 ) as wrong (more, reason);
 select is(public.publish_signal(wrong) ->> 'reason', 'not_an_object', 'no object: ' || wrong::text)
 from unnest(array['[1]', '[]', '"x"', '7', 'null']::jsonb[]) as wrong;
+select is(
+  pg_temp.publishes(jsonb_build_object('more', array_fill(1e131071, array[101]))) ->> 'reason',
+  'too_large',
+  'numbers whose text would fill the memory are refused'
+);
 select is(public.publish_signal(null) ->> 'reason', 'not_an_object', 'nothing is no signal');
 select is(pg_temp.jobs(), 0::bigint, 'a refused signal makes nobody trade');
 select is((select count(*) from public.trade_signals), 0::bigint, 'and is not recorded');
@@ -267,7 +272,8 @@ select is(
   'but for an agent of its own'
 );
 select pg_temp.as_role('anon');
-select throws_ok($$select pg_temp.publishes()$$, '42501', null, 'anonymous callers publish nothing');
+select throws_ok($$select pg_temp.publishes()$$, '42501', null,
+  'anonymous callers publish nothing');
 select pg_temp.as_role('purple_flea_operator');
 select throws_ok($$select pg_temp.publishes()$$, '42501', null, 'nor do operators');
 select pg_temp.as_role('purple_flea_worker');
