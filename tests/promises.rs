@@ -61,3 +61,4 @@ mod watch;
 mod webhooks;
 mod whole_stack;
 mod wire;
+mod workflows;
