@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 const STATES_OF_THE_LEDGER: [&str; 2] = ["claimed", "dead"];
 
 /// Refusals of a request that the function never meets, because it checks the request first.
-const CHECKED_BEFORE: [&str; 2] = ["invalid_order", "unknown_kind"];
+const CHECKED_BEFORE: [&str; 3] = ["invalid_bet", "invalid_order", "unknown_kind"];
 
 /// Reasons that the ledger gives a job itself.
 const REASONS_OF_THE_LEDGER: [&str; 10] = [

@@ -94,13 +94,14 @@ pub fn row(id: u64, balance: &str) -> String {
 }
 
 /// The paths that request a job, and the operation that a body for each path names.
-pub const OPERATIONS: [(&str, &str); 15] = [
+pub const OPERATIONS: [(&str, &str); 16] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
     ("/faucet/daily", "daily_claim"),
     ("/balance", "balance"),
     ("/trade", "trade"),
     ("/order", "order"),
+    ("/bet", "bet"),
     ("/close", "close"),
     ("/escrow", "escrow"),
     ("/escrow/release", "escrow_release"),

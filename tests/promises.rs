@@ -6,6 +6,7 @@ mod asyncapi;
 mod authorization;
 mod bad_input;
 mod balances;
+mod bets;
 mod clients;
 mod codes;
 mod connections;

@@ -162,6 +162,10 @@ begin
     or purple_flea.secret('purple_flea_webhook_secret') is null then
     why := why || 'notifications_not_set_up'::text;
   end if;
+  -- Everybody with the anon key can make agents trade.
+  if (select l.accept_public_signals from purple_flea.ledger l) then
+    why := why || 'public_signals_accepted'::text;
+  end if;
   return why;
 end;
 $$;

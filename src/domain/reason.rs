@@ -40,6 +40,8 @@ pub enum SkipReason {
     InsufficientBalance,
     /// The stake is above Kelly's limit for the bankroll, which the `live` dialect enforces.
     AboveKellyLimit,
+    /// The requested wager is above `max_wager`.
+    AboveMaxWager,
     /// The dialect has no hi-lo.
     NoHiLo,
     /// The amount is below Purple Flea's minimum, or has a fraction of a cent.
@@ -64,7 +66,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -76,6 +78,7 @@ impl SkipReason {
         Self::NoMarket,
         Self::InsufficientBalance,
         Self::AboveKellyLimit,
+        Self::AboveMaxWager,
         Self::NoHiLo,
         Self::InvalidAmount,
         Self::KeyIsThere,
@@ -102,6 +105,7 @@ impl SkipReason {
             Self::NoMarket => "no_market",
             Self::InsufficientBalance => "insufficient_balance",
             Self::AboveKellyLimit => "above_kelly_limit",
+            Self::AboveMaxWager => "above_max_wager",
             Self::NoHiLo => "no_hi_lo",
             Self::InvalidAmount => "invalid_amount",
             Self::KeyIsThere => "key_is_there",
@@ -131,9 +135,10 @@ impl SkipReason {
             Self::AboveKellyLimit => {
                 "The wager is above max_bet, Kelly's limit: balance × risk_factor × probability of a win."
             }
+            Self::AboveMaxWager => "The requested wager is above max_wager.",
             Self::NoHiLo => "Purple Flea's gateway documents no path for hi-lo.",
             Self::InvalidAmount => {
-                "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade."
+                "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade or a bet."
             }
             Self::KeyIsThere => "The agent's key is in the vault already: it is not registered again.",
             Self::EscrowNotOpen => "The escrow was never made, or has ended.",

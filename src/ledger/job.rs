@@ -4,7 +4,7 @@ use super::object::{Object, Unreadable};
 use crate::{
     domain::{
         account::{Account, AccountKey},
-        bet::{CashoutAt, Game, GameName},
+        bet::{BetRow, CashoutAt, Game, GameName},
         escrow::{Counterparty, EscrowRow},
         job::{Kind, RequestKind, State},
         order::{Leverage, Market},
@@ -307,6 +307,9 @@ impl Sought {
     fn read(kind: Kind, policy: &str, row: Option<&RawValue>) -> Option<Self> {
         match kind {
             Kind::Deposit => frozen_game(policy).map(Self::Bet),
+            Kind::Requested(RequestKind::Bet) => {
+                json::read_columns::<BetRow>(row?).ok()?.game().map(Self::Bet)
+            }
             Kind::Requested(RequestKind::Escrow) => json::read_columns(row?).ok().map(Self::Escrow),
             Kind::Requested(RequestKind::Close) => json::read_columns(row?).ok().map(Self::Close),
             Kind::Requested(_) => None,
