@@ -1,6 +1,6 @@
 //! The settings of Realtime, from the environment. Without any of them the listener delivers webhooks only.
 
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use purple_flea_edge::{
     endpoint::{BaseUrl, Key},
     ledger::rpc::Connection,
@@ -32,7 +32,8 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     /// The name of the certificate. `None`: not encrypted, on the loopback interface.
     pub(crate) server_name: Option<ServerName<'static>>,
-    pub(crate) apikey: HeaderValue,
+    /// The gateway's key, where it is none for the public.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -131,18 +132,21 @@ fn endpoint(url: Option<String>, database: &Connection, public: bool) -> Option<
     let encrypted = uri.scheme_str() == Some("https");
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
     let server_name = if encrypted { Some(ServerName::try_from(host.clone()).ok()?) } else { None };
-    let apikey = database.apikey.bare();
-    // A secret key travels in a header, and a public one in the query, as all clients of Supabase's send it.
-    let query = match (public, apikey.to_str().ok()) {
-        (true, Some(key)) => format!("apikey={}&", escaped(key)),
-        _ => String::new(),
+    let apikey = database.apikey.expose();
+    // A secret key travels in a header, and a public one in the query, as all clients of Supabase's send it. The gateway
+    // reads one header. Realtime itself reads the other, and takes a token there alone.
+    let (query, names): (String, &[&'static str]) = match (public, is_token(apikey)) {
+        (true, _) => (format!("apikey={}&", escaped(apikey)), &[]),
+        (false, true) => (String::new(), &["apikey", "x-api-key"]),
+        (false, false) => (String::new(), &["apikey"]),
     };
+    let key = database.apikey.bare();
     Some(Endpoint {
         url: format!("{}?{query}vsn=1.0.0", as_http.replacen("http", "ws", 1)),
         port: uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 }),
         host,
         server_name,
-        apikey,
+        headers: names.iter().map(|name| (HeaderName::from_static(name), key.clone())).collect(),
     })
 }
 
@@ -210,6 +214,7 @@ mod tests {
         assert_eq!(settings.endpoint.url, "wss://a.supabase.co/realtime/v1/websocket?vsn=1.0.0");
         assert_eq!((settings.endpoint.host.as_str(), settings.endpoint.port), ("a.supabase.co", 443));
         assert!(settings.endpoint.server_name.is_some());
+        assert_eq!(settings.endpoint.headers.len(), 2, "a secret key is in the headers");
         assert_eq!(settings.function.unwrap().url, "https://f.example/execute-trade");
         let named =
             [("REALTIME_URL", "ws://127.0.0.1:4000/realtime/v1/websocket"), ("SUPABASE_APIKEY", "a+b")];
@@ -217,6 +222,7 @@ mod tests {
         assert_eq!(settings.endpoint.port, 4000);
         assert!(settings.endpoint.server_name.is_none() && settings.function.is_none());
         assert!(settings.endpoint.url.ends_with("/websocket?apikey=a.b.c&vsn=1.0.0"));
+        assert!(settings.endpoint.headers.is_empty(), "a public key is in the query");
         assert_eq!(escaped("a+b/c="), "a%2Bb%2Fc%3D");
     }
 

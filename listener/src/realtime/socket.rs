@@ -2,7 +2,6 @@
 
 use super::settings::Endpoint;
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderValue;
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -77,10 +76,9 @@ async fn open(endpoint: &Endpoint, tls: &TlsConnector) -> Result<Socket, &'stati
         None => Stream::Plain(tcp),
     };
     let mut request = endpoint.url.as_str().into_client_request().map_err(|_| "request_not_built")?;
-    let apikey: &HeaderValue = &endpoint.apikey;
-    // The gateway reads the one header, Realtime itself the other.
-    request.headers_mut().insert("apikey", apikey.clone());
-    request.headers_mut().insert("x-api-key", apikey.clone());
+    for (name, key) in &endpoint.headers {
+        request.headers_mut().insert(name, key.clone());
+    }
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_LIMIT_BYTES))
         .max_frame_size(Some(MESSAGE_LIMIT_BYTES));
