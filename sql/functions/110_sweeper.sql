@@ -206,6 +206,7 @@ as $$
 declare
   last_sweep constant timestamptz := (select l.swept_at from purple_flea.ledger l);
   preference text;
+  rang       boolean;
 begin
   perform purple_flea.sweep_part('missing jobs');
   perform purple_flea.sweep_part('timely jobs');
@@ -233,6 +234,13 @@ begin
     select from purple_flea.jobs j where j.state = 'pending' and j.due_at < last_sweep
   ) then
     preference := 'wait=10';
+  end if;
+  -- A bell may have been lost. pg_net is there where no listener is.
+  if (select l.notify_by from purple_flea.ledger l) = 'realtime' then
+    rang := purple_flea.ring_doorbell() <> 'refused';
+    if rang and purple_flea.secret('purple_flea_function_url') is null then
+      return 'rang';
+    end if;
   end if;
   begin
     perform purple_flea.post('notify-' || gen_random_uuid(), '{"ledger": true}', preference);

@@ -21,8 +21,13 @@ revoke execute
 -- Policies and views evaluate them as the role that reads.
 grant execute on function purple_flea.caller() to authenticated, service_role;
 grant execute
-  on function purple_flea.is_member(uuid), purple_flea.may_follow(text)
+  on function
+    purple_flea.is_listener(), purple_flea.is_member(uuid), purple_flea.may_follow(text),
+    purple_flea.may_signal(text)
   to authenticated;
+grant execute
+  on function purple_flea.is_listeners_topic(text)
+  to anon, authenticated, purple_flea_worker;
 
 -- The API. A function that is not granted below may be called by its owner alone.
 revoke execute
@@ -54,6 +59,13 @@ revoke execute
   from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
 grant execute
   on function public.leave_feed_seat, public.take_feed_seat
+  to service_role, purple_flea_worker;
+-- Listeners call them.
+revoke execute
+  on function public.fleet_owners, public.look_after_bell, public.report_presence
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.fleet_owners, public.look_after_bell, public.report_presence
   to service_role, purple_flea_worker;
 -- They check that the caller owns the agent.
 revoke execute

@@ -123,7 +123,7 @@ where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not
 order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- three functions as the role that reads. (157_fleet.sql, 170_operator_api.sql, 182_api_keys.sql
+-- a few functions as the role that reads. (157_fleet.sql, 170_operator_api.sql, 182_api_keys.sql
 -- and 190_subscriptions.sql test the functions for users and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
@@ -135,8 +135,13 @@ select is(
     or (
       role_name = 'authenticated'
         and p.oid in (
-          'purple_flea.is_member(uuid)'::regprocedure, 'purple_flea.may_follow(text)'::regprocedure
+          'purple_flea.is_member(uuid)'::regprocedure, 'purple_flea.may_follow(text)'::regprocedure,
+          'purple_flea.is_listener()'::regprocedure, 'purple_flea.may_signal(text)'::regprocedure
         )
+    )
+    or (
+      role_name <> 'service_role'
+        and p.oid = 'purple_flea.is_listeners_topic(text)'::regprocedure
     ),
   format('%s: execute %s', role_name, p.oid::regprocedure)
 )
@@ -156,7 +161,7 @@ select bag_eq(
     'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
     'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
     'redeliver_events', 'take_feed_seat', 'leave_feed_seat', 'assign_task', 'finish_task',
-    'heartbeat'
+    'heartbeat', 'fleet_owners', 'look_after_bell', 'report_presence'
   ],
   'public has the functions that the edge and its users call, and no other'
 );
