@@ -45,7 +45,6 @@ const QUICK: [&str; 8] =
 
 /// The stack, and Realtime on its database. Deposits notify by the doorbell, and pg_net reaches nobody.
 struct Live {
-    realtime: Realtime,
     stack: Local,
 }
 
@@ -58,20 +57,20 @@ struct Listener {
 
 impl Live {
     async fn start(changes: &[(&str, &str)]) -> Result<Self> {
-        let stack = Local::start(Kind::Embedded, changes, None, |_| {}).await?;
-        stack.purple_flea.fund(AGENT, 50_000_000.into());
-        stack.purple_flea.fund(LIVE_AGENT, 50_000_000.into());
         let options = Options {
             events_per_s: 2500.0,
             refusal_delay: Duration::from_millis(300),
             idle_timeout: Duration::from_secs(5),
             ..Options::default()
         };
-        let realtime = Realtime::start(&stack.cluster, options).await?;
+        let stack = Local::start_with_realtime(Kind::Embedded, changes, None, Some(options), |_| {}).await?;
+        stack.purple_flea.fund(AGENT, 50_000_000.into());
+        stack.purple_flea.fund(LIVE_AGENT, 50_000_000.into());
         // As an operator of a project whose owner may not grant it.
         let superuser = stack.cluster.connect(SUPERUSER).await?;
-        superuser.batch_execute("grant usage on schema realtime to postgres with grant option").await?;
-        stack.cluster.migrate(DATABASE_OWNER).await?;
+        let grant = "grant usage on schema realtime to purple_flea_worker; \
+            grant select on realtime.messages to purple_flea_worker";
+        superuser.batch_execute(grant).await?;
         let set = format!(
             "set client_min_messages = error; \
              select purple_flea.set_secret('purple_flea_function_url', 'http://127.0.0.1:1/execute-trade'); \
@@ -81,7 +80,15 @@ impl Live {
              update purple_flea.ledger set notify_by = 'realtime' where only_row"
         );
         sql(&stack, &set).await?;
-        Ok(Self { realtime, stack })
+        Ok(Self { stack })
+    }
+
+    fn realtime(&self) -> Result<&Realtime> {
+        self.stack.realtime.as_ref().context("no Realtime")
+    }
+
+    fn realtime_mut(&mut self) -> Result<&mut Realtime> {
+        self.stack.realtime.as_mut().context("no Realtime")
     }
 
     /// Starts a listener that joins as the worker, and waits until it hears the doorbell.
@@ -99,7 +106,7 @@ impl Live {
         let function = format!("{}/execute-trade", self.stack.host.url);
         let (worker, anon) = (key("purple_flea_worker")?, key("anon")?);
         program.env("SUPABASE_URL", &self.stack.postgrest.url).env("SUPABASE_KEY", worker);
-        program.env("SUPABASE_APIKEY", anon).env("REALTIME_URL", self.realtime.url());
+        program.env("SUPABASE_APIKEY", anon).env("REALTIME_URL", self.realtime()?.url());
         program.env("FUNCTION_URL", function).env("WEBHOOK_SECRET", webhook::SECRET);
         program.envs(changes.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut program, Signal::KILL)?;
@@ -112,7 +119,8 @@ impl Live {
     /// Waits until every deposit's bet is executed, and checks that each was executed once.
     async fn all_traded(&self, deposits: i64) -> Result<()> {
         let owner = soon(self.owner()).await?;
-        let left = "select count(*) from purple_flea.jobs j where j.kind = 'deposit' and j.state <> 'executed'";
+        let left =
+            "select count(*) from purple_flea.jobs j where j.kind = 'deposit' and j.state <> 'executed'";
         let waiting = async {
             while owner.query_one(left, &[]).await?.get::<_, i64>(0) > 0 {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -126,7 +134,11 @@ impl Live {
         ended.with_context(|| format!("the jobs are {states:?}"))??;
         let results = "select count(*) from public.trade_results t where t.reference like 'wallet-change-%'";
         assert_eq!(owner.query_one(results, &[]).await?.get::<_, i64>(0), deposits, "each has one result");
-        assert_eq!(self.stack.purple_flea.bets().len() as i64, deposits, "and each is one bet at Purple Flea");
+        assert_eq!(
+            self.stack.purple_flea.bets().len() as i64,
+            deposits,
+            "and each is one bet at Purple Flea"
+        );
         Ok(())
     }
 
@@ -279,7 +291,7 @@ async fn a_socket_that_was_cut_in_silence_is_noticed_and_replaced() -> Result<()
     let id = deposit(&live.stack, "100").await?;
     job_in(&live.stack, id, "executed").await?;
     for times in 2..4 {
-        live.realtime.cut_silently();
+        live.realtime()?.cut_silently();
         // Its bell is lost. The call after the next join finds it.
         let id = deposit(&live.stack, "100").await?;
         listener.joined("doorbell", times).await?;
@@ -304,10 +316,10 @@ async fn ending_the_listener_realtime_and_postgres_in_turn_forgets_and_doubles_n
         match made {
             50 => one.process.kill().await?,
             90 => one = live.listener_with(&QUICK, &[]).await?,
-            100 => live.realtime.kill().await,
-            140 => live.realtime.restart().await?,
+            100 => live.realtime_mut()?.kill().await,
+            140 => live.realtime_mut()?.restart().await?,
             180 => live.stack.cluster.crash().await?,
-            240 => live.realtime.cut_silently(),
+            240 => live.realtime()?.cut_silently(),
             _ => {}
         }
         let insert = format!(
@@ -347,7 +359,7 @@ async fn a_client_broadcast_of_a_signal_is_taken_once_from_two_listeners() -> Re
     let (one, two) = (live.listener(&QUICK).await?, live.listener(&QUICK).await?);
     one.joined(&topic, 1).await?;
     two.joined(&topic, 1).await?;
-    let mut sender = Channel::join(&live.realtime.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
     for ts in 0..5 {
         sender.broadcast("trade_signal", signal(ts)).await?;
     }
@@ -356,7 +368,8 @@ async fn a_client_broadcast_of_a_signal_is_taken_once_from_two_listeners() -> Re
         listener.said(5, is_taken).await?;
     }
     assert_eq!(count(&live.stack, "select count(*) from public.trade_signals").await?, 5);
-    until(&live.stack, "select count(*) from purple_flea.jobs where kind = 'bet' and state = 'executed'", 5).await?;
+    until(&live.stack, "select count(*) from purple_flea.jobs where kind = 'bet' and state = 'executed'", 5)
+        .await?;
     assert_eq!(count(&live.stack, "select count(*) from purple_flea.jobs where kind = 'bet'").await?, 5);
     let published = one.metric("signals_total{outcome=\"published\"}").await?
         + two.metric("signals_total{outcome=\"published\"}").await?;
@@ -376,19 +389,23 @@ async fn a_stranger_sends_no_signal_and_the_public_topic_makes_nobody_trade() ->
     listener.joined(&topic, 1).await?;
     listener.joined("trade-signals", 1).await?;
     careless.joined(&topic, 1).await?;
-    let stranger = Channel::join(&live.realtime.url(), &topic, &user_key(ANOTHER)?, true).await;
+    let stranger = Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await;
     ensure!(stranger.is_err(), "a stranger joined a private topic");
     // A public channel of the same name is another channel.
-    let mut public = Channel::join(&live.realtime.url(), &topic, &key("anon")?, false).await?;
+    let mut public = Channel::join(&live.realtime()?.url(), &topic, &key("anon")?, false).await?;
     public.broadcast("trade_signal", signal(1)).await?;
-    let mut public = Channel::join(&live.realtime.url(), "trade-signals", &key("anon")?, false).await?;
+    let mut public = Channel::join(&live.realtime()?.url(), "trade-signals", &key("anon")?, false).await?;
     let mut named = signal(2);
     named["agent_id"] = AGENT.into();
     public.broadcast("trade_signal", named).await?;
     // The setting of the database refuses it.
     listener.said(1, |line| line["event"] == "signal" && line["code"] == "refused").await?;
-    assert_eq!(careless.count(|line| line["topic"] == "trade-signals"), 0, "nobody has asked for public signals");
-    let mut sender = Channel::join(&live.realtime.url(), &topic, &user_key(OWNER)?, true).await?;
+    assert_eq!(
+        careless.count(|line| line["topic"] == "trade-signals"),
+        0,
+        "nobody has asked for public signals"
+    );
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
     sender.broadcast("trade_signal", signal(3)).await?;
     until(&live.stack, "select count(*) from public.trade_signals", 1).await?;
     Ok(())
@@ -401,7 +418,7 @@ async fn a_hostile_message_is_counted_and_the_listener_goes_on() -> Result<()> {
     let topic = format!("trade-signals:{AGENT}");
     let listener = live.listener(&QUICK).await?;
     listener.joined(&topic, 1).await?;
-    let mut sender = Channel::join(&live.realtime.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
     let too_large = "x".repeat(300 * 1024);
     for (event, payload) in [
         ("trade_signal", json!([1, 2])),
@@ -411,7 +428,10 @@ async fn a_hostile_message_is_counted_and_the_listener_goes_on() -> Result<()> {
         ("trade_signal", json!({})),
         ("trade_signal", json!({ "ts": 1, "confidence": "much" })),
         ("trade_signal", json!({ "ts": 1, "market": "B\u{0}TC" })),
-        ("trade_signal", json!({ "ts": 1, "confidence": 1.01, "market": "BTC", "action": "BUY", "size": 10 })),
+        (
+            "trade_signal",
+            json!({ "ts": 1, "confidence": 1.01, "market": "BTC", "action": "BUY", "size": 10 }),
+        ),
         ("trade_signal", json!({ "ts": 1, "confidence": 0.9, "market": "BTC", "action": "BUY", "size": -1 })),
     ] {
         sender.broadcast(event, payload).await?;
@@ -446,24 +466,31 @@ async fn a_tracked_agent_is_there_while_it_is_tracked_and_nobody_tracks_another_
     arguments[7] = "1000";
     let listener = live.listener(&arguments).await?;
     listener.joined(&topic, 1).await?;
-    ensure!(Channel::join(&live.realtime.url(), &topic, &user_key(ANOTHER)?, true).await.is_err());
-    let mut foreign = Channel::join(&live.realtime.url(), &topic, &user_key(OWNER)?, true).await?;
+    ensure!(Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await.is_err());
+    let mut foreign = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
     foreign.track(json!({ "agent_id": OTHER })).await?;
-    let mut own = Channel::join(&live.realtime.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut own = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
     own.track(json!({ "agent_id": AGENT, "status": "watching" })).await?;
-    let there = format!("select count(*) from public.agents where id = '{AGENT}' and status = 'idle' and last_seen_at is not null");
+    let there = format!(
+        "select count(*) from public.agents where id = '{AGENT}' and status = 'idle' and last_seen_at is not null"
+    );
     until(&live.stack, &there, 1).await?;
     listener.said(1, |line| line["code"] == "not_the_owners" && line["topic"] == OWNER).await?;
-    let others = format!("select count(*) from public.agents where id = '{OTHER}' and last_seen_at is null and status = 'offline'");
+    let others = format!(
+        "select count(*) from public.agents where id = '{OTHER}' and last_seen_at is null and status = 'offline'"
+    );
     assert_eq!(count(&live.stack, &others).await?, 1, "nothing is noted for an agent of somebody else's");
 
     // While it is tracked, a later report finds it back.
-    let silent = format!("update public.agents set last_seen_at = clock_timestamp() - interval '31 seconds' where id = '{AGENT}'");
+    let silent = format!(
+        "update public.agents set last_seen_at = clock_timestamp() - interval '31 seconds' where id = '{AGENT}'"
+    );
     sql(&live.stack, &format!("{silent}; select purple_flea.end_heartbeats()")).await?;
     until(&live.stack, &there, 1).await?;
     // Once it is not, no report comes any more.
     own.leave().await?;
-    let noted = "select count(*) from public.agents where last_seen_at > clock_timestamp() - interval '3 seconds'";
+    let noted =
+        "select count(*) from public.agents where last_seen_at > clock_timestamp() - interval '3 seconds'";
     until(&live.stack, noted, 0).await?;
     sql(&live.stack, &format!("{silent}; select purple_flea.end_heartbeats()")).await?;
     assert_eq!(count(&live.stack, &there).await?, 0);
@@ -492,17 +519,27 @@ async fn a_users_token_is_renewed_before_it_expires_and_the_channel_stays() -> R
     let named = format!("update purple_flea.ledger set listener_user = '{LISTENER}' where only_row");
     sql(&live.stack, &named).await?;
     let sign_in = SignIn::start(&live.stack.postgrest.url, LISTENER, 6).await?;
-    let changes =
-        [("SUPABASE_URL", sign_in.url.as_str()), ("REALTIME_EMAIL", "a@example.com"), ("REALTIME_PASSWORD", "geheim")];
+    let changes = [
+        ("SUPABASE_URL", sign_in.url.as_str()),
+        ("REALTIME_EMAIL", "a@example.com"),
+        ("REALTIME_PASSWORD", "geheim"),
+    ];
     let listener = live.listener_with(&QUICK, &changes).await?;
     listener.joined("doorbell", 1).await?;
     // The first token is over, and the second.
     soon(sign_in.until(4)).await?;
     let id = deposit(&live.stack, "100").await?;
     job_in(&live.stack, id, "executed").await?;
-    assert_eq!(listener.count(|line| line["code"] == "joined" && line["topic"] == "doorbell"), 1, "it never left");
+    assert_eq!(
+        listener.count(|line| line["code"] == "joined" && line["topic"] == "doorbell"),
+        1,
+        "it never left"
+    );
     let grants = sign_in.grants();
-    ensure!(grants[0] == "password" && grants[1..].iter().all(|grant| grant == "refresh_token"), "{grants:?}");
+    ensure!(
+        grants[0] == "password" && grants[1..].iter().all(|grant| grant == "refresh_token"),
+        "{grants:?}"
+    );
     // Without its session the user signs in again.
     sign_in.forget();
     soon(async {

@@ -18,7 +18,8 @@ pub struct Channel {
 impl Channel {
     /// Joins a topic with a user's token. Fails with the server's answer.
     pub async fn join(url: &str, topic: &str, token: &str, private: bool) -> Result<Self> {
-        let address = url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).context("no address")?;
+        let address =
+            url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).context("no address")?;
         let stream = TcpStream::connect(address).await?;
         let url = format!("{url}?apikey={}&vsn=1.0.0", key("anon")?);
         let (socket, _) = client_async(url, stream).await?;
@@ -58,8 +59,7 @@ impl Channel {
     async fn ask(&mut self, event: &str, payload: Value) -> Result<Value> {
         self.reference += 1;
         let reference = self.reference.to_string();
-        let sent =
-            json!({ "topic": self.topic, "event": event, "payload": payload, "ref": reference, "join_ref": "1" });
+        let sent = json!({ "topic": self.topic, "event": event, "payload": payload, "ref": reference, "join_ref": "1" });
         self.socket.send(Message::text(sent.to_string())).await?;
         soon(async {
             loop {

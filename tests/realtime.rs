@@ -175,16 +175,14 @@ async fn deposit(stack: &Local, agent: &str, many: usize) -> Result<BTreeSet<Str
 /// Gives the references of all results that a follower heard, each as often as it came.
 fn results(follower: &Follower) -> Vec<String> {
     let messages = follower.heard("trade_result");
-    let results = messages.iter().flat_map(|message| message["results"].as_array().cloned().unwrap_or_default());
+    let results =
+        messages.iter().flat_map(|message| message["results"].as_array().cloned().unwrap_or_default());
     results.filter_map(|result| result["reference"].as_str().map(str::to_owned)).collect()
 }
 
 /// Waits until a follower has heard of all these.
 async fn wait_for_results(follower: &Follower, wanted: &BTreeSet<String>) -> Result<()> {
-    follower
-        .wait_for(|_| wanted.is_subset(&results(follower).into_iter().collect()))
-        .await
-        .map(|_| ())
+    follower.wait_for(|_| wanted.is_subset(&results(follower).into_iter().collect())).await.map(|_| ())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,7 +301,8 @@ async fn changes_of_a_table_reach_only_those_who_may_see_the_row_and_tell_the_ot
     sql(&stack, &small).await?;
     deposit(&stack, AGENT, 1).await?;
     for follower in &followers[..2] {
-        let result = |line: &Value| line["topic"] == "results" && line["new"]["reference"] == "wallet-change-2";
+        let result =
+            |line: &Value| line["topic"] == "results" && line["new"]["reference"] == "wallet-change-2";
         let result = follower.wait_for(result).await?;
         assert_eq!((&result["change"], &result["new"]["agent_id"]), (&json!("INSERT"), &json!(AGENT)));
         follower.wait_for(|line| line["topic"] == "deposits" && line["new"]["id"] == 2).await?;

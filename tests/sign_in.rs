@@ -119,7 +119,10 @@ fn answer(shared: &Shared, head: &str, body: &serde_json::Value) -> Result<(u16,
         "sub": shared.user, "role": "authenticated", "aud": "authenticated", "exp": expires,
     });
     let token = key_with(&claims)?;
-    Ok((200, json!({ "access_token": token, "refresh_token": refresh, "expires_in": shared.life_s }).to_string()))
+    Ok((
+        200,
+        json!({ "access_token": token, "refresh_token": refresh, "expires_in": shared.life_s }).to_string(),
+    ))
 }
 
 async fn read(stream: &mut TcpStream) -> Result<(String, String)> {

@@ -73,7 +73,10 @@ async fn broadcasts_of_the_database_come_in_order_once_and_not_from_what_is_roll
     for number in 0..20 {
         bench.send(number, "told", "open", true).await?;
     }
-    bench.owner.batch_execute("begin; select realtime.send('{\"number\": 99}', 'told', 'open'); rollback").await?;
+    bench
+        .owner
+        .batch_execute("begin; select realtime.send('{\"number\": 99}', 'told', 'open'); rollback")
+        .await?;
     let many = "select realtime.send(jsonb_build_object('number', n), 'told', 'open') from generate_series(20, 39) n";
     bench.owner.batch_execute(many).await?;
     for follower in &followers {
@@ -110,7 +113,9 @@ async fn a_client_hears_others_broadcasts_and_its_own_only_if_it_asks() -> Resul
         }
         for (number, follower) in heard_by.iter_mut().enumerate() {
             let payload = json!({ "number": number });
-            follower.tell(json!({ "do": "send", "topic": topic, "event": "said", "payload": payload })).await?;
+            follower
+                .tell(json!({ "do": "send", "topic": topic, "event": "said", "payload": payload }))
+                .await?;
             follower.wait_for(|line| number == 1 || line["sent"] == "ok").await?;
         }
         heard_by[0].wait_for(|line| line["payload"]["number"] == 1).await?;
@@ -128,7 +133,8 @@ async fn a_client_hears_others_broadcasts_and_its_own_only_if_it_asks() -> Resul
         assert_eq!((numbers(&heard_by[0], "said").len(), numbers(&heard_by[1], "said")), (2, vec![0]));
     }
     // A policy that lets nobody write: the sender is not told, and nobody hears.
-    let (mut teller, topic) = (bench.follower(Language::JavaScript, Some(OWNER)).await?, format!("own:{OWNER}"));
+    let (mut teller, topic) =
+        (bench.follower(Language::JavaScript, Some(OWNER)).await?, format!("own:{OWNER}"));
     let mut hearer = bench.follower(Language::Python, Some(OWNER)).await?;
     for follower in [&mut teller, &mut hearer] {
         assert_eq!(follower.join(&topic, private()).await?.0, "SUBSCRIBED");
@@ -188,14 +194,16 @@ async fn a_former_member_hears_until_its_token_is_refreshed_and_a_token_that_exp
     superuser.batch_execute("drop policy open_reads on realtime.messages").await?;
     bench.send(1, "told", "open", true).await?;
     follower.wait_for(|line| line["payload"]["number"] == 1).await?;
-    let claims = |lives_s: u64| {
-        json!({ "sub": OWNER, "role": "authenticated", "aud": "authenticated", "exp": unix_s() + lives_s })
-    };
+    let claims = |lives_s: u64| json!({ "sub": OWNER, "role": "authenticated", "aud": "authenticated", "exp": unix_s() + lives_s });
     follower.tell(json!({ "do": "token", "token": key_with(&claims(3_600))? })).await?;
     let system = follower.wait_for(|line| line["system"]["status"] == "error").await?;
     assert!(system["system"]["message"].to_string().contains("permission"), "{system}");
     follower.wait_for(|line| line["status"] == "CLOSED").await?;
-    superuser.batch_execute("create policy open_reads on realtime.messages for select to authenticated using (true)").await?;
+    superuser
+        .batch_execute(
+            "create policy open_reads on realtime.messages for select to authenticated using (true)",
+        )
+        .await?;
     let (token, url) = (key_with(&claims(3))?, bench.realtime.project_url());
     let mut brief = Follower::start(Language::JavaScript, url, Some(&token)).await?;
     assert_eq!(brief.join("open", private()).await?.0, "SUBSCRIBED");
@@ -344,14 +352,17 @@ async fn a_policy_that_raises_silences_everybody() -> Result<()> {
     owner.join_with(changes.clone()).await?;
     owner.wait_for(live).await?;
     let insert = |id: i32| {
-        format!("insert into public.rows values ({id}, '{OWNER}', 12.5); insert into public.rows values (-{id}, '{ANOTHER}', 1)")
+        format!(
+            "insert into public.rows values ({id}, '{OWNER}', 12.5); insert into public.rows values (-{id}, '{ANOTHER}', 1)"
+        )
     };
     bench.owner.batch_execute(&insert(1)).await?;
     let row = owner.wait_for(|line| line["new"]["id"] == 1).await?;
     assert_eq!(row["new"]["amount"], 12.5, "{row}");
     // auth.uid() casts `sub` to uuid, and a token of a third party has none.
     let token = key_with(&json!({ "sub": "auth0|7", "role": "authenticated", "exp": unix_s() + 3_600 }))?;
-    let mut foreign = Follower::start(Language::JavaScript, bench.realtime.project_url(), Some(&token)).await?;
+    let mut foreign =
+        Follower::start(Language::JavaScript, bench.realtime.project_url(), Some(&token)).await?;
     foreign.join_with(changes).await?;
     foreign.wait_for(live).await?;
     bench.owner.batch_execute(&insert(2)).await?;
@@ -387,13 +398,17 @@ async fn a_row_that_is_gone_at_the_poll_and_a_large_transaction_reach_nobody() -
         "begin; insert into public.rows values (1, '{OWNER}', 1); commit; delete from public.rows where id = 1"
     );
     bench.owner.batch_execute(&gone).await?;
-    let large = format!(
-        "insert into public.rows select n, '{OWNER}', 1 from generate_series(100001, 110000) as n"
-    );
+    let large =
+        format!("insert into public.rows select n, '{OWNER}', 1 from generate_series(100001, 110000) as n");
     bench.owner.batch_execute(&large).await?;
     bench.owner.batch_execute(&format!("insert into public.rows values (2, '{OWNER}', 1)")).await?;
     owner.wait_for(|line| line["new"]["id"] == 2).await?;
-    let ids: Vec<Value> = owner.lines().iter().filter(|line| line["change"].is_string()).map(|line| line["new"]["id"].clone()).collect();
+    let ids: Vec<Value> = owner
+        .lines()
+        .iter()
+        .filter(|line| line["change"].is_string())
+        .map(|line| line["new"]["id"].clone())
+        .collect();
     assert_eq!(ids, [2]);
     for wrong in [json!({ "table": "rows", "filter": "nothing=eq.1" }), json!({ "table": "none" })] {
         let mut changes = wrong.clone();
@@ -427,7 +442,8 @@ async fn a_key_that_is_none_opens_no_socket_and_no_api() -> Result<()> {
     }
     let url = format!("{}/realtime/v1/api/broadcast", bench.realtime.project_url());
     let post = |token: Option<String>, body: &str| {
-        let request = http::Request::post(&url).header("authorization", token.map_or(String::new(), |t| format!("Bearer {t}")));
+        let request = http::Request::post(&url)
+            .header("authorization", token.map_or(String::new(), |t| format!("Bearer {t}")));
         request.body(body.as_bytes().to_vec()).context("a request")
     };
     assert_eq!(http1::send(post(None, "{}")?).await?.status(), 401);
