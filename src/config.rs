@@ -118,8 +118,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let is_called = with_ledger && matches!(&inngest, Some(Some(inngest)) if inngest.may_call());
         let sends = |inngest: &Inngest| inngest.event_key.is_some() || inngest.is_dev;
         // Inngest's own settings may be wrong, too. They are refused by themselves.
-        let can_forward = with_ledger
-            && inngest.as_ref().is_none_or(|inngest| inngest.as_ref().is_some_and(sends));
+        let can_forward =
+            with_ledger && inngest.as_ref().is_none_or(|inngest| inngest.as_ref().is_some_and(sends));
         let workflows = self.workflows(is_called, can_forward);
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {

@@ -50,5 +50,3 @@ fn all<'a, R: Runtime>(settings: &Settings) -> Vec<Workflow<Host<'a, R>>> {
     workflows.extend(scheduled_bet::workflow(settings));
     workflows
 }
-
-

@@ -88,8 +88,9 @@ fn the_openapi_document_lists_the_routers_paths_and_methods() -> Result<()> {
     for (path, operations) in paths {
         let route = Route::of(path).context("no route")?;
         let operations = operations.as_object().context("no operations")?;
-        let methods =
-            [Method::GET, Method::HEAD, Method::POST, Method::PUT].into_iter().filter(|method| route.has(method));
+        let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT]
+            .into_iter()
+            .filter(|method| route.has(method));
         let methods: Vec<String> = methods.map(|method| method.as_str().to_ascii_lowercase()).collect();
         assert_eq!(operations.keys().collect::<Vec<_>>(), methods.iter().collect::<Vec<_>>());
     }

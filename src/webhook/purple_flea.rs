@@ -163,7 +163,8 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    const BODY: &[u8] = br#"{"event":"escrow.completed","id":"evt_1","data":{"escrow_id":"esc_1","counterparty_id":"ag_2"}}"#;
+    const BODY: &[u8] =
+        br#"{"event":"escrow.completed","id":"evt_1","data":{"escrow_id":"esc_1","counterparty_id":"ag_2"}}"#;
 
     fn signed(timestamp: &str, signature: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -146,11 +146,7 @@ async fn go(run: &Run<'_>, host: &Host<'_, impl Runtime>) -> Result<Value, Stop>
     ]))
 }
 
-async fn create(
-    run: &Run<'_>,
-    host: &Host<'_, impl Runtime>,
-    created: &Created,
-) -> Result<Made, StepError> {
+async fn create(run: &Run<'_>, host: &Host<'_, impl Runtime>, created: &Created) -> Result<Made, StepError> {
     let Created { escrow_id, amount_usdc, counterparty } = created;
     let money = Money {
         workflow: ID,
@@ -227,10 +223,7 @@ fn left(run: &Run<'_>, host: &Host<'_, impl Runtime>, is_later: bool) -> Duratio
     Duration::from_secs(whole.saturating_sub(passed).as_secs().max(1))
 }
 
-async fn read_status(
-    host: &Host<'_, impl Runtime>,
-    pf_escrow_id: &str,
-) -> Result<Option<String>, StepError> {
+async fn read_status(host: &Host<'_, impl Runtime>, pf_escrow_id: &str) -> Result<Option<String>, StepError> {
     let account = agent::account(host).await?;
     let read = host.settings.purple_flea.read_escrow(pf_escrow_id, &account, host.runtime).await;
     Ok(read.map_err(agent::of_reading)?.escrow_status)

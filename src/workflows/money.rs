@@ -212,7 +212,9 @@ fn refused(code: &str) -> StepError {
         "unknown_counterparty" => last(
             "`counterparty` is not the id, the account or the wallet of exactly one row of `agents`: nothing was paid",
         ),
-        "escrow_taken" => last("an escrow of this `escrow_id` has been made for another event: nothing was paid"),
+        "escrow_taken" => {
+            last("an escrow of this `escrow_id` has been made for another event: nothing was paid")
+        }
         "reference_taken" => {
             last("the same event has asked for something else, or for another agent: nothing was executed")
         }

@@ -78,13 +78,8 @@ async fn go(run: &Run<'_>, host: &Host<'_, impl Runtime>) -> Result<Value, Stop>
         "direction": direction,
         "size": SIZE_USDC,
     });
-    let money = Money {
-        workflow: ID,
-        step: "place-order",
-        kind: RequestKind::Order,
-        details: order,
-        subject: None,
-    };
+    let money =
+        Money { workflow: ID, step: "place-order", kind: RequestKind::Order, details: order, subject: None };
     let placed: Placed = run.step("place-order", async || money::done(run, host, money).await).await?;
     let result = object([
         ("order_id", placed.id().into()),

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_cannot_be_served_is_a_final_error_and_nothing_is_sent() -> Result<()> {
     let driven = Driven::start(&[]).await?;
-    let alert = |change: Value| changed(json!({ "asset": "BTC", "price": 65000, "direction": "long" }), change);
+    let alert =
+        |change: Value| changed(json!({ "asset": "BTC", "price": 65000, "direction": "long" }), change);
     let trade = |change: Value| changed(json!({ "market": "BTC", "size": 5, "direction": "long" }), change);
     let escrow = |change: Value| {
         changed(json!({ "escrow_id": "E1", "amount_usdc": 25, "counterparty": OTHER }), change)
@@ -36,7 +37,12 @@ async fn an_event_that_cannot_be_served_is_a_final_error_and_nothing_is_sent() -
         ("escrow.created", escrow(json!({ "amount_usdc": 0.105 })), "invalid_event", "whole cents"),
         ("escrow.created", escrow(json!({ "escrow_id": 7 })), "invalid_event", ""),
         ("escrow.created", escrow(json!({ "escrow_id": "" })), "invalid_event", "1 to 128 bytes"),
-        ("escrow.created", escrow(json!({ "counterparty": "a\u{0}b" })), "invalid_event", "control characters"),
+        (
+            "escrow.created",
+            escrow(json!({ "counterparty": "a\u{0}b" })),
+            "invalid_event",
+            "control characters",
+        ),
         ("escrow.created", escrow(json!({ "counterparty": "nobody" })), "unknown_counterparty", "agents"),
         ("escrow.created", escrow(json!({ "counterparty": stack::local::AGENT })), "invalid_escrow", ""),
         ("escrow.created", escrow(json!({ "sender_id": "another" })), "agent_in_event", "sender_id"),

@@ -44,11 +44,16 @@ async fn the_daily_claim_is_made_once_a_day_with_the_workflows_wallet() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_answer_is_lost_at_any_step_is_made_once() -> Result<()> {
     let driven = Driven::start(&[]).await?;
-    for (number, step) in ["check-faucet-status", "claim-faucet", "fetch-balance", ""].into_iter().enumerate() {
+    for (number, step) in ["check-faucet-status", "claim-faucet", "fetch-balance", ""].into_iter().enumerate()
+    {
         driven.clock()?.lose_answer(step);
         let fired = driven.clock()?.fire(CLAIM)?;
         let run = driven.inngest.ended(&fired).await?;
-        assert_eq!((run.status, &run.output["claimed"]), (Status::Completed, &json!(true)), "{step}: {run:?}");
+        assert_eq!(
+            (run.status, &run.output["claimed"]),
+            (Status::Completed, &json!(true)),
+            "{step}: {run:?}"
+        );
         assert_eq!(calls(&driven.stack, "/api/claim"), number + 1, "{step}");
         driven.stack.purple_flea.advance(Duration::from_secs(25 * 60 * 60));
     }
@@ -110,8 +115,10 @@ async fn without_a_time_in_the_settings_there_is_no_scheduled_bet() -> Result<()
     assert_eq!(
         ids,
         [
-            "purple-flea-trade-on-price-alert", "purple-flea-trade-trigger",
-            "purple-flea-daily-faucet-claim", "purple-flea-escrow-lifecycle"
+            "purple-flea-trade-on-price-alert",
+            "purple-flea-trade-trigger",
+            "purple-flea-daily-faucet-claim",
+            "purple-flea-escrow-lifecycle"
         ]
     );
     let escrow = functions.last().cloned().unwrap_or_default();

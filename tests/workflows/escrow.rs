@@ -1,10 +1,7 @@
 //! The escrow that waits for its counterparty.
 
 use super::setup::{Driven, error_of, escrow};
-use crate::{
-    escrows::OTHER,
-    whole_stack::sql,
-};
+use crate::{escrows::OTHER, whole_stack::sql};
 use anyhow::{Context, Result};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -64,7 +61,8 @@ impl Driven {
 async fn live() -> Result<(Driven, String)> {
     let driven = Driven::live(&[]).await?;
     let key = driven.stack.purple_flea.register(THEIRS);
-    sql(&driven.stack, &format!("update public.agents set pf_agent_id = '{THEIRS}' where id = '{OTHER}'")).await?;
+    sql(&driven.stack, &format!("update public.agents set pf_agent_id = '{THEIRS}' where id = '{OTHER}'"))
+        .await?;
     Ok((driven, key))
 }
 
@@ -85,9 +83,13 @@ async fn an_escrow_is_made_once_and_released_when_its_counterparty_confirms() ->
     let run = driven.inngest.ended(&event).await?;
     assert_eq!(
         (run.status, &run.output["status"], &run.output["escrow_id"]),
-        (Status::Completed, &json!("released"), &json!("E1")), "{run:?}"
+        (Status::Completed, &json!("released"), &json!("E1")),
+        "{run:?}"
     );
-    assert_eq!((run.output["fee_usdc"].to_string(), driven.statuses()), ("0.25".to_owned(), vec!["released"]));
+    assert_eq!(
+        (run.output["fee_usdc"].to_string(), driven.statuses()),
+        ("0.25".to_owned(), vec!["released"])
+    );
     assert_eq!(driven.stack.purple_flea.balance(OTHER), Decimal::new(12_475, 2));
     assert_eq!(driven.steps().await?, ["create-escrow executed 1", "release-escrow executed 1"]);
     Ok(())
@@ -110,7 +112,9 @@ async fn an_escrow_that_nobody_confirms_is_cancelled_after_seven_days_and_not_be
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_ours_that_is_lost_at_any_step_makes_no_second_escrow() -> Result<()> {
     let driven = Driven::start(&[]).await?;
-    for (number, step) in ["create-escrow", "wait-for-counterparty", "release-escrow", ""].into_iter().enumerate() {
+    for (number, step) in
+        ["create-escrow", "wait-for-counterparty", "release-escrow", ""].into_iter().enumerate()
+    {
         driven.clock()?.lose_answer(step);
         let (id, name) = (format!("e-{number}"), format!("E{number}"));
         driven.inngest.send(&json!({ "name": CREATED, "id": id, "data": escrow(&name) })).await?;
@@ -119,7 +123,11 @@ async fn an_answer_of_ours_that_is_lost_at_any_step_makes_no_second_escrow() -> 
         driven.waiting(&id).await?;
         driven.confirm(&name, OTHER).await?;
         let run = driven.inngest.ended(&id).await?;
-        assert_eq!((run.status, &run.output["status"]), (Status::Completed, &json!("released")), "{step}: {run:?}");
+        assert_eq!(
+            (run.status, &run.output["status"]),
+            (Status::Completed, &json!("released")),
+            "{step}: {run:?}"
+        );
         assert_eq!(driven.statuses(), vec!["released"; number + 1], "{step}");
     }
     let paid = Decimal::new(2_475, 2) * Decimal::from(4);
@@ -200,7 +208,8 @@ async fn in_the_live_dialect_an_unconfirmed_escrow_stays_open_and_says_how_it_en
     let run = driven.inngest.ended(&event).await?;
     assert_eq!(
         (run.status, &run.output["status"], &run.output["reason"]),
-        (Status::Completed, &json!("open"), &json!("no_cancel")), "{run:?}"
+        (Status::Completed, &json!("open"), &json!("no_cancel")),
+        "{run:?}"
     );
     assert!(run.output["detail"].as_str().is_some_and(|detail| detail.contains("timeout")), "{run:?}");
     assert!(run.output["ends_at"].is_string(), "{run:?}");

@@ -70,7 +70,8 @@ async fn every_type_of_the_feed_reaches_inngest_once_and_starts_no_workflow() ->
 
 async fn webhook(stack: &Local, secret: &str, timestamp_s: u64, body: &Value) -> Result<Reply> {
     let (body, timestamp) = (body.to_string(), timestamp_s.to_string());
-    let signature = SigningSecret::parse(secret).and_then(|secret| secret.signature(&timestamp, body.as_bytes()));
+    let signature =
+        SigningSecret::parse(secret).and_then(|secret| secret.signature(&timestamp, body.as_bytes()));
     let request = Request::post(format!("{}/webhooks/purple-flea", stack.host.url))
         .header("content-type", "application/json")
         .header("x-purpleflea-timestamp", timestamp)
@@ -137,7 +138,8 @@ async fn without_a_secret_no_webhook_of_purple_fleas_is_accepted() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirmation_that_inngest_does_not_take_is_asked_for_again() -> Result<()> {
     // This Inngest demands an event key, and the function has another one.
-    let inngest = Inngest::stand_in(Options { event_key: Some(EVENT_KEY.to_owned()), ..Options::default() }).await?;
+    let inngest =
+        Inngest::stand_in(Options { event_key: Some(EVENT_KEY.to_owned()), ..Options::default() }).await?;
     let stack = start(&[
         ("inngest_api_url", inngest.url()),
         ("inngest_event_url", inngest.url()),
@@ -151,7 +153,8 @@ async fn a_confirmation_that_inngest_does_not_take_is_asked_for_again() -> Resul
            'run', 'r', 'agent', '{}', 'kind', 'escrow', 'subject', 'E1', 'details', jsonb_build_object('sender_id', '{}', \
            'counterparty', '{OTHER}', 'amount', 5, 'timeout_hours', 192)), gen_random_uuid(), 'gateway', 2, null, true); \
          update public.escrow_requests set pf_escrow_id = 'esc_1' where true",
-        stack::local::AGENT, stack::local::AGENT
+        stack::local::AGENT,
+        stack::local::AGENT
     );
     sql(&stack, &rows).await?;
     let refused = soon(async {

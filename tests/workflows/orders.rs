@@ -21,8 +21,7 @@ async fn a_price_alert_opens_one_position_as_the_specification_writes_it() -> Re
     let positions = driven.stack.purple_flea.positions();
     assert_eq!((run.status, positions.len()), (Status::Completed, 1), "{run:?}");
     let order_id = run.output["order_id"].clone();
-    let told =
-        json!({ "order_id": order_id, "asset": "BTC", "direction": "long", "price": 65000.50 });
+    let told = json!({ "order_id": order_id, "asset": "BTC", "direction": "long", "price": 65000.50 });
     assert!(order_id.is_string(), "{run:?}");
     assert_eq!(run.output, told);
     let requests = driven.stack.purple_flea.requests();
@@ -30,10 +29,7 @@ async fn a_price_alert_opens_one_position_as_the_specification_writes_it() -> Re
         requests.iter().map(|request| (request.path.as_str(), request.query.as_str())).collect();
     assert_eq!(seen, [("/wallet/balance", ""), ("/trading/order", "")]);
     let order: Value = serde_json::from_str(&requests[1].body)?;
-    assert_eq!(
-        order,
-        json!({ "asset": "BTC", "side": "long", "size_usdc": 10, "order_type": "market" })
-    );
+    assert_eq!(order, json!({ "asset": "BTC", "side": "long", "size_usdc": 10, "order_type": "market" }));
     // The log's request is not signed, because no secret is set.
     let logged = log.got();
     assert_eq!(logged.len(), 1);
@@ -149,7 +145,11 @@ async fn a_step_that_fails_twice_is_tried_again_and_opens_one_position() -> Resu
             driven.clock()?.advance(Duration::from_secs(120)).await?;
         }
         let run = driven.inngest.ended(&event).await?;
-        assert_eq!((run.status, driven.stack.purple_flea.positions().len()), (Status::Completed, 1), "{run:?}");
+        assert_eq!(
+            (run.status, driven.stack.purple_flea.positions().len()),
+            (Status::Completed, 1),
+            "{run:?}"
+        );
     }
     Ok(())
 }
@@ -205,7 +205,11 @@ async fn the_job_of_a_cancelled_run_expires_and_no_worker_takes_it() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_agent_trades_nothing_and_its_alert_fails() -> Result<()> {
     let driven = Driven::start(&[]).await?;
-    sql(&driven.stack, &format!("insert into purple_flea.trade_policies (agent_id, paused) values ('{AGENT}', true)")).await?;
+    sql(
+        &driven.stack,
+        &format!("insert into purple_flea.trade_policies (agent_id, paused) values ('{AGENT}', true)"),
+    )
+    .await?;
     let run = driven.run(ALERT, alert()).await?;
     assert_eq!(error_of(&run).0, "paused");
     assert_eq!(driven.steps().await?, ["place-order dead run_ended 4"]);
@@ -222,10 +226,8 @@ async fn a_paused_agent_trades_nothing_and_its_alert_fails() -> Result<()> {
 async fn two_alerts_at_once_never_overlap_and_open_two_positions() -> Result<()> {
     let driven = Driven::start(&[]).await?;
     driven.stack.purple_flea.delay(Some(Duration::from_millis(200)));
-    let events = [
-        driven.inngest.send_named(ALERT, alert()).await?,
-        driven.inngest.send_named(ALERT, alert()).await?,
-    ];
+    let events =
+        [driven.inngest.send_named(ALERT, alert()).await?, driven.inngest.send_named(ALERT, alert()).await?];
     for event in &events {
         assert_eq!(driven.inngest.ended(event).await?.status, Status::Completed);
     }
