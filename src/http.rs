@@ -18,3 +18,4 @@ pub mod request_job;
 pub mod response;
 pub mod route;
 pub mod router;
+pub mod signals;

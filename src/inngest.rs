@@ -50,7 +50,7 @@ pub struct Inngest {
     pub api: BaseUrl,
     /// Where the function sends events.
     pub events: BaseUrl,
-    /// The URL under which Inngest reaches the function. Only a development server may take another one.
+    /// The URL under which Inngest reaches the function. It is set where Inngest may call.
     pub serve_url: Option<String>,
     /// The environment at Inngest.
     pub env: Option<HeaderValue>,

@@ -78,6 +78,8 @@ impl Watcher {
 pub struct Claim {
     /// The claim's token, for its settlements.
     pub token: String,
+    /// The time when the claim was sent, on the monotonic clock. The ledger received it later.
+    pub sent_at: Duration,
     /// The end of the lease, on the monotonic clock. It is never later than by the database's clock.
     pub deadline: Duration,
     /// The claimed jobs.
@@ -136,6 +138,7 @@ impl Claim {
         }
         Ok(Self {
             token: reply.text("token")?,
+            sent_at,
             // The lease began after the claim was sent, so this time is never too late.
             deadline: sent_at.saturating_add(lease),
             jobs,

@@ -132,6 +132,7 @@ const MATRIX: &str = "
     /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401            | 401
     /heartbeat                  | 401     | 403       | 401             | 403           | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /signals                    | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
     /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
@@ -147,6 +148,9 @@ fn body(path: &str, escrow_id: i64) -> String {
         "/" | "/execute-trade" | "/functions/v1/execute-trade" => json!({ "ledger": true }),
         "/trade" | "/order" => json!({ "agent_id": AGENT, "market": "BTC", "direction": "long", "size": 25 }),
         "/bet" => json!({ "agent_id": AGENT, "game": "coin-flip", "side": "heads", "wager": 5 }),
+        "/signals" => {
+            json!({ "agent_id": AGENT, "market": "BTC", "action": "BUY", "confidence": 0.9, "size": 5 })
+        }
         "/close" => json!({ "agent_id": AGENT, "position_id": "pos_1" }),
         "/escrow" => json!({ "sender_id": AGENT, "receiver_id": OTHER, "amount": 2.50 }),
         path if path.starts_with("/escrow/") => json!({ "escrow_id": escrow_id }),
@@ -249,7 +253,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     assert_eq!(paths, openapi::paths(), "the matrix must have every path");
     // The database checked each user's token once on each path that opens to users.
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
-    assert_eq!(checks, 15 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
+    assert_eq!(checks, 16 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
     for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET, &api_key] {
         assert!(!log.contains(secret), "the function logged a credential");

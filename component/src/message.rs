@@ -3,9 +3,7 @@
 //! fewer of them.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
-    header::{CONTENT_LENGTH, HOST},
-    response,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header::CONTENT_LENGTH, response,
 };
 use spin_sdk::wasip3::{
     http::types::{self, ErrorCode, Fields, RequestOptions, Trailers},
@@ -35,11 +33,6 @@ pub fn request_head(request: &types::Request) -> Request<()> {
         .unwrap_or_else(|| Uri::from_static("*"));
     *head.method_mut() = Method::try_from(request.get_method()).unwrap_or(Method::TRACE);
     *head.headers_mut() = headers(&request.get_headers()).unwrap_or_default();
-    // Hosts keep the header `host` apart from the others.
-    let host = request.get_authority().and_then(|host| HeaderValue::from_str(&host).ok());
-    if let Some(host) = host {
-        head.headers_mut().entry(HOST).or_insert(host);
-    }
     head
 }
 

@@ -1,5 +1,5 @@
-//! The two calls of the ledger: claim deliveries, and settle them. The rules are in the database
-//! (`sql/functions/19*.sql`).
+//! The calls of the ledger: claim deliveries, settle them (the rules are in `sql/functions/19*.sql`), and what Realtime's
+//! tasks ask.
 
 use crate::runtime::Native;
 use purple_flea_edge::{
@@ -7,7 +7,7 @@ use purple_flea_edge::{
     ledger::rpc::{Connection, LedgerError},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fmt,
     sync::Arc,
@@ -151,6 +151,21 @@ impl Ledger {
         };
         let connection = Arc::new(Connection { url, key, apikey });
         Ok(Self { connection, runtime: Arc::new(Native::new()) })
+    }
+
+    /// The settings of the database.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The runtime of its calls.
+    pub(crate) fn runtime(&self) -> Arc<Native> {
+        self.runtime.clone()
+    }
+
+    /// Calls a function of the database.
+    pub(crate) async fn call(&self, function: &str, arguments: &Value) -> Result<Vec<u8>, LedgerError> {
+        self.connection.call(function, arguments, &*self.runtime).await
     }
 
     /// Claims at most `most` deliveries that are due. If the reply gets lost, they come again after the lease.

@@ -1,4 +1,5 @@
--- Notifications: signed requests to the function, through pg_net, which say that a job is due. They
+-- Notifications: signed requests to the function, through pg_net, which say that a job is due; or
+-- bells over Realtime, on which a listener makes the request (101_doorbell.sql). They
 -- are awareness and no delivery: a notification may get lost, come late or come twice, and the
 -- truth is the row of the job. While a worker keeps the watch (095_watch.sql) the trigger notifies
 -- no function. A notification that fails never fails a deposit: the row and its job are stored, and
@@ -137,7 +138,7 @@ begin
   if first_id is not null
     and not purple_flea.is_watched()
     and purple_flea.is_first_notification() then
-    perform purple_flea.post(
+    perform purple_flea.notify(
       'wallet-change-' || first_id,
       jsonb_build_object('ledger', true, 'reference', 'wallet-change-' || first_id)
     );
@@ -167,7 +168,7 @@ begin
   if purple_flea.is_due()
     and not purple_flea.is_watched()
     and purple_flea.is_first_notification() then
-    perform purple_flea.post('notify-' || gen_random_uuid(), '{"ledger": true}');
+    perform purple_flea.notify('notify-' || gen_random_uuid(), '{"ledger": true}');
   end if;
 exception when others then
   raise warning 'purple_flea: what was asked for is stored, but the function was not called: %',

@@ -189,6 +189,7 @@ begin
     when 'attempts'     then perform purple_flea.prune_attempts();
     when 'heartbeats'   then perform purple_flea.end_heartbeats();
     when 'payments'     then perform purple_flea.follow_payments();
+    when 'signals'      then perform purple_flea.finish_signals();
   end case;
 exception when others then
   raise warning 'purple_flea: the sweep went on without its part "%": % %', part, sqlstate, sqlerrm;
@@ -206,6 +207,7 @@ as $$
 declare
   last_sweep constant timestamptz := (select l.swept_at from purple_flea.ledger l);
   preference text;
+  rang       boolean;
 begin
   perform purple_flea.sweep_part('missing jobs');
   perform purple_flea.sweep_part('timely jobs');
@@ -216,6 +218,7 @@ begin
   perform purple_flea.sweep_part('attempts');
   perform purple_flea.sweep_part('heartbeats');
   perform purple_flea.sweep_part('payments');
+  perform purple_flea.sweep_part('signals');
   update purple_flea.ledger l
   set swept_at = clock_timestamp()
   where l.only_row;
@@ -233,6 +236,13 @@ begin
     select from purple_flea.jobs j where j.state = 'pending' and j.due_at < last_sweep
   ) then
     preference := 'wait=10';
+  end if;
+  -- A bell may have been lost. pg_net is there where no listener is.
+  if (select l.notify_by from purple_flea.ledger l) = 'realtime' then
+    rang := purple_flea.ring_doorbell() <> 'refused';
+    if rang and purple_flea.secret('purple_flea_function_url') is null then
+      return 'rang';
+    end if;
   end if;
   begin
     perform purple_flea.post('notify-' || gen_random_uuid(), '{"ledger": true}', preference);

@@ -21,8 +21,13 @@ revoke execute
 -- Policies and views evaluate them as the role that reads.
 grant execute on function purple_flea.caller() to authenticated, service_role;
 grant execute
-  on function purple_flea.is_member(uuid), purple_flea.may_follow(text)
+  on function
+    purple_flea.is_listener(), purple_flea.is_member(uuid), purple_flea.may_follow(text),
+    purple_flea.may_signal(text)
   to authenticated;
+grant execute
+  on function purple_flea.is_listeners_topic(text)
+  to anon, authenticated, purple_flea_worker;
 
 -- The API. A function that is not granted below may be called by its owner alone.
 revoke execute
@@ -55,6 +60,13 @@ revoke execute
 grant execute
   on function public.leave_feed_seat, public.take_feed_seat
   to service_role, purple_flea_worker;
+-- Listeners call them.
+revoke execute
+  on function public.fleet_owners, public.look_after_bell, public.report_presence
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.fleet_owners, public.look_after_bell, public.report_presence
+  to service_role, purple_flea_worker;
 -- They check that the caller owns the agent.
 revoke execute
   on function public.assign_task, public.finish_task, public.heartbeat
@@ -71,6 +83,19 @@ grant execute
   on function
     public.claim_workflow_step, public.end_workflow_step, public.workflow_account,
     public.workflow_escrow
+  to service_role, purple_flea_worker;
+revoke execute
+  on function
+    public.follow_signals, public.publish_signal, public.set_signal_policy, public.signal_senders,
+    public.take_broadcast_signal
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.follow_signals, public.set_signal_policy
+  to authenticated, service_role;
+-- The worker publishes what the function has found signed.
+grant execute on function public.publish_signal to authenticated, service_role, purple_flea_worker;
+grant execute
+  on function public.signal_senders, public.take_broadcast_signal
   to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;

@@ -37,8 +37,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             self.refuse(INNGEST_SIGNING_KEY, "set, because inngest_signing_key_fallback is set");
             return None;
         }
-        if key.is_some() && !is_dev && serve_url.is_none() {
-            self.refuse(INNGEST_SERVE_URL, "set, because inngest_signing_key is set");
+        if (key.is_some() || is_dev) && serve_url.is_none() {
+            self.refuse(INNGEST_SERVE_URL, "set, because inngest_signing_key or inngest_dev is set");
             return None;
         }
         if is_dev {

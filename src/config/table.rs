@@ -165,8 +165,8 @@ settings! {
     /// Where the function sends events. The default counts only beside the default of `inngest_api_url`: a server of your own
     /// takes both.
     INNGEST_EVENT_URL = setting("inngest_event_url", "https://inn.gs", A_URL);
-    /// The URL under which Inngest reaches `/api/inngest`. Required beside `inngest_signing_key`: it is never taken from a
-    /// request, so no caller can lead Inngest elsewhere.
+    /// The URL under which Inngest reaches `/api/inngest`. Required beside `inngest_signing_key` and `inngest_dev`: it is
+    /// never taken from a request, so no caller can lead Inngest elsewhere.
     INNGEST_SERVE_URL = setting("inngest_serve_url", "", "https://host[:port]/path, or http:// to a loopback host");
     /// Whether Inngest is a development server on this machine, which signs nothing. Then anyone who reaches the function can
     /// call the workflows, so Purple Flea must be a simulator.

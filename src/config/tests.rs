@@ -257,3 +257,70 @@ fn the_ledgers_settings_are_set_together_or_not_at_all() {
     let shown = format!("{:?}", with(&[url, key]).unwrap().ledger);
     assert!(!shown.contains("a.b.c"), "{shown}");
 }
+
+const SIGNING_KEY: &str = "signkey-prod-0123456789abcdef0123456789abcdef";
+
+#[test]
+fn without_a_key_and_outside_dev_mode_the_function_has_nothing_to_do_with_inngest() {
+    assert!(with(&[]).unwrap().inngest.is_none());
+    let inngest = with(&[("inngest_event_key", "k")]).unwrap().inngest.unwrap();
+    assert!(!inngest.may_call());
+    assert_eq!(inngest.events.to_string(), "https://inn.gs");
+}
+
+#[test]
+fn inngest_may_call_only_where_its_url_for_us_is_a_setting() {
+    assert_eq!(names(with(&[("inngest_signing_key", SIGNING_KEY)])), ["inngest_serve_url"]);
+    let serve = ("inngest_serve_url", "https://app.example/api/inngest");
+    let own = ("inngest_api_url", "https://inngest.example");
+    let inngest = with(&[("inngest_signing_key", SIGNING_KEY), serve, own]).unwrap().inngest.unwrap();
+    assert!(inngest.may_call() && !inngest.is_dev);
+    // A server of your own takes the events, too.
+    assert_eq!(inngest.events.to_string(), "https://inngest.example");
+    assert_eq!(names(with(&[("inngest_signing_key_fallback", SIGNING_KEY), serve])), ["inngest_signing_key"]);
+}
+
+#[test]
+fn dev_mode_is_refused_unless_everything_that_it_reaches_is_on_this_machine() {
+    let local = "http://127.0.0.1:8288";
+    let dev = [
+        ("inngest_dev", "true"),
+        ("inngest_api_url", local),
+        ("inngest_event_url", local),
+        ("inngest_serve_url", "http://localhost:3000/api/inngest"),
+        ("purple_flea_url", local),
+    ];
+    let inngest = with(&dev).unwrap().inngest.unwrap();
+    assert!(inngest.is_dev && inngest.may_call());
+    for elsewhere in [
+        ("inngest_api_url", "https://api.inngest.com"),
+        ("inngest_event_url", "https://127.0.0.1.example"),
+        ("purple_flea_url", "https://api.purpleflea.com"),
+        ("purple_flea_escrow_url", "https://escrow.example"),
+        ("purple_flea_trading_url", "https://trading.example"),
+    ] {
+        assert_eq!(names(with(&[&dev[..], &[elsewhere]].concat())), ["inngest_dev"], "{elsewhere:?}");
+    }
+    assert_eq!(names(with(&dev[..3])), ["inngest_serve_url"]);
+}
+
+#[test]
+fn inngests_settings_refuse_values_outside_their_limits() {
+    for (name, values) in [
+        (
+            "inngest_signing_key",
+            &["signkey-prod-", "0123", "signkey-prod-xyz", "0123456789abcdef0123456789abcdef0"][..],
+        ),
+        ("inngest_event_key", &["a/b", "..", "a b", "ü"][..]),
+        (
+            "inngest_serve_url",
+            &["https://app.example", "https://app.example/", "http://app.example/x", "/api/inngest"][..],
+        ),
+        ("inngest_dev", &["yes", "1"][..]),
+        ("inngest_env", &["a b", "ä"][..]),
+    ] {
+        for value in values {
+            assert_eq!(names(with(&[(name, value)])), [name], "{value}");
+        }
+    }
+}

@@ -58,6 +58,8 @@ pub enum SkipReason {
     NoEscrowStep,
     /// The dialect cannot close a position.
     NoClose,
+    /// The signal that the job answers has expired.
+    SignalExpired,
     /// The order's leverage exceeds the policy's.
     LeverageLimit,
     /// The agent has made its daily claim, and the next one is not due yet.
@@ -66,7 +68,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -87,6 +89,7 @@ impl SkipReason {
         Self::NoDailyClaim,
         Self::NoEscrowStep,
         Self::NoClose,
+        Self::SignalExpired,
         Self::LeverageLimit,
         Self::NotEligibleYet,
     ];
@@ -114,6 +117,7 @@ impl SkipReason {
             Self::NoDailyClaim => "no_daily_claim",
             Self::NoEscrowStep => "no_escrow_step",
             Self::NoClose => "no_close",
+            Self::SignalExpired => "signal_expired",
             Self::LeverageLimit => "leverage_limit",
             Self::NotEligibleYet => "not_eligible_yet",
         }
@@ -149,6 +153,7 @@ impl SkipReason {
                 "Purple Flea's gateway cannot complete or dispute an escrow, and does not show its state."
             }
             Self::NoClose => "Purple Flea's gateway has no route that closes a position.",
+            Self::SignalExpired => "The signal that the job answers has expired.",
             Self::LeverageLimit => "The order's leverage is above the policy's.",
             Self::NoDailyClaim => {
                 "The shared key would claim for its own account: only an agent with a key of its own claims daily."

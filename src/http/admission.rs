@@ -47,7 +47,7 @@ pub fn credentials_for(route: Route) -> &'static [Credential] {
     };
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
-        Route::RequestJob(_) => &[Signature, WebhookToken, OwnersToken],
+        Route::RequestJob(_) | Route::Signals => &[Signature, WebhookToken, OwnersToken],
         Route::Heartbeat => &[OwnersToken],
         Route::Reconcile => &[Signature, WebhookToken],
         Route::OperatorStatus | Route::Operate => &[OperatorsToken],

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     config::Settings,
-    endpoint::BaseUrl,
     inngest::{
         Inngest, SDK, SDK_HEADER, SERVER_KIND,
         answer::{Answer, reply, set_retry},
@@ -27,13 +26,8 @@ use crate::{
 };
 use futures::future::LocalBoxFuture;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{CONTENT_LENGTH, HOST},
-    request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_LENGTH, request::Parts,
 };
-
-/// The path.
-pub const PATH: &str = "/api/inngest";
 
 /// The header with the version of the protocol between a server and an app.
 const REQ_VERSION: HeaderName = HeaderName::from_static("x-inngest-req-version");
@@ -176,14 +170,14 @@ impl<C> App<'_, C> {
         runtime: &impl Runtime,
         line: &mut Line,
     ) -> Response<Vec<u8>> {
-        let Some(serve_url) = serve_url(self.inngest, headers) else {
+        let Some(serve_url) = &self.inngest.serve_url else {
             line.decision = Some("not_registered");
-            return registered(Err("`inngest_serve_url` is not set, and the request names no loopback host"));
+            return registered(Err("`inngest_serve_url` is not set"));
         };
         let deploy_id = query.deploy_id.as_deref().filter(|id| id.len() <= DEPLOY_ID_LIMIT_CHARS);
         let kind = headers.get(SERVER_KIND).filter(|kind| *kind == "dev" || *kind == "cloud").cloned();
-        let functions = self.workflows.iter().map(|workflow| workflow.registration(&serve_url)).collect();
-        let result = self.inngest.register(&serve_url, functions, deploy_id, kind, runtime).await;
+        let functions = self.workflows.iter().map(|workflow| workflow.registration(serve_url)).collect();
+        let result = self.inngest.register(serve_url, functions, deploy_id, kind, runtime).await;
         line.decision = Some(if result.is_ok() { "registered" } else { "not_registered" });
         registered(result.map_err(|error| match error {
             RegisterError::NotReached(error) => {
@@ -198,16 +192,6 @@ impl<C> App<'_, C> {
             RegisterError::Unreadable => "Inngest's reply has another form",
         }))
     }
-}
-
-/// Returns the URL to register. Only beside a development server the request may name it, and only a loopback host.
-fn serve_url(inngest: &Inngest, headers: &HeaderMap) -> Option<String> {
-    if let Some(url) = &inngest.serve_url {
-        return Some(url.clone());
-    }
-    let host = headers.get(HOST).filter(|_| inngest.is_dev)?.to_str().ok()?;
-    let url = BaseUrl::parse(&format!("http://{host}{PATH}"))?;
-    Some(url.to_string())
 }
 
 fn registered(result: Result<bool, &str>) -> Response<Vec<u8>> {

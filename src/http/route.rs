@@ -12,6 +12,8 @@ pub enum Route {
     RequestJob(RequestKind),
     /// Records that an agent is there.
     Heartbeat,
+    /// Publishes a signal of an agent.
+    Signals,
     /// Looks up bets of unknown outcome.
     Reconcile,
     /// Shows the ledger's status to an operator.
@@ -41,11 +43,12 @@ pub const CALL_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 const RECORDS: &str = "/records/";
 
 /// The paths that do not request a job, and their routes. A part in braces stands for any part.
-const PATHS: [(&str, Route); 12] = [
+const PATHS: [(&str, Route); 13] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
     ("/heartbeat", Route::Heartbeat),
+    ("/signals", Route::Signals),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
@@ -85,6 +88,7 @@ impl Route {
             Self::ExecuteTrade
             | Self::RequestJob(_)
             | Self::Heartbeat
+            | Self::Signals
             | Self::Reconcile
             | Self::Operate
             | Self::PurpleFleaWebhook => "POST",
@@ -115,6 +119,7 @@ impl Route {
             Self::ExecuteTrade => "execute_trade",
             Self::RequestJob(kind) => kind.name(),
             Self::Heartbeat => "heartbeat",
+            Self::Signals => "publish_signal",
             Self::Reconcile => "reconcile",
             Self::OperatorStatus => "operator_status",
             Self::Operate => "operator",

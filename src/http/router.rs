@@ -14,6 +14,7 @@ use super::{
     request_job::{self, Requester},
     response::json,
     route::{self, Route},
+    signals::{self, Publisher},
 };
 use crate::{
     config::{Checked, Settings},
@@ -133,6 +134,11 @@ async fn dispatch(
         Body::TooLarge => return Err(Problem::BodyTooLarge(route.body_limit_bytes())),
         Body::Incomplete => return Err(Problem::IncompleteBody),
     };
+    #[cfg(not(feature = "workflows"))]
+    if route == Route::Inngest {
+        return Err(Problem::NotFound);
+    }
+    #[cfg(feature = "workflows")]
     if route == Route::Inngest {
         let (inngest, is_signed) = admission::inngest(settings, &head, &body, runtime.now())?;
         let response = inngest::answer(
@@ -209,6 +215,14 @@ async fn post(
         }
         (Route::Heartbeat, Caller::Owner { token, .. }) => {
             Ok((heartbeat::run(settings, &token, body, runtime, line).await?, None))
+        }
+        (Route::Signals, Caller::Trusted { webhook_id }) => {
+            let publisher = Publisher { webhook_id, owner: None };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
+        }
+        (Route::Signals, Caller::Owner { webhook_id, token }) => {
+            let publisher = Publisher { webhook_id, owner: Some(token) };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
         }
         (Route::Reconcile, Caller::Trusted { .. }) => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;

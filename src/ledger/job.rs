@@ -17,6 +17,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// A claimed job.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Columns {
     pub counterparty: Counterparty,
     /// The escrow that the job is about, if another job makes it.
     pub escrow: Option<MadeEscrow>,
+    /// For how long after its claim the job may be executed: until the end of its signal; `None`: it answers none.
+    pub good_for: Option<Duration>,
 }
 
 /// The escrow that a job is about.
@@ -122,6 +125,7 @@ impl Columns {
             address: job.maybe_text("counterparty_address")?,
         };
         let escrow = object("escrow")?.map(made).transpose()?;
+        let good_for = job.maybe_integer("good_for_ms")?.map(Duration::from_millis);
         let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
             return Ok(None);
         };
@@ -139,6 +143,7 @@ impl Columns {
             faucet_wait_s,
             counterparty,
             escrow,
+            good_for,
         }))
     }
 }

@@ -42,14 +42,15 @@ pub async fn run(
     step: &WorkflowStep<'_>,
     runtime: &impl Runtime,
 ) -> Result<Ended, LedgerError> {
-    let reports_end = time_budget::reports_end(runtime.monotonic());
+    let sent_at = runtime.monotonic();
+    let reports_end = time_budget::reports_end(sent_at);
     let claim = ledger.claim_step(step, settings.purple_flea.api, settings.policy.paused, runtime).await?;
     if let Some(code) = claim.refused {
         return Ok(Ended::Refused(code));
     }
     let (reference, outcome) = match (claim.jobs.into_iter().next(), claim.unreadable.into_iter().next()) {
         (Some(job), _) => {
-            let outcome = execute_one(settings, &job, claim.deadline, runtime).await;
+            let outcome = execute_one(settings, &job, sent_at, claim.deadline, runtime).await;
             (job.reference, outcome)
         }
         (None, Some(reference)) => {

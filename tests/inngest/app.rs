@@ -287,8 +287,8 @@ impl Served {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}", listener.local_addr()?);
-        let mut changes = inngest.settings();
-        changes.push(("inngest_serve_url", format!("{url}{}", stack::inngest::PATH)));
+        let mut changes = vec![("inngest_serve_url", format!("{url}{}", stack::inngest::PATH))];
+        changes.extend(inngest.settings());
         let (settings, counts) = (settings(&changes), Counts::default());
         let (stop, stopped) = oneshot::channel();
         let counted = counts.clone();

@@ -69,7 +69,12 @@ impl Call<'_> {
 
 fn dev() -> Vec<(&'static str, String)> {
     let url = "http://127.0.0.1:1".to_owned();
-    vec![("inngest_dev", "true".to_owned()), ("inngest_api_url", url.clone()), ("inngest_event_url", url)]
+    vec![
+        ("inngest_dev", "true".to_owned()),
+        ("inngest_api_url", url.clone()),
+        ("inngest_event_url", url.clone()),
+        ("inngest_serve_url", url + "/api/inngest"),
+    ]
 }
 
 async fn send(

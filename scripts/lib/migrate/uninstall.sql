@@ -108,7 +108,12 @@ begin
       'purple_flea_member_follows', 'purple_flea_strangers_follow_not',
       'purple_flea_anonymous_follow_not', 'purple_flea_users_send_not',
       'purple_flea_owner_hears', 'purple_flea_strangers_hear_not',
-      'purple_flea_anonymous_hear_not', 'purple_flea_users_tell_not'
+      'purple_flea_anonymous_hear_not', 'purple_flea_users_tell_not',
+      'purple_flea_worker_hears', 'purple_flea_worker_hears_nothing_else',
+      'purple_flea_worker_sends_nothing', 'purple_flea_listener_hears',
+      'purple_flea_owner_hears_agents', 'purple_flea_owner_sends_for_agents',
+      'purple_flea_others_hear_no_agents', 'purple_flea_others_send_for_no_agents',
+      'purple_flea_anonymous_hear_no_agents', 'purple_flea_anonymous_send_for_no_agents'
     );
 end;
 $$;
@@ -167,6 +172,11 @@ begin
       if current_setting('purple_flea.yes')::boolean then
         -- sql/groundwork granted it. A role that holds a privilege cannot be dropped.
         execute format('revoke usage on schema public from %I', role_name);
+        -- And sql/platform/041_listener_topics.sql these.
+        if to_regclass('realtime.messages') is not null then
+          execute format('revoke select on realtime.messages from %I', role_name);
+          execute format('revoke usage on schema realtime from %I', role_name);
+        end if;
       end if;
       perform pg_temp.purple_flea_drop(
         format('role %s', role_name),

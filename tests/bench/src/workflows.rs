@@ -65,7 +65,7 @@ pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
 }
 
 /// The settings of a development server's function in ledger mode. Nothing listens at these URLs.
-fn settings() -> [(&'static str, &'static str); 10] {
+fn settings() -> [(&'static str, &'static str); 11] {
     let nowhere = "http://127.0.0.1:1";
     [
         ("purple_flea_url", nowhere),
@@ -78,6 +78,7 @@ fn settings() -> [(&'static str, &'static str); 10] {
         ("inngest_api_url", nowhere),
         ("inngest_event_url", nowhere),
         ("inngest_agent_id", "agent-001"),
+        ("inngest_serve_url", "http://127.0.0.1:1/api/inngest"),
     ]
 }
 

@@ -6,7 +6,8 @@ use stack::{
     host::Kind,
     local::{AGENT, Local},
     postgres::OWNER,
-    sweeper, webhook,
+    postgrest::{key, user_key},
+    realtime, sweeper, webhook,
 };
 use std::{collections::HashSet, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -14,6 +15,9 @@ use tokio_postgres::Client;
 
 /// The agent's balance at the simulator. The wallet in Postgres starts empty, and deposits fill it.
 const AT_PURPLE_FLEA: i64 = 1_000_000;
+
+/// The user who owns the agent.
+const AGENTS_OWNER: &str = "11111111-1111-4111-8111-111111111111";
 
 /// How often it looks for new rows.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -35,8 +39,15 @@ pub(crate) struct Options {
 /// Runs the stack: forever, or with `--once` until the deposit is settled.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let kind = Kind::from_env()?;
-    let stack = Local::start(kind, &[], Some(sweeper::EVERY), |what| eprintln!("==> {what}")).await?;
+    let (sweep_every, realtime) = (Some(sweeper::EVERY), Some(realtime::Options::default()));
+    let progress = |what: &str| eprintln!("==> {what}");
+    let stack = Local::start_with_realtime(kind, &[], sweep_every, realtime, progress).await?;
     stack.purple_flea.fund(AGENT, AT_PURPLE_FLEA.into());
+    let own = format!(
+        "insert into auth.users values ('{AGENTS_OWNER}'); \
+         update public.agents set owner_id = '{AGENTS_OWNER}' where id = '{AGENT}'"
+    );
+    stack.owner.batch_execute(&own).await?;
     introduce(&stack);
     let mut watch = Watch::default();
     if options.once {
@@ -44,7 +55,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             .await
             .context("the deposit was not settled within 30 s")?;
     }
-    hint(&stack);
+    hint(&stack)?;
     loop {
         watch.look(&stack.owner, options).await?;
         watch.read(&stack.host.log.lines(), options);
@@ -57,6 +68,9 @@ fn introduce(stack: &Local) {
     eprintln!("  PostgreSQL   {}", stack.cluster.url(OWNER));
     eprintln!("  pg_net       {}", stack.pg_net.name());
     eprintln!("  PostgREST    {} at {}", stack.postgrest.name(), stack.postgrest.url);
+    if let Some(realtime) = &stack.realtime {
+        eprintln!("  Realtime     a stand-in at {}", realtime.url());
+    }
     eprintln!("  sweeper      a stand-in for pg_cron, every {} s", sweeper::EVERY.as_secs());
     eprintln!("  Purple Flea  a simulator at {}", stack.purple_flea.url);
     eprintln!("  function     {}/execute-trade, in ledger mode", stack.host.url);
@@ -64,7 +78,7 @@ fn introduce(stack: &Local) {
     eprintln!();
 }
 
-fn hint(stack: &Local) {
+fn hint(stack: &Local) -> Result<()> {
     eprintln!("Try, in another terminal:");
     eprintln!();
     eprintln!(
@@ -85,8 +99,20 @@ fn hint(stack: &Local) {
     eprintln!();
     eprintln!("  curl {}/health", stack.host.url);
     eprintln!();
+    if let Some(realtime) = &stack.realtime {
+        eprintln!("  # a program that stays, and hears what becomes of deposits (examples/README.md)");
+        eprintln!(
+            "  AGENT_ID={AGENT} SUPABASE_URL={} \\\n    SUPABASE_KEY={} \\\n    SUPABASE_ACCESS_TOKEN={} \\\n    \
+             npm start --prefix examples/javascript    # or examples/python/run",
+            realtime.project_url(),
+            key("anon")?,
+            user_key(AGENTS_OWNER)?
+        );
+        eprintln!();
+    }
     eprintln!("Deposits, trades and the function's log appear here. Ctrl-C ends everything.");
     eprintln!();
+    Ok(())
 }
 
 /// Makes one deposit, and prints its row of `trade_results` and its settled job.

@@ -8,6 +8,7 @@ mod calls;
 mod cron;
 mod expression;
 mod real;
+mod relay;
 mod server;
 mod state;
 
@@ -74,6 +75,7 @@ pub struct Inngest {
     url: String,
     options: Options,
     part: Part,
+    relay: relay::Relay,
 }
 
 enum Part {
@@ -109,7 +111,8 @@ impl Inngest {
         match env::var_os(PROGRAM).map(PathBuf::from) {
             Some(program) if is_plain => {
                 let server = real::Server::start(&program, &options).await?;
-                Ok(Self { url: server.url.clone(), options, part: Part::Real(server) })
+                let relay = relay::Relay::start().await?;
+                Ok(Self { url: server.url.clone(), options, part: Part::Real(server), relay })
             }
             _ => Self::stand_in(options).await,
         }
@@ -128,7 +131,8 @@ impl Inngest {
         let mut tasks = JoinSet::new();
         tasks.spawn(server::accept(listener, shared.clone()));
         tasks.spawn(calls::make(shared.clone()));
-        Ok(Self { url, options, part: Part::StandIn { shared, _tasks: tasks } })
+        let relay = relay::Relay::start().await?;
+        Ok(Self { url, options, part: Part::StandIn { shared, _tasks: tasks }, relay })
     }
 
     /// Gives the URL of its API, and of its events.
@@ -136,10 +140,14 @@ impl Inngest {
         &self.url
     }
 
-    /// Gives the settings of an app that this server drives. A server with keys needs `inngest_serve_url`, too.
+    /// Gives the settings of an app that this server drives. The URL that the app registers has to be known before the app
+    /// starts: it is a relay's, which leads to the app that [`Self::register`] names.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let mut settings =
-            vec![("inngest_api_url", self.url.clone()), ("inngest_event_url", self.url.clone())];
+        let mut settings = vec![
+            ("inngest_api_url", self.url.clone()),
+            ("inngest_event_url", self.url.clone()),
+            ("inngest_serve_url", format!("{}{PATH}", self.relay.url)),
+        ];
         match &self.options.signing_key {
             Some(key) => settings.push(("inngest_signing_key", key.clone())),
             None => settings.push(("inngest_dev", "true".to_owned())),
@@ -152,6 +160,7 @@ impl Inngest {
 
     /// Asks an app at this URL, such as `http://127.0.0.1:3000`, to register.
     pub async fn register(&self, app_url: &str) -> Result<()> {
+        self.relay.lead_to(app_url);
         let kind = if self.options.signing_key.is_some() { "cloud" } else { "dev" };
         let request = http::Request::put(format!("{app_url}{PATH}"))
             .header("x-inngest-server-kind", kind)

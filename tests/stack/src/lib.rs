@@ -6,6 +6,7 @@
 //! | PostgreSQL with Supabase's roles | [`postgres`] | the machine's own server, a throw-away cluster; safeupdate is a stand-in where the server has none |
 //! | pg_net | [`pg_net`] | the extension where the server has it, otherwise a stand-in |
 //! | PostgREST | [`postgrest`] | the `postgrest` of this machine where there is one, otherwise a stand-in |
+//! | Supabase Realtime | [`realtime`] | a stand-in, where a test starts one |
 //! | Supabase's gateway | [`gateway`] | a stand-in, where a test starts one |
 //! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
@@ -24,6 +25,7 @@ pub mod pg_net;
 pub mod postgres;
 pub mod postgrest;
 pub mod process;
+pub mod realtime;
 pub mod sweeper;
 pub mod webhook;
 

@@ -8,6 +8,7 @@ use crate::{
     postgres::Cluster,
     postgrest::PostgRest,
     purple_flea::PurpleFlea,
+    realtime::{Options as RealtimeOptions, Realtime},
     sweeper::Sweeper,
 };
 use anyhow::Result;
@@ -34,6 +35,8 @@ pub struct Local {
     earlier_traps: usize,
     /// Purple Flea.
     pub purple_flea: PurpleFlea,
+    /// Realtime, where it was asked for.
+    pub realtime: Option<Realtime>,
     /// PostgREST.
     pub postgrest: PostgRest,
     /// pg_net.
@@ -54,10 +57,29 @@ impl Local {
         sweep_every: Option<Duration>,
         progress: impl Fn(&str),
     ) -> Result<Self> {
+        Self::start_with_realtime(kind, changes, sweep_every, None, progress).await
+    }
+
+    /// Does the same with Realtime, whose URL then serves PostgREST too.
+    pub async fn start_with_realtime(
+        kind: Kind,
+        changes: &[(&str, &str)],
+        sweep_every: Option<Duration>,
+        realtime: Option<RealtimeOptions>,
+        progress: impl Fn(&str),
+    ) -> Result<Self> {
         progress("PostgreSQL: a throw-away cluster with Supabase's roles");
         let cluster = Cluster::start().await?;
         let pg_net = PgNet::start(&cluster).await?;
         let postgrest = PostgRest::start(&cluster).await?;
+        let realtime = match realtime {
+            Some(options) => {
+                progress("Realtime: a stand-in");
+                let options = RealtimeOptions { rest: Some(postgrest.url.clone()), ..options };
+                Some(Realtime::start(&cluster, options).await?)
+            }
+            None => None,
+        };
         progress("Purple Flea: a simulator");
         let purple_flea = PurpleFlea::start().await?;
         progress(&format!("The function: the component on its host ({kind:?})"));
@@ -85,6 +107,7 @@ impl Local {
             kind,
             earlier_traps: 0,
             purple_flea,
+            realtime,
             postgrest,
             pg_net,
             sweeper,

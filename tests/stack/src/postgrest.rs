@@ -15,7 +15,7 @@ mod real;
 mod request;
 mod routine;
 mod service;
-mod sql;
+pub(crate) mod sql;
 mod table;
 mod token;
 

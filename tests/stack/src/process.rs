@@ -101,6 +101,11 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
+    /// Takes the child's standard input. It must be a pipe.
+    pub fn stdin(&mut self) -> Result<tokio::process::ChildStdin> {
+        self.child.stdin.take().context("no stdin")
+    }
+
     /// Copies the lines of the child's standard output and error to logs. Each must be a pipe that nothing else reads.
     pub fn read_lines(&mut self, stdout: &Log, stderr: &Log) -> Result<()> {
         tokio::spawn(copy(self.child.stdout.take().context("no stdout")?, stdout.clone()));
