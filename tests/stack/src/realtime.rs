@@ -286,13 +286,13 @@ fn tell(server: &Server, change: &pgoutput::Change) {
         return;
     };
     let private = change.text("private");
-    if private.is_none() || payload.len() > MESSAGE_LIMIT_BYTES || server.hub.is_exceeded() {
+    if private.is_none() || payload.len() > MESSAGE_LIMIT_BYTES {
         return;
     }
     let topic = Topic { name: topic.to_owned(), private: private == Some("t") };
     let id = change.text("id").map(str::to_owned);
-    server.hub.count();
-    server.hub.broadcast(&topic, channel::sent(event, payload.as_bytes().to_vec(), true, id), None);
+    let payload = channel::sent(event, payload.as_bytes().to_vec(), true, id);
+    server.hub.broadcast_of_database(&topic, payload);
 }
 
 async fn accept(listener: TcpListener, server: Arc<Server>) {
