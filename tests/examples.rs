@@ -70,13 +70,17 @@ impl Example {
         self.log.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for a line.
+    /// Waits for a line. The condition may look at the log, so the log is not held meanwhile.
     async fn says(&self, wanted: impl Fn(&Value) -> bool) -> Result<()> {
-        let find = self.log.find(|line| serde_json::from_str(line).is_ok_and(|line| wanted(&line)));
-        soon(find)
-            .await
-            .map(|_| ())
-            .with_context(|| format!("{:?}\n{:?}", self.log.lines(), self.errors.lines()))
+        let find = async {
+            for number in 0.. {
+                let line = self.log.nth(number).await;
+                if serde_json::from_str(&line).is_ok_and(|line| wanted(&line)) {
+                    return;
+                }
+            }
+        };
+        soon(find).await.with_context(|| format!("{:?}\n{:?}", self.log.lines(), self.errors.lines()))
     }
 
     /// Waits until it has listened, and has read what came before.
