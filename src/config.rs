@@ -11,6 +11,7 @@ use crate::{
         policy::Policy,
     },
     endpoint::{BaseUrl, Key},
+    inngest::Inngest,
     ledger::{Ledger, rpc::Connection},
     purple_flea::{PurpleFlea, Service},
     time_budget,
@@ -23,10 +24,13 @@ use rust_decimal::Decimal;
 use serde::de::DeserializeOwned;
 use std::{str::FromStr, time::Duration};
 
+mod inngest;
 mod table;
+mod workflows;
 
 use table::*;
 pub use table::{MEANINGS, SETTINGS, Setting};
+pub use workflows::{Log, ScheduledBet, Workflows};
 
 /// Most secrets. Each costs an HMAC for every refused call.
 const SECRETS_LIMIT: usize = 8;
@@ -66,6 +70,10 @@ pub struct Settings {
     pub after_reply: bool,
     /// The time for which the worker then long-polls after its last job.
     pub linger: Duration,
+    /// The settings of the workflows that Inngest drives.
+    pub workflows: Workflows,
+    /// Inngest, if it drives workflows or gets events.
+    pub inngest: Option<Inngest>,
 }
 
 /// A setting that is missing or wrong. The error names the setting and its limits, never its value.
@@ -106,6 +114,13 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let with_ledger = matches!(ledger, Some(Some(_)));
         let purple_flea = self.purple_flea(with_ledger);
         let default_agent = self.default_agent(with_ledger);
+        let inngest = self.inngest(purple_flea.as_ref());
+        let is_called = with_ledger && matches!(&inngest, Some(Some(inngest)) if inngest.may_call());
+        let sends = |inngest: &Inngest| inngest.event_key.is_some() || inngest.is_dev;
+        // Inngest's own settings may be wrong, too. They are refused by themselves.
+        let can_forward = with_ledger
+            && inngest.as_ref().is_none_or(|inngest| inngest.as_ref().is_some_and(sends));
+        let workflows = self.workflows(is_called, can_forward);
         let after_reply = self.required(AFTER_REPLY, |text| bool::from_str(text).ok());
         let linger = self.required(LINGER_MS, |text| {
             text.parse().ok().filter(|ms| *ms <= LINGER_MAX_MS).map(Duration::from_millis)
@@ -122,6 +137,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
             ledger,
             after_reply: after_reply?,
             linger: linger?,
+            workflows: workflows?,
+            inngest: inngest?,
         })
     }
 

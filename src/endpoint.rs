@@ -23,10 +23,22 @@ impl BaseUrl {
             .then(|| Self(text.trim_end_matches('/').to_owned()))
     }
 
+    /// Returns whether the URL leads to this machine.
+    pub fn is_loopback(&self) -> bool {
+        let uri: Option<Uri> = self.0.parse().ok();
+        uri.as_ref().and_then(Uri::host).is_some_and(is_loopback)
+    }
+
     /// Returns the URL of a route. Our own routes never lead to `None`.
     pub fn join(&self, route: &str) -> Option<String> {
         let url = format!("{}{route}", self.0);
         url.parse::<Uri>().ok().map(|_| url)
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -2,6 +2,8 @@
 //! Both modes execute a task in the same way. The worker claims the job before, and settles it after.
 
 pub mod agent;
+mod bankroll;
+pub mod bet;
 pub mod close;
 mod context;
 pub mod deposit;
@@ -25,6 +27,7 @@ use crate::{
     runtime::Runtime,
 };
 use agent::{AgentAction, AgentTask};
+use bet::BetTask;
 use deposit::DepositTask;
 use escrow::EscrowTask;
 use order::OrderTask;
@@ -37,6 +40,8 @@ pub enum Task {
     Deposit(Box<DepositTask>),
     /// Open a position that a caller requested.
     Order(Box<OrderTask>),
+    /// Place a bet that a caller requested.
+    Bet(Box<BetTask>),
     /// Close a position.
     Close(CloseRow),
     /// Manage an agent's account.
@@ -64,6 +69,7 @@ pub fn decode(columns: &Columns) -> Option<Task> {
         Kind::Deposit => deposit::decode(columns),
         Kind::Requested(RequestKind::Trade) => order::decode(columns, Form::Trade),
         Kind::Requested(RequestKind::Order) => order::decode(columns, Form::Order),
+        Kind::Requested(RequestKind::Bet) => bet::decode(columns),
         Kind::Requested(RequestKind::Close) => close::decode(columns),
         Kind::Requested(RequestKind::Registration) => agent(AgentAction::Register { referral_code }),
         Kind::Requested(RequestKind::Faucet) => {
@@ -96,6 +102,7 @@ pub fn read(
     match kind {
         RequestKind::Trade => order::read(body, Form::Trade, standalone),
         RequestKind::Order => order::read(body, Form::Order, standalone),
+        RequestKind::Bet => bet::read(body, standalone),
         RequestKind::Close => close::read(body),
         RequestKind::Registration => {
             // In standalone mode the function cannot store the new key.
@@ -122,6 +129,7 @@ pub async fn execute(task: &Task, context: &Context<'_, impl Runtime>) -> Outcom
     match task {
         Task::Deposit(task) => deposit::execute(task, context).await,
         Task::Order(task) => order::execute(task, context).await,
+        Task::Bet(task) => bet::execute(task, context).await,
         Task::Close(row) => close::execute(row, context).await,
         Task::Agent(task) => agent::execute(task, context).await,
         Task::Escrow(task) => escrow::execute(task, context).await,

@@ -9,6 +9,7 @@ pub mod health;
 pub mod job;
 pub mod object;
 pub mod rpc;
+pub mod workflows;
 
 use crate::{
     domain::{account::Api, job::RequestKind, reference::Reference},
@@ -77,6 +78,8 @@ impl Watcher {
 pub struct Claim {
     /// The claim's token, for its settlements.
     pub token: String,
+    /// The time when the claim was sent, on the monotonic clock. The ledger received it later.
+    pub sent_at: Duration,
     /// The end of the lease, on the monotonic clock. It is never later than by the database's clock.
     pub deadline: Duration,
     /// The claimed jobs.
@@ -92,6 +95,8 @@ pub struct Claim {
     pub lookups: bool,
     /// Whether the worker has the watch.
     pub watching: bool,
+    /// The code with which the ledger refuses a workflow's step.
+    pub refused: Option<String>,
 }
 
 /// The ledger's answer to a request for a job.
@@ -133,6 +138,7 @@ impl Claim {
         }
         Ok(Self {
             token: reply.text("token")?,
+            sent_at,
             // The lease began after the claim was sent, so this time is never too late.
             deadline: sent_at.saturating_add(lease),
             jobs,
@@ -141,6 +147,7 @@ impl Claim {
             more: reply.flag("more")?,
             lookups: reply.flag("lookups")?,
             watching: reply.flag("watching")?,
+            refused: reply.maybe_text("refused")?,
         })
     }
 }
@@ -183,12 +190,24 @@ impl Ledger {
             "patience_ms": time_budget::CLAIM_PATIENCE_MS,
             "after_reply": self.answers_at_once,
         });
+        self.claim_by("claim_jobs", &body, &token, runtime).await
+    }
+
+    /// Claims by a function of the database that takes the claim's token, and repeats the call while it may pass. A
+    /// claim that fails for good, and may have taken jobs, is abandoned.
+    async fn claim_by(
+        &self,
+        function: &str,
+        body: &Value,
+        token: &str,
+        runtime: &impl Runtime,
+    ) -> Result<Claim, LedgerError> {
         let mut wait = Duration::from_millis(RETRY_FIRST_MS);
         let mut attempts = 1_u32;
         let mut may_have_claimed = false;
         let error = loop {
             let sent_at = runtime.monotonic();
-            let claim = match self.call("claim_jobs", &body, runtime).await {
+            let claim = match self.call(function, body, runtime).await {
                 Ok(reply) => {
                     rpc::text(&reply).map_err(Into::into).and_then(|text| Claim::read(text, sent_at))
                 }
@@ -219,7 +238,7 @@ impl Ledger {
         };
         if may_have_claimed {
             // The claim may have taken jobs, or may still take some. The worker does not execute them.
-            self.abandon(&token, runtime).await;
+            self.abandon(token, runtime).await;
         }
         Err(error)
     }

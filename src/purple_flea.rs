@@ -121,6 +121,12 @@ fn body<const FIELDS: usize>(fields: [(&str, Value); FIELDS]) -> Value {
 }
 
 impl PurpleFlea {
+    /// Returns the base URLs of all services.
+    pub fn urls(&self) -> [&BaseUrl; 6] {
+        [&self.casino, &self.wallet, &self.escrow, &self.faucet, &self.daily, &self.trading]
+            .map(|service| &service.url)
+    }
+
     /// Sends the call once, and returns the body of a success.
     async fn call(
         &self,

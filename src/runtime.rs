@@ -68,3 +68,13 @@ pub enum SendError {
     /// log.
     Broken(&'static str),
 }
+
+impl SendError {
+    /// Returns the cause, for the log.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::NotSent(cause) | Self::Broken(cause) => cause,
+            Self::TimedOut => "timed_out",
+        }
+    }
+}

@@ -7,6 +7,7 @@
 pub mod reconcile;
 pub mod report;
 mod schedule;
+pub mod step;
 
 use crate::{
     config::Settings,
@@ -221,7 +222,7 @@ impl<'a, R: Runtime> Worker<'a, R> {
     /// Starts the execution of a claim's jobs.
     fn execute(&mut self, claim: Claim) {
         let Self { settings, runtime, .. } = *self;
-        let Claim { token, deadline, jobs, unreadable, answers, more, watching, .. } = claim;
+        let Claim { token, sent_at, deadline, jobs, unreadable, answers, more, watching, .. } = claim;
         let one_at_a_time =
             jobs.iter().any(|job| job.columns.as_ref().is_some_and(Columns::is_one_at_a_time));
         let count = u32::try_from(jobs.len().saturating_add(unreadable.len())).unwrap_or(u32::MAX);
@@ -237,7 +238,7 @@ impl<'a, R: Runtime> Worker<'a, R> {
         for job in jobs {
             let token = token.clone();
             self.steps.push(Box::pin(async move {
-                let outcome = Box::new(execute_one(settings, &job, deadline, runtime).await);
+                let outcome = Box::new(execute_one(settings, &job, sent_at, deadline, runtime).await);
                 Event::Executed { reference: job.reference, token, outcome }
             }));
         }
@@ -284,14 +285,27 @@ async fn look_up(
     Event::LookedUp
 }
 
-async fn execute_one(settings: &Settings, job: &Job, deadline: Duration, runtime: &impl Runtime) -> Outcome {
+async fn execute_one(
+    settings: &Settings,
+    job: &Job,
+    sent_at: Duration,
+    deadline: Duration,
+    runtime: &impl Runtime,
+) -> Outcome {
     let started = runtime.monotonic();
-    let decoded = job.columns.as_ref().and_then(|columns| Some((&columns.account, jobs::decode(columns)?)));
+    let decoded = job.columns.as_ref().and_then(|columns| Some((columns, jobs::decode(columns)?)));
     let outcome = match decoded {
-        Some((account, task)) => {
-            let (purple_flea, idempotency_key) = (&settings.purple_flea, job.idempotency_key.as_str());
-            let deadline = Some(deadline);
-            jobs::execute(&task, &Context { purple_flea, account, idempotency_key, deadline, runtime }).await
+        Some((columns, task)) => {
+            let context = Context {
+                purple_flea: &settings.purple_flea,
+                account: &columns.account,
+                idempotency_key: job.idempotency_key.as_str(),
+                deadline: Some(deadline),
+                // The ledger counted from a later time, so this one is never too late.
+                good_until: columns.good_for.map(|time| sent_at.saturating_add(time)),
+                runtime,
+            };
+            jobs::execute(&task, &context).await
         }
         None => Outcome::Waiting { agent_id: None, reason: RetryReason::Unreadable },
     };

@@ -28,7 +28,7 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, Validator>>> = LazyLock::new(M
 const META_SCHEMA: &str = "node_modules/@asyncapi/specs/schemas/3.0.0.json";
 
 /// The messages that are no event: they carry events or results.
-const CARRIERS: [&str; 4] = ["delivery", "inserted", "page", "trade_result"];
+const CARRIERS: [&str; 5] = ["delivery", "inserted", "page", "signal", "trade_result"];
 
 /// Checks an event, as it is in a page, in a webhook's body or in the column `payload`, against the schema of its type. Fails
 /// with the differences. It is stricter than the document for clients: an event has no member that its schema does not name.
@@ -64,6 +64,15 @@ pub fn check_results(payload: &Value) -> Result<()> {
         ensure!(described.get(key).is_some(), "docs/asyncapi.json does not describe {key}: {payload}");
     }
     matches("TradeResults", payload)
+}
+
+/// Checks a signal on an owner's topic. A signal has no member that the document does not name.
+pub fn check_signal(payload: &Value) -> Result<()> {
+    let described = &DOCUMENT["components"]["schemas"]["SignalTold"]["properties"];
+    for key in payload.as_object().context("a signal is no object")?.keys() {
+        ensure!(described.get(key).is_some(), "docs/asyncapi.json does not describe {key}: {payload}");
+    }
+    matches("SignalTold", payload)
 }
 
 /// Checks a value against a schema of the document.
@@ -179,6 +188,24 @@ fn the_example_of_results_matches_and_a_wrong_result_does_not() -> Result<()> {
         assert!(check_results(&message).is_err(), "the check accepts {message}");
     }
     assert!(check_results(&json!({ "results": [] })).is_err(), "the check accepts a message without results");
+    Ok(())
+}
+
+#[test]
+fn the_example_of_a_signal_matches_and_a_wrong_signal_does_not() -> Result<()> {
+    let right = DOCUMENT["components"]["messages"]["signal"]["examples"][0]["payload"].clone();
+    check_signal(&right)?;
+    for (member, value) in [
+        ("signal_id", json!("x")),
+        ("kind", json!("gossip")),
+        ("confidence", json!(1.01)),
+        ("agent_ids", json!("a")),
+        ("owner", json!("o")),
+    ] {
+        let mut message = right.clone();
+        message[member] = value;
+        assert!(check_signal(&message).is_err(), "the check accepts {message}");
+    }
     Ok(())
 }
 

@@ -123,6 +123,7 @@ const MATRIX: &str = "
     /balance                    | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /trade                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /order                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /bet                        | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /close                      | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /escrow                     | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /escrow/release             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
@@ -131,11 +132,13 @@ const MATRIX: &str = "
     /escrow/dispute             | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /escrow/status              | 401     | opens     | 401             | opens         | 401         | opens | opens         | 401    | 401     | 403      | 401            | 401
     /heartbeat                  | 401     | 403       | 401             | 403           | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
+    /signals                    | 401     | opens     | 401             | opens         | 401         | opens | 403           | 401    | 401     | 403      | 401            | 401
     /reconcile                  | 401     | opens     | 401             | opens         | 401         | 401   | 401           | 401    | 401     | 403      | 401            | 401
     /operator/status            | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
     /operator                   | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | opens    | 401            | 401
     /events                     | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
     /records/{kind}/{id}        | 401     | 403       | 401             | 403           | 401         | 401   | 401           | 401    | 401     | 403      | 401            | opens
+    /webhooks/purple-flea       | 401     | 401       | 401             | 401           | 401         | 401   | 401           | 401    | 401     | 401      | 401            | 401
     /health                     | opens   | opens     | opens           | opens         | opens       | opens | opens         | opens  | opens   | opens    | opens          | opens";
 
 /// Writes a body that a path accepts.
@@ -143,6 +146,10 @@ fn body(path: &str, escrow_id: i64) -> String {
     let arguments = match path {
         "/" | "/execute-trade" | "/functions/v1/execute-trade" => json!({ "ledger": true }),
         "/trade" | "/order" => json!({ "agent_id": AGENT, "market": "BTC", "direction": "long", "size": 25 }),
+        "/bet" => json!({ "agent_id": AGENT, "game": "coin-flip", "side": "heads", "wager": 5 }),
+        "/signals" => {
+            json!({ "agent_id": AGENT, "market": "BTC", "action": "BUY", "confidence": 0.9, "size": 5 })
+        }
         "/close" => json!({ "agent_id": AGENT, "position_id": "pos_1" }),
         "/escrow" => json!({ "sender_id": AGENT, "receiver_id": OTHER, "amount": 2.50 }),
         path if path.starts_with("/escrow/") => json!({ "escrow_id": escrow_id }),
@@ -245,7 +252,7 @@ async fn each_credential_opens_exactly_the_routes_of_the_matrix() -> Result<()> 
     assert_eq!(paths, openapi::paths(), "the matrix must have every path");
     // The database checked each user's token once on each path that opens to users.
     let checks = stack.postgrest.calls().iter().filter(|call| *call == "may_act_for").count();
-    assert_eq!(checks, 14 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
+    assert_eq!(checks, 16 * ["owner", "another owner", "forged", "expired"].len(), "calls of may_act_for");
     let log = stack.host.log.lines().join("\n");
     for secret in [TOKEN, ADAS_TOKEN, &user_key(OWNER)?, webhook::SECRET, &api_key] {
         assert!(!log.contains(secret), "the function logged a credential");

@@ -102,6 +102,7 @@ fn derive_case(text: &str, live: bool) -> String {
         account: &columns.account,
         idempotency_key,
         deadline: Some(Duration::from_secs(30)),
+        good_until: columns.good_for,
         runtime: &purple_flea,
     };
     let outcome = jobs::execute(&task, &context).now_or_never().unwrap();

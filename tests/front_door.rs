@@ -94,13 +94,14 @@ pub fn row(id: u64, balance: &str) -> String {
 }
 
 /// The paths that request a job, and the operation that a body for each path names.
-pub const OPERATIONS: [(&str, &str); 15] = [
+pub const OPERATIONS: [(&str, &str); 17] = [
     ("/register", "registration"),
     ("/faucet", "faucet"),
     ("/faucet/daily", "daily_claim"),
     ("/balance", "balance"),
     ("/trade", "trade"),
     ("/order", "order"),
+    ("/bet", "bet"),
     ("/close", "close"),
     ("/escrow", "escrow"),
     ("/escrow/release", "escrow_release"),
@@ -109,6 +110,7 @@ pub const OPERATIONS: [(&str, &str); 15] = [
     ("/escrow/dispute", "escrow_dispute"),
     ("/escrow/status", "escrow_status"),
     ("/heartbeat", "heartbeat"),
+    ("/signals", "publish_signal"),
     ("/reconcile", "reconcile"),
 ];
 

@@ -47,6 +47,17 @@ fn told(cluster: &Cluster) -> Result<usize> {
     Ok(checked)
 }
 
+/// Checks each signal that tests/sql/162_signal_answers.sql has logged, and counts them.
+fn signalled(cluster: &Cluster) -> Result<usize> {
+    let log = std::fs::read_to_string(cluster.log_path())?;
+    let mut checked = 0;
+    for (_, message) in log.lines().filter_map(|line| line.split_once("LOG:  signal told: ")) {
+        asyncapi::check_signal(&serde_json::from_str(message)?)?;
+        checked += 1;
+    }
+    Ok(checked)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_keeps_its_promises() -> Result<()> {
     let cluster = Cluster::start().await?;
@@ -63,6 +74,7 @@ async fn the_database_keeps_its_promises() -> Result<()> {
     let listed: BTreeSet<String> = listed.iter().map(|row| row.get(0)).collect();
     assert_eq!(fired(&cluster)?, listed, "the tests fire an event of each type");
     assert!(told(&cluster)? > 5, "the tests log the messages to owners");
+    assert!(signalled(&cluster)? >= 2, "the tests log the signals to owners");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use stack::{purple_flea::TRADING_KEY, webhook};
 
 /// Every path, with a body that it accepts once the operation is added.
-const PATHS: [(&str, &str); 13] = [
+const PATHS: [(&str, &str); 14] = [
     ("/register", r#"{"agent_id": "agent-001"}"#),
     ("/faucet", r#"{"agent_id": "agent-001"}"#),
     ("/faucet/daily", r#"{"agent_id": "agent-001"}"#),
@@ -24,6 +24,7 @@ const PATHS: [(&str, &str); 13] = [
     ("/escrow/dispute", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1", "reason": "no logo"}"#),
     ("/escrow/status", r#"{"agent_id": "agent-001", "pf_escrow_id": "esc_1"}"#),
     ("/close", r#"{"agent_id": "agent-001", "position_id": "pos_1"}"#),
+    ("/bet", r#"{"agent_id": "agent-001", "game": "crash", "cashout_at": 1.5, "wager": 5}"#),
 ];
 
 /// Gives a body that a path accepts.
@@ -195,7 +196,9 @@ async fn a_token_caller_needs_a_webhook_id_to_move_money_and_a_ledger_to_registe
             .body(with_operation(path, body).into())?;
         reply(request).await
     };
-    for (path, body) in PATHS.into_iter().filter(|(path, _)| ["/trade", "/order", "/escrow"].contains(path)) {
+    for (path, body) in
+        PATHS.into_iter().filter(|(path, _)| ["/trade", "/order", "/escrow", "/bet"].contains(path))
+    {
         assert_problem(&bearer(path, body).await?, 400, "missing_reference", "no");
     }
     assert_problem(&bearer(PATHS[0].0, PATHS[0].1).await?, 503, "ledger_not_configured", "no");

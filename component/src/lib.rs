@@ -22,7 +22,7 @@ use http::{HeaderMap, Request};
 use purple_flea_edge::{
     config::{self, Checked},
     gate::Gate,
-    http::router::{self, BODY_LIMIT_BYTES, BODY_TIMEOUT_S, Memory},
+    http::router::{self, BODY_TIMEOUT_S, Memory, SMALL_BODY_LIMIT_BYTES},
     log::Line,
     runtime::{Answer, Limits, Runtime, SendError},
 };
@@ -78,7 +78,6 @@ impl Guest for Component {
 
 async fn handle(request: types::Request) -> types::Response {
     let head = message::request_head(&request);
-    let body = read_body(request, head.headers()).await;
     let invalid;
     let settings = match SETTINGS.get() {
         Some(settings) => settings,
@@ -91,10 +90,19 @@ async fn handle(request: types::Request) -> types::Response {
         },
     };
     let runtime = Wasi::default();
+    let limit_bytes = router::body_limit_bytes(settings, &head);
+    let needs_room = limit_bytes > SMALL_BODY_LIMIT_BYTES;
+    let room = if needs_room { MEMORY.large_bodies.room(&runtime).await } else { None };
+    let body = if needs_room && room.is_none() {
+        router::Body::Incomplete
+    } else {
+        read_body(request, head.headers(), limit_bytes).await
+    };
     let (response, later) = router::respond(settings, &MEMORY, head.map(|()| body), &runtime).await;
     if let (Some(later), Some(Ok(settings))) = (later, SETTINGS.get()) {
         spawn(async move { later.run(settings, &runtime).await });
     }
+    drop(room);
     let (response, writing) = message::response(response);
     spawn(writing);
     response
@@ -117,8 +125,9 @@ async fn settings() -> Checked {
     config::check(|name| std::env::var(name.to_ascii_uppercase()).ok())
 }
 
-async fn read_body(request: types::Request, headers: &HeaderMap) -> router::Body {
-    let reading = message::read_request(request, headers, BODY_LIMIT_BYTES, DRAIN_LIMIT_BYTES);
+async fn read_body(request: types::Request, headers: &HeaderMap, limit_bytes: usize) -> router::Body {
+    let drain_bytes = limit_bytes.saturating_add(DRAIN_LIMIT_BYTES);
+    let reading = message::read_request(request, headers, limit_bytes, drain_bytes);
     match within(Duration::from_secs(BODY_TIMEOUT_S), reading).await {
         Some(Ok(read)) if read.whole => router::Body::Whole(read.kept),
         Some(Ok(_)) => router::Body::TooLarge,

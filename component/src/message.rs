@@ -3,7 +3,9 @@
 //! fewer of them.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header::CONTENT_LENGTH, response,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_LENGTH, HOST},
+    response,
 };
 use spin_sdk::wasip3::{
     http::types::{self, ErrorCode, Fields, RequestOptions, Trailers},
@@ -33,6 +35,11 @@ pub fn request_head(request: &types::Request) -> Request<()> {
         .unwrap_or_else(|| Uri::from_static("*"));
     *head.method_mut() = Method::try_from(request.get_method()).unwrap_or(Method::TRACE);
     *head.headers_mut() = headers(&request.get_headers()).unwrap_or_default();
+    // Hosts keep the header `host` apart from the others.
+    let host = request.get_authority().and_then(|host| HeaderValue::from_str(&host).ok());
+    if let Some(host) = host {
+        head.headers_mut().entry(HOST).or_insert(host);
+    }
     head
 }
 
@@ -136,8 +143,11 @@ async fn read(
         read.whole &= chunk.len() <= room;
         if read.kept.is_empty() && read.whole {
             read.kept = chunk;
+            // A long body gets its memory at once, and not by doubling it.
+            let rest = length.unwrap_or_default().min(limit).saturating_sub(read.kept.len());
+            read.kept.reserve_exact(rest);
         } else {
-            read.kept.extend(chunk.into_iter().take(room));
+            read.kept.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
         }
         if !matches!(result, StreamResult::Complete(_)) {
             // The trailers show whether the stream ended or broke.

@@ -40,6 +40,18 @@ pub(crate) fn checked<B>(mut request: Request<B>) -> Result<Request<B>, &'static
     Ok(request)
 }
 
+/// Writes the checked host into the target. The component does not see the header `host`: WASI keeps the host there.
+pub(crate) fn with_authority<B>(mut request: Request<B>) -> Request<B> {
+    let host = request.headers().get(HOST).and_then(|host| authority(host.as_bytes()));
+    if let (Some(host), Some(path)) = (host, request.uri().path_and_query().cloned()) {
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query(path).build();
+        if let Ok(uri) = uri {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
 /// Parses a host and its port. A user name is refused.
 fn authority(text: &[u8]) -> Option<Authority> {
     Authority::try_from(text).ok().filter(|authority| !authority.as_str().contains('@'))
@@ -68,6 +80,12 @@ mod tests {
         let request = checked(request.body(()).map_err(|_| "not a request")?)?;
         let host = request.headers()[HOST].to_str().map_err(|_| "not a host")?;
         Ok((request.uri().to_string(), host.to_owned()))
+    }
+
+    #[test]
+    fn the_component_learns_the_checked_host() {
+        let request = Request::get("/a?b=c").header(HOST, "[::1]:3000").body(()).unwrap();
+        assert_eq!(with_authority(checked(request).unwrap()).uri(), "http://[::1]:3000/a?b=c");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Function {
         let _counted = self.metrics.request();
         tracker.requested();
         let response = match request::checked(request) {
-            Ok(request) => self.call_component(request).await,
+            Ok(request) => self.call_component(request::with_authority(request)).await,
             Err(detail) => {
                 self.metrics.refused();
                 request::refusal(detail).map(|body| body.map_err(|never| match never {}).boxed_unsync())

@@ -1,13 +1,15 @@
 //! The command line of `purple-flea-listener`.
 
 use crate::address::Network;
-use clap::Parser;
+use clap::{Args, Parser};
 use std::{net::SocketAddr, path::PathBuf};
 
-/// Sends the events of the feed to webhook subscriptions, as Standard Webhooks.
+/// Sends the events of the feed to webhook subscriptions, as Standard Webhooks, and connects the function to Realtime.
 ///
 /// The environment names the database, as it does for the function: SUPABASE_URL, SUPABASE_KEY and, where a gateway needs
-/// another key, SUPABASE_APIKEY. Several listeners may run side by side. After SIGTERM or SIGINT the listener claims
+/// another key, SUPABASE_APIKEY. With FUNCTION_URL and WEBHOOK_SECRET the listener joins the doorbell on Realtime and calls
+/// the function; with them or REALTIME_URL it brings in signals and presence. It joins with SUPABASE_KEY if that is a token,
+/// or as the user REALTIME_EMAIL with REALTIME_PASSWORD. Several listeners may run side by side. After SIGTERM or SIGINT the listener claims
 /// nothing more and finishes what it sends. A second signal ends it at once; what it sent then comes again.
 #[derive(Debug, Parser)]
 #[command(name = "purple-flea-listener", version)]
@@ -38,4 +40,27 @@ pub(crate) struct Cli {
     /// Longest time for the deliveries in flight when the listener is told to end, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3_600), value_name = "SECONDS")]
     pub(crate) grace_s: u64,
+    #[command(flatten)]
+    pub(crate) realtime: RealtimeFlags,
+}
+
+/// How the listener uses Realtime.
+#[derive(Debug, Args)]
+pub(crate) struct RealtimeFlags {
+    /// Joins the public topic trade-signals too, where anybody with the project's public key can send. The database takes its
+    /// signals only if its own setting accept_public_signals says so as well.
+    #[arg(long)]
+    pub(crate) accept_public_signals: bool,
+    /// How often the listener sends a heartbeat to Realtime, in milliseconds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=25_000), value_name = "MS")]
+    pub(crate) heartbeat_ms: u64,
+    /// After so long without a word from Realtime a socket is dead, in milliseconds: more than two heartbeats.
+    #[arg(long, default_value_t = 25_000, value_parser = clap::value_parser!(u64).range(300..=30_000), value_name = "MS")]
+    pub(crate) silence_ms: u64,
+    /// How often the listener asks the database whose topics to join, in milliseconds.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..=600_000), value_name = "MS")]
+    pub(crate) topics_ms: u64,
+    /// How often the listener reports agents that are tracked, in milliseconds. An agent is offline after 30 seconds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=15_000), value_name = "MS")]
+    pub(crate) presence_ms: u64,
 }

@@ -1,7 +1,7 @@
 //! One delivery: find the address, connect, encrypt, send, read the answer's head. Each phase has its own limit.
 
 use crate::{
-    ledger::{Delivery, Did, Outcome},
+    ledger::{Delivery, Did, Format, Outcome},
     log::milliseconds,
     resolver::{Refusal, Resolver},
     target::Target,
@@ -148,19 +148,27 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, &'static str> {
     Err(code)
 }
 
-/// Writes the signed request. Returns `None` if the secret cannot sign.
+/// Writes the request: signed, or for Inngest with the event key in its path. Returns `None` if the secret is none for
+/// this format.
 fn request(delivery: &Delivery, target: &Target) -> Option<Request<Full<Bytes>>> {
-    let secret = Secret::parse(delivery.secret.as_deref()?)?;
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-    let signature = secret.signature(&delivery.webhook_id, now_s, delivery.body.as_bytes())?;
-    Request::post(target.path.as_str())
+    let secret = delivery.secret.as_deref()?;
+    let request = match delivery.format {
+        Format::Standard => {
+            let now_s = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+            let signature =
+                Secret::parse(secret)?.signature(&delivery.webhook_id, now_s, delivery.body.as_bytes())?;
+            Request::post(target.path.as_str())
+                .header(ID, &delivery.webhook_id)
+                .header(TIMESTAMP, now_s)
+                .header(SIGNATURE, signature)
+        }
+        Format::Inngest => Request::post(target.path_of_event_key(secret)?.as_str()),
+    };
+    request
         .header(HOST, &target.authority)
         .header(CONTENT_TYPE, "application/json")
         .header(CONTENT_LENGTH, delivery.body.len())
         .header(USER_AGENT, AGENT)
-        .header(ID, &delivery.webhook_id)
-        .header(TIMESTAMP, now_s)
-        .header(SIGNATURE, signature)
         .body(Full::new(Bytes::from(delivery.body.clone())))
         .ok()
 }
@@ -232,6 +240,7 @@ mod tests {
             attempt: 1,
             webhook_id: "evt_1".to_owned(),
             url: "https://hooks.example.com/a".to_owned(),
+            format: Format::Standard,
             secret: None,
             body: "{}".to_owned(),
         };
@@ -242,5 +251,34 @@ mod tests {
         let request = request(&delivery, &target).unwrap();
         assert_eq!((request.uri().path(), &request.headers()["host"]), ("/a", &target.authority));
         assert_eq!(request.headers()["content-length"], "2");
+    }
+
+    #[test]
+    fn a_delivery_to_inngest_has_its_key_in_the_path_and_no_signature() {
+        let mut delivery = Delivery {
+            subscription: "s".to_owned(),
+            event: 1,
+            token: "t".to_owned(),
+            attempt: 1,
+            webhook_id: "evt_1".to_owned(),
+            url: "https://inn.gs".to_owned(),
+            format: Format::Inngest,
+            secret: Some("a-key_1".to_owned()),
+            body: "{}".to_owned(),
+        };
+        for (url, path) in [
+            ("https://inn.gs", "/e/a-key_1"),
+            ("https://inn.gs/", "/e/a-key_1"),
+            ("https://inngest.example.com:8288/prefix", "/prefix/e/a-key_1"),
+        ] {
+            let request = request(&delivery, &Target::parse(url).unwrap()).unwrap();
+            assert_eq!(request.uri().path(), path);
+            assert!(!request.headers().contains_key(SIGNATURE));
+        }
+        let target = Target::parse(&delivery.url).unwrap();
+        for secret in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "", "a/../b", "a?b", "a b"] {
+            delivery.secret = Some(secret.to_owned());
+            assert!(request(&delivery, &target).is_none(), "{secret}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Deliveries in flight by default: four of each of a thousand receivers that hang.
 const DEFAULT: u32 = 4096;
 
-/// Descriptors of the process itself: standard streams, the resolver's, calls of the ledger, operators' connections.
-const RESERVE: u64 = 96;
+/// Descriptors of the process itself: standard streams, the resolver's, calls of the ledger and of the function, operators'
+/// connections, and the sockets of Realtime (at most 41).
+const RESERVE: u64 = 160;
 
 /// Raises the limit of open files as far as allowed, and gives how many deliveries may be in flight. Fails if an operator
 /// asks for more than there are descriptors for.
@@ -45,9 +46,9 @@ mod tests {
     #[test]
     fn as_many_deliveries_are_in_flight_as_fit_and_no_more_may_be_asked_for() {
         assert_eq!(divide(1_048_576, None).unwrap(), DEFAULT);
-        assert_eq!(divide(1024, None).unwrap(), 928);
-        assert_eq!(divide(1024, Some(928)).unwrap(), 928);
-        assert!(divide(1024, Some(929)).unwrap_err().to_string().contains("1024 open files allow 928"));
-        assert!(divide(96, None).unwrap_err().to_string().contains("needs 97"));
+        assert_eq!(divide(1024, None).unwrap(), 864);
+        assert_eq!(divide(1024, Some(864)).unwrap(), 864);
+        assert!(divide(1024, Some(865)).unwrap_err().to_string().contains("1024 open files allow 864"));
+        assert!(divide(160, None).unwrap_err().to_string().contains("needs 161"));
     }
 }

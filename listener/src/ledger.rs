@@ -1,5 +1,5 @@
-//! The two calls of the ledger: claim deliveries, and settle them. The rules are in the database
-//! (`sql/functions/19*.sql`).
+//! The calls of the ledger: claim deliveries, settle them (the rules are in `sql/functions/19*.sql`), and what Realtime's
+//! tasks ask.
 
 use crate::runtime::Native;
 use purple_flea_edge::{
@@ -7,7 +7,7 @@ use purple_flea_edge::{
     ledger::rpc::{Connection, LedgerError},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fmt,
     sync::Arc,
@@ -37,10 +37,24 @@ pub(crate) struct Delivery {
     pub(crate) webhook_id: String,
     /// The receiver's URL.
     pub(crate) url: String,
-    /// The subscription's secret, `whsec_…`. `None` if the database cannot read it.
+    /// What the receiver reads. A database of an earlier release names none.
+    #[serde(default)]
+    pub(crate) format: Format,
+    /// The subscription's secret: `whsec_…`, or an event key of Inngest. `None` if the database cannot read it.
     pub(crate) secret: Option<String>,
     /// The request's body.
     pub(crate) body: String,
+}
+
+/// What a receiver reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    /// A signed Standard Webhook.
+    #[default]
+    Standard,
+    /// An event, for the event API of Inngest.
+    Inngest,
 }
 
 impl fmt::Debug for Delivery {
@@ -137,6 +151,21 @@ impl Ledger {
         };
         let connection = Arc::new(Connection { url, key, apikey });
         Ok(Self { connection, runtime: Arc::new(Native::new()) })
+    }
+
+    /// The settings of the database.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The runtime of its calls.
+    pub(crate) fn runtime(&self) -> Arc<Native> {
+        self.runtime.clone()
+    }
+
+    /// Calls a function of the database.
+    pub(crate) async fn call(&self, function: &str, arguments: &Value) -> Result<Vec<u8>, LedgerError> {
+        self.connection.call(function, arguments, &*self.runtime).await
     }
 
     /// Claims at most `most` deliveries that are due. If the reply gets lost, they come again after the lease.

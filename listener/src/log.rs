@@ -21,12 +21,15 @@ pub(crate) enum Level {
 pub(crate) struct Line<'a> {
     time: String,
     pub(crate) level: Level,
-    /// `delivery`, `claim`, `settle`, `start` or `end`.
+    /// `delivery`, `claim`, `settle`, `realtime`, `doorbell`, `signal`, `presence`, `start` or `end`.
     pub(crate) event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subscription: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) webhook_id: Option<&'a str>,
+    /// The name of a topic of Realtime, or of the agent or the owner that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) attempt: Option<u32>,
     /// The status of the receiver's answer.
@@ -39,6 +42,9 @@ pub(crate) struct Line<'a> {
     /// How many deliveries the line is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deliveries: Option<usize>,
+    /// How many topics or agents the line is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) count: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ms: Option<u64>,
 }
@@ -52,11 +58,13 @@ impl Line<'_> {
             event,
             subscription: None,
             webhook_id: None,
+            topic: None,
             attempt: None,
             status: None,
             code: None,
             cause: None,
             deliveries: None,
+            count: None,
             ms: None,
         }
     }

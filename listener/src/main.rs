@@ -1,4 +1,4 @@
-//! `purple-flea-listener`: sends the events of the feed to webhook subscriptions.
+//! `purple-flea-listener`: sends the events of the feed to webhook subscriptions, and connects the function to Realtime.
 //!
 //! The database decides what is due, in which order, and when it is tried again. The listener claims deliveries, sends
 //! each to its receiver, and reports what became of it. A listener that is killed loses nothing: its claims run out, and
@@ -28,6 +28,7 @@ mod descriptors;
 mod ledger;
 mod log;
 mod metrics;
+mod realtime;
 mod resolver;
 mod runtime;
 mod target;
@@ -40,6 +41,7 @@ use deliver::Sender;
 use ledger::Ledger;
 use log::{Level, Line};
 use metrics::Metrics;
+use realtime::{Parts, settings::Settings};
 use resolver::Resolver;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -78,11 +80,15 @@ fn run(cli: Cli) -> Result<()> {
 
 async fn serve(cli: Cli, most: u32) -> Result<()> {
     let ledger = Ledger::from_environment(|name| std::env::var(name).ok()).map_err(|wrong| anyhow!(wrong))?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let settings =
+        Settings::from_environment(variable, ledger.connection()).map_err(|wrong| anyhow!(wrong))?;
+    let tls = tls(cli.trust_ca.as_deref())?;
     let work = Arc::new(Work {
         ledger,
         sender: Arc::new(Sender {
             resolver: Resolver::new(cli.hosts.as_deref(), cli.allowed.clone())?,
-            tls: tls(cli.trust_ca.as_deref())?,
+            tls: tls.clone(),
             answer_timeout: Duration::from_millis(cli.answer_ms),
         }),
         metrics: Arc::new(Metrics::default()),
@@ -102,6 +108,16 @@ async fn serve(cli: Cli, most: u32) -> Result<()> {
     eprintln!("purple-flea-listener: claims deliveries, {most} in flight at most");
     let mut signals = Signals::new()?;
     let (stop, stopping) = watch::channel(false);
+    let realtime = settings.map(|settings| {
+        eprintln!("purple-flea-listener: joins Realtime, {} the doorbell", settings.doorbell_text());
+        let parts = Parts {
+            ledger: work.ledger.clone(),
+            metrics: work.metrics.realtime.clone(),
+            tls,
+            stop: stopping.clone(),
+        };
+        tokio::spawn(realtime::run(settings, parts, cli.realtime))
+    });
     let (report, outcomes) = mpsc::unbounded_channel();
     let reports = tokio::spawn(work.clone().report_all(outcomes));
     let claims = tokio::spawn({
@@ -113,6 +129,9 @@ async fn serve(cli: Cli, most: u32) -> Result<()> {
     let _ = stop.send(true);
     let end = async {
         let _ = claims.await;
+        if let Some(realtime) = realtime {
+            let _ = tokio::time::timeout(LAST_REPORTS, realtime).await;
+        }
         let cut_off = work.drain(most, Duration::from_secs(cli.grace_s)).await;
         let _ = tokio::time::timeout(LAST_REPORTS, reports).await;
         cut_off

@@ -1,12 +1,15 @@
 //! The listener's metrics, for `/metrics` in the OpenMetrics text format.
 
-use crate::ledger::{Did, Outcome};
+use crate::{
+    ledger::{Did, Outcome},
+    realtime::metrics::RealtimeMetrics,
+};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Metric, Registry},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The type of the text that [`Metrics::text`] gives.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,6 +30,8 @@ pub(crate) struct Metrics {
     /// One counter for each of `OUTCOMES`.
     deliveries: [Counter; OUTCOMES.len()],
     seconds: Histogram,
+    /// What the listener does over Realtime.
+    pub(crate) realtime: Arc<RealtimeMetrics>,
 }
 
 /// Counts a delivery in flight until the value is dropped.
@@ -38,7 +43,11 @@ impl Drop for InFlight {
     }
 }
 
-fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, description: &str) -> M {
+pub(crate) fn register<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    description: &str,
+) -> M {
     let metric = M::default();
     registry.register(name, description, metric.clone());
     metric
@@ -62,7 +71,8 @@ impl Default for Metrics {
         let deliveries = OUTCOMES.map(|outcome| family.get_or_create_owned(&[("outcome", outcome)]));
         let seconds = Histogram::new(BUCKETS_S);
         registry.register("delivery_seconds", "Time of an attempt to deliver", seconds.clone());
-        Self { registry, in_flight, claims, ledger_failures, stale, deliveries, seconds }
+        let realtime = Arc::new(RealtimeMetrics::new(&mut registry));
+        Self { registry, in_flight, claims, ledger_failures, stale, deliveries, seconds, realtime }
     }
 }
 

@@ -15,6 +15,9 @@ const FIRST_FREE_PORT: u16 = 1024;
 /// Longest URL, in bytes: as in the database.
 const URL_LIMIT_BYTES: usize = 2048;
 
+/// Longest event key of Inngest, in bytes: as in the database (`purple_flea.is_event_key`).
+const EVENT_KEY_LIMIT_BYTES: usize = 256;
+
 /// The parts of a URL.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -58,6 +61,15 @@ impl Target {
             host,
             port,
         })
+    }
+
+    /// Returns the path of Inngest's event API for a key: `{path}/e/{key}`. Returns `None` for a key that would make another
+    /// path.
+    pub(crate) fn path_of_event_key(&self, key: &str) -> Option<PathAndQuery> {
+        let plain = (1..=EVENT_KEY_LIMIT_BYTES).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+            && !key.starts_with("whsec_");
+        plain.then(|| format!("{}/e/{key}", self.path.path().trim_end_matches('/')).parse().ok()).flatten()
     }
 
     /// Returns the address if the URL has one in place of a name.

@@ -9,6 +9,7 @@ values
   ('deposit',        false, true,  true,  false, false, '24 hours'),
   ('trade',          false, true,  true,  true,  false, '24 hours'),
   ('order',          false, true,  true,  true,  false, '24 hours'),
+  ('bet',            false, true,  true,  true,  false, '24 hours'),
   ('close',          false, false, true,  false, false, '24 hours'),
   ('registration',   true,  false, false, false, true,  '7 days'),
   ('faucet',         true,  false, false, false, true,  '30 days'),

@@ -94,6 +94,17 @@ $$;
 comment on function purple_flea.is_webhook_secret(text) is
   'Says whether a value is whsec_ and the base64 of 24 to 64 bytes.';
 
+-- It stands in the path of a URL as it is.
+create or replace function purple_flea.is_event_key(value text) returns boolean
+  language sql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+  select char_length(value) <= 256 and value ~ '^[A-Za-z0-9_-]+$' and not value like 'whsec\_%'
+$$;
+comment on function purple_flea.is_event_key(text) is
+  'Says whether a value can be an event key of Inngest: 1 to 256 of A-Z a-z 0-9 _ -.';
+
 create or replace function purple_flea.is_well_formed(secret_name text, value text) returns boolean
   language sql
   immutable
@@ -102,8 +113,9 @@ as $$
   select case
     when secret_name = 'purple_flea_function_url' then purple_flea.is_function_url(value)
     when secret_name = 'purple_flea_webhook_secret' then purple_flea.is_webhook_secret(value)
+    -- set_secret() knows which of the two the subscription's format demands.
     when purple_flea.subscription_of_secret(secret_name) is not null
-      then purple_flea.is_webhook_secret(value)
+      then purple_flea.is_webhook_secret(value) or purple_flea.is_event_key(value)
     -- A key travels in an HTTP header.
     when purple_flea.agent_of_key(secret_name) is not null
       then char_length(value) <= 512 and value ~ '^[!-~]+$'
@@ -252,6 +264,7 @@ declare
   trimmed   constant text    := coalesce(purple_flea.trimmed(new_secret), '');
   agent     constant text    := purple_flea.agent_of_key(secret_name);
   receiver  constant uuid    := purple_flea.subscription_of_secret(secret_name);
+  for_inngest boolean;
 begin
   perform purple_flea.hide_parameters();
   if agent is null
@@ -267,18 +280,25 @@ begin
     raise exception 'there is no agent that the secret % could belong to', secret_name
       using errcode = 'invalid_parameter_value';
   end if;
-  if receiver is not null
-    and not exists (select from public.event_subscriptions s where s.id = receiver) then
-    raise exception 'there is no subscription that the secret % could belong to', secret_name
-      using errcode = 'invalid_parameter_value';
+  if receiver is not null then
+    select s.format = 'inngest' into for_inngest
+    from public.event_subscriptions s
+    where s.id = receiver;
+    if not found then
+      raise exception 'there is no subscription that the secret % could belong to', secret_name
+        using errcode = 'invalid_parameter_value';
+    end if;
   end if;
   if not purple_flea.is_well_formed(secret_name, trimmed)
+    or for_inngest <> purple_flea.is_event_key(trimmed)
     or (agent is not null and char_length(trimmed) < key_least) then
     raise exception 'the value given for % cannot be one', secret_name
       using errcode = 'invalid_parameter_value',
             hint    = case
               when agent is not null
                 then format('A key has %s to 512 visible ASCII characters.', key_least)
+              when for_inngest
+                then 'It is an event key of Inngest: 1 to 256 of A-Z a-z 0-9 _ -.'
               when secret_name = 'purple_flea_function_url'
                 then 'It is an https URL, or an http URL of a loopback host, '
                   'without a user and a fragment.'

@@ -197,6 +197,7 @@ begin
       -- A job does not grow older while it waits for this confirmation.
       expires_at = case
                      when j.expires_at > j.created_at
+                       and not purple_flea.answers_signal(j.reference)
                        then greatest(j.expires_at, at + (j.expires_at - j.created_at))
                      else j.expires_at
                    end

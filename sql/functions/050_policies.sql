@@ -73,6 +73,7 @@ create or replace function purple_flea.stake_of(
 as $$
   select case
     when kind = 'deposit' then purple_flea.stake(w.new_balance, policy)
+    when kind = 'bet' then (request ->> 'wager')::numeric
     when purple_flea.is_staking(kind) then (request ->> 'size')::numeric
   end
 $$;

@@ -222,7 +222,7 @@ begin
   cross join unnest(
     case
       -- An account's limit counts all games together.
-      when by_account then array['crash', 'coin-flip', 'hi-lo']
+      when by_account then array['crash', 'coin-flip', 'hi-lo', 'bet']
       else array[purple_flea.call_of(job.kind, job.policy ->> 'game')]
     end
   ) as stopped (call)

@@ -56,11 +56,23 @@ begin
   where j.reference = t.reference
     and t.reference = any (picked)
     and t.state = 'pending'
+    -- A signal expires during a pause, too.
+    and not purple_flea.answers_signal(t.reference)
     and held.so_far > t.extended;
   update purple_flea.jobs j
-  set state      = 'dead',
+  set state      = case when purple_flea.answers_signal(j.reference) then 'skipped' else 'dead' end,
       changed_by = 'sweeper',
+      result     = case
+                     when purple_flea.answers_signal(j.reference) then jsonb_build_object(
+                       'status', 'skipped',
+                       'reason', 'signal_expired',
+                       'reference', j.reference,
+                       'agent_id', j.agent_id
+                     )
+                     else j.result
+                   end,
       reason     = case
+                     when purple_flea.answers_signal(j.reference) then 'signal_expired'
                      when j.reason = 'missed' then 'missed'
                      when j.result ->> 'purple_flea_code' = 'ip_rate_limited'
                        then 'one_claim_a_day'

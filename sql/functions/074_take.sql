@@ -162,10 +162,19 @@ begin
         'fresh', case
           when j.kind in ('faucet', 'daily_claim') and purple_flea.is_fresh(j) then true
         end,
+        'good_for_ms', case when purple_flea.answers_signal(j.reference) then greatest(
+          0, floor(extract(epoch from j.expires_at - clock_timestamp()) * 1000)
+        )::bigint end,
         'faucet_wait_s', case when j.kind = 'faucet' then purple_flea.faucet_wait_s() end,
         -- These are not frozen: the agent's present wallet, the receiver's present name, the code
         -- that earns the referral, and the escrow that the job is about.
-        'wallet_address', a.wallet_address,
+        -- A workflow may name another wallet.
+        'wallet_address', coalesce(
+          case
+            when purple_flea.is_of_workflow(j.reference) then j.request ->> 'wallet_address'
+          end,
+          a.wallet_address
+        ),
         'counterparty', case when j.kind = 'escrow' then (
           select coalesce(r.pf_agent_id, r.id)
           from public.agents r

@@ -22,8 +22,9 @@ begin
     'bet_key', job.idempotency_key,  -- for functions up to release 0.1.0
     'agent_id', job.agent_id,
     'policy', purple_flea.policy_for(protocol, job.policy),
-    -- An escrow is found by its amount and its idempotency key, a close by its position.
-    'row', case when job.kind in ('escrow', 'close') then job.request end,
+    -- An escrow is found by its amount and its idempotency key, a close by its position. The row of
+    -- a bet names the game.
+    'row', case when job.kind in ('escrow', 'close', 'bet') then job.request end,
     'referral_code', case job.kind when 'escrow' then (
       select o.referral_code from public.agents o where o.id = agent.orchestrator_id
     ) end,

@@ -189,6 +189,7 @@ begin
     when 'attempts'     then perform purple_flea.prune_attempts();
     when 'heartbeats'   then perform purple_flea.end_heartbeats();
     when 'payments'     then perform purple_flea.follow_payments();
+    when 'signals'      then perform purple_flea.finish_signals();
   end case;
 exception when others then
   raise warning 'purple_flea: the sweep went on without its part "%": % %', part, sqlstate, sqlerrm;
@@ -217,6 +218,7 @@ begin
   perform purple_flea.sweep_part('attempts');
   perform purple_flea.sweep_part('heartbeats');
   perform purple_flea.sweep_part('payments');
+  perform purple_flea.sweep_part('signals');
   update purple_flea.ledger l
   set swept_at = clock_timestamp()
   where l.only_row;

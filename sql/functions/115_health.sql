@@ -158,9 +158,18 @@ begin
   if sweeper = 'missing' then
     why := why || 'no_sweeper'::text;
   end if;
-  if purple_flea.secret('purple_flea_function_url') is null
-    or purple_flea.secret('purple_flea_webhook_secret') is null then
+  -- A listener on the doorbell has both in its environment.
+  if (select l.notify_by from purple_flea.ledger l) = 'pg_net'
+    and (
+      purple_flea.secret('purple_flea_function_url') is null
+      or purple_flea.secret('purple_flea_webhook_secret') is null
+    )
+  then
     why := why || 'notifications_not_set_up'::text;
+  end if;
+  -- Everybody with the anon key can make agents trade.
+  if (select l.accept_public_signals from purple_flea.ledger l) then
+    why := why || 'public_signals_accepted'::text;
   end if;
   return why;
 end;

@@ -12,16 +12,21 @@ create or replace function purple_flea.record_bet(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  job purple_flea.jobs := purple_flea.unknown_job(record_bet.reference);
+  job  purple_flea.jobs := purple_flea.unknown_job(record_bet.reference);
+  -- A deposit's policy names the game. A requested bet's request does.
+  game text             := case job.kind
+    when 'deposit' then job.policy ->> 'game'
+    when 'bet' then job.request ->> 'game'
+  end;
 begin
-  if job.kind <> 'deposit' or job.policy ->> 'game' = 'trade' then
+  if game is null or game = 'trade' then
     raise exception 'job % is no bet', job.reference;
   end if;
   perform purple_flea.apply(job, 'executed', jsonb_build_object(
     'status', 'executed',
     'reference', job.reference,
     'agent_id', job.agent_id,
-    'game', job.policy ->> 'game',
+    'game', game,
     'wager', wager,
     'outcome', case when won then 'win' else 'loss' end,
     'payout', payout,

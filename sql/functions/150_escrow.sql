@@ -176,6 +176,8 @@ create or replace function purple_flea.make_escrow_step(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  -- request_workflow_escrow() and request_workflow_escrow_step() set it for one statement.
+  named constant text := nullif(current_setting('purple_flea.step_name', true), '');
   reference text := 'escrow-' || escrow.id || replace(substr(step, length('escrow') + 1), '_', '-');
   earlier   integer;
 begin
@@ -184,7 +186,9 @@ begin
   from purple_flea.jobs j
   where j.escrow_id = escrow.id
     and j.kind = step;
-  if earlier > 0 then
+  if named is not null then
+    reference := named;
+  elsif earlier > 0 then
     reference := reference || '-' || earlier + 1;
   end if;
   insert into purple_flea.jobs (

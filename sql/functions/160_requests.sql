@@ -54,7 +54,7 @@ $$;
 comment on function purple_flea.request_look(text, text, text) is
   'Asks for a job that needs an agent and nothing else: a look at its balance, the daily claim.';
 
-create or replace function purple_flea.request_order(
+create or replace function purple_flea.request_stake(
   kind      text,
   reference text,
   agent     text,
@@ -68,19 +68,12 @@ as $$
 declare
   found_job purple_flea.jobs;
 begin
-  -- The function checks the same. A job that no worker can read would never end.
-  if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$'
-    or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
-    or coalesce(details ->> 'direction', 'long') not in ('long', 'short')
-    or coalesce(details ->> 'leverage', '1') !~ '^([1-9]|[1-4][0-9]|50)$' then
-    return purple_flea.refused('invalid_order');
-  end if;
   insert into purple_flea.jobs (
     reference, idempotency_key, kind, agent_id, generation, request, due_at, expires_at
   )
   select
-    request_order.reference,
-    purple_flea.new_idempotency_key(request_order.reference),
+    request_stake.reference,
+    purple_flea.new_idempotency_key(request_stake.reference),
     k.kind,
     agent,
     purple_flea.current_generation(),
@@ -88,21 +81,46 @@ begin
     statement_timestamp(),
     clock_timestamp() + k.max_age
   from purple_flea.job_kinds k
-  where k.kind = request_order.kind
+  where k.kind = request_stake.kind
     -- A conflict alone could wait for a transaction that archives the job, and then find none.
     and not exists (
-      select from purple_flea.all_jobs j where j.reference = request_order.reference
+      select from purple_flea.all_jobs j where j.reference = request_stake.reference
     )
   on conflict do nothing;
   select * into found_job
   from purple_flea.all_jobs j
-  where j.reference = request_order.reference;
+  where j.reference = request_stake.reference;
   -- Release 0.1.0 wrote `long` into a request that chose no direction.
   if (found_job.kind, '{"direction": "long"}' || found_job.request) is distinct from
-     (request_order.kind, '{"direction": "long"}' || details) then
+     (request_stake.kind, '{"direction": "long"}' || details) then
     return purple_flea.refused('reference_taken');
   end if;
-  return purple_flea.asked_for(request_order.reference);
+  return purple_flea.asked_for(request_stake.reference);
+end;
+$$;
+comment on function purple_flea.request_stake(text, text, text, jsonb) is
+  'Asks for a job that stakes money, under the name that its caller gives it.';
+
+create or replace function purple_flea.request_order(
+  kind      text,
+  reference text,
+  agent     text,
+  details   jsonb
+) returns jsonb
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- The function checks the same. A job that no worker can read would never end.
+  if coalesce(details ->> 'size', '') !~ '^[0-9]{1,8}(\.[0-9]{1,4})?$'
+    or coalesce(details ->> 'market', '') !~ '^[A-Za-z0-9._:/-]{1,20}$'
+    or coalesce(details ->> 'direction', 'long') not in ('long', 'short')
+    or coalesce(details ->> 'leverage', '1') !~ '^([1-9]|[1-4][0-9]|50)$' then
+    return purple_flea.refused('invalid_order');
+  end if;
+  return purple_flea.request_stake(kind, request_order.reference, agent, details);
 end;
 $$;
 comment on function purple_flea.request_order(text, text, text, jsonb) is
@@ -116,9 +134,11 @@ create or replace function purple_flea.is_free_reference(kind text, reference te
   set search_path = pg_catalog, pg_temp
 as $$
   select reference ~ '^[A-Za-z0-9._:-]{1,47}$'
+    -- Those are workflows' names, of escrows too.
+    and reference !~ '^wf-'
     and (
       kind = 'escrow'
-      or reference !~ '^(wallet-change|escrow|close|faucet|registration|daily_claim)[-:.]'
+      or reference !~ '^(wallet-change|escrow|close|faucet|registration|daily_claim|signal)[-:.]'
     )
 $$;
 comment on function purple_flea.is_free_reference(text, text) is
@@ -201,6 +221,8 @@ begin
         kind, agent, purple_flea.agent_reference(kind, agent)));
     when 'trade', 'order' then
       answer := purple_flea.request_order(kind, name, agent, details);
+    when 'bet' then
+      answer := purple_flea.request_bet(name, agent, details);
     when 'close' then
       answer := purple_flea.request_close(agent, details ->> 'position_id');
     when 'escrow' then
@@ -235,4 +257,5 @@ $$;
 comment on function public.request_job(text, text, jsonb) is
   'Asks for a job of a kind. Gives the reference of the job that answers the request, or the '
   'reason why there is none: invalid_reference, unknown_agent, unknown_escrow, '
-  'already_registered, escrow_not_open, invalid_order, reference_taken, unknown_kind.';
+  'already_registered, escrow_not_open, invalid_order, invalid_bet, reference_taken, '
+  'unknown_kind.';

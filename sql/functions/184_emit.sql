@@ -20,6 +20,7 @@ values
   ('agent.registered', 'Purple Flea has made an account for an agent.'),
   ('agent.online', 'An agent is no longer offline.'),
   ('agent.offline', 'An agent is offline.'),
+  ('signal.published', 'An agent has published a signal.'),
   ('api_key.used', 'A key was used; at most one event an hour for each key.'),
   ('api_key.revoked', 'A key opens nothing any more.')
 on conflict (type) do update

@@ -83,6 +83,37 @@ comment on function purple_flea.is_subscription_url(text) is
   'Says whether a value can be a receiver''s URL: https, a public-looking name, port 443 or 1024 '
   'and above, no user, no query, no fragment.';
 
+-- The URL of an event API is its origin, or a prefix. The listener adds /e/ and the key, which must
+-- not stand in a column that members read.
+create or replace function purple_flea.check_format(format text, url text, event_key text)
+  returns void
+  language plpgsql
+  immutable
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if format is null or format not in ('standard', 'inngest') then
+    raise exception 'a subscription''s format is standard or inngest'
+      using errcode = 'invalid_parameter_value';
+  elsif format = 'standard' and event_key is not null then
+    raise exception 'only a subscription for Inngest has an event key'
+      using errcode = 'invalid_parameter_value',
+            hint    = 'The secret of any other is made here, and given with its id.';
+  elsif format = 'inngest' and not coalesce(purple_flea.is_event_key(event_key), false) then
+    raise exception 'the event key given cannot be one'
+      using errcode = 'invalid_parameter_value',
+            hint    = 'It is 1 to 256 of A-Z a-z 0-9 _ -.';
+  elsif format = 'inngest' and url ~ '/e(/|$)' then
+    raise exception 'the URL of an event API does not name its key'
+      using errcode = 'invalid_parameter_value',
+            hint    = 'It ends before /e/: https://inn.gs, for example. The key is event_key.';
+  end if;
+end;
+$$;
+comment on function purple_flea.check_format(text, text, text) is
+  'Raises invalid_parameter_value for a format, or an event key, that no subscription can have.';
+
 create or replace function purple_flea.check_subscription(url text, types text[]) returns void
   language plpgsql
   stable
@@ -148,7 +179,9 @@ comment on function purple_flea.begin_progress(uuid, uuid) is
 create or replace function public.create_event_subscription(
   tenant_id uuid,
   url       text,
-  types     text[] default '{}'
+  types     text[] default '{}',
+  format    text   default 'standard',
+  event_key text   default null
 ) returns jsonb
   language plpgsql
   volatile
@@ -158,15 +191,16 @@ as $$
 declare
   limits constant record := purple_flea.delivery_limits();
   made   constant uuid   := gen_random_uuid();
-  secret constant text   := 'whsec_' || encode(
+  secret constant text   := coalesce(event_key, 'whsec_' || encode(
     sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
       || uuid_send(gen_random_uuid())),
     'base64'
-  );
+  ));
 begin
   perform purple_flea.hide_parameters();
   perform purple_flea.refuse_strangers(tenant_id);
   perform purple_flea.check_subscription(url, types);
+  perform purple_flea.check_format(format, url, event_key);
   perform
   from public.tenants t
   where t.id = create_event_subscription.tenant_id
@@ -183,22 +217,27 @@ begin
       using errcode = 'check_violation',
             hint    = 'Delete one: public.delete_event_subscription(id).';
   end if;
-  insert into public.event_subscriptions (id, tenant_id, url, types, created_by)
+  insert into public.event_subscriptions (id, tenant_id, url, types, format, created_by)
   values (
     made,
     create_event_subscription.tenant_id,
     create_event_subscription.url,
     array(select distinct t from unnest(create_event_subscription.types) as t order by t),
+    create_event_subscription.format,
     purple_flea.caller()
   );
   perform purple_flea.begin_progress(made, tenant_id);
   perform purple_flea.store_secret(purple_flea.subscription_secret_name(made), secret);
+  if format = 'inngest' then
+    return jsonb_build_object('id', made);
+  end if;
   return jsonb_build_object('id', made, 'secret', secret);
 end;
 $$;
-comment on function public.create_event_subscription(uuid, text, text[]) is
-  'Makes a webhook subscription of a tenant. Gives its id and, only now, its secret. For owners '
-  'and admins of the tenant, and the service.';
+comment on function public.create_event_subscription(uuid, text, text[], text, text) is
+  'Makes a webhook subscription of a tenant. Gives its id and, only now, its secret. With the '
+  'format inngest it sends events to Inngest, with an event key that is never given back. For '
+  'owners and admins of the tenant, and the service.';
 
 -- Gives the tenant, or raises: a stranger learns nothing about which ids there are.
 create or replace function purple_flea.managed_subscription(subscription uuid) returns uuid

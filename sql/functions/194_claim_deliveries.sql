@@ -71,6 +71,31 @@ comment on function purple_flea.note_listener() is
 -- The due subscriptions take turns: each gets one place, and then a further one of its few while
 -- there are some. set_due() puts them behind the others. So a subscription whose receiver hangs, or
 -- with a backlog, delays no other.
+-- The id is the event's, the same for each attempt: Inngest runs no function twice for one id. No
+-- workflow of ours begins with an event of this prefix, or an escrow of the feed would make another
+-- escrow.
+create or replace function purple_flea.inngest_event(
+  type        text,
+  occurred_at timestamptz,
+  payload     json,
+  webhook_id  text
+) returns text
+  language plpgsql
+  immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return json_build_object(
+    'name', 'purple-flea-edge/' || type,
+    'data', payload,
+    'id', webhook_id,
+    'ts', floor(extract(epoch from occurred_at) * 1000)::bigint
+  )::text;
+end;
+$$;
+comment on function purple_flea.inngest_event(text, timestamptz, json, text) is
+  'Gives an event of the feed as Inngest''s event API takes it.';
+
 create or replace function purple_flea.take_deliveries(
   subscriptions uuid[],
   most          integer,
@@ -130,7 +155,12 @@ begin
       'attempt', c.attempts,
       'webhook_id', c.webhook_id,
       'url', s.url,
-      'body', e.payload::text
+      'format', s.format,
+      'body', case s.format
+        when 'inngest' then purple_flea.inngest_event(
+          e.type, e.occurred_at, e.payload::json, c.webhook_id)
+        else e.payload::text
+      end
     )), '[]')
     into taken
   from claimed c
@@ -234,4 +264,4 @@ end;
 $$;
 comment on function public.claim_deliveries(integer, integer) is
   'Claims due deliveries for one listener until the lease ends: an array of {subscription, event, '
-  'token, attempt, webhook_id, url, secret, body}. Says whether more are due now.';
+  'token, attempt, webhook_id, url, format, secret, body}. Says whether more are due now.';

@@ -74,6 +74,29 @@ revoke execute
 grant execute
   on function public.assign_task, public.finish_task, public.heartbeat
   to authenticated, service_role;
+revoke execute
+  on function
+    public.claim_workflow_step, public.end_workflow_step, public.workflow_account,
+    public.workflow_escrow
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function
+    public.claim_workflow_step, public.end_workflow_step, public.workflow_account,
+    public.workflow_escrow
+  to service_role, purple_flea_worker;
+revoke execute
+  on function
+    public.follow_signals, public.publish_signal, public.set_signal_policy, public.signal_senders,
+    public.take_broadcast_signal
+  from public, anon, authenticated, service_role, purple_flea_worker, purple_flea_operator;
+grant execute
+  on function public.follow_signals, public.set_signal_policy
+  to authenticated, service_role;
+-- The worker publishes what the function has found signed.
+grant execute on function public.publish_signal to authenticated, service_role, purple_flea_worker;
+grant execute
+  on function public.signal_senders, public.take_broadcast_signal
+  to service_role, purple_flea_worker;
 grant execute on function public.may_act_for to authenticated;
 grant execute on function public.operate to service_role, purple_flea_operator;
 

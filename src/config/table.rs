@@ -32,6 +32,9 @@ macro_rules! settings {
 
 const A_URL: &str = "https://host[:port][/prefix], or http:// to a loopback host";
 
+const A_SIGNING_KEY: &str =
+    "32 to 256 hexadecimal digits, an even number, alone or after signkey- and an environment and a hyphen";
+
 const A_KEY: &str = "set, to visible ASCII characters only";
 
 settings! {
@@ -83,6 +86,23 @@ settings! {
     /// The address of the wallet for a daily claim that names none, in standalone mode. In ledger mode `agents.wallet_address`
     /// counts.
     AGENT_WALLET = setting("agent_wallet", "", "1 to 128 bytes without control characters");
+    /// The agent whose money the workflows move, in ledger mode: no event can name another one. Empty: `agent_id`. One of the
+    /// two is required where Inngest calls the function.
+    INNGEST_AGENT_ID = setting("inngest_agent_id", "", "1 to 128 bytes without control characters");
+    /// The address of the wallet that the workflows' daily claim names. Empty: `agent_wallet` or, without both, `agents.wallet_address`.
+    INNGEST_AGENT_WALLET = setting("inngest_agent_wallet", "", "1 to 128 bytes without control characters");
+    /// The address that the step `log-trade` posts each trade of a price alert to. Empty: the step is skipped.
+    INNGEST_LOG_URL = setting("inngest_log_url", "", A_URL);
+    /// The secret that signs those posts, as Standard Webhooks defines it. Empty: they are not signed.
+    INNGEST_LOG_SECRET = secret("inngest_log_secret", "", "empty or whsec_ and the base64 of 24 to 64 bytes");
+    /// When the workflow `scheduled-bet` bets, as a cron expression of five fields in UTC. Empty: there is no such workflow.
+    INNGEST_BET_CRON = setting("inngest_bet_cron", "", "empty or five fields of 0-9 * , - / and letters");
+    /// The side of the coin that `scheduled-bet` bets on.
+    INNGEST_BET_SIDE = setting("inngest_bet_side", "heads", "heads or tails");
+    /// The wager of `scheduled-bet`, in US dollars. Required beside `inngest_bet_cron`.
+    INNGEST_BET_WAGER = setting("inngest_bet_wager", "", "empty or whole cents, 0.01 or more");
+    /// The secret that Purple Flea signs its own webhooks with. It opens `POST /webhooks/purple-flea`. Empty: the path accepts nothing.
+    PURPLE_FLEA_SIGNING_SECRET = secret("purple_flea_signing_secret", "", "empty or 16 to 256 visible ASCII characters");
     /// The game that a deposit leads to.
     GAME = setting("game", "crash", "crash, coin-flip, hi-lo or trade");
     /// The multiplier at which a crash bet cashes out.
@@ -133,4 +153,24 @@ settings! {
     /// How long the worker then long-polls for the next job after the last one, in milliseconds. The default is a little more
     /// than the second that pg_net sleeps after each batch. 0: never.
     LINGER_MS = setting("linger_ms", "1200", "within 0 and 3000");
+    /// The key with which Inngest signs its calls: `signkey-`, the environment, `-` and hexadecimal digits, or the digits alone.
+    /// With it, or with `inngest_dev`, Inngest may call `/api/inngest`.
+    INNGEST_SIGNING_KEY = secret("inngest_signing_key", "", A_SIGNING_KEY);
+    /// The signing key before `inngest_signing_key`, during a rotation.
+    INNGEST_SIGNING_KEY_FALLBACK = secret("inngest_signing_key_fallback", "", A_SIGNING_KEY);
+    /// The key with which the function sends events to Inngest. It is a part of that request's URL, as Inngest wants it.
+    INNGEST_EVENT_KEY = secret("inngest_event_key", "", "1 to 256 characters of A-Z a-z 0-9 _ -");
+    /// Where the function registers its workflows: Inngest's cloud, or a server of your own.
+    INNGEST_API_URL = setting("inngest_api_url", "https://api.inngest.com", A_URL);
+    /// Where the function sends events. The default counts only beside the default of `inngest_api_url`: a server of your own
+    /// takes both.
+    INNGEST_EVENT_URL = setting("inngest_event_url", "https://inn.gs", A_URL);
+    /// The URL under which Inngest reaches `/api/inngest`. Required beside `inngest_signing_key`: it is never taken from a
+    /// request, so no caller can lead Inngest elsewhere.
+    INNGEST_SERVE_URL = setting("inngest_serve_url", "", "https://host[:port]/path, or http:// to a loopback host");
+    /// Whether Inngest is a development server on this machine, which signs nothing. Then anyone who reaches the function can
+    /// call the workflows, so Purple Flea must be a simulator.
+    INNGEST_DEV = setting("inngest_dev", "false", "true or false; true only where inngest_api_url, inngest_event_url and every URL of Purple Flea are loopback URLs");
+    /// The environment at Inngest, sent as `x-inngest-env`. Empty: none is sent, and the keys decide.
+    INNGEST_ENV = setting("inngest_env", "", "1 to 64 characters of A-Z a-z 0-9 . _ / -");
 }

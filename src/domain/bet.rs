@@ -156,12 +156,46 @@ impl Game {
 /// A bet for the function to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bet {
-    /// The agent whose deposit leads to the bet.
+    /// The agent that bets.
     pub agent_id: String,
     /// The game, with its parameters.
     pub game: Game,
     /// The wager, in US dollars and whole cents.
     pub wager: Amount,
+}
+
+/// A caller's request for a bet.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BetRow {
+    /// The agent that bets.
+    pub agent_id: String,
+    /// The game.
+    pub game: GameName,
+    /// The side of a coin-flip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// The cash-out of a crash bet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cashout_at: Option<CashoutAt>,
+    /// The guess of a hi-lo bet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guess: Option<Guess>,
+    /// The wager, in US dollars.
+    pub wager: Amount,
+}
+
+impl BetRow {
+    /// Returns the game with its parameter. Returns `None` unless the row has the game's own parameter and no other,
+    /// so that a row of one game never becomes a bet on another.
+    pub fn game(&self) -> Option<Game> {
+        match (self.game, self.side, self.cashout_at, self.guess) {
+            (GameName::CoinFlip, Some(side), None, None) => Some(Game::CoinFlip(side)),
+            (GameName::Crash, None, Some(cashout_at), None) => Some(Game::Crash(cashout_at)),
+            (GameName::HiLo, None, None, Some(guess)) => Some(Game::HiLo(guess)),
+            _ => None,
+        }
+    }
 }
 
 /// The outcome of a bet that Purple Flea accepted.

@@ -20,6 +20,8 @@ pub enum RequestKind {
     Trade,
     /// The function opens a position, by the gateway's `/trading/order`.
     Order,
+    /// The function places a bet.
+    Bet,
     /// The function closes a position.
     Close,
     /// The function registers an agent.
@@ -46,9 +48,10 @@ pub enum RequestKind {
 
 impl RequestKind {
     /// All kinds that a caller can request.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Trade,
         Self::Order,
+        Self::Bet,
         Self::Close,
         Self::Registration,
         Self::Faucet,
@@ -67,6 +70,7 @@ impl RequestKind {
         match self {
             Self::Trade => "trade",
             Self::Order => "order",
+            Self::Bet => "bet",
             Self::Close => "close",
             Self::Registration => "registration",
             Self::Faucet => "faucet",
@@ -86,6 +90,7 @@ impl RequestKind {
         match self {
             Self::Trade => "/trade",
             Self::Order => "/order",
+            Self::Bet => "/bet",
             Self::Close => "/close",
             Self::Registration => "/register",
             Self::Faucet => "/faucet",
@@ -103,7 +108,7 @@ impl RequestKind {
     /// Returns whether the caller must name the request. The same request under two names would move money
     /// twice.
     pub fn requires_reference(self) -> bool {
-        matches!(self, Self::Trade | Self::Order | Self::Escrow)
+        matches!(self, Self::Trade | Self::Order | Self::Bet | Self::Escrow)
     }
 }
 

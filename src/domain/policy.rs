@@ -130,6 +130,22 @@ impl Policy {
         }
     }
 
+    /// Checks a bet that a caller requested, without regard to the daily limits. The caller chose the wager, so a
+    /// wager above `max_wager` is skipped and not lowered.
+    pub fn check_bet(&self, bet: &Bet) -> Result<(), Hold> {
+        let wager = bet.wager.decimal();
+        let payout = wager.checked_mul(bet.game.highest_payout_per_dollar());
+        if self.max_wager.is_some_and(|most| bet.wager > most) {
+            Err(Hold::Skip(SkipReason::AboveMaxWager))
+        } else if payout.is_none_or(|payout| Amount::new(payout).is_err()) {
+            Err(Hold::Skip(SkipReason::TooLarge))
+        } else if self.paused {
+            Err(Hold::Retry(RetryReason::Paused))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Checks a stake against the daily limits. Skips a stake that certainly exceeds a limit. Holds back a
     /// stake that exceeds a limit only if the bets of unknown outcome were made.
     pub fn check_daily_limits(&self, stake: Amount, spent: Option<&Spent>) -> Result<(), Hold> {

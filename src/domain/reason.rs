@@ -40,6 +40,8 @@ pub enum SkipReason {
     InsufficientBalance,
     /// The stake is above Kelly's limit for the bankroll, which the `live` dialect enforces.
     AboveKellyLimit,
+    /// The requested wager is above `max_wager`.
+    AboveMaxWager,
     /// The dialect has no hi-lo.
     NoHiLo,
     /// The amount is below Purple Flea's minimum, or has a fraction of a cent.
@@ -56,6 +58,8 @@ pub enum SkipReason {
     NoEscrowStep,
     /// The dialect cannot close a position.
     NoClose,
+    /// The signal that the job answers has expired.
+    SignalExpired,
     /// The order's leverage exceeds the policy's.
     LeverageLimit,
     /// The agent has made its daily claim, and the next one is not due yet.
@@ -64,7 +68,7 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All reasons.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NotADeposit,
         Self::NoBalance,
         Self::BelowMinBalance,
@@ -76,6 +80,7 @@ impl SkipReason {
         Self::NoMarket,
         Self::InsufficientBalance,
         Self::AboveKellyLimit,
+        Self::AboveMaxWager,
         Self::NoHiLo,
         Self::InvalidAmount,
         Self::KeyIsThere,
@@ -84,6 +89,7 @@ impl SkipReason {
         Self::NoDailyClaim,
         Self::NoEscrowStep,
         Self::NoClose,
+        Self::SignalExpired,
         Self::LeverageLimit,
         Self::NotEligibleYet,
     ];
@@ -102,6 +108,7 @@ impl SkipReason {
             Self::NoMarket => "no_market",
             Self::InsufficientBalance => "insufficient_balance",
             Self::AboveKellyLimit => "above_kelly_limit",
+            Self::AboveMaxWager => "above_max_wager",
             Self::NoHiLo => "no_hi_lo",
             Self::InvalidAmount => "invalid_amount",
             Self::KeyIsThere => "key_is_there",
@@ -110,6 +117,7 @@ impl SkipReason {
             Self::NoDailyClaim => "no_daily_claim",
             Self::NoEscrowStep => "no_escrow_step",
             Self::NoClose => "no_close",
+            Self::SignalExpired => "signal_expired",
             Self::LeverageLimit => "leverage_limit",
             Self::NotEligibleYet => "not_eligible_yet",
         }
@@ -131,9 +139,10 @@ impl SkipReason {
             Self::AboveKellyLimit => {
                 "The wager is above max_bet, Kelly's limit: balance × risk_factor × probability of a win."
             }
+            Self::AboveMaxWager => "The requested wager is above max_wager.",
             Self::NoHiLo => "Purple Flea's gateway documents no path for hi-lo.",
             Self::InvalidAmount => {
-                "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade."
+                "The amount must be whole cents: 0.10 or more for an escrow, 0.01 for a trade or a bet."
             }
             Self::KeyIsThere => "The agent's key is in the vault already: it is not registered again.",
             Self::EscrowNotOpen => "The escrow was never made, or has ended.",
@@ -144,6 +153,7 @@ impl SkipReason {
                 "Purple Flea's gateway cannot complete or dispute an escrow, and does not show its state."
             }
             Self::NoClose => "Purple Flea's gateway has no route that closes a position.",
+            Self::SignalExpired => "The signal that the job answers has expired.",
             Self::LeverageLimit => "The order's leverage is above the policy's.",
             Self::NoDailyClaim => {
                 "The shared key would claim for its own account: only an agent with a key of its own claims daily."

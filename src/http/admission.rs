@@ -9,6 +9,7 @@ use crate::{
     config::Settings,
     domain::{api_key::ApiKey, job::Subject},
     endpoint::Key,
+    inngest::{Inngest, signing},
     ledger::{Ledger, rpc::LedgerError},
     runtime::Runtime,
     webhook::{
@@ -16,7 +17,7 @@ use crate::{
         signature,
     },
 };
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, request::Parts};
 use std::time::SystemTime;
 
 /// A kind of credential.
@@ -32,18 +33,27 @@ pub enum Credential {
     OperatorsToken,
     /// The API key of a tenant. Only the ledger can check it, and does so with the call that it is shown for.
     ApiKey,
+    /// Inngest's signature with `inngest_signing_key` or its fallback. A development server's calls have none, and a `PUT`
+    /// needs none.
+    InngestSignature,
+    /// Purple Flea's signature with `purple_flea_signing_secret`.
+    PurpleFleasSignature,
 }
 
 /// Returns the credentials that open a route. `/health` needs none.
 pub fn credentials_for(route: Route) -> &'static [Credential] {
-    use Credential::{ApiKey, OperatorsToken, OwnersToken, Signature, WebhookToken};
+    use Credential::{
+        ApiKey, InngestSignature, OperatorsToken, OwnersToken, PurpleFleasSignature, Signature, WebhookToken,
+    };
     match route {
         Route::ExecuteTrade => &[Signature, WebhookToken],
-        Route::RequestJob(_) => &[Signature, WebhookToken, OwnersToken],
+        Route::RequestJob(_) | Route::Signals => &[Signature, WebhookToken, OwnersToken],
         Route::Heartbeat => &[OwnersToken],
         Route::Reconcile => &[Signature, WebhookToken],
         Route::OperatorStatus | Route::Operate => &[OperatorsToken],
         Route::Events | Route::Record => &[ApiKey],
+        Route::Inngest => &[InngestSignature],
+        Route::PurpleFleaWebhook => &[PurpleFleasSignature],
         Route::Health => &[],
     }
 }
@@ -96,6 +106,46 @@ pub fn admit<'a>(
         Credential::ApiKey => Refusal::NotForKeys.into(),
         _ => Problem::NotAllowed,
     })
+}
+
+/// Admits a request of Inngest's, or refuses it with 401. Returns the settings of Inngest, and whether the request is signed.
+///
+/// No other credential opens the route. A `PUT` asks the function to register what its settings name, where they say:
+/// Inngest's own server sends it unsigned. A signature that is shown has to be right all the same.
+pub fn inngest<'a>(
+    settings: &'a Settings,
+    head: &Parts,
+    body: &[u8],
+    now: SystemTime,
+) -> Result<(&'a Inngest, bool), Refusal> {
+    let inngest = settings.inngest.as_ref().filter(|inngest| inngest.may_call());
+    let inngest = inngest.ok_or(Refusal::InngestNotConfigured)?;
+    let headers = &head.headers;
+    if headers.get_all(signing::SIGNATURE).iter().nth(1).is_some() {
+        return Err(Refusal::RepeatedHeader);
+    }
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    match signing::verify(&inngest.keys, headers, body, now_s) {
+        Ok(()) => Ok((inngest, true)),
+        // A development server may send a signature that nothing here can check.
+        Err(_) if inngest.is_dev && inngest.keys.is_empty() => Ok((inngest, false)),
+        Err(signing::SignatureError::Missing) if inngest.is_dev || head.method == Method::PUT => {
+            Ok((inngest, false))
+        }
+        Err(error) => Err(Refusal::Inngest(error)),
+    }
+}
+
+/// Admits one of Purple Flea's own webhooks, or refuses it with 401. No other credential opens the route.
+pub fn purple_flea(
+    settings: &Settings,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: SystemTime,
+) -> Result<(), Refusal> {
+    let now_s = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let secret = settings.workflows.signing_secret.as_ref().ok_or(Refusal::PurpleFlea)?;
+    if secret.verifies(headers, body, now_s) { Ok(()) } else { Err(Refusal::PurpleFlea) }
 }
 
 /// Returns the operator whose token a request shows, on a route that needs no credential.

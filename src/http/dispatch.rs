@@ -48,7 +48,8 @@ pub async fn run_standalone(
     let (purple_flea, account) = (&settings.purple_flea, &Account::shared(agent_id));
     let started = runtime.monotonic();
     let idempotency_key = reference.as_str();
-    let context = Context { purple_flea, account, idempotency_key, deadline: None, runtime };
+    let context =
+        Context { purple_flea, account, idempotency_key, deadline: None, good_until: None, runtime };
     let outcome = jobs::execute(task, &context).await;
     if matches!(outcome, Outcome::Executed { .. } | Outcome::Failed { .. }) {
         line.purple_flea_ms = Some(milliseconds(runtime.monotonic().saturating_sub(started)));

@@ -85,8 +85,8 @@ pub enum Problem {
     NotFound,
     /// The path has another method. The text is the value of `Allow`.
     MethodNotAllowed(&'static str),
-    /// The body has more than 64 KiB.
-    BodyTooLarge,
+    /// The body has more than so many bytes.
+    BodyTooLarge(usize),
     /// The body is not declared as `application/json`.
     UnsupportedMediaType,
     /// Settings are missing or wrong.
@@ -121,6 +121,8 @@ pub enum Problem {
     AlreadyRegistered,
     /// The escrow has ended, or a different end is already requested.
     EscrowNotOpen,
+    /// Inngest did not take an event.
+    NotForwarded,
     /// Deposits wait because Purple Flea refuses our key or does not know our URL.
     PurpleFleaRefusedUs,
     /// A call to Purple Flea failed.
@@ -201,7 +203,7 @@ impl Problem {
             Self::NotYours => Code::NotYours,
             Self::NotFound => Code::NotFound,
             Self::MethodNotAllowed(_) => Code::MethodNotAllowed,
-            Self::BodyTooLarge => Code::BodyTooLarge,
+            Self::BodyTooLarge(_) => Code::BodyTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::NotConfigured(_) => Code::NotConfigured,
             Self::LedgerNotConfigured => Code::LedgerNotConfigured,
@@ -219,6 +221,7 @@ impl Problem {
             Self::ReferenceTaken => Code::ReferenceTaken,
             Self::AlreadyRegistered => Code::AlreadyRegistered,
             Self::EscrowNotOpen => Code::EscrowNotOpen,
+            Self::NotForwarded => Code::NotForwarded,
             Self::PurpleFleaRefusedUs => Code::PurpleFleaRefusedUs,
             Self::Failed(failure) => failure_code(failure),
         }
@@ -240,7 +243,7 @@ impl Problem {
                 | LedgerError::Missing
                 | LedgerError::Mismatch,
             ) => CONFIGURATION_RETRY_S,
-            Self::Ledger(_) => LEDGER_RETRY_S,
+            Self::Ledger(_) | Self::NotForwarded => LEDGER_RETRY_S,
             Self::Failed(failure) => match failure {
                 Failure::NotAuthorized { .. } | Failure::NoKey => CONFIGURATION_RETRY_S,
                 Failure::NotSent(_) | Failure::NoAnswer(_) => NOT_REACHED_RETRY_S,

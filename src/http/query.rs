@@ -126,7 +126,7 @@ const ID_FORM: &str =
     "The id of a record must be 1 to 128 bytes of UTF-8 without control characters, percent-encoded.";
 
 /// Returns the decoded parameters of a query. Bytes that are no UTF-8 become U+FFFD, which no parameter may hold.
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
+pub(super) fn parameters(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -1,6 +1,6 @@
 //! The reasons why the function refuses a caller.
 
-use crate::webhook::signature::SignatureError;
+use crate::{inngest::signing::SignatureError as InngestsError, webhook::signature::SignatureError};
 
 /// The reason why the function does not recognise a caller. Only the log names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,12 @@ pub enum Refusal {
     KeyRefused,
     /// The database refuses the owner's token.
     TokenRefused,
+    /// The settings do not let Inngest call.
+    InngestNotConfigured,
+    /// Inngest's signature is not accepted.
+    Inngest(InngestsError),
+    /// The settings have no secret of Purple Flea's webhooks, or its signature is not accepted.
+    PurpleFlea,
     /// The `webhook-id` and the row name two different deposits.
     ReferenceMismatch,
 }
@@ -41,6 +47,15 @@ impl Refusal {
                 SignatureError::FromTheFuture => "from_the_future",
                 SignatureError::WrongSignature => "wrong_signature",
             },
+            Self::InngestNotConfigured => "inngest_not_configured",
+            Self::Inngest(error) => match error {
+                InngestsError::Missing => "no_signature",
+                InngestsError::MalformedHeader => "malformed_header",
+                InngestsError::TooOld => "too_old",
+                InngestsError::FromTheFuture => "from_the_future",
+                InngestsError::WrongSignature => "wrong_signature",
+            },
+            Self::PurpleFlea => "purple_fleas_signature",
             Self::WrongToken => "wrong_token",
             Self::NotForOwners => "not_for_owners",
             Self::NotForKeys => "not_for_keys",

@@ -12,6 +12,8 @@ pub enum Route {
     RequestJob(RequestKind),
     /// Records that an agent is there.
     Heartbeat,
+    /// Publishes a signal of an agent.
+    Signals,
     /// Looks up bets of unknown outcome.
     Reconcile,
     /// Shows the ledger's status to an operator.
@@ -22,24 +24,38 @@ pub enum Route {
     Events,
     /// Gives a tenant the record that an event is about.
     Record,
+    /// Runs and registers the workflows that Inngest drives.
+    Inngest,
+    /// Accepts Purple Flea's own webhooks.
+    PurpleFleaWebhook,
     /// Reports whether the function can work.
     Health,
 }
+
+/// Largest request body of most routes, in bytes. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below
+/// the limit.
+pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+
+/// Largest body of a call of Inngest's, in bytes: the memos of all steps. For more, Inngest sends the call without them.
+pub const CALL_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The first part of every path of [`Route::Record`].
 const RECORDS: &str = "/records/";
 
 /// The paths that do not request a job, and their routes. A part in braces stands for any part.
-const PATHS: [(&str, Route); 10] = [
+const PATHS: [(&str, Route); 13] = [
     ("/", Route::ExecuteTrade),
     ("/execute-trade", Route::ExecuteTrade),
     ("/functions/v1/execute-trade", Route::ExecuteTrade),
     ("/heartbeat", Route::Heartbeat),
+    ("/signals", Route::Signals),
     ("/reconcile", Route::Reconcile),
     ("/operator/status", Route::OperatorStatus),
     ("/operator", Route::Operate),
     ("/events", Route::Events),
     ("/records/{kind}/{id}", Route::Record),
+    ("/api/inngest", Route::Inngest),
+    ("/webhooks/purple-flea", Route::PurpleFleaWebhook),
     ("/health", Route::Health),
 ];
 
@@ -65,21 +81,31 @@ impl Route {
         paths().find(|(known, _)| *known == path).map(|(_, route)| route)
     }
 
-    /// Returns the method, and the value of an `Allow` header.
-    pub fn method(self) -> (Method, &'static str) {
+    /// Returns the methods, as the value of an `Allow` header. Monitors ask for the health with HEAD; the host leaves the
+    /// body of that reply out.
+    pub fn allow(self) -> &'static str {
         match self {
-            Self::ExecuteTrade | Self::RequestJob(_) | Self::Heartbeat | Self::Reconcile | Self::Operate => {
-                (Method::POST, "POST")
-            }
-            Self::OperatorStatus | Self::Events | Self::Record => (Method::GET, "GET"),
-            Self::Health => (Method::GET, "GET, HEAD"),
+            Self::ExecuteTrade
+            | Self::RequestJob(_)
+            | Self::Heartbeat
+            | Self::Signals
+            | Self::Reconcile
+            | Self::Operate
+            | Self::PurpleFleaWebhook => "POST",
+            Self::OperatorStatus | Self::Events | Self::Record => "GET",
+            Self::Inngest => "GET, PUT, POST",
+            Self::Health => "GET, HEAD",
         }
     }
 
-    /// Returns whether the route has a method. Monitors ask for the health with HEAD; the host leaves the body
-    /// of that reply out.
+    /// Returns whether the route has a method.
     pub fn has(self, method: &Method) -> bool {
-        *method == self.method().0 || (self == Self::Health && method == Method::HEAD)
+        self.allow().split(", ").any(|known| known == method.as_str())
+    }
+
+    /// Returns the size of the largest request body, in bytes.
+    pub fn body_limit_bytes(self) -> usize {
+        if self == Self::Inngest { CALL_LIMIT_BYTES } else { BODY_LIMIT_BYTES }
     }
 
     /// Returns whether the route is open to a tenant's API keys alone.
@@ -93,11 +119,14 @@ impl Route {
             Self::ExecuteTrade => "execute_trade",
             Self::RequestJob(kind) => kind.name(),
             Self::Heartbeat => "heartbeat",
+            Self::Signals => "publish_signal",
             Self::Reconcile => "reconcile",
             Self::OperatorStatus => "operator_status",
             Self::Operate => "operator",
             Self::Events => "events",
             Self::Record => "record",
+            Self::Inngest => "inngest",
+            Self::PurpleFleaWebhook => "purple_flea_webhook",
             Self::Health => "health",
         }
     }

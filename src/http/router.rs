@@ -6,15 +6,20 @@ use super::{
     dispatch::{AfterReply, Reply},
     execute_trade, feed,
     health::{self, HealthCache},
-    heartbeat, operation, operator,
+    heartbeat, inngest,
+    large_bodies::LargeBodies,
+    operation, operator,
     problem::Problem,
+    purple_flea_webhook,
     query,
     request_job::{self, Requester},
     response::json,
-    route::Route,
+    route::{self, Route},
+    signals::{self, Publisher},
 };
 use crate::{
     config::{Checked, Settings},
+    inngest::Inngest,
     log::{Line, milliseconds},
     runtime::Runtime,
     time_budget,
@@ -22,14 +27,13 @@ use crate::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
 };
 use std::time::Duration;
 
-/// Largest request body, in bytes. A row is under 1 KiB; pg_net and the dashboard's webhooks stay far below
-/// the limit.
-pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// Most bytes of a body for which no room is needed.
+pub const SMALL_BODY_LIMIT_BYTES: usize = route::BODY_LIMIT_BYTES;
 
 /// Longest time for a body to arrive, in seconds. A slow caller must not occupy an instance.
 pub const BODY_TIMEOUT_S: u64 = 10;
@@ -37,9 +41,9 @@ pub const BODY_TIMEOUT_S: u64 = 10;
 /// A request's body, as far as it was read.
 #[derive(Debug)]
 pub enum Body {
-    /// The complete body: at most [`BODY_LIMIT_BYTES`].
+    /// The complete body: at most [`body_limit_bytes`].
     Whole(Vec<u8>),
-    /// The body is larger than [`BODY_LIMIT_BYTES`].
+    /// The body is larger than [`body_limit_bytes`].
     TooLarge,
     /// The body broke off, or did not arrive within [`BODY_TIMEOUT_S`].
     Incomplete,
@@ -49,12 +53,28 @@ pub enum Body {
 #[derive(Debug)]
 pub struct Memory {
     health: HealthCache,
+    /// The room for large bodies.
+    pub large_bodies: LargeBodies,
 }
 
 impl Memory {
     /// Makes the state of a new instance.
     pub const fn empty() -> Self {
-        Self { health: HealthCache::empty() }
+        Self { health: HealthCache::empty(), large_bodies: LargeBodies::none() }
+    }
+}
+
+/// Returns the size of the largest body of a request, in bytes. A body of more than [`SMALL_BODY_LIMIT_BYTES`] needs room.
+///
+/// Only a request that Inngest may make, and that announces its length, is read further than that.
+pub fn body_limit_bytes(settings: &Checked, head: &Request<()>) -> usize {
+    let announced: Option<usize> =
+        head.headers().get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
+    let may_call = |settings: &Settings| settings.inngest.as_ref().is_some_and(Inngest::may_call);
+    let is_large = announced.is_some_and(|bytes| bytes > SMALL_BODY_LIMIT_BYTES);
+    match (Route::of(head.uri().path()), settings) {
+        (Some(route), Ok(settings)) if is_large && may_call(settings) => route.body_limit_bytes(),
+        _ => SMALL_BODY_LIMIT_BYTES,
     }
 }
 
@@ -73,12 +93,19 @@ pub async fn respond(
         Err(problem) => {
             line.code = Some(problem.code());
             line.cause = problem.cause();
-            (problem.response(line.reference.as_deref()), None)
+            let response = match route {
+                Some(Route::Inngest) => inngest::refuse(&problem),
+                _ => problem.response(line.reference.as_deref()),
+            };
+            (response, None)
         }
     };
     if route.is_some_and(Route::is_of_the_feed) {
         // A page is one tenant's, and the same target gives another page a second later.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if route == Some(Route::Inngest) {
+        inngest::sign_off(&mut response);
     }
     line.set_status(response.status());
     line.ms = milliseconds(runtime.monotonic().saturating_sub(started));
@@ -95,22 +122,38 @@ async fn dispatch(
     line: &mut Line,
 ) -> Result<Reply, Problem> {
     let route = route.ok_or(Problem::NotFound)?;
-    let (method, allow) = route.method();
     if !route.has(request.method()) {
-        return Err(Problem::MethodNotAllowed(allow));
+        return Err(Problem::MethodNotAllowed(route.allow()));
     }
     let settings = settings.as_ref().map_err(|errors| Problem::NotConfigured(errors.clone()))?;
     let (head, body) = request.into_parts();
-    if method == Method::GET {
+    if matches!(head.method, Method::GET | Method::HEAD) && route != Route::Inngest {
         return Ok((get(settings, memory, route, &head, runtime, line).await?, None));
     }
     let body = match body {
         Body::Whole(body) => body,
-        Body::TooLarge => return Err(Problem::BodyTooLarge),
+        Body::TooLarge => return Err(Problem::BodyTooLarge(route.body_limit_bytes())),
         Body::Incomplete => return Err(Problem::IncompleteBody),
     };
+    if route == Route::Inngest {
+        let (inngest, is_signed) = admission::inngest(settings, &head, &body, runtime.now())?;
+        let response = inngest::answer(
+            settings,
+            inngest,
+            inngest::Admitted { is_signed, head: &head, body: &body },
+            memory,
+            runtime,
+            line,
+        )
+        .await?;
+        return Ok((response, None));
+    }
     if !is_json(&head.headers) {
         return Err(Problem::UnsupportedMediaType);
+    }
+    if route == Route::PurpleFleaWebhook {
+        admission::purple_flea(settings, &head.headers, &body, runtime.now())?;
+        return Ok((purple_flea_webhook::run(settings, &body, runtime, line).await?, None));
     }
     post(settings, route, &head.headers, &body, runtime, line).await
 }
@@ -169,6 +212,14 @@ async fn post(
         (Route::Heartbeat, Caller::Owner { token, .. }) => {
             Ok((heartbeat::run(settings, &token, body, runtime, line).await?, None))
         }
+        (Route::Signals, Caller::Trusted { webhook_id }) => {
+            let publisher = Publisher { webhook_id, owner: None };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
+        }
+        (Route::Signals, Caller::Owner { webhook_id, token }) => {
+            let publisher = Publisher { webhook_id, owner: Some(token) };
+            Ok((signals::run(settings, publisher, body, runtime, line).await?, None))
+        }
         (Route::Reconcile, Caller::Trusted { .. }) => {
             let ledger = settings.ledger.as_ref().ok_or(Problem::LedgerNotConfigured)?;
             let began = runtime.monotonic();
@@ -188,7 +239,7 @@ async fn post(
 
 /// Returns whether the only `content-type` is `application/json`, with or without parameters such as a
 /// charset.
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(first), None) = (types.next(), types.next()) else {
         return false;

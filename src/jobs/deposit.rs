@@ -1,17 +1,14 @@
 //! Deposit tasks: the agent's policy decides whether the function bets on the deposit, trades with it, or
 //! skips it.
 
-use super::{Context, Task};
+use super::{Context, Task, bankroll};
 use crate::{
     domain::{
-        account::Api,
-        amount::Amount,
         completed::{Attempted, Completed},
         deposit::{self, WalletChange},
-        failure::Failure,
-        outcome::{Outcome, SkipFacts},
+        outcome::Outcome,
         policy::{Policy, Spent, Stake},
-        reason::{RetryReason, SkipReason},
+        reason::SkipReason,
     },
     ledger::job::Columns,
     runtime::Runtime,
@@ -46,11 +43,15 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
     {
         return Outcome::skipped(agent_id, SkipReason::NoHiLo);
     }
-    let bankroll = match bankroll(task, &stake, context).await {
+    let told = task.row.new_balance;
+    let bankroll = match bankroll::of(agent_id, &task.policy, &stake, told, context).await {
         Ok(bankroll) => bankroll,
         Err(outcome) => return outcome,
     };
-    if let Some(outcome) = refused_by_kelly(task, &stake, bankroll, context.purple_flea.api) {
+    if let Stake::Bet(bet) = &stake
+        && let Some(outcome) =
+            bankroll::refused_by_kelly(&task.policy, bet, bankroll, context.purple_flea.api)
+    {
         return outcome;
     }
     if let Some(outcome) = context.out_of_time(agent_id) {
@@ -69,56 +70,4 @@ pub(super) async fn execute(task: &DepositTask, context: &Context<'_, impl Runti
         }
     };
     Outcome::of(agent_id, result, attempted)
-}
-
-/// Returns the balance that the stake comes from: Purple Flea's, if the policy asks for it, otherwise the row's.
-/// Fails with an outcome if Purple Flea's balance does not cover the stake, or is not reported.
-async fn bankroll(
-    task: &DepositTask,
-    stake: &Stake,
-    context: &Context<'_, impl Runtime>,
-) -> Result<Option<Amount>, Outcome> {
-    let agent_id = &task.row.agent_id;
-    // Live trading does not report a balance.
-    let is_reported = context.purple_flea.api == Api::Gateway || matches!(stake, Stake::Bet(_));
-    if !task.policy.check_balance || !is_reported {
-        return Ok(task.row.new_balance);
-    }
-    if let Some(outcome) = context.out_of_time(agent_id) {
-        return Err(outcome);
-    }
-    match context.purple_flea.balance(context.account, context.runtime).await {
-        Ok(balance) if balance >= stake.amount() => Ok(Some(balance)),
-        Ok(balance) => Err(Outcome::Skipped {
-            agent_id: agent_id.to_owned(),
-            reason: SkipReason::InsufficientBalance,
-            facts: SkipFacts { balance: Some(balance), ..SkipFacts::default() },
-        }),
-        // Purple Flea did not report the balance. The stake itself met no rate limit.
-        Err(Failure::RateLimited { .. } | Failure::NoAnswer(_)) => {
-            Err(Outcome::waiting(agent_id, RetryReason::BalanceNotKnown))
-        }
-        Err(failure) => Err(Outcome::failed(agent_id, stake.into(), failure)),
-    }
-}
-
-/// Returns an outcome if the bet is above Kelly's limit for the bankroll. The `live` servers enforce that limit
-/// on the account's balance, which [`bankroll`] knows only if the policy asks for it.
-fn refused_by_kelly(
-    task: &DepositTask,
-    stake: &Stake,
-    bankroll: Option<Amount>,
-    api: Api,
-) -> Option<Outcome> {
-    let Stake::Bet(bet) = stake else { return None };
-    let limit = task.policy.kelly_limit(bet.game, bankroll?).filter(|_| api == Api::Live)?;
-    (bet.wager > limit).then(|| Outcome::Skipped {
-        agent_id: task.row.agent_id.clone(),
-        reason: SkipReason::AboveKellyLimit,
-        facts: SkipFacts {
-            balance: bankroll.filter(|_| task.policy.check_balance),
-            max_bet: Some(limit),
-            ..SkipFacts::default()
-        },
-    })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Ledger,
-    object::{self, Object},
+    object::{self, Object, Unreadable},
     rpc::{self, Connection, LedgerError},
 };
 use crate::{domain::job::Subject, endpoint::Key, runtime::Runtime};
@@ -20,6 +20,33 @@ pub enum OperatorReply {
         /// The reason, as a sentence.
         detail: String,
     },
+}
+
+/// The ledger's answer to a signal.
+#[derive(Debug)]
+pub struct Published {
+    /// `published`, `repeated` or `refused`.
+    pub state: String,
+    /// The signal's id, if it counts.
+    pub signal_id: Option<String>,
+    /// The reason of a refusal, as a code.
+    pub reason: Option<String>,
+    /// The number of agents that follow the sender; `None` for a repeated signal.
+    pub followers: Option<u64>,
+    /// The number of jobs that the signal made; `None` for a repeated signal.
+    pub jobs: Option<u64>,
+}
+
+impl Published {
+    fn read(answer: &Object) -> Result<Self, Unreadable> {
+        Ok(Self {
+            state: answer.text("state")?,
+            signal_id: answer.maybe_text("signal_id")?,
+            reason: answer.maybe_text("reason")?,
+            followers: answer.maybe_integer("followers")?,
+            jobs: answer.maybe_integer("jobs")?,
+        })
+    }
 }
 
 impl Ledger {
@@ -55,6 +82,22 @@ impl Ledger {
         let text = rpc::text(&reply)?;
         Object::read(text)?;
         RawValue::from_string(text.to_owned()).map_err(|_| LedgerError::Unreadable)
+    }
+
+    /// Publishes a signal: for the token's owner, or with our own key for a caller that may act for every agent. A
+    /// signal has a name, so a repeated call publishes nothing more.
+    pub async fn publish_signal(
+        &self,
+        token: Option<&Key>,
+        signal: &Value,
+        runtime: &impl Runtime,
+    ) -> Result<Published, LedgerError> {
+        let body = json!({ "signal": signal });
+        let reply = match token {
+            Some(token) => self.connection_with(token).call_once("publish_signal", &body, runtime).await?,
+            None => self.connection.call("publish_signal", &body, runtime).await?,
+        };
+        Ok(Published::read(&Object::read(rpc::text(&reply)?)?)?)
     }
 
     /// Performs an operator's operation, under the operator's name.

@@ -4,7 +4,7 @@ use super::object::{Object, Unreadable};
 use crate::{
     domain::{
         account::{Account, AccountKey},
-        bet::{CashoutAt, Game, GameName},
+        bet::{BetRow, CashoutAt, Game, GameName},
         escrow::{Counterparty, EscrowRow},
         job::{Kind, RequestKind, State},
         order::{Leverage, Market},
@@ -17,6 +17,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// A claimed job.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct Columns {
     pub counterparty: Counterparty,
     /// The escrow that the job is about, if another job makes it.
     pub escrow: Option<MadeEscrow>,
+    /// For how long after its claim the job may be executed: until the end of its signal; `None`: it answers none.
+    pub good_for: Option<Duration>,
 }
 
 /// The escrow that a job is about.
@@ -122,6 +125,7 @@ impl Columns {
             address: job.maybe_text("counterparty_address")?,
         };
         let escrow = object("escrow")?.map(made).transpose()?;
+        let good_for = job.maybe_integer("good_for_ms")?.map(Duration::from_millis);
         let (Some(kind), Some(agent_id)) = (kind, agent_of(row.get()).ok().flatten()) else {
             return Ok(None);
         };
@@ -139,6 +143,7 @@ impl Columns {
             faucet_wait_s,
             counterparty,
             escrow,
+            good_for,
         }))
     }
 }
@@ -150,7 +155,7 @@ fn agent_of(row: &str) -> Result<Option<String>, Unreadable> {
     Ok(agent.or(sender))
 }
 
-fn account_key(own: bool, key: Option<&str>) -> AccountKey {
+pub(super) fn account_key(own: bool, key: Option<&str>) -> AccountKey {
     match key.and_then(Key::parse) {
         _ if !own => AccountKey::Shared,
         Some(key) => AccountKey::Own(key),
@@ -307,6 +312,9 @@ impl Sought {
     fn read(kind: Kind, policy: &str, row: Option<&RawValue>) -> Option<Self> {
         match kind {
             Kind::Deposit => frozen_game(policy).map(Self::Bet),
+            Kind::Requested(RequestKind::Bet) => {
+                json::read_columns::<BetRow>(row?).ok()?.game().map(Self::Bet)
+            }
             Kind::Requested(RequestKind::Escrow) => json::read_columns(row?).ok().map(Self::Escrow),
             Kind::Requested(RequestKind::Close) => json::read_columns(row?).ok().map(Self::Close),
             Kind::Requested(_) => None,

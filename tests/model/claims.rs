@@ -13,7 +13,7 @@ use std::{
 const WATCH_GRACE: Duration = Duration::from_secs(1);
 
 /// The kinds that stake money.
-const STAKES: [&str; 4] = ["deposit", "trade", "order", "escrow"];
+const STAKES: [&str; 5] = ["deposit", "trade", "order", "bet", "escrow"];
 
 /// An instance, by the request that it runs for.
 pub(super) type InstanceId = RequestId;

@@ -116,7 +116,7 @@ impl Sequence<'_> {
     async fn request_job(&mut self) {
         let (agent, other) = (self.any_agent(), self.any_agent());
         let size = self.chance.u32(1..20);
-        let (path, operation, body) = match self.chance.u32(0..12) {
+        let (path, operation, body) = match self.chance.u32(0..13) {
             0 => (
                 "/trade",
                 "trade",
@@ -135,6 +135,11 @@ impl Sequence<'_> {
             7 => ("/escrow/release", "escrow_release", json!({ "escrow_id": self.chance.u32(1..4) })),
             8 => ("/escrow/cancel", "escrow_cancel", json!({ "escrow_id": self.chance.u32(1..4) })),
             9 => ("/escrow/complete", "escrow_complete", json!({ "escrow_id": self.chance.u32(1..4) })),
+            11 => (
+                "/bet",
+                "bet",
+                json!({ "agent_id": agent, "game": "coin-flip", "side": "heads", "wager": size }),
+            ),
             10 => ("/escrow/dispute", "escrow_dispute", json!({ "escrow_id": self.chance.u32(1..4) })),
             _ => ("/escrow/status", "escrow_status", json!({ "escrow_id": self.chance.u32(1..4) })),
         };

@@ -21,7 +21,7 @@ $$;
 
 select bag_eq(
   'select kind from purple_flea.job_kinds',
-  array['deposit', 'trade', 'order', 'close', 'registration', 'faucet', 'daily_claim', 'balance',
+  array['deposit', 'trade', 'order', 'bet', 'close', 'registration', 'faucet', 'daily_claim', 'balance',
         'escrow', 'escrow_release', 'escrow_cancel', 'escrow_complete', 'escrow_dispute',
         'escrow_status'],
   'these are all kinds'

@@ -172,6 +172,10 @@ select is(pg_temp.posts(), 1::bigint, 'and by pg_net');
 delete from purple_flea.secrets where name = 'purple_flea_function_url';
 select pg_temp.long_after();
 select is(purple_flea.sweep(), 'rang', 'without a URL by the doorbell alone');
+select ok(
+  not public.ledger_health() -> 'why' ? 'notifications_not_set_up',
+  'and the health misses no URL'
+);
 select pg_temp.long_after(), pg_temp.deposit('a');
 select is(pg_temp.bells(), 2::bigint, 'and so does a deposit');
 

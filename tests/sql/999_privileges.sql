@@ -26,7 +26,9 @@ from unnest(
     'public.agents', 'public.wallet_changes', 'public.trade_results', 'public.escrow_requests',
     'public.close_requests', 'public.agent_jobs', 'public.fleet', 'public.referral_earnings',
     'public.tenants', 'public.memberships', 'public.api_keys', 'public.frame_events',
-    'public.event_types', 'public.event_subscriptions', 'public.event_delivery_attempts'
+    'public.event_types', 'public.event_subscriptions', 'public.event_delivery_attempts',
+    'public.trade_signals', 'public.signal_policies', 'public.signal_follows',
+    'public.signal_answers'
   ]
 ) t;
 -- A user may ask for an escrow's next status, and change nothing else of it.
@@ -39,6 +41,10 @@ values
   ('service_role', 'public.event_types', 'select'),
   ('service_role', 'public.event_subscriptions', 'select'),
   ('service_role', 'public.event_delivery_attempts', 'select'),
+  ('service_role', 'public.trade_signals', 'select'),
+  ('service_role', 'public.signal_policies', 'select'),
+  ('service_role', 'public.signal_follows', 'select'),
+  ('service_role', 'public.signal_answers', 'select'),
   ('purple_flea_worker', 'public.event_types', 'select');
 
 -- Frames. Nobody ends a frame's story but by its status, and promotion alone writes the timeline.
@@ -123,8 +129,9 @@ where a.attrelid = 'public.frame_submissions'::regclass and a.attnum > 0 and not
 order by a.attnum;
 
 -- Every function: those for the function's roles, none for any other role. Policies and views ask
--- a few functions as the role that reads. (157_fleet.sql, 170_operator_api.sql, 182_api_keys.sql
--- and 190_subscriptions.sql test the functions for users and operators.)
+-- a few functions as the role that reads. (157_fleet.sql, 158_signals.sql,
+-- 159_signal_policies.sql, 170_operator_api.sql, 182_api_keys.sql and 190_subscriptions.sql test the
+-- functions for users and operators.)
 select is(
   has_function_privilege(role_name, p.oid, 'execute'),
   (role_name in ('service_role', 'purple_flea_worker') and p.pronamespace = 'public'::regnamespace)
@@ -150,7 +157,8 @@ where p.pronamespace in ('public'::regnamespace, 'purple_flea'::regnamespace)
   and p.proname not in (
     'may_act_for', 'operate', 'create_api_key', 'revoke_api_key', 'create_event_subscription',
     'delete_event_subscription', 'enable_event_subscription', 'redeliver_events',
-    'assign_task', 'finish_task', 'heartbeat'
+    'assign_task', 'finish_task', 'heartbeat', 'follow_signals', 'publish_signal',
+    'set_signal_policy'
   )
 order by p.oid::regprocedure::text, role_name;
 select bag_eq(
@@ -161,7 +169,9 @@ select bag_eq(
     'read_record', 'create_api_key', 'revoke_api_key', 'claim_deliveries', 'settle_deliveries',
     'create_event_subscription', 'delete_event_subscription', 'enable_event_subscription',
     'redeliver_events', 'take_feed_seat', 'leave_feed_seat', 'assign_task', 'finish_task',
-    'heartbeat', 'fleet_owners', 'look_after_bell', 'report_presence'
+    'heartbeat', 'claim_workflow_step', 'end_workflow_step', 'workflow_account', 'workflow_escrow',
+    'fleet_owners', 'look_after_bell', 'report_presence', 'follow_signals', 'publish_signal',
+    'set_signal_policy', 'signal_senders', 'take_broadcast_signal'
   ],
   'public has the functions that the edge and its users call, and no other'
 );
@@ -201,7 +211,7 @@ select is_empty(
             array[
               'is_retryable', 'is_staking', 'is_archivable', 'is_final', 'ended_without_effect',
               'is_under_way', 'awaits_confirmation', 'stake', 'stake_of', 'call_of', 'is_ready',
-              'deposit_row', 'speaks'
+              'deposit_row', 'speaks', 'is_of_workflow'
             ]
           )
       )

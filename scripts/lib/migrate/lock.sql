@@ -82,7 +82,8 @@ as $$
         and c.relname in (
           'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results',
           'tenants', 'memberships', 'api_keys', 'frame_events', 'event_subscriptions',
-          'event_delivery_attempts'
+          'event_delivery_attempts', 'trade_signals', 'signal_policies', 'signal_follows',
+          'signal_answers'
         )
       )
       or (
@@ -99,7 +100,8 @@ as $$
         'wallet_changes', 'agents', 'escrow_requests', 'close_requests', 'trade_results', 'jobs',
         'job_events', 'channels', 'frame_submissions', 'frame_media', 'approval_policies',
         'channel_timeline', 'tenants', 'memberships', 'api_keys', 'frame_events',
-        'subscription_progress', 'event_subscriptions', 'event_deliveries'
+        'subscription_progress', 'event_subscriptions', 'event_deliveries', 'trade_signals',
+        'signal_policies', 'signal_follows', 'signal_answers'
       ],
       c.relname::text
     ),

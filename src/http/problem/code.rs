@@ -91,6 +91,7 @@ codes! {
     LedgerMismatch, "ledger_mismatch", SERVICE_UNAVAILABLE, "no", true, "Ledger and function are of incompatible releases";
     LedgerFailed, "ledger_failed", SERVICE_UNAVAILABLE, "no", true, "The ledger cannot be used";
     LedgerNotReached, "ledger_not_reached", SERVICE_UNAVAILABLE, "no", true, "The ledger was not reached";
+    NotForwarded, "not_forwarded", SERVICE_UNAVAILABLE, "no", true, "Inngest did not take the event";
     OperatorKeyRefused, "operator_key_refused", SERVICE_UNAVAILABLE, "no", true, "The ledger refuses the key for operators";
     AgentWithoutKey, "agent_without_key", SERVICE_UNAVAILABLE, "no", true, "The agent has no key";
     AgentsKeyRefused, "agents_key_refused", SERVICE_UNAVAILABLE, "no", true, "Purple Flea refuses the agent's key";

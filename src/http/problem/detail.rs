@@ -5,7 +5,7 @@ use crate::{domain::failure::Failure, ledger::rpc::LedgerError};
 
 impl Problem {
     /// Returns the sentences that tell the caller what to do next.
-    pub(super) fn detail(&self) -> String {
+    pub(crate) fn detail(&self) -> String {
         match self {
             Self::InvalidJson(detail)
             | Self::InvalidEvent(detail)
@@ -33,6 +33,7 @@ impl Problem {
                 let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 format!("{}. Set this and send the same event again.", errors.join("; "))
             }
+            Self::BodyTooLarge(limit_bytes) => format!("A body may have at most {limit_bytes} bytes."),
             problem => problem.fixed_detail().to_owned(),
         }
     }
@@ -49,6 +50,7 @@ impl Problem {
             | Self::MissingOperation(_)
             | Self::OtherOperation(_)
             | Self::MissingScope(_)
+            | Self::BodyTooLarge(_)
             | Self::NotConfigured(_) => "",
             Self::InvalidParameter(detail) => detail,
             Self::KeyInQuery => KEY_IN_QUERY,
@@ -78,7 +80,7 @@ impl Problem {
             }
             Self::NotFound => "docs/openapi.json lists the paths: /execute-trade, /health and others.",
             Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
-            Self::BodyTooLarge => "A body may have at most 65536 bytes.",
+
             Self::UnsupportedMediaType => "Send `content-type: application/json`.",
             Self::UnknownAgent | Self::UnknownEscrow => {
                 "The database has no such agent or escrow. Nothing was executed."
@@ -111,6 +113,9 @@ impl Problem {
             Self::Ledger(error) => ledger_detail(error),
             Self::Unresolved(_) => {
                 "A bet may have been made, and the ledger will make no other. A worker looks it up if Purple Flea has a history; otherwise an operator must."
+            }
+            Self::NotForwarded => {
+                "Inngest was not reached, or refuses `inngest_event_key`. Send the same event again."
             }
             Self::PurpleFleaRefusedUs => REFUSED_US,
             Self::Failed(failure) => failure_detail(failure),

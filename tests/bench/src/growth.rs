@@ -54,6 +54,7 @@ pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
         eprintln!("Drawn: {}", path.display());
     }
     report.insert("growth".to_owned(), figures.to_json());
+    report.insert("kept_up_per_s".to_owned(), json!(rate::kept_up_per_s(&figures.rate)));
     Ok(())
 }
 

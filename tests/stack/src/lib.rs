@@ -11,12 +11,14 @@
 //! | pg_cron | [`sweeper`] | always a stand-in: a task that calls `purple_flea.sweep()` |
 //! | the WASI host | [`host`] | Wasmtime embedded; `wasmtime` or `spin` by `WASI_HOST` |
 //! | Purple Flea | [`purple_flea`] | always the crate `simulator`, whose tests compare it with the released servers where the machine has them |
+//! | Inngest | [`inngest`] | the real server where `INNGEST_CLI` names it, otherwise a stand-in; where a test starts one |
 //!
 //! [`local`] puts them together. Everything listens on free ports of the loopback interface and ends with the value that started it.
 
 pub mod gateway;
 pub mod host;
 pub mod http1;
+pub mod inngest;
 pub mod local;
 pub mod log;
 pub mod pg_net;

@@ -92,6 +92,11 @@ impl Point {
     }
 }
 
+/// Gives the highest rate that the stack kept up with.
+pub fn kept_up_per_s(points: &[Point]) -> Option<u32> {
+    points.iter().filter(|point| point.kept_up).map(|point| point.asked_per_s).max()
+}
+
 /// Makes the chart.
 pub fn chart(points: &[Point]) -> Chart {
     let line = |name: &str, accent, figure: fn(&Traded) -> f64| Line {

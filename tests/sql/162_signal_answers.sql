@@ -1,0 +1,135 @@
+-- Answers to signals: followers' owners hear of a signal once, nothing of it fails the publication,
+-- and a sweep finishes what could not be done at once.
+begin;
+\ir setup/services.psql
+
+update purple_flea.trade_policies set claim_faucet = false where agent_id is null;
+create function pg_temp.owner(letter text) returns uuid language sql as $$
+  select ('00000000-0000-0000-0000-00000000000' || letter)::uuid
+$$;
+insert into public.agents (id, owner_id) values ('boss', pg_temp.owner('a'));
+insert into public.agents (id, owner_id, orchestrator_id) values
+  ('a1', pg_temp.owner('a'), 'boss'),
+  ('b1', pg_temp.owner('b'), 'boss'),
+  ('b2', pg_temp.owner('b'), 'boss'),
+  ('nobodys', null, 'boss');
+insert into public.agents (id, owner_id) values ('c1', pg_temp.owner('c'));
+select public.set_signal_policy(id, '{"max_size": 5}')
+from public.agents
+where orchestrator_id = 'boss';
+create function pg_temp.publishes(more jsonb default '{}') returns jsonb language sql as $$
+  select public.publish_signal(
+    '{"agent_id": "boss", "market": "BTC", "action": "BUY", "confidence": 0.9, "size": 5}' || more)
+$$;
+
+-- Realtime.
+select is(pg_temp.publishes() ->> 'jobs', '4', 'a database without Realtime publishes');
+\ir ../stack/src/realtime.sql
+create temporary table s as select pg_temp.publishes('{"id": "one"}') as a;
+select pg_temp.publishes('{"id": "one"}');
+select results_eq(
+  $$
+    select m.topic, m.payload -> 'agent_ids'
+    from realtime.messages m
+    where m.event = 'signal'
+      and m.private
+      and m.extension = 'broadcast'
+    order by m.topic
+  $$,
+  $$
+    values
+      ('owner:' || pg_temp.owner('a'), '["a1"]'::jsonb),
+      ('owner:' || pg_temp.owner('b'), '["b1", "b2"]')
+  $$,
+  'each owner of followers hears once, on its private topic, and nobody else'
+);
+select is(
+  array_agg(distinct m.payload ->> 'signal_id'),
+  array[a ->> 'signal_id'],
+  'of the signal by its id'
+)
+from s, realtime.messages m
+where m.event = 'signal'
+group by a;
+select is_empty(
+  $$select from realtime.messages where topic like 'trade-signals%'$$,
+  'a listener hears none of it'
+);
+do $$
+declare
+  message jsonb;
+begin
+  for message in select m.payload from realtime.messages m where m.event = 'signal' loop
+    raise log 'signal told: %', message;
+  end loop;
+end;
+$$;
+truncate realtime.messages;
+select pg_temp.publishes('{"kind": "price"}');
+select is((select count(*) from realtime.messages where event = 'signal'), 2::bigint,
+  'they hear of a price, too');
+truncate realtime.messages;
+update purple_flea.ledger set realtime_events_per_s = 0;
+select is(pg_temp.publishes() ->> 'jobs', '4', 'without a rate the signal is published');
+select is((select count(*) from realtime.messages where event = 'signal'), 0::bigint,
+  'and not told');
+update purple_flea.ledger set realtime_events_per_s = 50;
+create or replace function realtime.send(
+  payload jsonb,
+  event   text,
+  topic   text,
+  private boolean default true
+) returns void
+  language plpgsql
+as $$
+begin
+  raise exception 'no partition';
+end;
+$$;
+select is(pg_temp.publishes() ->> 'jobs', '4', 'a broken Realtime fails no publication');
+
+-- Sweeps.
+create temporary table late as select pg_temp.publishes() ->> 'signal_id' as id;
+update public.signal_answers w
+set state = 'waiting', reason = 'agent_locked', reference = null
+where w.signal_id = (select id from late)
+  and w.agent_id in ('b1', 'b2');
+delete from public.signal_answers w
+where w.signal_id = (select id from late)
+  and w.agent_id = 'b2';
+update purple_flea.jobs j
+set due_at = 'infinity'
+where j.state = 'pending';
+select purple_flea.sweep();
+select is(w.state, 'waiting', 'a follower whose job is there already stays apart')
+from public.signal_answers w
+where w.signal_id = (select id from late)
+  and w.agent_id = 'b1';
+update public.trade_signals s
+set expires_at = now() - interval '1 second'
+where s.id = (select id from late);
+select purple_flea.sweep();
+select is(
+  concat_ws(' ', w.state, w.reason),
+  'declined signal_expired',
+  'a follower that could not be asked in time declines'
+)
+from public.signal_answers w
+where w.signal_id = (select id from late)
+  and w.agent_id = 'b1';
+update public.trade_signals s
+set created_at = now() - interval '31 days'
+where s.id = (select id from late);
+select purple_flea.sweep();
+select is_empty(
+  $$select from public.trade_signals s join late using (id)$$,
+  'an old signal is deleted'
+);
+select is_empty(
+  $$select from public.signal_answers w join late on late.id = w.signal_id$$,
+  'with its answers'
+);
+select is((select count(*) from public.trade_signals), 5::bigint, 'and no other');
+
+select * from finish();
+rollback;
