@@ -344,7 +344,8 @@ fn open(headers: &http::HeaderMap, query: &str) -> Result<(Version, String, Stri
             .map(|(_, value)| value.into_owned())
     };
     let missing = || (StatusCode::UNAUTHORIZED, "API key is missing".to_owned());
-    let key = parameter("apikey").ok_or_else(missing)?;
+    let header = headers.get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let key = header.or_else(|| parameter("apikey")).ok_or_else(missing)?;
     token::check(&key).map_err(|(_, words)| (StatusCode::UNAUTHORIZED, words))?;
     let version = match parameter("vsn").as_deref() {
         None | Some("1.0.0") => Version::One,
