@@ -16,6 +16,7 @@ mod descriptors;
 mod documents;
 mod escrows;
 mod events;
+mod examples;
 mod fairness;
 mod faucet;
 mod feed;

@@ -232,7 +232,7 @@ client_libraries() {
   cp tests/clients/package-lock.json tests/clients/requirements.txt "$folder"
 }
 
-# stack: builds the component and target/debug/stack, which runs the local stack. Progress goes to standard error.
+# stack: builds the component, the listener, and target/debug/stack, which runs the local stack. Progress goes to standard error.
 stack() {
   toolchain_for_host
   local_postgres
@@ -243,7 +243,7 @@ stack() {
     # Wasmtime once more.
     if [ -z "${STACK_IS_BUILT:-}" ]; then
       say "==> The local stack (the first build compiles Wasmtime: several minutes)"
-      "${CARGO[@]}" build --package stack
+      "${CARGO[@]}" build --package stack --package purple-flea-listener
     fi
   } >&2
 }

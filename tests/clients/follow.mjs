@@ -1,4 +1,5 @@
-// Follows Realtime with supabase-js. The arguments are Supabase's URL, an API key and a user's token (or nothing).
+// Follows Realtime with supabase-js. The arguments are Supabase's URL, an API key, a user's token (or nothing) and the
+// milliseconds between two heartbeats.
 // Standard input has commands, a line of JSON each, and standard output what happens, in the same form:
 //   {"do": "join", "topic": …, "config": {…}, "changes": [{"event": …, "table": …, "filter": …}], "events": […]}
 //   {"do": "send" | "track" | "untrack" | "leave", "topic": …, "event": …, "payload": …}     {"do": "token", "token": …}
@@ -6,10 +7,10 @@
 import { createInterface } from "node:readline";
 import { createClient } from "@supabase/supabase-js";
 
-const [url, key, token] = process.argv.slice(1);
+const [url, key, token, heartbeat] = process.argv.slice(1);
 const supabase = createClient(url, key, {
   auth: { persistSession: false, autoRefreshToken: false },
-  realtime: { heartbeatIntervalMs: 1000, reconnectAfterMs: () => 50 },
+  realtime: { heartbeatIntervalMs: Number(heartbeat), reconnectAfterMs: () => 50 },
 });
 if (token) await supabase.realtime.setAuth(token);
 

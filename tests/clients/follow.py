@@ -6,7 +6,7 @@ import sys
 
 from realtime import AsyncRealtimeClient
 
-url, key, token = sys.argv[1:]
+url, key, token, heartbeat_ms = sys.argv[1:]
 channels = {}
 
 
@@ -56,7 +56,7 @@ async def perform(client, command):
 
 
 async def main():
-    client = AsyncRealtimeClient(f"{url}/realtime/v1", key, initial_backoff=0.05)
+    client = AsyncRealtimeClient(f"{url}/realtime/v1", key, initial_backoff=0.05, hb_interval=int(heartbeat_ms) // 1000)
     await client.connect()
     if token:
         await client.set_auth(token)

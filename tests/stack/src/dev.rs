@@ -7,9 +7,10 @@ use stack::{
     local::{AGENT, Local},
     postgres::OWNER,
     postgrest::{key, user_key},
+    process::{Process, Signal, plain_command},
     realtime, sweeper, webhook,
 };
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, process::Stdio, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
@@ -49,6 +50,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     );
     stack.owner.batch_execute(&own).await?;
     introduce(&stack);
+    let _listener = listen(&stack)?;
     let mut watch = Watch::default();
     if options.once {
         return timeout(ONCE_TIMEOUT, once(&stack, &mut watch, options))
@@ -61,6 +63,22 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         watch.read(&stack.host.log.lines(), options);
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Starts the listener beside the stack, as the worker, if it was built: it brings in clients' signals and presence.
+fn listen(stack: &Local) -> Result<Option<Process>> {
+    let program = std::env::current_exe()?.with_file_name("purple-flea-listener");
+    let (Some(realtime), true) = (&stack.realtime, program.exists()) else { return Ok(None) };
+    let mut command = plain_command(&program);
+    command.args(["--admin", "127.0.0.1:0"]).env_clear();
+    command.env("SUPABASE_URL", &stack.postgrest.url).env("SUPABASE_KEY", key("purple_flea_worker")?);
+    command.env("SUPABASE_APIKEY", key("anon")?).env("REALTIME_URL", realtime.url());
+    command.env("FUNCTION_URL", format!("{}/execute-trade", stack.host.url));
+    command.env("WEBHOOK_SECRET", webhook::SECRET).stdout(Stdio::null()).stderr(Stdio::null());
+    let listener = Process::spawn(&mut command, Signal::TERM)?;
+    eprintln!("  listener     brings in clients' signals and presence, and sends webhooks");
+    eprintln!();
+    Ok(Some(listener))
 }
 
 fn introduce(stack: &Local) {

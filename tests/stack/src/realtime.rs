@@ -286,13 +286,13 @@ fn tell(server: &Server, change: &pgoutput::Change) {
         return;
     };
     let private = change.text("private");
-    if private.is_none() || payload.len() > MESSAGE_LIMIT_BYTES || server.hub.is_exceeded() {
+    if private.is_none() || payload.len() > MESSAGE_LIMIT_BYTES {
         return;
     }
     let topic = Topic { name: topic.to_owned(), private: private == Some("t") };
     let id = change.text("id").map(str::to_owned);
-    server.hub.count();
-    server.hub.broadcast(&topic, channel::sent(event, payload.as_bytes().to_vec(), true, id), None);
+    let payload = channel::sent(event, payload.as_bytes().to_vec(), true, id);
+    server.hub.broadcast_of_database(&topic, payload);
 }
 
 async fn accept(listener: TcpListener, server: Arc<Server>) {
@@ -344,7 +344,8 @@ fn open(headers: &http::HeaderMap, query: &str) -> Result<(Version, String, Stri
             .map(|(_, value)| value.into_owned())
     };
     let missing = || (StatusCode::UNAUTHORIZED, "API key is missing".to_owned());
-    let key = parameter("apikey").ok_or_else(missing)?;
+    let header = headers.get("x-api-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let key = header.or_else(|| parameter("apikey")).ok_or_else(missing)?;
     token::check(&key).map_err(|(_, words)| (StatusCode::UNAUTHORIZED, words))?;
     let version = match parameter("vsn").as_deref() {
         None | Some("1.0.0") => Version::One,

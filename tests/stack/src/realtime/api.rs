@@ -46,7 +46,6 @@ pub(super) async fn answer(server: &Server, head: &Parts, body: &Bytes) -> Resul
     for message in messages {
         let may = may_send(server, &message.topic, &claims).await;
         if may {
-            server.hub.count();
             let body = message.payload.to_string().into_bytes();
             server.hub.broadcast(&message.topic, sent(&message.event, body, true, None), None);
         } else if !batch {

@@ -215,7 +215,8 @@ impl Poller {
         };
         let client = self.client().await.map_err(|error| refused(&error.to_string()))?;
         let find = "select format('%I.%I', schemaname, tablename)::regclass::oid from pg_publication_tables \
-                    where pubname = 'supabase_realtime' and $1 in (schemaname, '*') and $2 in (tablename, '*')";
+                    where pubname = 'supabase_realtime' and $1::text in (schemaname::text, '*') \
+                      and $2::text in (tablename::text, '*')";
         let rows = client.query(find, &[&asked.schema, &asked.table]).await;
         let rows = rows.map_err(|error| refused(&error.to_string()))?;
         let tables: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();

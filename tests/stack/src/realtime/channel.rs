@@ -276,11 +276,12 @@ impl Session {
         if channel.may_broadcast == Some(false) {
             return vec![];
         }
-        self.server.hub.count();
         let fits = incoming.payload.size() <= super::MESSAGE_LIMIT_BYTES;
         if fits {
             let except = (!channel.hears_itself).then_some(channel.id);
             self.server.hub.broadcast(&channel.topic, incoming.payload.clone(), except);
+        } else {
+            self.server.hub.count();
         }
         match (channel.acknowledges, fits) {
             (false, _) => vec![],

@@ -100,14 +100,9 @@ impl Hub {
         self.untrack(topic, channel);
     }
 
-    /// Counts one event, and tells whether the rate is exceeded.
+    /// Counts one event.
     pub(super) fn count(&self) {
         self.state().events.count(1, Instant::now());
-    }
-
-    /// Tells whether the tenant's rate is exceeded.
-    pub(super) fn is_exceeded(&self) -> bool {
-        self.state().events.is_exceeded(Instant::now())
     }
 
     /// Tells whether so many more events would exceed the rate, as the HTTP API asks.
@@ -124,19 +119,17 @@ impl Hub {
         exceeded
     }
 
-    /// Gives a broadcast to everybody who hears its topic, and counts each. Above the rate a channel that gets
-    /// something is closed.
+    /// Gives a client's broadcast to everybody who hears its topic, and counts it and each delivery. Above the rate a
+    /// channel that gets something is closed.
     pub(super) fn broadcast(&self, topic: &Topic, payload: Payload, except: Option<u64>) {
-        let (payload, now) = (Arc::new(payload), Instant::now());
+        self.state().broadcast(topic, payload, except);
+    }
+
+    /// Does the same with a broadcast of the database. Above the rate it is lost, and nobody is told.
+    pub(super) fn broadcast_of_database(&self, topic: &Topic, payload: Payload) {
         let mut state = self.state();
-        let State { subscribers, events, .. } = &mut *state;
-        let heard = subscribers.get(topic).into_iter().flatten();
-        for subscriber in heard.filter(|one| one.hears && Some(one.channel) != except) {
-            subscriber.give(What::Broadcast(payload.clone()));
-            events.count(1, now);
-            if events.is_exceeded(now) {
-                subscriber.give(What::TooMuch);
-            }
+        if !state.events.is_exceeded(Instant::now()) {
+            state.broadcast(topic, payload, None);
         }
     }
 
@@ -162,6 +155,22 @@ impl Hub {
         }
         if let Some(diff) = diff {
             tell(&state, topic, diff);
+        }
+    }
+}
+
+impl State {
+    fn broadcast(&mut self, topic: &Topic, payload: Payload, except: Option<u64>) {
+        let (payload, now) = (Arc::new(payload), Instant::now());
+        let closes = self.events.is_exceeded(now);
+        self.events.count(1, now);
+        let heard = self.subscribers.get(topic).into_iter().flatten();
+        for subscriber in heard.filter(|one| one.hears && Some(one.channel) != except) {
+            subscriber.give(What::Broadcast(payload.clone()));
+            self.events.count(1, now);
+            if closes {
+                subscriber.give(What::TooMuch);
+            }
         }
     }
 }
