@@ -19,6 +19,8 @@ mod rig;
 mod rival;
 mod server;
 mod settlement;
+#[path = "realtime/signals.rs"]
+mod signals;
 mod stage;
 mod table;
 mod upstream;
@@ -60,6 +62,8 @@ enum Section {
     Growth,
     /// The event feed: its events' cost, its pages, and its webhooks.
     Feed,
+    /// Signals: the jobs of 1,000 followers, and the message of a settlement.
+    Signals,
 }
 
 // The client uses one thread, to leave the servers as much CPU as possible.
@@ -115,6 +119,9 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     }
     if wanted(Section::Feed) {
         feed::run(options.quick, &mut report).await?;
+    }
+    if wanted(Section::Signals) {
+        signals::run(options.quick, &mut report).await?;
     }
     Ok(report)
 }
