@@ -108,7 +108,9 @@ async fn fan_out(client: &Client, signals: usize) -> Result<Vec<f64>> {
         times.push(from.elapsed().as_secs_f64() * 1e3);
         ensure!(jobs == FOLLOWERS, "a signal made {jobs} jobs");
         // The next settlement claims the oldest jobs, and these are not its subject.
-        client.batch_execute("update purple_flea.jobs set due_at = 'infinity' where state = 'pending'").await?;
+        client
+            .batch_execute("update purple_flea.jobs set due_at = 'infinity' where state = 'pending'")
+            .await?;
     }
     Ok(times.split_off(WARM_UP))
 }
@@ -117,7 +119,9 @@ async fn fan_out(client: &Client, signals: usize) -> Result<Vec<f64>> {
 /// both.
 async fn shares(client: &Client, superuser: &Client, pairs: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     // The rate would drop messages that come faster than from any real settlement.
-    client.batch_execute("update purple_flea.ledger set realtime_events_per_s = 10000 where only_row").await?;
+    client
+        .batch_execute("update purple_flea.ledger set realtime_events_per_s = 10000 where only_row")
+        .await?;
     let (mut silent, mut told) = (Vec::new(), Vec::new());
     for pair in 0..WARM_UP + pairs {
         // The first of a pair differs, so none is always the one after the other.
