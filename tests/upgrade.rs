@@ -94,9 +94,14 @@ fn assert_survived(
             if table.ends_with("trade_policies") && row["game"] != "trade" {
                 row.as_object_mut().map(|row| row.remove("direction"));
             }
-            // The limit of an account counts hi-lo, too.
+            // The limit of an account counts hi-lo, too, and that of a game counts requested bets.
             if row["calls"] == json!(["crash", "coin-flip"]) {
                 row["calls"] = json!(["crash", "coin-flip", "hi-lo"]);
+            }
+            if let Some(calls) = row.get_mut("calls").and_then(Value::as_array_mut)
+                && calls.iter().any(|call| call == "crash" || call == "coin-flip")
+            {
+                calls.push(json!("bet"));
             }
             let kept = |now: &&Value| {
                 row.as_object()

@@ -87,8 +87,7 @@ select is_empty(
   $$
     select calls
     from purple_flea.rate_limits
-    where api = 'live'
-      and calls && '{crash,coin-flip,hi-lo}'
+    where calls && '{crash,coin-flip,hi-lo}'
       and not calls && '{bet}'
   $$,
   'bets count in every limit of a game'
