@@ -11,6 +11,7 @@ mod backoff;
 mod channels;
 mod doorbell;
 pub(crate) mod metrics;
+mod pace;
 mod pool;
 mod presence;
 mod protocol;
@@ -29,11 +30,16 @@ use crate::{
 };
 use doorbell::Caller;
 use metrics::RealtimeMetrics;
+use pace::Pace;
 use pool::Pool;
 use protocol::Topic;
 use purple_flea_edge::ledger::rpc::LedgerError;
 use settings::{Endpoint, Settings};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use token::Token;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_rustls::TlsConnector;
@@ -56,6 +62,7 @@ struct Shared {
     tls: TlsConnector,
     tokens: watch::Receiver<Option<Token>>,
     timing: Timing,
+    pace: Pace,
     public_signals: bool,
     stop: watch::Receiver<bool>,
 }
@@ -107,6 +114,7 @@ pub(crate) async fn run(settings: Settings, parts: Parts, flags: RealtimeFlags) 
             topics: Duration::from_millis(flags.topics_ms),
             presence: Duration::from_millis(flags.presence_ms),
         },
+        pace: Pace::new(Instant::now()),
         public_signals: flags.accept_public_signals,
         stop: stop.clone(),
     });

@@ -119,8 +119,14 @@ impl Channels {
         (texts, lost)
     }
 
-    /// Gives what to send now: joins whose turn it is, and leaves of those that nobody has answered.
-    pub(crate) fn due(&mut self, token: &str, now: Instant) -> Vec<String> {
+    /// Gives what to send now: joins whose turn it is, as far as each may begin now, and leaves of those that nobody has
+    /// answered.
+    pub(crate) fn due(
+        &mut self,
+        token: &str,
+        now: Instant,
+        mut may_join: impl FnMut() -> bool,
+    ) -> Vec<String> {
         let mut texts = Vec::new();
         let mut reference = self.last_reference;
         let mut next = || {
@@ -143,6 +149,9 @@ impl Channels {
                 break;
             }
             if matches!(channel.state, State::Waiting { until } if until <= now) {
+                if !may_join() {
+                    break;
+                }
                 let reference = next();
                 texts.push(protocol::join(&channel.topic, reference, token));
                 channel.state = State::Joining { reference: reference.to_string(), since: now };
@@ -261,10 +270,10 @@ mod tests {
     fn a_channel_is_live_once_its_join_is_answered_and_not_before() {
         let now = Instant::now();
         let mut channels = wanting(&["doorbell"], now);
-        let texts = channels.due("t", now);
+        let texts = channels.due("t", now, || true);
         assert_eq!(told(&texts), ["phx_join realtime:doorbell"]);
         assert_eq!(channels.live(), 0);
-        assert_eq!(channels.due("t", now), [""; 0], "it is asked for once");
+        assert_eq!(channels.due("t", now, || true), [""; 0], "it is asked for once");
         let other = texts[0].replace(r#""ref":"1""#, r#""ref":"99""#);
         assert_eq!(channels.take(&reply(&other, true), now), Heard::Nothing, "another one's answer");
         assert_eq!(channels.live(), 0);
@@ -279,7 +288,7 @@ mod tests {
     fn a_refused_channel_waits_longer_and_longer_and_the_others_are_joined() {
         let mut now = Instant::now();
         let mut channels = wanting(&["a", "b"], now);
-        let texts = channels.due("t", now);
+        let texts = channels.due("t", now, || true);
         let refused = Heard::Refused { topic: "a".to_owned(), reason: "no".to_owned() };
         assert_eq!(channels.take(&reply(&texts[0], false), now), refused);
         assert!(matches!(channels.take(&reply(&texts[1], true), now), Heard::Joined { .. }));
@@ -287,7 +296,7 @@ mod tests {
         for _ in 0..7 {
             let since = now;
             let texts = loop {
-                let texts = channels.due("t", now);
+                let texts = channels.due("t", now, || true);
                 if !texts.is_empty() {
                     break texts;
                 }
@@ -307,14 +316,14 @@ mod tests {
         let names: Vec<String> = (0..150).map(|n| format!("topic-{n:03}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut channels = wanting(&names, now);
-        assert_eq!(channels.due("t", now).len(), JOINS_LIMIT);
+        assert_eq!(channels.due("t", now, || true).len(), JOINS_LIMIT);
         now += JOIN_TIMEOUT;
-        let texts = told(&channels.due("t", now));
+        let texts = told(&channels.due("t", now, || true));
         assert_eq!(texts.iter().filter(|text| text.starts_with("phx_leave")).count(), JOINS_LIMIT);
         assert_eq!(texts.iter().filter(|text| text.starts_with("phx_join")).count(), JOINS_LIMIT);
         let mut joined = 0;
         for _ in 0..200 {
-            let texts = channels.due("t", now);
+            let texts = channels.due("t", now, || true);
             for text in texts.iter().filter(|text| text.contains("phx_join")) {
                 channels.take(&reply(text, true), now);
                 joined += 1;
@@ -325,30 +334,44 @@ mod tests {
     }
 
     #[test]
+    fn a_join_that_may_not_begin_yet_waits_for_its_turn() {
+        let now = Instant::now();
+        let mut channels = wanting(&["a", "b"], now);
+        let mut left = 1;
+        let mut pace = || {
+            left -= 1;
+            left >= 0
+        };
+        assert_eq!(told(&channels.due("t", now, &mut pace)), ["phx_join realtime:a"]);
+        assert_eq!(channels.due("t", now, &mut pace), [""; 0]);
+        assert_eq!(told(&channels.due("t", now, || true)), ["phx_join realtime:b"]);
+    }
+
+    #[test]
     fn a_channel_that_the_server_closes_is_joined_again() {
         let mut now = Instant::now();
         let mut channels = wanting(&["a"], now);
-        let texts = channels.due("t", now);
+        let texts = channels.due("t", now, || true);
         channels.take(&reply(&texts[0], true), now);
         let closed = message("phx_close", "a", json!({}));
         assert_eq!(channels.take(&closed, now), Heard::Lost { topic: "a".to_owned() });
         assert_eq!(channels.take(&closed, now), Heard::Nothing, "told once");
-        assert_eq!(channels.due("t", now), [""; 0]);
+        assert_eq!(channels.due("t", now, || true), [""; 0]);
         now += CLOSED_FIRST;
-        assert_eq!(told(&channels.due("t", now)), ["phx_join realtime:a"]);
+        assert_eq!(told(&channels.due("t", now, || true)), ["phx_join realtime:a"]);
     }
 
     #[test]
     fn a_topic_that_is_not_wanted_any_more_is_left_and_lost() {
         let now = Instant::now();
         let mut channels = wanting(&["a", "b"], now);
-        for text in channels.due("t", now) {
+        for text in channels.due("t", now, || true) {
             channels.take(&reply(&text, true), now);
         }
         let (texts, lost) = channels.want(&topics(&["b", "c"]), now);
         assert_eq!(told(&texts), ["phx_leave realtime:a"]);
         assert_eq!(lost, [Heard::Lost { topic: "a".to_owned() }]);
-        assert_eq!(told(&channels.due("t", now)), ["phx_join realtime:c"]);
+        assert_eq!(told(&channels.due("t", now, || true)), ["phx_join realtime:c"]);
         let late = message("broadcast", "a", json!({ "event": "x", "payload": {} }));
         assert_eq!(channels.take(&late, now), Heard::Hostile);
     }
@@ -357,7 +380,7 @@ mod tests {
     fn a_new_token_goes_to_each_live_channel() {
         let now = Instant::now();
         let mut channels = wanting(&["a", "b"], now);
-        let texts = channels.due("t", now);
+        let texts = channels.due("t", now, || true);
         channels.take(&reply(&texts[0], true), now);
         let renewed = channels.renew("another");
         assert_eq!(told(&renewed), ["access_token realtime:a"]);
@@ -368,7 +391,7 @@ mod tests {
     fn hostile_messages_are_told_apart_and_change_nothing() {
         let now = Instant::now();
         let mut channels = wanting(&["a"], now);
-        for text in channels.due("t", now) {
+        for text in channels.due("t", now, || true) {
             channels.take(&reply(&text, true), now);
         }
         for text in ["", "[]", "{", "{\"topic\":\"realtime:a\",\"event\":\"broadcast\",\"payload\":7}"] {

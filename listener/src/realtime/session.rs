@@ -91,15 +91,22 @@ impl Session {
         if self.wanted.wait_for(|topics| !topics.is_empty()).await.is_err() {
             return false;
         }
-        let alive = |token: &Option<Token>| token.as_ref().is_some_and(|token| token.is_alive(now_s()));
         let mut tokens = self.shared.tokens.clone();
-        let told = tokens.borrow().as_ref().is_some_and(|token| !token.is_alive(now_s()));
-        if told {
-            let mut line = Line::new(Level::Error, "realtime");
-            line.code = Some("token_expired");
-            line.print();
+        loop {
+            let is_alive = tokens.borrow_and_update().as_ref().map(|token| token.is_alive(now_s()));
+            match is_alive {
+                Some(true) => return true,
+                Some(false) => {
+                    let mut line = Line::new(Level::Error, "realtime");
+                    line.code = Some("token_expired");
+                    line.print();
+                }
+                None => {}
+            }
+            if tokens.changed().await.is_err() {
+                return false;
+            }
         }
-        tokens.wait_for(alive).await.is_ok()
     }
 
     /// Attends to a socket until it is dead (an error) or the session ends.
@@ -194,7 +201,8 @@ impl Connection<'_> {
         }
         // Without a token that is alive nothing is joined. The next token comes soon, or an operator has to bring it.
         if let Some(token) = self.token() {
-            for text in self.channels.due(&token, now) {
+            let shared = &self.session.shared;
+            for text in self.channels.due(&token, now, || shared.pace.take(now)) {
                 socket.send(text).await?;
             }
         }
