@@ -88,6 +88,7 @@ create or replace function public.fleet_owners(
   set search_path = pg_catalog, pg_temp
   -- A plan from the time when the table was small would read all of it for each owner.
   set enable_seqscan = off
+  set jit = off
 as $$
 declare
   limit_most constant integer := 1000;  -- owners of one answer
