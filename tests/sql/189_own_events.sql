@@ -183,7 +183,8 @@ where state = 'pending' and kind = 'deposit';
 select cmp_ok(
   clock_timestamp() - began,
   '<',
-  interval '30 seconds',
+  -- In one go it takes seconds, on a busy machine half a minute.
+  interval '3 minutes',
   'the events of 20,000 jobs are written in one go'
 )
 from took;
