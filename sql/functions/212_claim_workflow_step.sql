@@ -119,7 +119,7 @@ begin
   answer := purple_flea.ask_workflow_step(step);
   if answer ? 'refused' then
     return jsonb_build_object(
-      'refused', answer ->> 'refused', 'token', claim, 'lease_ms', 0, 'jobs', '[]'::jsonb,
+      'refused', (answer ->> 'refused'), 'token', claim, 'lease_ms', 0, 'jobs', '[]'::jsonb,
       'answers', '[]'::jsonb, 'more', false, 'watching', false, 'lookups', false);
   end if;
   perform purple_flea.renew_workflow_job(answer ->> 'reference');
