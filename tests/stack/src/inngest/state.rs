@@ -260,12 +260,16 @@ impl State {
         Ok(id)
     }
 
-    /// Starts another run of each function that an event has started, with the same event.
+    /// Starts one more run of each function that an event has started, with the same event.
     pub(super) fn rerun(&mut self, event_id: &str) -> Result<()> {
         let same: Vec<Kept> = self.runs.iter().filter(|run| run.sent_as == event_id).cloned().collect();
         anyhow::ensure!(!same.is_empty(), "the event started no run");
+        let mut started = Vec::new();
         for run in same {
-            self.start(run.function, run.event, event_id);
+            if !started.contains(&run.function.id) {
+                started.push(run.function.id.clone());
+                self.start(run.function, run.event, event_id);
+            }
         }
         Ok(())
     }
