@@ -337,12 +337,12 @@ async fn ending_the_listener_realtime_and_postgres_in_turn_forgets_and_doubles_n
     live.all_traded(DEPOSITS).await
 }
 
-/// Lets [`OTHER`] answer the signals of [`AGENT`] with a coin flip.
+/// Lets [`AGENT`] answer the signals of [`OTHER`] with a coin flip.
 async fn follow(live: &Live) -> Result<()> {
     let policy = json!({ "max_size": 100, "answers": "coin-flip", "side": "heads", "wager": 1 });
     let follow = format!(
-        "select public.set_signal_policy('{OTHER}', '{policy}'); \
-         select public.follow_signals('{OTHER}', '{AGENT}')"
+        "select public.set_signal_policy('{AGENT}', '{policy}'); \
+         select public.follow_signals('{AGENT}', '{OTHER}')"
     );
     sql(&live.stack, &follow).await
 }
@@ -355,21 +355,26 @@ fn signal(ts: i64) -> Value {
 async fn a_client_broadcast_of_a_signal_is_taken_once_from_two_listeners() -> Result<()> {
     let live = Live::start(&[]).await?;
     follow(&live).await?;
-    let topic = format!("trade-signals:{AGENT}");
+    let topic = format!("trade-signals:{OTHER}");
     let (one, two) = (live.listener(&QUICK).await?, live.listener(&QUICK).await?);
     one.joined(&topic, 1).await?;
     two.joined(&topic, 1).await?;
-    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await?;
     for ts in 0..5 {
         sender.broadcast("trade_signal", signal(ts)).await?;
     }
-    let is_taken = |line: &Value| line["event"] == "signal" && line["topic"] == AGENT;
+    let is_taken = |line: &Value| line["event"] == "signal" && line["topic"] == OTHER;
     for listener in [&one, &two] {
         listener.said(5, is_taken).await?;
     }
     assert_eq!(count(&live.stack, "select count(*) from public.trade_signals").await?, 5);
-    until(&live.stack, "select count(*) from purple_flea.jobs where kind = 'bet' and state = 'executed'", 5)
-        .await?;
+    let executed = "select count(*) from purple_flea.jobs where kind = 'bet' and state = 'executed'";
+    let states = "select string_agg(concat_ws(' ', j.reference, j.state, j.reason), ', ') \
+        from purple_flea.jobs j where j.kind = 'bet'";
+    if let Err(error) = until(&live.stack, executed, 5).await {
+        let states: Option<String> = live.stack.owner.query_one(states, &[]).await?.get(0);
+        return Err(error.context(states.unwrap_or_default()));
+    }
     assert_eq!(count(&live.stack, "select count(*) from purple_flea.jobs where kind = 'bet'").await?, 5);
     let published = one.metric("signals_total{outcome=\"published\"}").await?
         + two.metric("signals_total{outcome=\"published\"}").await?;
@@ -381,7 +386,7 @@ async fn a_client_broadcast_of_a_signal_is_taken_once_from_two_listeners() -> Re
 async fn a_stranger_sends_no_signal_and_the_public_topic_makes_nobody_trade() -> Result<()> {
     let live = Live::start(&[]).await?;
     follow(&live).await?;
-    let topic = format!("trade-signals:{AGENT}");
+    let topic = format!("trade-signals:{OTHER}");
     let mut arguments = QUICK.to_vec();
     let careless = live.listener(&arguments).await?;
     arguments.push("--accept-public-signals");
@@ -389,14 +394,14 @@ async fn a_stranger_sends_no_signal_and_the_public_topic_makes_nobody_trade() ->
     listener.joined(&topic, 1).await?;
     listener.joined("trade-signals", 1).await?;
     careless.joined(&topic, 1).await?;
-    let stranger = Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await;
+    let stranger = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await;
     ensure!(stranger.is_err(), "a stranger joined a private topic");
     // A public channel of the same name is another channel.
     let mut public = Channel::join(&live.realtime()?.url(), &topic, &key("anon")?, false).await?;
     public.broadcast("trade_signal", signal(1)).await?;
     let mut public = Channel::join(&live.realtime()?.url(), "trade-signals", &key("anon")?, false).await?;
     let mut named = signal(2);
-    named["agent_id"] = AGENT.into();
+    named["agent_id"] = OTHER.into();
     public.broadcast("trade_signal", named).await?;
     // The setting of the database refuses it.
     listener.said(1, |line| line["event"] == "signal" && line["code"] == "refused").await?;
@@ -405,7 +410,7 @@ async fn a_stranger_sends_no_signal_and_the_public_topic_makes_nobody_trade() ->
         0,
         "nobody has asked for public signals"
     );
-    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await?;
     sender.broadcast("trade_signal", signal(3)).await?;
     until(&live.stack, "select count(*) from public.trade_signals", 1).await?;
     Ok(())
@@ -415,10 +420,10 @@ async fn a_stranger_sends_no_signal_and_the_public_topic_makes_nobody_trade() ->
 async fn a_hostile_message_is_counted_and_the_listener_goes_on() -> Result<()> {
     let live = Live::start(&[("linger_ms", "0")]).await?;
     follow(&live).await?;
-    let topic = format!("trade-signals:{AGENT}");
+    let topic = format!("trade-signals:{OTHER}");
     let listener = live.listener(&QUICK).await?;
     listener.joined(&topic, 1).await?;
-    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(OWNER)?, true).await?;
+    let mut sender = Channel::join(&live.realtime()?.url(), &topic, &user_key(ANOTHER)?, true).await?;
     let too_large = "x".repeat(300 * 1024);
     for (event, payload) in [
         ("trade_signal", json!([1, 2])),

@@ -128,7 +128,7 @@ pub(crate) async fn run(settings: Settings, parts: Parts, flags: RealtimeFlags) 
     if let Some(function) = settings.function {
         let (mut pool, heard) = Pool::new(shared.clone());
         tasks.spawn(Caller::new(shared.clone(), function).listen(heard));
-        let doorbell = Topic::new(doorbell::TOPIC.to_owned(), true, false).map(Topic::from_database);
+        let doorbell = Topic::new(doorbell::TOPIC.to_owned(), true, false).map(Topic::with_the_database);
         tasks.spawn({
             let shared = shared.clone();
             async move {

@@ -10,9 +10,8 @@ pub(crate) fn doubled(first: Duration, failures: u32, most: Duration) -> Duratio
 
 /// Takes away up to half of a wait, by chance. After a restart of Realtime all listeners come back at different times.
 pub(crate) fn jittered(wait: Duration, random: u128) -> Duration {
-    let half = wait / 2;
-    let thousandths = u32::try_from(random % 1000).unwrap_or(0);
-    half.saturating_add(half.saturating_mul(thousandths) / 1000)
+    let share = u32::try_from(random % 1000).unwrap_or(0).saturating_add(1000);
+    wait.saturating_mul(share).checked_div(2000).unwrap_or(wait)
 }
 
 #[cfg(test)]

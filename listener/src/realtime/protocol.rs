@@ -37,7 +37,7 @@ impl Topic {
     }
 
     /// The same topic, to which the database sends.
-    pub(crate) fn from_database(self) -> Self {
+    pub(crate) fn with_the_database(self) -> Self {
         Self { from_database: true, ..self }
     }
 }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(sent["payload"]["config"]["private"], false);
         assert_eq!(sent["payload"]["config"]["presence"]["enabled"], false);
         assert_eq!(sent["payload"]["config"]["broadcast"]["replication_ready"], false);
-        let doorbell: Value = serde_json::from_str(&join(&public.from_database(), 9, "a.b.c")).unwrap();
+        let doorbell: Value = serde_json::from_str(&join(&public.with_the_database(), 9, "a.b.c")).unwrap();
         assert_eq!(doorbell["payload"]["config"]["broadcast"]["replication_ready"], true);
     }
 
