@@ -247,7 +247,8 @@ async fn a_former_member_hears_until_its_token_is_refreshed_and_a_token_that_exp
             "create policy open_reads on realtime.messages for select to authenticated using (true)",
         )
         .await?;
-    let (token, url) = (key_with(&claims(3))?, &bench.project);
+    // Long enough for a client to start on a busy machine.
+    let (token, url) = (key_with(&claims(15))?, &bench.project);
     let mut brief = Follower::start(Language::JavaScript, url, Some(&token))?;
     assert_eq!(brief.join("open", private()).await?.0, "SUBSCRIBED");
     let system = brief.wait_for(|line| line["system"]["status"] == "error").await?;
@@ -358,15 +359,17 @@ async fn nothing_is_replayed_after_a_restart_and_a_client_joins_again() -> Resul
     follower.next(before, |line| line["status"] == "SUBSCRIBED").await?;
     // Postgres goes, too, and Realtime follows it again.
     bench.stand_in()?.cluster.crash().await?;
+    let cluster = &bench.stand_in()?.cluster;
     let back = async {
         loop {
-            if let Ok(owner) = bench.stand_in()?.cluster.connect(DATABASE_OWNER).await {
+            if let Ok(owner) = cluster.connect(DATABASE_OWNER).await {
                 return owner;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    bench.owner = soon(back).await?;
+    let owner = soon(back).await?;
+    bench.owner = owner;
     let heard = async {
         for number in 2.. {
             bench.send(number, "told", "open", true).await?;
