@@ -15,8 +15,9 @@ const PREFIX: &str = "trade-signals:";
 /// The public topic. Anybody with the project's public key sends there.
 const PUBLIC: &str = "trade-signals";
 
-/// The events that are signals. The database's own event is `signal`, and is not among them.
-const EVENTS: [&str; 3] = ["trade_signal", "price_alert", "risk_alert"];
+/// The events that are signals, and their kinds. The database's own event is `signal`, and is not among them.
+const EVENTS: [(&str, &str); 3] =
+    [("trade_signal", "trade_signal"), ("price_alert", "price"), ("risk_alert", "risk")];
 
 /// Most bytes of a payload.
 const PAYLOAD_LIMIT_BYTES: usize = 256 * 1024;
@@ -133,12 +134,12 @@ pub(crate) async fn forward(shared: Arc<Shared>, mut heard: mpsc::Receiver<Heard
 }
 
 /// Reads a broadcast. Fails with the reason why it is no signal.
-fn read(topic: &str, event: &str, payload: Value) -> Result<Signal, &'static str> {
-    if !EVENTS.contains(&event) {
-        return Err("unknown_event");
-    }
-    if !payload.is_object() {
-        return Err("no_object");
+fn read(topic: &str, event: &str, mut payload: Value) -> Result<Signal, &'static str> {
+    let (_, kind) = EVENTS.iter().find(|(known, _)| *known == event).ok_or("unknown_event")?;
+    let members = payload.as_object_mut().ok_or("no_object")?;
+    // The database takes a signal without a kind for one that makes followers trade. An alert is none.
+    if members.entry("kind").or_insert(json!(kind)) != kind {
+        return Err("other_kind");
     }
     if payload.to_string().len() > PAYLOAD_LIMIT_BYTES {
         return Err("too_large");
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_private_topic_names_the_sender_whatever_the_payload_says() {
-        let payload = json!({ "agent_id": "somebody-else", "ts": 1 });
+        let payload = json!({ "agent_id": "somebody-else", "kind": "trade_signal", "ts": 1 });
         let signal = read("trade-signals:agent-1", "trade_signal", payload.clone()).unwrap();
         assert_eq!(signal, Signal { sender: "agent-1".to_owned(), payload, private: true });
     }
@@ -211,6 +212,18 @@ mod tests {
         let signal = read(json!({ "sender": "agent-1" })).unwrap();
         assert_eq!((signal.sender.as_str(), signal.private), ("agent-1", false));
         assert_eq!(read(json!({ "agent_id": 7 })), Err("no_sender"));
+    }
+
+    #[test]
+    fn an_alert_is_of_its_own_kind_and_never_a_signal_to_trade() {
+        let read = |event: &str, payload: Value| read("trade-signals:a", event, payload);
+        for (event, kind) in [("trade_signal", "trade_signal"), ("price_alert", "price"), ("risk_alert", "risk")] {
+            assert_eq!(read(event, json!({ "ts": 1 })).unwrap().payload["kind"], kind);
+            assert_eq!(read(event, json!({ "ts": 1, "kind": kind })).unwrap().payload["kind"], kind);
+        }
+        for kind in [json!("trade_signal"), json!(null), json!(7)] {
+            assert_eq!(read("price_alert", json!({ "kind": kind })), Err("other_kind"));
+        }
     }
 
     #[test]
