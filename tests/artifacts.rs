@@ -27,7 +27,8 @@ fn the_manifest_names_the_artifact_that_the_build_makes() -> Result<()> {
     let hosts = component["allowed_outbound_hosts"].as_array().context("no hosts")?;
     let urls: Vec<Value> = SETTINGS
         .iter()
-        .filter(|setting| setting.name.ends_with("_url"))
+        // Inngest calls the one at `inngest_serve_url`; the function itself never does.
+        .filter(|setting| setting.name.ends_with("_url") && setting.name != "inngest_serve_url")
         .map(|setting| Value::from(format!("{{{{ {} }}}}", setting.name)))
         .collect();
     assert_eq!(hosts, &urls, "the allowed hosts are the URLs of the settings, and no others");

@@ -296,8 +296,8 @@ async fn presence_ends_at_once_with_its_process_and_late_after_a_silent_cut() ->
     let command = json!({ "topic": "fleet", "config": key_of("watcher"), "presence": true });
     assert_eq!(watcher.join_with(command).await?.0, "SUBSCRIBED");
     let present = |watcher: &Follower| {
-        let states = watcher.lines().into_iter().filter(|line| line["present"].is_object());
-        states.last().map(|line| line["present"].clone()).unwrap_or_default()
+        let mut states = watcher.lines().into_iter().filter(|line| line["present"].is_object());
+        states.next_back().map(|line| line["present"].clone()).unwrap_or_default()
     };
     let mut agents = Vec::new();
     for (language, name) in LANGUAGES.into_iter().zip(["js", "py"]) {

@@ -217,7 +217,9 @@ mod tests {
     #[test]
     fn an_alert_is_of_its_own_kind_and_never_a_signal_to_trade() {
         let read = |event: &str, payload: Value| read("trade-signals:a", event, payload);
-        for (event, kind) in [("trade_signal", "trade_signal"), ("price_alert", "price"), ("risk_alert", "risk")] {
+        for (event, kind) in
+            [("trade_signal", "trade_signal"), ("price_alert", "price"), ("risk_alert", "risk")]
+        {
             assert_eq!(read(event, json!({ "ts": 1 })).unwrap().payload["kind"], kind);
             assert_eq!(read(event, json!({ "ts": 1, "kind": kind })).unwrap().payload["kind"], kind);
         }

@@ -125,6 +125,7 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     }
     if wanted(Section::Workflows) {
         workflows::run(options.quick, &mut report).await?;
+    }
     if wanted(Section::Signals) {
         signals::run(options.quick, &mut report).await?;
     }

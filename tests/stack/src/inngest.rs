@@ -80,7 +80,7 @@ pub struct Inngest {
 
 enum Part {
     StandIn { shared: Arc<Shared>, _tasks: JoinSet<()> },
-    Real(real::Server),
+    Real(Box<real::Server>),
 }
 
 /// What the stand-in's tasks share.
@@ -112,7 +112,7 @@ impl Inngest {
             Some(program) if is_plain => {
                 let server = real::Server::start(&program, &options).await?;
                 let relay = relay::Relay::start().await?;
-                Ok(Self { url: server.url.clone(), options, part: Part::Real(server), relay })
+                Ok(Self { url: server.url.clone(), options, part: Part::Real(Box::new(server)), relay })
             }
             _ => Self::stand_in(options).await,
         }
