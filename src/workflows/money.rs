@@ -94,6 +94,19 @@ pub(super) async fn execute<T: DeserializeOwned>(
     host: &Host<'_, impl Runtime>,
     money: Money<'_>,
 ) -> Result<Settled<T>, StepError> {
+    match settle(run, host, money).await? {
+        Settled::Done(outcome) => Ok(Settled::Done(read(&outcome)?)),
+        Settled::NotDone(why) => Ok(Settled::NotDone(why)),
+    }
+}
+
+/// Executes the step's job, and returns its outcome as it is written. Each type of outcome would otherwise bring a copy
+/// of this code into the component.
+async fn settle(
+    run: &Run<'_>,
+    host: &Host<'_, impl Runtime>,
+    money: Money<'_>,
+) -> Result<Settled<String>, StepError> {
     let unsettled = match attempt(run, host, &money).await {
         Ok(settled) => return Ok(settled),
         Err(unsettled) => unsettled,
@@ -130,11 +143,11 @@ pub(super) async fn done<T: DeserializeOwned>(
     }
 }
 
-async fn attempt<T: DeserializeOwned>(
+async fn attempt(
     run: &Run<'_>,
     host: &Host<'_, impl Runtime>,
     money: &Money<'_>,
-) -> Result<Settled<T>, Unsettled> {
+) -> Result<Settled<String>, Unsettled> {
     let event = run.event().id.as_deref().filter(|id| !id.is_empty());
     let event = event.ok_or_else(|| StepError::last("invalid_event", "the event has no id"))?;
     let step = WorkflowStep {
@@ -155,7 +168,7 @@ async fn attempt<T: DeserializeOwned>(
             let body = outcome.body(&reference);
             let reference = reference.as_str().to_owned();
             match outcome.state() {
-                State::Executed => Ok(Settled::Done(read(body.get())?)),
+                State::Executed => Ok(Settled::Done(body.get().to_owned())),
                 State::Skipped | State::Rejected => Ok(Settled::NotDone(read(body.get())?)),
                 State::Unknown => Err(fate_unknown(&reference).into()),
                 State::Pending => {
@@ -168,11 +181,11 @@ async fn attempt<T: DeserializeOwned>(
 }
 
 /// Reads the ledger's answer about a job that this attempt did not execute.
-fn told<T: DeserializeOwned>(answer: Answer) -> Result<Settled<T>, Unsettled> {
+fn told(answer: Answer) -> Result<Settled<String>, Unsettled> {
     let result = || answer.result.as_ref().map_or("{}", |result| result.get());
     let reason = || answer.reason.clone().unwrap_or_default();
     match answer.state {
-        JobStatus::Executed => Ok(Settled::Done(read(result())?)),
+        JobStatus::Executed => Ok(Settled::Done(result().to_owned())),
         JobStatus::Skipped | JobStatus::Rejected => Ok(Settled::NotDone(read(result())?)),
         JobStatus::Unknown => Err(fate_unknown(&answer.reference).into()),
         JobStatus::Dead => {
