@@ -8,6 +8,7 @@ pub mod health;
 pub mod heartbeat;
 pub mod inngest;
 pub mod large_bodies;
+pub mod media_type;
 pub mod operation;
 pub mod operator;
 pub mod problem;

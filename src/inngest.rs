@@ -13,6 +13,7 @@ pub mod memo;
 pub mod op;
 pub mod run;
 pub mod signing;
+pub mod stop;
 pub mod workflow;
 
 use crate::endpoint::{BaseUrl, Key};

@@ -29,6 +29,7 @@ mod ledger;
 mod log;
 mod metrics;
 mod realtime;
+mod registration;
 mod resolver;
 mod runtime;
 mod target;

@@ -3,11 +3,12 @@
 use crate::{
     ledger::{Did, Outcome},
     realtime::metrics::RealtimeMetrics,
+    registration::register,
 };
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Metric, Registry},
+    registry::Registry,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -41,16 +42,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-pub(crate) fn register<M: Metric + Clone + Default>(
-    registry: &mut Registry,
-    name: &str,
-    description: &str,
-) -> M {
-    let metric = M::default();
-    registry.register(name, description, metric.clone());
-    metric
 }
 
 impl Default for Metrics {

@@ -3,12 +3,7 @@
 //! Every answer of this path has the form that Inngest reads, refusals too, and names our version: without that Inngest
 //! does not take an answer.
 
-use super::{
-    large_bodies::LargeBodies,
-    problem::Problem,
-    query,
-    router::{Memory, is_json},
-};
+use super::{large_bodies::LargeBodies, media_type::is_json, problem::Problem, query};
 use crate::{
     config::Settings,
     inngest::{
@@ -90,12 +85,12 @@ pub async fn answer(
     settings: &Settings,
     inngest: &Inngest,
     admitted: Admitted<'_>,
-    memory: &Memory,
+    large_bodies: &LargeBodies,
     runtime: &impl Runtime,
     line: &mut Line,
 ) -> Result<Response<Vec<u8>>, Problem> {
     let workflows = workflows::registered(settings);
-    let (context, large_bodies) = (Host { settings, runtime }, &memory.large_bodies);
+    let context = Host { settings, runtime };
     App { inngest, workflows, context, large_bodies }.answer(admitted, runtime, line).await
 }
 

@@ -8,6 +8,7 @@ use super::{
     health::{self, HealthCache},
     heartbeat, inngest,
     large_bodies::LargeBodies,
+    media_type::is_json,
     operation, operator,
     problem::Problem,
     purple_flea_webhook, query,
@@ -26,7 +27,7 @@ use crate::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_LENGTH},
     request::Parts,
 };
 use std::time::Duration;
@@ -145,7 +146,7 @@ async fn dispatch(
             settings,
             inngest,
             inngest::Admitted { is_signed, head: &head, body: &body },
-            memory,
+            &memory.large_bodies,
             runtime,
             line,
         )
@@ -239,15 +240,4 @@ async fn post(
         // The matrix lets no other caller in.
         _ => Err(Problem::NotAllowed),
     }
-}
-
-/// Returns whether the only `content-type` is `application/json`, with or without parameters such as a
-/// charset.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(first), None) = (types.next(), types.next()) else {
-        return false;
-    };
-    let essence = first.as_bytes().split(|byte| *byte == b';').next();
-    essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(b"application/json"))
 }

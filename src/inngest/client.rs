@@ -6,7 +6,7 @@ use super::{
     call::Call,
     event::{Event, NewEvent},
     op::quoted,
-    run::StepError,
+    stop::StepError,
 };
 use crate::runtime::{Answer, Limits, Runtime, SendError};
 use http::{

@@ -2,7 +2,7 @@
 
 use super::{
     op::quoted,
-    run::{StepError, Stop},
+    stop::{StepError, Stop},
 };
 use crate::json::DETAIL_LIMIT_CHARS;
 use serde::{Deserialize, de::DeserializeOwned};

@@ -1,7 +1,7 @@
 //! Memos: what Inngest keeps of a step. The operation that is replayed decides how its memo is read, because an event and the
 //! result of a step both have a member `data`.
 
-use super::{event::Event, run::Thrown};
+use super::{event::Event, stop::Thrown};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

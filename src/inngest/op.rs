@@ -1,6 +1,6 @@
 //! What a run reports to Inngest: one operation, or its end. The names and shapes are Inngest's.
 
-use super::run::Thrown;
+use super::stop::Thrown;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use sha1::{Digest, Sha1};

@@ -1,6 +1,6 @@
 //! What the listener does over Realtime, counted.
 
-use crate::metrics::register;
+use crate::registration::register;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
