@@ -30,9 +30,6 @@ const OWNER_ID: &str = "11111111-1111-1111-1111-111111111111";
 /// What Realtime is.
 const REALTIME: &str = "a stand-in for Realtime with the delays that were measured of the real server";
 
-/// The settings of a function that does not wait for another deposit, so that each deposit needs a notification.
-const UNWATCHED: [(&str, &str); 1] = [("linger_ms", "0")];
-
 /// The rates at which a quick run measures pg_net without a watch.
 const QUICK_RATES: [u32; 3] = [5, 50, 200];
 
@@ -75,7 +72,7 @@ async fn measure(quick: bool) -> Result<Figures> {
     let pg_nets: &[u32] = if quick { &QUICK_RATES } else { &RATES };
     let mut progress = Progress::new(2 * (1 + RATES.len()) + pg_nets.len() + 2 + signals::STEPS);
     progress.step("the whole stack starts, with Realtime and the listener");
-    let mut live = Live::start(&machine, &[]).await?;
+    let mut live = Live::start(&machine, true).await?;
     let parts = [live.rig.pg_net.name(), live.rig.postgrest.name()];
     // The database's own limit of messages counts what came just before, so the highest rate is the last.
     progress.step("an owner hears results");
@@ -87,7 +84,7 @@ async fn measure(quick: bool) -> Result<Figures> {
     }
     drop(live);
     progress.step("the whole stack starts, without a watch for the next job");
-    let mut live = Live::start(&machine, &UNWATCHED).await?;
+    let mut live = Live::start(&machine, false).await?;
     let (mut unwatched, mut pg_net) = (Vec::new(), Vec::new());
     for rate in RATES {
         progress.step(&format!("{rate} deposits a second, by Realtime, without a watch"));

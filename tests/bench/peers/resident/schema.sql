@@ -1,5 +1,5 @@
--- The two tables of the specification, which its agent follows and writes. Nothing makes a result unique for its deposit.
--- The bench finds the deposit of a result by `reference`.
+-- The two tables of the specification, which its agent follows and writes. Nothing makes a result
+-- unique for its deposit. The bench finds the deposit of a result by `reference`.
 
 create table public.wallet_changes (
   id            bigserial     primary key,
