@@ -3,7 +3,7 @@
 
 use crate::stage::{AGENTS, Stage};
 use anyhow::{Context, Result, bail, ensure};
-use stack::postgres::OWNER;
+use stack::postgres::{Cluster, OWNER};
 use std::time::{Duration, Instant};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -98,9 +98,14 @@ pub struct Depositors {
 impl Depositors {
     /// Connects.
     pub async fn connect(stage: &Stage) -> Result<Self> {
+        Self::to(&stage.cluster).await
+    }
+
+    /// Connects to a database.
+    pub async fn to(cluster: &Cluster) -> Result<Self> {
         let (give, take) = unbounded_channel();
         for _ in 0..CONNECTIONS {
-            let client = stage.cluster.connect(OWNER).await?;
+            let client = cluster.connect(OWNER).await?;
             let insert = "insert into public.wallet_changes (agent_id, change_type, change_amount, new_balance) \
                           values ($1, 'deposit', 100, 100)";
             let insert = client.prepare(insert).await?;

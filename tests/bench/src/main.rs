@@ -14,13 +14,12 @@ mod load;
 mod pace;
 mod peers;
 mod progress;
+mod realtime;
 mod requests;
 mod rig;
 mod rival;
 mod server;
 mod settlement;
-#[path = "realtime/signals.rs"]
-mod signals;
 mod stage;
 mod table;
 mod upstream;
@@ -65,8 +64,8 @@ enum Section {
     Feed,
     /// A call of a workflow that only replays.
     Workflows,
-    /// Signals: the jobs of 1,000 followers, and the message of a settlement.
-    Signals,
+    /// Realtime: the doorbell, an owner's callback, the specification's resident agent, and signals.
+    Realtime,
 }
 
 // The client uses one thread, to leave the servers as much CPU as possible.
@@ -126,8 +125,8 @@ async fn measure(options: &Options) -> Result<Map<String, Value>> {
     if wanted(Section::Workflows) {
         workflows::run(options.quick, &mut report).await?;
     }
-    if wanted(Section::Signals) {
-        signals::run(options.quick, &mut report).await?;
+    if wanted(Section::Realtime) {
+        realtime::run(options.quick, &mut report).await?;
     }
     Ok(report)
 }

@@ -1,6 +1,6 @@
 //! Runs the whole stack, from the deposit's row to the trade's, so that each part's CPU time can be told from the
-//! others'. PostgreSQL and the project's own host are processes. The stand-ins for pg_net, PostgREST and Purple Flea
-//! have threads of their own.
+//! others'. PostgreSQL and the project's own host are processes. The stand-ins for pg_net, PostgREST, Realtime and
+//! Purple Flea have threads of their own.
 
 use crate::{
     aside::Threads,
@@ -16,6 +16,7 @@ use stack::{
     postgres::Cluster,
     postgrest::PostgRest,
     purple_flea::PurpleFlea,
+    realtime::{Options as RealtimeOptions, Realtime},
     sweeper::{self, Sweeper},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -33,27 +34,58 @@ pub struct Rig {
     pub postgrest: PostgRest,
     /// pg_net.
     pub pg_net: PgNet,
+    /// Realtime, where it was asked for.
+    pub realtime: Option<Realtime>,
+    /// The URL of the function's notification endpoint.
+    pub function_url: String,
     _sweeper: Sweeper,
-    _threads: [Threads; 3],
+    _threads: [Threads; 4],
 }
 
 impl Rig {
     /// Starts the stack, with the function on a platform and some of its settings changed.
     pub async fn start(machine: &Machine, platform: Platform, changes: &[(&str, &str)]) -> Result<Self> {
+        Self::start_all(machine, platform, changes, None).await
+    }
+
+    /// Starts the stack with Realtime, and the function on our own host.
+    pub async fn start_with_realtime(
+        machine: &Machine,
+        changes: &[(&str, &str)],
+        options: RealtimeOptions,
+    ) -> Result<Self> {
+        Self::start_all(machine, Platform::Embedded, changes, Some(options)).await
+    }
+
+    async fn start_all(
+        machine: &Machine,
+        platform: Platform,
+        changes: &[(&str, &str)],
+        options: Option<RealtimeOptions>,
+    ) -> Result<Self> {
         let threads = [
+            Threads::start("realtime", 1)?,
             Threads::start("pg_net", 1)?,
             Threads::start("postgrest", 1)?,
             Threads::start("purple_flea", 1)?,
         ];
-        let [for_pg_net, for_postgrest, for_purple_flea] = &threads;
+        let [for_realtime, for_pg_net, for_postgrest, for_purple_flea] = &threads;
         let cluster = Arc::new(Cluster::start().await?);
         let at = cluster.clone();
         let pg_net = for_pg_net.run(async move { PgNet::start(&at).await }).await?;
         let at = cluster.clone();
         let postgrest = for_postgrest.run(async move { PostgRest::start(&at).await }).await?;
+        let realtime = match options {
+            Some(options) => {
+                let at = cluster.clone();
+                Some(for_realtime.run(async move { Realtime::start(&at, options).await }).await?)
+            }
+            None => None,
+        };
         let purple_flea = for_purple_flea.run(PurpleFlea::start()).await?;
         let (host, url) = start_host(machine, platform, &purple_flea, &postgrest, changes).await?;
-        let owner = cluster.install(&format!("{url}/execute-trade"), AGENT).await?;
+        let function_url = format!("{url}/execute-trade");
+        let owner = cluster.install(&function_url, AGENT).await?;
         let at = cluster.clone();
         let sweeper = for_pg_net.run(async move { Ok(Sweeper::start(&at, sweeper::EVERY)) }).await?;
         let agents = format!(
@@ -63,7 +95,7 @@ impl Rig {
         owner.batch_execute(&agents).await?;
         fund(&purple_flea);
         let stage = Stage { worker: host, purple_flea, owner, cluster, open: OPEN };
-        Ok(Self { stage, postgrest, pg_net, _sweeper: sweeper, _threads: threads })
+        Ok(Self { stage, postgrest, pg_net, realtime, function_url, _sweeper: sweeper, _threads: threads })
     }
 
     /// Counts the notifications that pg_net has sent.

@@ -4,14 +4,13 @@
 //! Realtime's SQL is a stand-in, which writes the same rows. No worker claims the jobs meanwhile.
 
 use crate::{
-    aside,
     figures::{median, percentile, rounded},
     progress::Progress,
     settlement,
     table::{Table, number},
 };
 use anyhow::{Result, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stack::{
     local::AGENT,
     pg_net::PgNet,
@@ -44,23 +43,18 @@ const WARM_UP: usize = 4;
 const LAST_MS: f64 = 100.0;
 const SHARE: f64 = 0.15;
 
+/// The steps of its progress.
+pub const STEPS: usize = 3;
+
 /// The measurements, in milliseconds.
-struct Figures {
+pub struct Figures {
     fan_out: Vec<f64>,
     silent: Vec<f64>,
     told: Vec<f64>,
 }
 
-/// Measures, prints tables, and adds the figures to the report.
-pub async fn run(quick: bool, report: &mut Map<String, Value>) -> Result<()> {
-    let figures = aside::run(move || measure(quick)).await?;
-    figures.print();
-    report.insert("signals".to_owned(), figures.to_json());
-    Ok(())
-}
-
-async fn measure(quick: bool) -> Result<Figures> {
-    let mut progress = Progress::new(3);
+/// Measures in a database of its own.
+pub async fn measure(quick: bool, progress: &mut Progress) -> Result<Figures> {
     progress.step("signals: a database with Realtime's SQL starts");
     let cluster = Cluster::start().await?;
     // The triggers send notifications. No function receives them.
@@ -76,7 +70,6 @@ async fn measure(quick: bool) -> Result<Figures> {
     let fan_out = fan_out(&client, signals).await?;
     progress.step("signals: the message of a settlement");
     let (silent, told) = shares(&client, &superuser, if quick { QUICK_PAIRS } else { FULL_PAIRS }).await?;
-    progress.end();
     Ok(Figures { fan_out, silent, told })
 }
 
@@ -143,13 +136,19 @@ async fn shares(client: &Client, superuser: &Client, pairs: usize) -> Result<(Ve
 }
 
 impl Figures {
+    /// Gives the median time from a signal to the last of its jobs, in milliseconds.
+    pub fn last_ms(&self) -> Option<f64> {
+        median(self.fan_out.iter().copied())
+    }
+
     /// Gives the part that the message adds: of the medians.
-    fn share(&self) -> Option<f64> {
+    pub fn share(&self) -> Option<f64> {
         let middle = |values: &Vec<f64>| median(values.iter().copied());
         Some(middle(&self.told)? / middle(&self.silent)? - 1.0)
     }
 
-    fn to_json(&self) -> Value {
+    /// Gives the figures and the goals.
+    pub fn to_json(&self) -> Value {
         let p50 = |values: &Vec<f64>| rounded(median(values.iter().copied()));
         json!({
             "followers": FOLLOWERS,
@@ -160,13 +159,14 @@ impl Figures {
             "settlement_with_message_ms": p50(&self.told),
             "goals_met": {
                 "the last of 1,000 followers' jobs < 100 ms":
-                    median(self.fan_out.iter().copied()).is_some_and(|ms| ms < LAST_MS),
+                    self.last_ms().is_some_and(|ms| ms < LAST_MS),
                 "a message adds at most 15 % to a settlement of 64": self.share().is_some_and(|share| share <= SHARE),
             },
         })
     }
 
-    fn print(&self) {
+    /// Prints the table.
+    pub fn print(&self) {
         let p50 = |values: &Vec<f64>| number(median(values.iter().copied()), 1);
         let p99 = |values: &Vec<f64>| number(percentile(values, 0.99), 1);
         let mut table = Table::new(1, &["transaction", "p50 ms", "p99 ms"]);
