@@ -1,6 +1,6 @@
-//! The workflows that Inngest drives: a file each, and a line each in [`all`].
+//! The workflows that Inngest drives: a file each, and a line each in `all`.
 //!
-//! A step that moves money is a job of the ledger ([`money`]). A step that only reads asks Purple Flea ([`agent`]), and
+//! A step that moves money is a job of the ledger (`money`). A step that only reads asks Purple Flea (`agent`), and
 //! Inngest keeps what it read.
 
 mod agent;
