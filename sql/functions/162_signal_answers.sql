@@ -300,6 +300,27 @@ $$;
 comment on function purple_flea.tell_followers(public.trade_signals, text[]) is
   'Sends each owner of followers one message, signal, on the owner''s private topic. Never fails.';
 
+comment on column public.signal_answers.reason is
+  'Why there is no job: no_signal_policy, paused, confidence_too_low, other_market, other_action, '
+  'size_too_small, signal_expired, restored, agent_locked, or a code of Postgres.';
+
+create or replace function purple_flea.doubt_answers() returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.signal_answers w
+  set state  = 'declined',
+      reason = 'restored'
+  where w.state = 'waiting';
+end;
+$$;
+comment on function purple_flea.doubt_answers() is
+  'Declines for the followers that still waited to be asked when the database was copied: they may '
+  'have been asked since.';
+
 -- A sweep's part.
 create or replace function purple_flea.finish_signals() returns void
   language plpgsql
@@ -334,7 +355,8 @@ begin
           reason = 'signal_expired'
       where w.signal_id = signal.id
         and w.state = 'waiting';
-    else
+    -- A signal of before a restore may have been answered in the time that was lost.
+    elsif purple_flea.current_generation() is not null then
       with again as (
         delete from public.signal_answers w
         where w.signal_id = signal.id

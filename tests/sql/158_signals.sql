@@ -237,6 +237,8 @@ select is(pg_temp.hears(pg_temp.broadcast('{"ts": 2}')) ->> 'state', 'published'
 select is(pg_temp.hears(wrong) ->> 'reason', reason, 'refused: ' || left(wrong::text, 60))
 from (values
   (pg_temp.broadcast() - 'ts', 'no_ts'),
+  (pg_temp.broadcast(('{"deep": ' || repeat('[', 12000) || repeat(']', 12000) || '}')::jsonb),
+   'too_large'),
   (pg_temp.broadcast('{"ts": null}'), 'no_ts'),
   (pg_temp.broadcast('{"ts": [1]}'), 'no_ts'),
   (pg_temp.broadcast('{"agent_id": "boss"}'), 'other_sender'),
