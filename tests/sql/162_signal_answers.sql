@@ -156,5 +156,30 @@ select is_empty(
 );
 select is((select count(*) from public.trade_signals), 5::bigint, 'and no other');
 
+-- A flood.
+insert into public.agents (id, orchestrator_id) values ('a2', 'boss');
+select public.set_signal_policy('a2', '{"max_size": 5}');
+select pg_temp.publishes() from generate_series(1, 30);
+select results_eq(
+  $$
+    select w.state, w.reason, count(*)
+    from public.signal_answers w
+    where w.agent_id = 'a2'
+    group by w.state, w.reason
+    order by w.state
+  $$,
+  $$values ('asked', null, 20::bigint), ('declined', 'too_many_pending', 10)$$,
+  'a sender that floods fills no queue: its followers have 20 pending answers at most'
+);
+select public.claim_jobs('{}', 100) from generate_series(1, 2);
+update purple_flea.jobs j set due_at = now() where j.agent_id = 'a2' and j.state = 'pending';
+select public.claim_jobs('{}', 100) from generate_series(1, 2);
+select is(pg_temp.publishes() ->> 'state', 'published', 'the next signal');
+select is(w.state, 'asked', 'is answered again, once they are claimed')
+from public.signal_answers w
+where w.agent_id = 'a2'
+order by w.answered_at desc
+limit 1;
+
 select * from finish();
 rollback;
