@@ -198,8 +198,8 @@ comment on function purple_flea.pick_jobs(text[], integer, jsonb, uuid) is
   'Locks the jobs that are claimed next. Jobs that the claim names come first.';
 
 -- A restore can bring back an archived job, and an import a deposit that has its row of
--- trade_results. A ledger that was uninstalled and made again has forgotten the names of requests and
--- of workflows' steps, and trade_results has them still.
+-- trade_results. A ledger that was uninstalled and made again has forgotten the names of requests
+-- and of workflows' steps, and trade_results has them still.
 create or replace function purple_flea.end_done_before(picked text[]) returns text[]
   language plpgsql
   volatile
