@@ -240,7 +240,8 @@ begin
     return escrow.receiver_id;
   elsif step <> 'escrow_dispute' then
     return escrow.sender_id;
-  elsif named is not null then
+  -- Any session can set the name, so a user's own does not count.
+  elsif named is not null and purple_flea.caller() is null then
     return named;
   elsif purple_flea.caller() is not null and not exists (
     select
