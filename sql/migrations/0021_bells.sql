@@ -1,6 +1,8 @@
 -- Which bells were sent. A transaction relies on a bell only if it sees the bell's row: the row
 -- stands exactly if the message does, also where a subtransaction is rolled back.
 create table if not exists purple_flea.doorbell_bells (
+  -- Two transactions may ring in the same millisecond, and none waits for the other.
+  id         bigint generated always as identity primary key,
   rung_at_ms bigint not null
 );
 comment on table purple_flea.doorbell_bells is
