@@ -95,6 +95,9 @@ begin
   if to_regnamespace('realtime') is null then
     perform purple_flea.warn_of_realtime('this database has no Realtime, and notify_by is realtime');
     return 'refused';
+  -- broadcast() sends no more in this transaction.
+  elsif current_setting('purple_flea.realtime_hangs', true) = 'on' then
+    return 'refused';
   end if;
   -- Without the lock no look waits for this transaction, so it relies on no bell.
   locked := pg_try_advisory_xact_lock_shared(purple_flea.doorbell_lock());

@@ -211,6 +211,19 @@ begin
 end;
 $$;
 savepoint whole;
+select purple_flea.set_secret('purple_flea_function_url', 'http://127.0.0.1:9/execute-trade');
+select pg_temp.posts(), pg_temp.bells(), pg_temp.long_after();
+set local purple_flea.realtime_hangs = 'on';
+select pg_temp.goes_on('a Realtime that hangs');
+select is(pg_temp.posts(), 1::bigint, 'and pg_net notifies');
+select is_empty(
+  $$
+    select from purple_flea.doorbell_bells b
+    join purple_flea.doorbell_rung_at r on r.last_value = b.rung_at_ms
+  $$,
+  'and nobody relies on a bell that was not sent'
+);
+rollback to savepoint whole;
 drop schema realtime cascade;
 select pg_temp.goes_on('a Realtime that is gone, without pg_net,');
 rollback to savepoint whole;
