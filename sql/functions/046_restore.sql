@@ -187,6 +187,7 @@ begin
   if not confirm_restore.nothing_lost then
     unknown := purple_flea.doubt_pending(present, confirm_restore.paused_too, at);
     perform purple_flea.doubt_started(present, at);
+    perform purple_flea.doubt_answers();
   end if;
   -- The identity is a new one even if nothing was lost: an operator may have confirmed a copy, too.
   if present is null then

@@ -198,7 +198,8 @@ comment on function purple_flea.pick_jobs(text[], integer, jsonb, uuid) is
   'Locks the jobs that are claimed next. Jobs that the claim names come first.';
 
 -- A restore can bring back an archived job, and an import a deposit that has its row of
--- trade_results.
+-- trade_results. A ledger that was uninstalled and made again has forgotten the names of requests
+-- and of workflows' steps, and trade_results has them still.
 create or replace function purple_flea.end_done_before(picked text[]) returns text[]
   language plpgsql
   volatile
@@ -215,10 +216,13 @@ declare
     select t.reference
     from public.trade_results t
     join purple_flea.jobs j on j.reference = t.reference
-    join public.wallet_changes w on w.id = j.wallet_change_id
+    left join public.wallet_changes w on w.id = j.wallet_change_id
     where t.reference = any (picked)
-      -- An older result belongs to another deposit, whose id has come again.
-      and t.created_at >= w.created_at
+      and case
+        when j.wallet_change_id is null then purple_flea.is_staking(j.kind)
+        -- An older result belongs to another deposit, whose id has come again.
+        else t.created_at >= w.created_at
+      end
   );
 begin
   if archived = '{}' and traded = '{}' then

@@ -4,11 +4,12 @@
 --
 -- At most one transaction in 100 ms rings. The others rely on its bell:
 -- - They hold an advisory lock shared until their commit. None of them waits for it.
--- - They rely on a bell only if its transaction has committed, because a rollback sends nothing.
+-- - They rely on a bell only if they see its row, because a rollback sends nothing, of a
+--   subtransaction either.
 -- - 150 ms after a bell the listener looks (look_after_bell()). It looks again until it has had the
 --   lock exclusively, so that nobody is left who relied on the bell and has not committed.
 -- - A bell whose transaction is still open is no reason to be silent. Then more bells follow, until
---   the rate of 10 a second is spent. Above it a transaction relies on bells that are on their way.
+--   the rate of 10 a second is spent. Above it a transaction relies on a bell of the last 100 ms.
 -- What is left to the sweeper: all of these roll back, or Realtime loses the message.
 
 create or replace function purple_flea.doorbell_lock() returns bigint
@@ -21,9 +22,9 @@ $$;
 comment on function purple_flea.doorbell_lock() is
   'Gives the key of the lock between the listener''s look and transactions that rely on a bell.';
 
--- The lock comes before the clock is read. So whoever relies on a bell has the lock within 100 ms of
--- it, and the look comes later.
-create or replace function purple_flea.relies_on_bell() returns boolean
+-- The caller has tried to get the lock before, so that whoever relies on a bell has the lock within
+-- 100 ms of it, and the look comes later.
+create or replace function purple_flea.recent_bell() returns bigint
   language plpgsql
   volatile
   security invoker
@@ -31,27 +32,28 @@ create or replace function purple_flea.relies_on_bell() returns boolean
 as $$
 declare
   window_ms constant integer := 100;
-  rung_at   bigint;
-  rung_by   bigint;
-  now_ms    bigint;
+  rung_at   constant bigint  := (select s.last_value from purple_flea.doorbell_rung_at s);
+  now_ms    constant bigint  := floor(extract(epoch from clock_timestamp()) * 1000);
 begin
-  if not pg_try_advisory_xact_lock_shared(purple_flea.doorbell_lock()) then
-    return false;
-  end if;
-  -- A bell writes its transaction before its time.
-  rung_at := (select s.last_value from purple_flea.doorbell_rung_at s);
-  now_ms := floor(extract(epoch from clock_timestamp()) * 1000);
   -- A bell in the future was rung before the clock was set back.
-  if now_ms - rung_at not between 0 and window_ms - 1 then
-    return false;
-  end if;
-  rung_by := (select s.last_value from purple_flea.doorbell_rung_by s);
-  return coalesce(pg_xact_status(rung_by::text::xid8) = 'committed', false);
+  return case when now_ms - rung_at between 0 and window_ms - 1 then rung_at end;
 end;
 $$;
-comment on function purple_flea.relies_on_bell() is
-  'Says whether a listener looks for this transaction''s jobs, because a bell was sent less than '
-  '100 ms ago.';
+comment on function purple_flea.recent_bell() is
+  'Gives the time of the last bell, sent or not, if it is less than 100 ms ago.';
+
+create or replace function purple_flea.was_sent(rung_at bigint) returns boolean
+  language plpgsql
+  volatile  -- sees what was committed meanwhile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from purple_flea.doorbell_bells b where b.rung_at_ms = rung_at);
+end;
+$$;
+comment on function purple_flea.was_sent(bigint) is
+  'Says whether the transaction that rang a bell has committed, and has not rolled the bell back.';
 
 -- The rate is spent like time (see take_realtime_share()): two transactions at the same moment may
 -- ring a few times too often.
@@ -86,24 +88,39 @@ create or replace function purple_flea.ring_doorbell() returns text
   security invoker
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  locked  boolean;
+  rung_at bigint;
 begin
   if to_regnamespace('realtime') is null then
     perform purple_flea.warn_of_realtime('this database has no Realtime, and notify_by is realtime');
     return 'refused';
+  -- broadcast() sends no more in this transaction.
+  elsif current_setting('purple_flea.realtime_hangs', true) = 'on' then
+    return 'refused';
   end if;
-  if purple_flea.relies_on_bell() or not purple_flea.take_bell() then
+  -- Without the lock no look waits for this transaction, so it relies on no bell.
+  locked := pg_try_advisory_xact_lock_shared(purple_flea.doorbell_lock());
+  if locked and purple_flea.was_sent(purple_flea.recent_bell()) then
+    return 'coalesced';
+  elsif not purple_flea.take_bell() and locked and purple_flea.recent_bell() is not null then
+    -- A spent rate is no reason to be silent where no bell is on its way.
     return 'coalesced';
   end if;
   if purple_flea.take_realtime_share(1, true) < 1 then
     perform purple_flea.warn_of_realtime('the rate of messages is spent, or 0');
     return 'refused';
   end if;
-  perform setval('purple_flea.doorbell_rung_by', pg_current_xact_id()::text::bigint);
-  perform setval(
-    'purple_flea.doorbell_rung_at', floor(extract(epoch from clock_timestamp()) * 1000)::bigint);
+  rung_at := floor(extract(epoch from clock_timestamp()) * 1000);
+  insert into purple_flea.doorbell_bells (rung_at_ms) values (rung_at);
+  perform setval('purple_flea.doorbell_rung_at', rung_at);
   perform purple_flea.broadcast('doorbell', 'due', '{"ledger": true}');
   return 'rung';
 exception when others then
+  -- Nobody relies on it. The sequence keeps what is rolled back.
+  perform setval(c.oid::regclass, 0)
+  from pg_catalog.pg_class c
+  where c.oid = to_regclass('purple_flea.doorbell_rung_at');
   perform purple_flea.warn_of_realtime(sqlerrm);
   return 'refused';
 end;
@@ -135,8 +152,9 @@ comment on function purple_flea.notify(text, jsonb) is
   'Notifies the function as notify_by says. Where the doorbell is refused, it uses pg_net if that '
   'is set up. Raises if pg_net cannot.';
 
--- The lock is tried and not waited for: a transaction that waits for it would make deposits ring.
--- The look sees what was committed before it got the lock.
+-- The lock is tried and not waited for, and given back at once: a transaction that waits for it, or
+-- keeps it, would make deposits ring. The look sees what was committed before it got the lock.
+-- Whoever relies on a bell after that is seen by a later look.
 create or replace function public.look_after_bell() returns jsonb
   language plpgsql
   volatile
@@ -145,9 +163,10 @@ create or replace function public.look_after_bell() returns jsonb
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  lock  constant bigint := purple_flea.doorbell_lock();
   alone boolean;
 begin
-  alone := pg_try_advisory_xact_lock(purple_flea.doorbell_lock());
+  alone := case when pg_try_advisory_lock(lock) then pg_advisory_unlock(lock) else false end;
   return jsonb_build_object(
     'due', purple_flea.is_due(clock_timestamp()),
     'open', not alone

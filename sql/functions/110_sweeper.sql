@@ -165,10 +165,13 @@ begin
   -- No job outlives a pause by so much.
   delete from purple_flea.pauses p
   where upper(p.held) < statement_timestamp() - interval '60 days';
+  -- Nobody relies on a bell after 100 ms.
+  delete from purple_flea.doorbell_bells b
+  where b.rung_at_ms < (extract(epoch from statement_timestamp()) - 60) * 1000;
 end;
 $$;
 comment on function purple_flea.prune() is
-  'Deletes tokens of abandoned claims, and pauses that ended long ago.';
+  'Deletes tokens of abandoned claims, pauses that ended long ago, and bells of a minute ago.';
 
 create or replace function purple_flea.sweep_part(part text) returns void
   language plpgsql

@@ -124,9 +124,13 @@ begin
       reason     = 'released',
       result     = jsonb_build_object('reason', 'released', 'why', why),
       due_at     = clock_timestamp(),
-      expires_at = clock_timestamp() + (
-                     select k.max_age from purple_flea.job_kinds k where k.kind = j.kind
-                   ),
+      expires_at = case
+                     -- Nobody trades on a signal after its end, so the next sweep skips the job.
+                     when purple_flea.answers_signal(j.reference) then j.expires_at
+                     else clock_timestamp() + (
+                       select k.max_age from purple_flea.job_kinds k where k.kind = j.kind
+                     )
+                   end,
       bet_day    = null,
       lookup_at  = null,
       generation = purple_flea.current_generation()

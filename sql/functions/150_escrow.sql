@@ -176,8 +176,10 @@ create or replace function purple_flea.make_escrow_step(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- request_workflow_escrow() and request_workflow_escrow_step() set it for one statement.
-  named constant text := nullif(current_setting('purple_flea.step_name', true), '');
+  -- request_workflow_escrow() and request_workflow_escrow_step() set it for one statement. Any
+  -- session can set it, so it names no job but a workflow's: never a deposit's, for example.
+  named constant text := substring(
+    current_setting('purple_flea.step_name', true) from '^wf-[0-9a-f]{32}$');
   reference text := 'escrow-' || escrow.id || replace(substr(step, length('escrow') + 1), '_', '-');
   earlier   integer;
 begin
@@ -238,7 +240,8 @@ begin
     return escrow.receiver_id;
   elsif step <> 'escrow_dispute' then
     return escrow.sender_id;
-  elsif named is not null then
+  -- Any session can set the name, so a user's own does not count.
+  elsif named is not null and purple_flea.caller() is null then
     return named;
   elsif purple_flea.caller() is not null and not exists (
     select

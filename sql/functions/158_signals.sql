@@ -118,6 +118,9 @@ begin
     when octet_length(purple_flea.signal_details(payload)::text) > most_details
       then 'details_too_large'
   end;
+exception when statement_too_complex then
+  -- Thousands of arrays, one in the other.
+  return 'too_large';
 end;
 $$;
 comment on function purple_flea.trouble_of_signal(jsonb, timestamptz) is

@@ -63,6 +63,8 @@ declare
   market  constant text    := upper(signal.market);
   towards constant text    := case signal.action when 'BUY' then 'long' else 'short' end;
   cent    constant numeric := 0.01;
+  -- A sender publishes as often as it likes. Others' deposits do not wait behind more than these.
+  most    constant integer := 20;  -- pending trades and bets of a follower
   made    integer;
 begin
   with judged as materialized (
@@ -75,6 +77,17 @@ begin
         when market <> all (p.markets) then 'other_market'
         when signal.action <> all (p.actions) then 'other_action'
         when p.answers = 'trade' and least(signal.size, p.max_size) < cent then 'size_too_small'
+        when (
+          select count(*)
+          from (
+            select
+            from purple_flea.jobs w
+            where w.agent_id = e.agent_id
+              and w.kind in ('trade', 'bet')
+              and w.state = 'pending'
+            limit most
+          ) as waiting
+        ) = most then 'too_many_pending'
       end as why,
       case p.answers when 'coin-flip' then 'bet' else 'trade' end as kind,
       case p.answers
@@ -300,6 +313,28 @@ $$;
 comment on function purple_flea.tell_followers(public.trade_signals, text[]) is
   'Sends each owner of followers one message, signal, on the owner''s private topic. Never fails.';
 
+comment on column public.signal_answers.reason is
+  'Why there is no job: no_signal_policy, paused, confidence_too_low, other_market, other_action, '
+  'size_too_small, too_many_pending, signal_expired, restored, agent_locked, or a code of '
+  'Postgres.';
+
+create or replace function purple_flea.doubt_answers() returns void
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.signal_answers w
+  set state  = 'declined',
+      reason = 'restored'
+  where w.state = 'waiting';
+end;
+$$;
+comment on function purple_flea.doubt_answers() is
+  'Declines for the followers that still waited to be asked when the database was copied: they may '
+  'have been asked since.';
+
 -- A sweep's part.
 create or replace function purple_flea.finish_signals() returns void
   language plpgsql
@@ -334,7 +369,8 @@ begin
           reason = 'signal_expired'
       where w.signal_id = signal.id
         and w.state = 'waiting';
-    else
+    -- A signal of before a restore may have been answered in the time that was lost.
+    elsif purple_flea.current_generation() is not null then
       with again as (
         delete from public.signal_answers w
         where w.signal_id = signal.id

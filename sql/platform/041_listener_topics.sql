@@ -4,13 +4,22 @@
 -- - `agent-fleet:<owner>`: that owner sends, hears and tracks presence, the worker hears.
 -- The worker is the role purple_flea_worker, or the user of Supabase Auth that the ledger names. The
 -- role service_role passes row-level security by. The restrictive policies hold beside those of the
--- project's own, which may open all topics.
+-- project's own, which may open all topics. A project may also have roles of its own: those neither
+-- hear nor send on any topic of ours.
 do $$
 declare
   own    constant text := '(
     (topic ~ ''^trade-signals:'' and purple_flea.may_signal(topic))
     or (topic ~ ''^agent-fleet:'' and topic = ''agent-fleet:'' || (select purple_flea.caller()))
   )';
+  -- Realtime takes the role from the token. The owner of the ledger is the one that sends.
+  other_roles constant text := format(
+    '(current_user in (''anon'', ''authenticated'', ''service_role'', ''purple_flea_worker'', %L)
+      or topic !~ %L)',
+    current_user,
+    '^(doorbell$|(trade-signals|agent-fleet):'
+      || '|(owner|tenant):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$)'
+  );
   wanted record;
 begin
   if to_regclass('realtime.messages') is null then
@@ -79,6 +88,14 @@ begin
       (
         'purple_flea_anonymous_send_for_no_agents',
         'as restrictive for insert to anon with check (not purple_flea.is_listeners_topic(topic))'
+      ),
+      (
+        'purple_flea_other_roles_hear_not',
+        format('as restrictive for select to public using (%s)', other_roles)
+      ),
+      (
+        'purple_flea_other_roles_send_not',
+        format('as restrictive for insert to public with check (%s)', other_roles)
       )
     ) as v (name, rule)
     where not exists (

@@ -224,13 +224,14 @@ select throws_ok(
   null,
   'no owner writes Purple Flea''s values'
 );
+set local purple_flea.acting_party = 'boss';
 select lives_ok(
   $$
     update public.escrow_requests
     set requested_status = 'disputed', dispute_reason = 'not paid'
     where id = (select id from w)
   $$,
-  'the receiver''s owner disputes by row'
+  'the receiver''s owner disputes by row, and names no other agent for it'
 );
 reset role;
 select is((pg_temp.job('escrow-' || id || '-dispute')).agent_id, 'artist', 'for the receiver') from w;

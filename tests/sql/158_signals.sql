@@ -203,6 +203,23 @@ where j.reference in (select reference from p);
 select purple_flea.sweep();
 select is((select state from purple_flea.jobs j join p using (reference)), 'skipped',
   'a pause does not move the end of a signal');
+update purple_flea.trade_policies set paused = false where agent_id = 'trader';
+create temporary table r as select (pg_temp.job_of(pg_temp.publishes(), 'fan')).reference;
+select public.claim_jobs(array[reference], 1) from r;
+update purple_flea.jobs j
+set state       = 'unknown',
+    changed_by  = 'sweeper',
+    reason      = 'lease_ran_out',
+    lookup_at   = now(),
+    lease_until = now() - interval '1 hour',
+    expires_at  = now() - interval '1 second'
+where j.reference = (select reference from r);
+select purple_flea.release_job(reference, 'there is no such trade') from r;
+select is(
+  public.claim_jobs(array[reference], 1) #>> '{answers,0,reason}',
+  'signal_expired',
+  'nor does an operator who releases its job'
+) from r;
 
 -- Broadcasts of clients.
 create function pg_temp.hears(payload jsonb, private boolean default true) returns jsonb
@@ -220,6 +237,8 @@ select is(pg_temp.hears(pg_temp.broadcast('{"ts": 2}')) ->> 'state', 'published'
 select is(pg_temp.hears(wrong) ->> 'reason', reason, 'refused: ' || left(wrong::text, 60))
 from (values
   (pg_temp.broadcast() - 'ts', 'no_ts'),
+  (pg_temp.broadcast(('{"deep": ' || repeat('[', 12000) || repeat(']', 12000) || '}')::jsonb),
+   'too_large'),
   (pg_temp.broadcast('{"ts": null}'), 'no_ts'),
   (pg_temp.broadcast('{"ts": [1]}'), 'no_ts'),
   (pg_temp.broadcast('{"agent_id": "boss"}'), 'other_sender'),

@@ -100,6 +100,31 @@ where w.signal_id = (select id from late)
 update purple_flea.jobs j
 set due_at = 'infinity'
 where j.state = 'pending';
+-- The follower that a backup shows as waiting may have traded since.
+savepoint whole;
+insert into public.agents (id, orchestrator_id) values ('b3', 'boss');
+select public.set_signal_policy('b3', '{"max_size": 5}');
+insert into public.signal_answers (signal_id, agent_id, state, reason)
+select id, 'b3', 'waiting', 'agent_locked' from late;
+create function pg_temp.answer_of(agent text) returns text language sql as $$
+  select concat_ws(' ', w.state, w.reason)
+  from public.signal_answers w
+  join late on late.id = w.signal_id
+  where w.agent_id = agent
+$$;
+select purple_flea.declare_restore('from a disk');
+select purple_flea.sweep();
+select is(pg_temp.answer_of('b3'), 'waiting agent_locked',
+  'a restored database asks no follower before an operator confirms it');
+savepoint restored;
+select purple_flea.confirm_restore(true);
+select purple_flea.sweep();
+select is(pg_temp.answer_of('b3'), 'asked', 'the next sweep asks it, if nothing was lost');
+rollback to savepoint restored;
+select purple_flea.confirm_restore();
+select purple_flea.sweep();
+select is(pg_temp.answer_of('b3'), 'declined restored', 'and otherwise it is asked no more');
+rollback to savepoint whole;
 select purple_flea.sweep();
 select is(w.state, 'waiting', 'a follower whose job is there already stays apart')
 from public.signal_answers w
@@ -130,6 +155,31 @@ select is_empty(
   'with its answers'
 );
 select is((select count(*) from public.trade_signals), 5::bigint, 'and no other');
+
+-- A flood.
+insert into public.agents (id, orchestrator_id) values ('a2', 'boss');
+select public.set_signal_policy('a2', '{"max_size": 5}');
+select pg_temp.publishes() from generate_series(1, 30);
+select results_eq(
+  $$
+    select w.state, w.reason, count(*)
+    from public.signal_answers w
+    where w.agent_id = 'a2'
+    group by w.state, w.reason
+    order by w.state
+  $$,
+  $$values ('asked', null, 20::bigint), ('declined', 'too_many_pending', 10)$$,
+  'a sender that floods fills no queue: its followers have 20 pending answers at most'
+);
+select public.claim_jobs('{}', 100) from generate_series(1, 2);
+update purple_flea.jobs j set due_at = now() where j.agent_id = 'a2' and j.state = 'pending';
+select public.claim_jobs('{}', 100) from generate_series(1, 2);
+select is(pg_temp.publishes() ->> 'state', 'published', 'the next signal');
+select is(w.state, 'asked', 'is answered again, once they are claimed')
+from public.signal_answers w
+where w.agent_id = 'a2'
+order by w.answered_at desc
+limit 1;
 
 select * from finish();
 rollback;

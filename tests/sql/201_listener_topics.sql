@@ -36,6 +36,11 @@ insert into topics values
 insert into realtime.messages (topic, extension, private)
 select t.topic, e, true from topics t, unnest(array['broadcast', 'presence']) as e;
 
+-- A role of the project's own, which a token may name.
+create role purple_flea_test_role nologin;
+grant usage on schema realtime to purple_flea_test_role;
+grant select, insert on realtime.messages to purple_flea_test_role;
+
 create temporary table callers (name text, role name, claims text);
 insert into callers values
   ('anonymous', 'anon', ''),
@@ -44,6 +49,7 @@ insert into callers values
   ('third party', 'authenticated', '{"sub": "auth0|1"}'),
   ('no claims', 'authenticated', 'no json'),
   ('worker', 'purple_flea_worker', '{"role": "purple_flea_worker"}'),
+  ('of the project', 'purple_flea_test_role', '{"role": "purple_flea_test_role"}'),
   ('service_role', 'service_role', '{"role": "service_role"}');
 create function pg_temp.become(caller callers, topic text) returns void language plpgsql as $$
 begin

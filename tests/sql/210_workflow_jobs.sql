@@ -294,6 +294,19 @@ select is(
     '{"agent_id": "ours", "game": "coin-flip", "side": "heads", "wager": 1}'))) is not null,
   true, 'a bet of a cron is named by its time');
 
+-- A ledger that was uninstalled and made again knows no step and no job.
+insert into public.trade_results (agent_id, market, wager, reference)
+values ('ours', 'BTC', 10, pg_temp.name_of('evt-before'));
+select is(pg_temp.told(pg_temp.ask(pg_temp.order('evt-before'))), 'skipped already_traded',
+  'a step whose trade is recorded does not trade again');
+insert into public.trade_results (agent_id, market, wager, reference)
+values ('ours', 'BTC', 10, 'named-before');
+select public.request_job(
+  'trade', 'named-before', '{"agent_id": "ours", "market": "BTC", "size": "10"}');
+select is(
+  public.claim_jobs(array['named-before'], 1) #>> '{answers,0,reason}', 'already_traded',
+  'nor does a caller''s trade');
+
 -- The daily claim, with the workflow's own wallet.
 select is(
   pg_temp.keep('claim', pg_temp.ask(pg_temp.step('claim-faucet', 'evt-10', 'daily_claim',

@@ -166,6 +166,14 @@ select is(
   pg_temp.claim('escrow-' || (pg_temp.escrow('evt-4')).id || '-cancel') ->> 'kind',
   'escrow_cancel', 'is cancelled by a worker');
 select is(current_setting('purple_flea.step_name', true), '', 'no name is left for another step');
+insert into public.escrow_requests (sender_id, receiver_id, amount) values ('ours', 'theirs', 5);
+set local purple_flea.step_name = 'wallet-change-777';
+update public.escrow_requests set requested_status = 'cancelled'
+where id = (select max(id) from public.escrow_requests);
+set local purple_flea.step_name = '';
+select is_empty(
+  $$select from purple_flea.jobs where reference = 'wallet-change-777'$$,
+  'no session names the job of a deposit to come, whose deposit would fail');
 
 -- A receiver that is being registered has no account yet.
 insert into public.agents (id, api_key) values ('new', 'purple_flea_key:new');

@@ -113,7 +113,8 @@ begin
       'purple_flea_worker_sends_nothing', 'purple_flea_listener_hears',
       'purple_flea_owner_hears_agents', 'purple_flea_owner_sends_for_agents',
       'purple_flea_others_hear_no_agents', 'purple_flea_others_send_for_no_agents',
-      'purple_flea_anonymous_hear_no_agents', 'purple_flea_anonymous_send_for_no_agents'
+      'purple_flea_anonymous_hear_no_agents', 'purple_flea_anonymous_send_for_no_agents',
+      'purple_flea_other_roles_hear_not', 'purple_flea_other_roles_send_not'
     );
 end;
 $$;
