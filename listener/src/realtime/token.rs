@@ -49,9 +49,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// Takes a token, and reads when it expires. Realtime checks the rest.
     pub(crate) fn new(text: String) -> Self {
-        let claims = text.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-        let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
-        let expires_s = claims.as_ref().and_then(|claims| claims.get("exp")).and_then(Value::as_u64);
+        let expires_s = claims(&text).and_then(|claims| claims.get("exp")?.as_u64());
         Self { text, expires_s }
     }
 
@@ -65,6 +63,17 @@ impl Token {
         let left_s = self.expires_s?.saturating_sub(now_s);
         Some(Duration::from_secs(left_s.saturating_sub(RENEW_BEFORE_S.min(left_s.div_ceil(3)))))
     }
+}
+
+/// Reads the claims of a token, unchecked.
+fn claims(token: &str) -> Option<Value> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&claims).ok()
+}
+
+/// Reads the role that a token names, unchecked.
+pub(crate) fn role(token: &str) -> Option<String> {
+    claims(token)?.get("role")?.as_str().map(str::to_owned)
 }
 
 /// The wall clock, in Unix seconds.
@@ -100,12 +109,14 @@ pub(crate) async fn provide(identity: Identity, runtime: Arc<Native>, tokens: wa
         let wait = match ask(&url, &apikey, &body, &runtime).await {
             Ok(answer) => {
                 let token = Token::new(answer.access_token);
-                failures = 0;
                 refresh = answer.refresh_token;
-                let wait = token.good_for(now_s());
+                let (is_alive, wait) = (token.is_alive(now_s()), token.good_for(now_s()));
                 let _ = tokens.send(Some(token));
-                // A token without an end is renewed all the same. One that is too short is not asked for all the time.
-                wait.unwrap_or(Duration::from_secs(3600)).max(RETRY_FIRST)
+                // By a clock that is wrong each new token has expired. It is asked for less and less often.
+                failures = if is_alive { 0 } else { failures.saturating_add(1) };
+                let shortest = backoff::doubled(RETRY_FIRST, failures, RETRY_MAX);
+                // A token without an end is renewed all the same.
+                wait.unwrap_or(Duration::from_secs(3600)).max(shortest)
             }
             Err(cause) => {
                 let mut line = Line::new(Level::Warn, "realtime");
