@@ -67,14 +67,14 @@ function take(result) {
 
 /** Reads what came while nobody listened. */
 async function catchUp() {
-  for (let after = state.last - LOOK_BACK_IDS; ; after = state.last) {
+  for (let after = state.last - LOOK_BACK_IDS; ;) {
     const { data: rows, error } = await supabase
       .from("trade_results").select().gt("id", after).order("id").limit(1000);
     if (error) throw error;
+    if (rows.length === 0) break;
     for (const row of rows) take({ ...row, state: "executed" });
-    const newest = rows.at(-1)?.id ?? 0;
-    if (newest <= state.last) break;
-    state.last = newest;
+    after = rows.at(-1).id;
+    state.last = Math.max(state.last, after);
   }
   await save();
   tell("caught_up", { last: state.last });

@@ -95,12 +95,12 @@ async def catch_up(session, state):
     while True:
         query = {"select": "*", "id": f"gt.{after}", "order": "id", "limit": 1000}
         rows = await session.call("GET", "trade_results", params=query)
+        if not rows:
+            break
         for row in rows:
             state.take({**row, "state": "executed"})
-        newest = rows[-1]["id"] if rows else 0
-        if newest <= state.last:
-            break
-        after = state.last = newest
+        after = rows[-1]["id"]
+        state.last = max(state.last, after)
     state.save()
     tell("caught_up", last=state.last)
 
