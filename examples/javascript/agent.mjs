@@ -48,7 +48,7 @@ let saving = Promise.resolve();
 
 /** Saves the state, one save after the other. A crash leaves the old file or the new one. */
 function save() {
-  saving = saving.then(async () => {
+  saving = saving.catch(() => {}).then(async () => {
     state.seen = [...seen].slice(-SEEN_LIMIT);
     await writeFile(`${STATE_FILE}.new`, JSON.stringify(state));
     await rename(`${STATE_FILE}.new`, STATE_FILE);
