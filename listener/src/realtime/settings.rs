@@ -1,6 +1,6 @@
 //! The settings of Realtime, from the environment. Without any of them the listener delivers webhooks only.
 
-use super::token;
+use super::claims;
 use http::{HeaderName, HeaderValue, Uri};
 use purple_flea_edge::{
     endpoint::{BaseUrl, Key},
@@ -173,7 +173,7 @@ fn identity(user: (Option<String>, Option<String>), database: &Connection) -> Re
 
 /// Whether a gateway's key is one that only servers may have.
 fn is_secret(apikey: &str) -> bool {
-    apikey.starts_with("sb_secret_") || token::role(apikey).is_some_and(|role| role != "anon")
+    apikey.starts_with("sb_secret_") || claims::role(apikey).is_some_and(|role| role != "anon")
 }
 
 fn is_token(key: &str) -> bool {

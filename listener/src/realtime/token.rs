@@ -1,11 +1,10 @@
 //! The token with which the listener joins: the database's own, or a user's, which is renewed before it expires.
 
-use super::{backoff, settings::Identity};
+use super::{backoff, claims, settings::Identity};
 use crate::{
     log::{Level, Line},
     runtime::Native,
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderValue, Request, header::CONTENT_TYPE};
 use purple_flea_edge::runtime::{Limits, Runtime};
 use serde::Deserialize;
@@ -49,7 +48,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// Takes a token, and reads when it expires. Realtime checks the rest.
     pub(crate) fn new(text: String) -> Self {
-        let expires_s = claims(&text).and_then(|claims| claims.get("exp")?.as_u64());
+        let expires_s = claims::expires_s(&text);
         Self { text, expires_s }
     }
 
@@ -63,17 +62,6 @@ impl Token {
         let left_s = self.expires_s?.saturating_sub(now_s);
         Some(Duration::from_secs(left_s.saturating_sub(RENEW_BEFORE_S.min(left_s.div_ceil(3)))))
     }
-}
-
-/// Reads the claims of a token, unchecked.
-fn claims(token: &str) -> Option<Value> {
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice(&claims).ok()
-}
-
-/// Reads the role that a token names, unchecked.
-pub(crate) fn role(token: &str) -> Option<String> {
-    claims(token)?.get("role")?.as_str().map(str::to_owned)
 }
 
 /// The wall clock, in Unix seconds.
@@ -154,6 +142,7 @@ async fn ask(url: &str, apikey: &HeaderValue, body: &Value, runtime: &Native) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     fn token(claims: &str) -> Token {
         Token::new(format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims)))
