@@ -10,7 +10,7 @@ const STATE_FILE = process.env.STATE_FILE ?? "agent-state.json";
 const REJOIN_MS = Number(process.env.REJOIN_MS ?? 5000);
 const HEARTBEAT_MS = 10_000;
 const LOOK_BACK_IDS = 1000; // a row may be committed after one with a higher id
-const SEEN_LIMIT = 5000; // more than LOOK_BACK_IDS, or an old result would come twice
+const SEEN_LIMIT = 5000; // executed results: more than LOOK_BACK_IDS, or an old one would come twice
 
 if (!SUPABASE_URL || !SUPABASE_KEY || !AGENT_ID || !(SUPABASE_ACCESS_TOKEN || (SUPABASE_EMAIL && SUPABASE_PASSWORD))) {
   console.error("Set SUPABASE_URL, SUPABASE_KEY (the anon or publishable key), AGENT_ID, and either SUPABASE_EMAIL and " +
@@ -49,7 +49,8 @@ let saving = Promise.resolve();
 /** Saves the state, one save after the other. A crash leaves the old file or the new one. */
 function save() {
   saving = saving.catch(() => {}).then(async () => {
-    state.seen = [...seen].slice(-SEEN_LIMIT);
+    // Only rows of executed results are read again.
+    state.seen = [...seen].filter((key) => key.endsWith(" executed")).slice(-SEEN_LIMIT);
     await writeFile(`${STATE_FILE}.new`, JSON.stringify(state));
     await rename(`${STATE_FILE}.new`, STATE_FILE);
   });
