@@ -36,7 +36,7 @@ async function signIn() {
   return data.user.id;
 }
 
-// What this program knows survives its end: the highest id that it has read, and the results that it has taken.
+// The state survives the end of this program: the highest id that it has read, and the results that it has taken.
 const state = { last: 0, seen: [] };
 try {
   Object.assign(state, JSON.parse(await readFile(STATE_FILE, "utf8")));
@@ -89,7 +89,7 @@ function keep(topic, config, listen, joined) {
   channel.subscribe(async (status, error) => {
     if (status === "SUBSCRIBED") {
       tell("joined", { topic });
-      // What fails here is done again at the next join.
+      // The next join does this again if it fails.
       await Promise.resolve(joined(channel)).catch((failure) => {
         tell("failed", { topic, why: failure.message });
         leave();

@@ -65,7 +65,7 @@ class Session:
 
 
 class State:
-    """What this program knows survives its end: the highest id that it has read, and the results that it has taken."""
+    """The state survives the end of this program: the highest id that it has read, and the results that it has taken."""
 
     def __init__(self, file):
         self.file, self.last, self.seen = file, 0, {}

@@ -176,7 +176,7 @@ async fn bring(shared: &Shared, signal: &Signal, since: Instant) {
             Err(error) => error,
         };
         shared.tell_of_failure("signal", &error);
-        // What the database cannot read it will never read.
+        // The database will never read a payload that it cannot read now.
         if matches!(error, LedgerError::Failed(_)) {
             return shared.metrics.signal("refused");
         }
