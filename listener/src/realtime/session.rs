@@ -36,6 +36,9 @@ const STEADY: Duration = Duration::from_secs(10);
 /// Most messages that wait for their reader. Above it broadcasts are dropped, so that the socket stays alive.
 pub(crate) const QUEUE_LIMIT: usize = 1024;
 
+/// Longest broadcast that waits, in bytes: a signal has 256 KiB at most. Without it the queue could hold 4 GiB.
+const BROADCAST_LIMIT_BYTES: usize = 512 * 1024;
+
 /// A session, before it runs.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
@@ -228,7 +231,9 @@ impl Connection<'_> {
             }
             heard @ Heard::Broadcast { .. } => {
                 // A reader that is behind loses messages. It does not stop the socket.
-                if self.session.heard.try_send(heard).is_err() {
+                if text.len() > BROADCAST_LIMIT_BYTES {
+                    metrics.dropped("too_large");
+                } else if self.session.heard.try_send(heard).is_err() {
                     metrics.dropped("queue_full");
                 }
             }
