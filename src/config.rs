@@ -114,7 +114,8 @@ impl<F: Fn(&'static str) -> Option<String>> Reader<F> {
         let with_ledger = matches!(ledger, Some(Some(_)));
         let purple_flea = self.purple_flea(with_ledger);
         let default_agent = self.default_agent(with_ledger);
-        let inngest = self.inngest(purple_flea.as_ref());
+        let database = ledger.as_ref().and_then(Option::as_ref).map(|ledger| &ledger.connection.url);
+        let inngest = self.inngest(purple_flea.as_ref(), database);
         let is_called = with_ledger && matches!(&inngest, Some(Some(inngest)) if inngest.may_call());
         let sends = |inngest: &Inngest| inngest.event_key.is_some() || inngest.is_dev;
         // Inngest's own settings may be wrong, too. They are refused by themselves.

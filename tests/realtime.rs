@@ -221,7 +221,7 @@ async fn an_owner_hears_each_result_once_and_nobody_else_hears_any() -> Result<(
     for (owner, wanted) in owners.iter().zip([&own, &others]) {
         wait_for_results(owner, wanted).await?;
     }
-    // Whoever hears too much has heard it before this message, which comes last.
+    // A subscriber that hears too much has heard it before this message, which comes last.
     let last = format!("select realtime.send('{{}}', 'last', 'owner:{OWNER}', false)");
     sql(&stack, &last).await?;
     for stranger in strangers.iter().skip(1).step_by(2) {

@@ -10,7 +10,7 @@ const STATE_FILE = process.env.STATE_FILE ?? "agent-state.json";
 const REJOIN_MS = Number(process.env.REJOIN_MS ?? 5000);
 const HEARTBEAT_MS = 10_000;
 const LOOK_BACK_IDS = 1000; // a row may be committed after one with a higher id
-const SEEN_LIMIT = 5000; // more than LOOK_BACK_IDS, or an old result would come twice
+const SEEN_LIMIT = 5000; // executed results: more than LOOK_BACK_IDS, or an old one would come twice
 
 if (!SUPABASE_URL || !SUPABASE_KEY || !AGENT_ID || !(SUPABASE_ACCESS_TOKEN || (SUPABASE_EMAIL && SUPABASE_PASSWORD))) {
   console.error("Set SUPABASE_URL, SUPABASE_KEY (the anon or publishable key), AGENT_ID, and either SUPABASE_EMAIL and " +
@@ -36,7 +36,7 @@ async function signIn() {
   return data.user.id;
 }
 
-// What this program knows survives its end: the highest id that it has read, and the results that it has taken.
+// The state survives the end of this program: the highest id that it has read, and the results that it has taken.
 const state = { last: 0, seen: [] };
 try {
   Object.assign(state, JSON.parse(await readFile(STATE_FILE, "utf8")));
@@ -48,8 +48,9 @@ let saving = Promise.resolve();
 
 /** Saves the state, one save after the other. A crash leaves the old file or the new one. */
 function save() {
-  saving = saving.then(async () => {
-    state.seen = [...seen].slice(-SEEN_LIMIT);
+  saving = saving.catch(() => {}).then(async () => {
+    // Only rows of executed results are read again.
+    state.seen = [...seen].filter((key) => key.endsWith(" executed")).slice(-SEEN_LIMIT);
     await writeFile(`${STATE_FILE}.new`, JSON.stringify(state));
     await rename(`${STATE_FILE}.new`, STATE_FILE);
   });
@@ -67,14 +68,14 @@ function take(result) {
 
 /** Reads what came while nobody listened. */
 async function catchUp() {
-  for (let after = state.last - LOOK_BACK_IDS; ; after = state.last) {
+  for (let after = state.last - LOOK_BACK_IDS; ;) {
     const { data: rows, error } = await supabase
       .from("trade_results").select().gt("id", after).order("id").limit(1000);
     if (error) throw error;
+    if (rows.length === 0) break;
     for (const row of rows) take({ ...row, state: "executed" });
-    const newest = rows.at(-1)?.id ?? 0;
-    if (newest <= state.last) break;
-    state.last = newest;
+    after = rows.at(-1).id;
+    state.last = Math.max(state.last, after);
   }
   await save();
   tell("caught_up", { last: state.last });
@@ -88,7 +89,7 @@ function keep(topic, config, listen, joined) {
   channel.subscribe(async (status, error) => {
     if (status === "SUBSCRIBED") {
       tell("joined", { topic });
-      // What fails here is done again at the next join.
+      // The next join does this again if it fails.
       await Promise.resolve(joined(channel)).catch((failure) => {
         tell("failed", { topic, why: failure.message });
         leave();

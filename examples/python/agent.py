@@ -18,7 +18,7 @@ from realtime import AsyncRealtimeClient
 
 HEARTBEAT_S = 10
 LOOK_BACK_IDS = 1000  # a row may be committed after one with a higher id
-SEEN_LIMIT = 5000  # more than LOOK_BACK_IDS, or an old result would come twice
+SEEN_LIMIT = 5000  # executed results: more than LOOK_BACK_IDS, or an old one would come twice
 REFRESH_BEFORE_S = 300  # a token is refreshed so long before it expires
 
 
@@ -65,7 +65,7 @@ class Session:
 
 
 class State:
-    """What this program knows survives its end: the highest id that it has read, and the results that it has taken."""
+    """The state survives the end of this program: the highest id that it has read, and the results that it has taken."""
 
     def __init__(self, file):
         self.file, self.last, self.seen = file, 0, {}
@@ -77,7 +77,9 @@ class State:
     def save(self):
         """A crash leaves the old file or the new one."""
         with open(f"{self.file}.new", "w") as new:
-            json.dump({"last": self.last, "seen": list(self.seen)[-SEEN_LIMIT:]}, new)
+            # Only rows of executed results are read again.
+            executed = [key for key in self.seen if key.endswith(" executed")]
+            json.dump({"last": self.last, "seen": executed[-SEEN_LIMIT:]}, new)
         os.replace(f"{self.file}.new", self.file)
 
     def take(self, result):
@@ -95,12 +97,12 @@ async def catch_up(session, state):
     while True:
         query = {"select": "*", "id": f"gt.{after}", "order": "id", "limit": 1000}
         rows = await session.call("GET", "trade_results", params=query)
+        if not rows:
+            break
         for row in rows:
             state.take({**row, "state": "executed"})
-        newest = rows[-1]["id"] if rows else 0
-        if newest <= state.last:
-            break
-        after = state.last = newest
+        after = rows[-1]["id"]
+        state.last = max(state.last, after)
     state.save()
     tell("caught_up", last=state.last)
 

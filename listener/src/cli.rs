@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE")]
     pub(crate) hosts: Option<PathBuf>,
     /// For tests only: an address or a range (127.0.0.0/8) that is not public, and that the listener sends to all the same.
-    /// Whoever can make a subscription can then reach it. Repeat it for each.
+    /// A user who can make a subscription can then reach it. Repeat it for each.
     #[arg(long = "unsafe-test-addresses", value_name = "RANGE")]
     pub(crate) allowed: Vec<Network>,
     /// Longest time for the deliveries in flight when the listener is told to end, in seconds.

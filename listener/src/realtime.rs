@@ -9,6 +9,7 @@
 
 mod backoff;
 mod channels;
+mod claims;
 mod doorbell;
 pub(crate) mod metrics;
 mod pace;

@@ -169,8 +169,8 @@ settings! {
     /// never taken from a request, so no caller can lead Inngest elsewhere.
     INNGEST_SERVE_URL = setting("inngest_serve_url", "", "https://host[:port]/path, or http:// to a loopback host");
     /// Whether Inngest is a development server on this machine, which signs nothing. Then anyone who reaches the function can
-    /// call the workflows, so Purple Flea must be a simulator.
-    INNGEST_DEV = setting("inngest_dev", "false", "true or false; true only where inngest_api_url, inngest_event_url and every URL of Purple Flea are loopback URLs");
+    /// call the workflows, so Purple Flea must be a simulator and the ledger a local one.
+    INNGEST_DEV = setting("inngest_dev", "false", "true or false; true only where inngest_api_url, inngest_event_url, supabase_url and every URL of Purple Flea are loopback URLs");
     /// The environment at Inngest, sent as `x-inngest-env`. Empty: none is sent, and the keys decide.
     INNGEST_ENV = setting("inngest_env", "", "1 to 64 characters of A-Z a-z 0-9 . _ / -");
 }

@@ -292,6 +292,11 @@ fn dev_mode_is_refused_unless_everything_that_it_reaches_is_on_this_machine() {
     ];
     let inngest = with(&dev).unwrap().inngest.unwrap();
     assert!(inngest.is_dev && inngest.may_call());
+    let ledger = [("supabase_url", local), ("supabase_key", "a.b.c"), ("inngest_agent_id", "agent-001")];
+    let dev_with_ledger = [&dev[..], &ledger].concat();
+    assert!(with(&dev_with_ledger).is_ok());
+    let elsewhere = ("supabase_url", "https://project.supabase.co");
+    assert_eq!(names(with(&[&dev_with_ledger[..], &[elsewhere]].concat())), ["inngest_dev"]);
     for elsewhere in [
         ("inngest_api_url", "https://api.inngest.com"),
         ("inngest_event_url", "https://127.0.0.1.example"),

@@ -199,7 +199,7 @@ fn registered(result: Result<bool, &str>) -> Response<Vec<u8>> {
     response
 }
 
-/// Answers with a problem, in Inngest's form. What the same bytes would meet again is final.
+/// Answers with a problem, in Inngest's form. A refusal that the same bytes would meet again is final.
 pub fn refuse(problem: &Problem) -> Response<Vec<u8>> {
     if let Problem::Unauthorized(_) = problem {
         return reply(StatusCode::UNAUTHORIZED, r#"{"message":"Unauthorized"}"#.to_owned());

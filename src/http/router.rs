@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{Checked, Settings},
-    inngest::Inngest,
+    inngest::{Inngest, signing},
     log::{Line, milliseconds},
     runtime::Runtime,
     time_budget,
@@ -66,16 +66,24 @@ impl Memory {
 
 /// Returns the size of the largest body of a request, in bytes. A body of more than [`SMALL_BODY_LIMIT_BYTES`] needs room.
 ///
-/// Only a request that Inngest may make, and that announces its length, is read further than that.
+/// Only a call that Inngest may make, and that announces its length, is read further than that.
 pub fn body_limit_bytes(settings: &Checked, head: &Request<()>) -> usize {
-    let announced: Option<usize> =
-        head.headers().get(CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok());
-    let may_call = |settings: &Settings| settings.inngest.as_ref().is_some_and(Inngest::may_call);
-    let is_large = announced.is_some_and(|bytes| bytes > SMALL_BODY_LIMIT_BYTES);
     match (Route::of(head.uri().path()), settings) {
-        (Some(route), Ok(settings)) if is_large && may_call(settings) => route.body_limit_bytes(),
+        (Some(route), Ok(settings)) => limit_of(settings, route, head.method(), head.headers()),
         _ => SMALL_BODY_LIMIT_BYTES,
     }
+}
+
+/// A signature covers the body, so admission checks it later. Outside dev mode a call without one is refused in any case.
+fn limit_of(settings: &Settings, route: Route, method: &Method, headers: &HeaderMap) -> usize {
+    let announced: Option<usize> =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let is_large = announced.is_some_and(|bytes| bytes > SMALL_BODY_LIMIT_BYTES);
+    let may_call = |inngest: &Inngest| {
+        inngest.may_call() && (inngest.is_dev || headers.contains_key(signing::SIGNATURE))
+    };
+    let is_call = *method == Method::POST && settings.inngest.as_ref().is_some_and(may_call);
+    if is_large && is_call { route.body_limit_bytes() } else { SMALL_BODY_LIMIT_BYTES }
 }
 
 /// Answers one request. Returns the reply, and the worker's run after it.
@@ -132,7 +140,10 @@ async fn dispatch(
     }
     let body = match body {
         Body::Whole(body) => body,
-        Body::TooLarge => return Err(Problem::BodyTooLarge(route.body_limit_bytes())),
+        Body::TooLarge => {
+            let limit_bytes = limit_of(settings, route, &head.method, &head.headers);
+            return Err(Problem::BodyTooLarge(limit_bytes));
+        }
         Body::Incomplete => return Err(Problem::IncompleteBody),
     };
     #[cfg(not(feature = "workflows"))]

@@ -6,7 +6,7 @@ use super::{
     money::{self, Money, NotDone, Settled},
 };
 use crate::{
-    domain::{account::Account, amount::Amount, job::RequestKind},
+    domain::{amount::Amount, job::RequestKind},
     inngest::{
         run::{Run, StepError, Stop},
         workflow::{Trigger, Workflow},
@@ -81,12 +81,8 @@ fn not_claimed(next_eligible: Option<String>) -> Value {
     json!({ "claimed": false, "next_eligible": next_eligible })
 }
 
-async fn account(host: &Host<'_, impl Runtime>) -> Result<Account, StepError> {
-    agent::account(host).await
-}
-
 async fn check_status(host: &Host<'_, impl Runtime>) -> Result<Standing, StepError> {
-    let account = account(host).await?;
+    let account = agent::account(host).await?;
     let status = host.settings.purple_flea.daily_status(&account, host.runtime).await;
     let status = status.map_err(agent::of_reading)?;
     Ok(Standing { can_claim: status.can_claim, next_eligible: status.next_eligible_at })
@@ -112,6 +108,6 @@ async fn claim(run: &Run<'_>, host: &Host<'_, impl Runtime>) -> Result<Claim, St
 }
 
 async fn fetch_balance(host: &Host<'_, impl Runtime>) -> Result<Amount, StepError> {
-    let account = account(host).await?;
+    let account = agent::account(host).await?;
     host.settings.purple_flea.balance(&account, host.runtime).await.map_err(agent::of_reading)
 }

@@ -188,7 +188,7 @@ async fn a_run_gives_up_after_many_strangers_and_releases_nothing() -> Result<()
 async fn in_the_live_dialect_a_delivery_that_no_event_tells_is_read_within_a_day() -> Result<()> {
     let (driven, key) = live().await?;
     let event = driven.open("e-1", escrow("E1")).await?;
-    // Whoever confirms it, the escrow itself reads `funded`.
+    // By any confirmation the escrow itself reads `funded`.
     driven.confirm("E1", "a-stranger").await?;
     driven.clock()?.advance(DAY + DAY / 24).await?;
     assert_eq!((driven.waiting(&event).await?.status, driven.statuses()), (Status::Running, vec!["funded"]));

@@ -80,7 +80,7 @@ impl Caller {
         let looks = tokio::spawn(self.clone().look_after_bells());
         while let Some(heard) = heard.recv().await {
             match heard {
-                // What rang before a join was not heard, and a server that has just begun may not hear the database yet.
+                // A bell before a join was not heard, and a server that has just begun may not hear the database yet.
                 Heard::Joined { .. } => {
                     self.ring();
                     self.look_later();

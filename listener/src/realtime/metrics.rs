@@ -7,12 +7,13 @@ use prometheus_client::{
 };
 
 /// Why a message from outside is dropped: the values of the label `reason`.
-const REASONS: [&str; 10] = [
+const REASONS: [&str; 11] = [
     "not_readable",
     "queue_full",
     "unknown_event",
     "unknown_topic",
     "no_object",
+    "other_kind",
     "too_large",
     "no_sender",
     "no_topic",

@@ -23,14 +23,21 @@ use tokio::{
 /// How often the session looks what is due: joins, heartbeats, the silence of the other side.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The first wait before the next attempt to connect; it doubles until a channel is live.
+/// The first wait before the next attempt to connect; it doubles until a channel stays live for [`STEADY`].
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 
 /// The longest of these waits.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How long a socket has a live channel before its waits begin anew. A server that takes each join and then ends the
+/// socket is asked less and less often, too.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// Most messages that wait for their reader. Above it broadcasts are dropped, so that the socket stays alive.
 pub(crate) const QUEUE_LIMIT: usize = 1024;
+
+/// Longest broadcast that waits, in bytes: a signal has 256 KiB at most. Without it the queue could hold 4 GiB.
+const BROADCAST_LIMIT_BYTES: usize = 512 * 1024;
 
 /// A session, before it runs.
 pub(crate) struct Session {
@@ -48,7 +55,8 @@ struct Connection<'a> {
     /// When anything came from the other side.
     last_heard: Instant,
     last_beat: Instant,
-    was_live: bool,
+    /// When the first channel became live.
+    live_since: Option<Instant>,
     counted: usize,
 }
 
@@ -121,11 +129,11 @@ impl Session {
             channels: Channels::default(),
             last_heard: now,
             last_beat: now,
-            was_live: false,
+            live_since: None,
             counted: 0,
         };
         let result = connection.run(&mut socket).await;
-        if connection.was_live {
+        if connection.live_since.is_some_and(|since| since.elapsed() >= STEADY) {
             *failures = 0;
         }
         connection.lose_all().await;
@@ -223,13 +231,15 @@ impl Connection<'_> {
             }
             heard @ Heard::Broadcast { .. } => {
                 // A reader that is behind loses messages. It does not stop the socket.
-                if self.session.heard.try_send(heard).is_err() {
+                if text.len() > BROADCAST_LIMIT_BYTES {
+                    metrics.dropped("too_large");
+                } else if self.session.heard.try_send(heard).is_err() {
                     metrics.dropped("queue_full");
                 }
             }
             heard => {
                 if let Heard::Joined { topic } = &heard {
-                    self.was_live = true;
+                    self.live_since.get_or_insert_with(Instant::now);
                     metrics.joined();
                     let mut line = Line::new(Level::Info, "realtime");
                     (line.code, line.topic) = (Some("joined"), Some(topic.as_str()));

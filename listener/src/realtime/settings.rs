@@ -1,5 +1,6 @@
 //! The settings of Realtime, from the environment. Without any of them the listener delivers webhooks only.
 
+use super::claims;
 use http::{HeaderName, HeaderValue, Uri};
 use purple_flea_edge::{
     endpoint::{BaseUrl, Key},
@@ -88,7 +89,7 @@ impl Settings {
             return Ok(None);
         }
         let mut wrong = Vec::new();
-        let public = set("SUPABASE_APIKEY").is_some();
+        let public = set("SUPABASE_APIKEY").is_some() && !is_secret(database.apikey.expose());
         let endpoint = endpoint(url, database, public);
         if endpoint.is_none() {
             wrong.push("REALTIME_URL is wss://host[:port]/path, or ws:// to a loopback host");
@@ -170,6 +171,11 @@ fn identity(user: (Option<String>, Option<String>), database: &Connection) -> Re
     }
 }
 
+/// Whether a gateway's key is one that only servers may have.
+fn is_secret(apikey: &str) -> bool {
+    apikey.starts_with("sb_secret_") || claims::role(apikey).is_some_and(|role| role != "anon")
+}
+
 fn is_token(key: &str) -> bool {
     key.split('.').filter(|part| !part.is_empty()).count() == 3
 }
@@ -223,6 +229,17 @@ mod tests {
         assert!(settings.endpoint.server_name.is_none() && settings.function.is_none());
         assert!(settings.endpoint.url.ends_with("/websocket?apikey=a.b.c&vsn=1.0.0"));
         assert!(settings.endpoint.headers.is_empty(), "a public key is in the query");
+        // {"role":"service_role"}
+        for secret in ["sb_secret_abc", "e30.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x"] {
+            let named = [
+                ("SUPABASE_APIKEY", secret),
+                ("REALTIME_EMAIL", "a@example.com"),
+                ("REALTIME_PASSWORD", "b"),
+            ];
+            let settings = read("https://a.supabase.co", secret, &named).unwrap().unwrap();
+            assert!(!settings.endpoint.url.contains("apikey"), "{}", settings.endpoint.url);
+            assert!(settings.endpoint.headers.iter().any(|(name, _)| name == "apikey"));
+        }
         assert_eq!(escaped("a+b/c="), "a%2Bb%2Fc%3D");
     }
 

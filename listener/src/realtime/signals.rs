@@ -6,7 +6,11 @@ use crate::log::{Level, Line};
 use purple_flea_edge::{ledger::rpc::LedgerError, runtime::Runtime};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{Semaphore, mpsc};
 
 /// What a private topic of signals begins with. The rest is the sender's id.
@@ -31,8 +35,12 @@ const PAGES_LIMIT: usize = 20;
 /// Calls of the database under way at once.
 const CALLS_LIMIT: usize = 8;
 
-/// Signals that wait for a call. Above it they are dropped: nobody acts on a signal that is old.
+/// Signals that wait for a call. Above it they are dropped.
 const WAITING_LIMIT: usize = 1000;
+
+/// Longest time from hearing a signal to the last attempt to forward it. The database counts a signal's life from its
+/// arrival there, so it would take an old one for a new one.
+const AGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Attempts to forward a signal, and the first wait between them; each one doubles it. Together about 30 s.
 const ATTEMPTS: u32 = 8;
@@ -123,10 +131,10 @@ pub(crate) async fn forward(shared: Arc<Shared>, mut heard: mpsc::Receiver<Heard
             shared.metrics.dropped("queue_full");
             continue;
         };
-        let (shared, calls) = (shared.clone(), calls.clone());
+        let (shared, calls, since) = (shared.clone(), calls.clone(), Instant::now());
         tokio::spawn(async move {
             if let Ok(_call) = calls.acquire().await {
-                bring(&shared, &signal).await;
+                bring(&shared, &signal, since).await;
             }
             drop(place);
         });
@@ -156,16 +164,19 @@ fn read(topic: &str, event: &str, mut payload: Value) -> Result<Signal, &'static
     }
 }
 
-/// Brings a signal into the database. A repeat changes nothing there.
-async fn bring(shared: &Shared, signal: &Signal) {
+/// Brings a signal that was heard at `since` into the database. A repeat changes nothing there.
+async fn bring(shared: &Shared, signal: &Signal, since: Instant) {
     let arguments = json!({ "sender": signal.sender, "payload": signal.payload, "private": signal.private });
     for attempt in 0..ATTEMPTS {
+        if since.elapsed() >= AGE_LIMIT {
+            break;
+        }
         let error = match shared.ledger.call("take_broadcast_signal", &arguments).await {
             Ok(reply) => return tell(shared, signal, serde_json::from_slice(&reply).ok()),
             Err(error) => error,
         };
         shared.tell_of_failure("signal", &error);
-        // What the database cannot read it will never read.
+        // The database will never read a payload that it cannot read now.
         if matches!(error, LedgerError::Failed(_)) {
             return shared.metrics.signal("refused");
         }

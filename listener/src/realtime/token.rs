@@ -1,11 +1,10 @@
 //! The token with which the listener joins: the database's own, or a user's, which is renewed before it expires.
 
-use super::{backoff, settings::Identity};
+use super::{backoff, claims, settings::Identity};
 use crate::{
     log::{Level, Line},
     runtime::Native,
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderValue, Request, header::CONTENT_TYPE};
 use purple_flea_edge::runtime::{Limits, Runtime};
 use serde::Deserialize;
@@ -49,9 +48,7 @@ impl fmt::Debug for Token {
 impl Token {
     /// Takes a token, and reads when it expires. Realtime checks the rest.
     pub(crate) fn new(text: String) -> Self {
-        let claims = text.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-        let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
-        let expires_s = claims.as_ref().and_then(|claims| claims.get("exp")).and_then(Value::as_u64);
+        let expires_s = claims::expires_s(&text);
         Self { text, expires_s }
     }
 
@@ -100,12 +97,14 @@ pub(crate) async fn provide(identity: Identity, runtime: Arc<Native>, tokens: wa
         let wait = match ask(&url, &apikey, &body, &runtime).await {
             Ok(answer) => {
                 let token = Token::new(answer.access_token);
-                failures = 0;
                 refresh = answer.refresh_token;
-                let wait = token.good_for(now_s());
+                let (is_alive, wait) = (token.is_alive(now_s()), token.good_for(now_s()));
                 let _ = tokens.send(Some(token));
-                // A token without an end is renewed all the same. One that is too short is not asked for all the time.
-                wait.unwrap_or(Duration::from_secs(3600)).max(RETRY_FIRST)
+                // By a clock that is wrong each new token has expired. It is asked for less and less often.
+                failures = if is_alive { 0 } else { failures.saturating_add(1) };
+                let shortest = backoff::doubled(RETRY_FIRST, failures, RETRY_MAX);
+                // A token without an end is renewed all the same.
+                wait.unwrap_or(Duration::from_secs(3600)).max(shortest)
             }
             Err(cause) => {
                 let mut line = Line::new(Level::Warn, "realtime");
@@ -143,6 +142,7 @@ async fn ask(url: &str, apikey: &HeaderValue, body: &Value, runtime: &Native) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     fn token(claims: &str) -> Token {
         Token::new(format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims)))

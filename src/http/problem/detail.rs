@@ -80,7 +80,6 @@ impl Problem {
             }
             Self::NotFound => "docs/openapi.json lists the paths: /execute-trade, /health and others.",
             Self::MethodNotAllowed(_) => "Use the method that the Allow header names.",
-
             Self::UnsupportedMediaType => "Send `content-type: application/json`.",
             Self::UnknownAgent | Self::UnknownEscrow => {
                 "The database has no such agent or escrow. Nothing was executed."

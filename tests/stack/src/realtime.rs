@@ -238,7 +238,7 @@ impl Drop for Realtime {
     }
 }
 
-/// Follows the database, also after its absence. What is committed meanwhile is lost.
+/// Follows the database, also after its absence. A commit meanwhile is lost.
 async fn follow(server: Arc<Server>, url: String, ready: watch::Sender<bool>) {
     loop {
         if let Ok(mut stream) = stream(&url).await {

@@ -145,7 +145,7 @@ pub(super) async fn poll(server: Arc<Server>) {
             Ok(Polled::Unwanted) => UNWANTED,
             Ok(Polled::Nothing) => IDLE,
             Err(_) => {
-                // What the poll had taken is lost.
+                // The changes that the poll had taken are lost.
                 poller.client = None;
                 IDLE
             }

@@ -347,7 +347,7 @@ impl Session {
         if !meta.is_object() {
             return Err(json!({ "reason": "Presence track payload must be a map" }));
         }
-        // What has not changed is not told again.
+        // The same presence is not told again.
         if channel.tracked.as_ref() != Some(&meta) {
             server.hub.track(&channel.topic, channel.id, &channel.presence_key, &meta);
             channel.tracked = Some(meta);
