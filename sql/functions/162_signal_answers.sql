@@ -347,6 +347,8 @@ declare
   old_most constant integer     := 10;  -- signals; each has up to 10,000 answers
   keep     constant interval    := '30 days';
   at       constant timestamptz := clock_timestamp();
+  -- A sweep holds the ledger's row. The next one goes on.
+  ends     constant timestamptz := at + interval '1 second';
   made     integer              := 0;
   signal   public.trade_signals;
   agents   text[];
@@ -360,9 +362,11 @@ begin
       where w.state = 'waiting'
       limit most
     )
-    order by s.created_at
+    -- Those that fail take no other's turn for long.
+    order by random()
     for update skip locked
   loop
+    exit when clock_timestamp() > ends;
     if signal.expires_at <= at then
       update public.signal_answers w
       set state  = 'declined',
