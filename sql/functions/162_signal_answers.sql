@@ -22,15 +22,17 @@ begin
       from public.signal_follows w
       where w.sender_id = sender
     ) as f
+    left join public.signal_policies p on p.agent_id = f.id
     where f.id <> sender
-    order by f.id
+    -- Those that answer no signal take nobody's place.
+    order by p.agent_id is null, f.id
     limit most
   );
 end;
 $$;
 comment on function purple_flea.followers(text, integer) is
   'Gives the agents that follow a sender: those of its orchestrator, its own if it is one, and '
-  'those whose owners follow it. Never the sender.';
+  'those whose owners follow it. Never the sender. Those with a signal policy come first.';
 
 create or replace function purple_flea.answers_signal(reference text) returns boolean
   language plpgsql

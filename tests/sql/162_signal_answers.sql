@@ -156,6 +156,14 @@ select is_empty(
 );
 select is((select count(*) from public.trade_signals), 5::bigint, 'and no other');
 
+-- Above the most followers of one signal.
+savepoint whole;
+insert into public.agents (id) values ('a0');
+insert into public.signal_follows (agent_id, sender_id) values ('a0', 'boss');
+select is(purple_flea.followers('boss', 2), '{a1,b1}',
+  'a follower without a policy takes no place of one that would answer');
+rollback to savepoint whole;
+
 -- Followers that fail slowly.
 savepoint whole;
 insert into public.agents (id, orchestrator_id) values ('slow', 'boss');
