@@ -22,15 +22,17 @@ begin
       from public.signal_follows w
       where w.sender_id = sender
     ) as f
+    left join public.signal_policies p on p.agent_id = f.id
     where f.id <> sender
-    order by f.id
+    -- Those that answer no signal take nobody's place.
+    order by p.agent_id is null, f.id
     limit most
   );
 end;
 $$;
 comment on function purple_flea.followers(text, integer) is
   'Gives the agents that follow a sender: those of its orchestrator, its own if it is one, and '
-  'those whose owners follow it. Never the sender.';
+  'those whose owners follow it. Never the sender. Those with a signal policy come first.';
 
 create or replace function purple_flea.answers_signal(reference text) returns boolean
   language plpgsql
@@ -347,6 +349,8 @@ declare
   old_most constant integer     := 10;  -- signals; each has up to 10,000 answers
   keep     constant interval    := '30 days';
   at       constant timestamptz := clock_timestamp();
+  -- A sweep holds the ledger's row. The next one goes on.
+  ends     constant timestamptz := at + interval '1 second';
   made     integer              := 0;
   signal   public.trade_signals;
   agents   text[];
@@ -360,9 +364,11 @@ begin
       where w.state = 'waiting'
       limit most
     )
-    order by s.created_at
+    -- Those that fail take no other's turn for long.
+    order by random()
     for update skip locked
   loop
+    exit when clock_timestamp() > ends;
     if signal.expires_at <= at then
       update public.signal_answers w
       set state  = 'declined',

@@ -156,6 +156,45 @@ select is_empty(
 );
 select is((select count(*) from public.trade_signals), 5::bigint, 'and no other');
 
+-- Above the most followers of one signal.
+savepoint whole;
+insert into public.agents (id) values ('a0');
+insert into public.signal_follows (agent_id, sender_id) values ('a0', 'boss');
+select is(purple_flea.followers('boss', 2), '{a1,b1}',
+  'a follower without a policy takes no place of one that would answer');
+rollback to savepoint whole;
+
+-- Followers that fail slowly.
+savepoint whole;
+insert into public.agents (id, orchestrator_id) values ('slow', 'boss');
+select public.set_signal_policy('slow', '{"max_size": 5}');
+create function pg_temp.fail() returns trigger language plpgsql as $$
+begin
+  perform pg_sleep(0.3);
+  raise exception 'broken';
+end;
+$$;
+create trigger fail before insert on purple_flea.jobs
+  for each row when (new.agent_id = 'slow') execute function pg_temp.fail();
+insert into public.trade_signals (
+  id, sender_id, market, action, confidence, size, came_by, content_hash, expires_at)
+select
+  encode(sha256(n::text::bytea), 'hex'), 'boss', 'BTC', 'BUY', 1, 5, 'published', '',
+  now() + interval '1 hour'
+from generate_series(1, 8) n;
+insert into public.signal_answers (signal_id, agent_id, state, reason)
+select s.id, 'slow', 'waiting', 'agent_locked'
+from public.trade_signals s
+where s.content_hash = '';
+select purple_flea.finish_signals();
+select ok(
+  count(*) filter (where w.reason like 'failed%') between 1 and 4 and count(*) = 8,
+  'a sweep that takes too long leaves the rest to the next one'
+)
+from public.signal_answers w
+where w.agent_id = 'slow';
+rollback to savepoint whole;
+
 -- A flood.
 insert into public.agents (id, orchestrator_id) values ('a2', 'boss');
 select public.set_signal_policy('a2', '{"max_size": 5}');
