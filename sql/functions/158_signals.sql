@@ -170,6 +170,35 @@ $$;
 comment on function purple_flea.refused_signal(text, text) is
   'Gives the answer to a signal that does not count.';
 
+-- A signal writes an answer for each of up to 10,000 followers, so a sender has a limit. A repeated
+-- signal writes nothing. Signals at the same moment may exceed the limit by a few.
+create or replace function purple_flea.sends_too_often(sender text, id text, at timestamptz)
+  returns boolean
+  language plpgsql
+  volatile
+  security invoker
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  most constant integer  := 60;  -- signals of a sender
+  each constant interval := '1 minute';
+begin
+  return not exists (select from public.trade_signals s where s.id = sends_too_often.id)
+    and (
+      select count(*)
+      from (
+        select
+        from public.trade_signals s
+        where s.sender_id = sender
+          and s.created_at > at - each
+        limit most
+      ) as recent
+    ) = most;
+end;
+$$;
+comment on function purple_flea.sends_too_often(text, text, timestamptz) is
+  'Says whether a sender has sent 60 other signals within a minute.';
+
 -- The caller has found nothing wrong with the payload.
 create or replace function purple_flea.keep_signal(
   id       text,
@@ -188,6 +217,9 @@ declare
   hash constant text := purple_flea.hash_of(payload);
   kept public.trade_signals;
 begin
+  if purple_flea.sends_too_often(sender, keep_signal.id, at) then
+    return purple_flea.refused_signal('too_many_signals', keep_signal.id);
+  end if;
   insert into public.trade_signals (
     id, sender_id, kind, market, action, confidence, size, details, came_by, asked_as,
     content_hash, created_at, expires_at

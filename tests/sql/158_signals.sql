@@ -271,6 +271,27 @@ select is(public.signal_senders('boss', 2), '{"senders": ["lazy", "player"], "mo
 select throws_ok($$select public.signal_senders(null, 0)$$, '22023', null, 'of at least one');
 select throws_ok($$select public.signal_senders(null, 1001)$$, '22023', null, 'and at most 1000');
 
+-- A sender has a limit.
+insert into public.trade_signals (id, sender_id, kind, came_by, content_hash, created_at, expires_at)
+select
+  encode(sha256(convert_to(n::text, 'UTF8')), 'hex'), 'rival', 'risk', 'published', 'x',
+  clock_timestamp(), clock_timestamp() + interval '1 minute'
+from generate_series(1, 60) as n;
+select is(
+  pg_temp.publishes('{"agent_id": "rival", "id": "one-more"}') ->> 'reason',
+  'too_many_signals',
+  'a sender has 60 signals a minute'
+);
+select is(pg_temp.publishes('{"id": "first"}') ->> 'state', 'repeated', 'a repeated one is none');
+update public.trade_signals s
+set created_at = s.created_at - interval '1 minute'
+where s.sender_id = 'rival';
+select is(
+  pg_temp.publishes('{"agent_id": "rival", "id": "one-more"}') ->> 'state',
+  'published',
+  'a minute later it sends again, under the same name'
+);
+
 -- Roles.
 create temporary table before as select pg_temp.jobs() as n;
 grant select on before to public;
