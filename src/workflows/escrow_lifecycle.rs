@@ -45,8 +45,8 @@ const TIMEOUT_HOURS: u64 = WAIT_DAYS * 24 + 24;
 /// The longest time of a run, in days. It begins before the wait, and ends after it.
 const FINISH_DAYS: u64 = 8;
 
-/// Most confirmations of somebody else that a run passes over. Then it gives up, and Purple Flea's timeout ends the
-/// escrow.
+/// Most confirmations of somebody else that a run reads. Then it hears no more events, and ends the escrow when the wait
+/// is over: strangers neither release it nor end it early.
 const STRANGERS_LIMIT: u32 = 5;
 
 /// The data of `purple-flea/escrow.created`.
@@ -175,8 +175,7 @@ async fn is_confirmed(
     created: &Created,
     made: &Made,
 ) -> Result<bool, Stop> {
-    let api = host.settings.purple_flea.api;
-    let (slice_days, slices) = match api {
+    let (slice_days, slices) = match host.settings.purple_flea.api {
         Api::Gateway => (WAIT_DAYS, 1),
         Api::Live => (1, WAIT_DAYS),
     };
@@ -193,12 +192,8 @@ async fn is_confirmed(
         if named.as_deref() == Some(created.counterparty.as_str()) {
             return Ok(true);
         }
-        if api == Api::Live {
-            let status: Option<String> =
-                run.step("read-escrow", async || read_status(host, &made.pf_escrow_id).await).await?;
-            if status.is_some_and(|status| Step::Complete.matches(&status)) {
-                return Ok(true);
-            }
+        if is_completed(run, host, made).await? {
+            return Ok(true);
         }
         match event {
             None => passed = passed.saturating_add(1),
@@ -208,10 +203,20 @@ async fn is_confirmed(
             return Ok(false);
         }
         if strangers >= STRANGERS_LIMIT {
-            let message = "`confirmed_by` is not the counterparty, and the escrow is not completed: nothing is released";
-            return Err(StepError::last("not_confirmed", format!("{message}; its timeout ends it")).into());
+            run.sleep("wait-out-strangers", left(run, host, true)).await?;
+            return is_completed(run, host, made).await;
         }
     }
+}
+
+/// Returns whether the escrow itself reads `completed`. The gateway shows no state.
+async fn is_completed(run: &Run<'_>, host: &Host<'_, impl Runtime>, made: &Made) -> Result<bool, Stop> {
+    if host.settings.purple_flea.api == Api::Gateway {
+        return Ok(false);
+    }
+    let status: Option<String> =
+        run.step("read-escrow", async || read_status(host, &made.pf_escrow_id).await).await?;
+    Ok(status.is_some_and(|status| Step::Complete.matches(&status)))
 }
 
 /// Returns what is left of the whole wait, for a wait that is not the first. Inngest hears it once, when the wait begins.

@@ -18,6 +18,9 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::time::Duration;
 
+/// Longest id of an event, in characters: the ledger's limit.
+const EVENT_ID_LIMIT_CHARS: usize = 256;
+
 /// A money step.
 pub(super) struct Money<'a> {
     /// The workflow's id.
@@ -149,7 +152,9 @@ async fn attempt(
     money: &Money<'_>,
 ) -> Result<Settled<String>, Unsettled> {
     let event = run.event().id.as_deref().filter(|id| !id.is_empty());
-    let event = event.ok_or_else(|| StepError::last("invalid_event", "the event has no id"))?;
+    let event = event.filter(|id| id.chars().count() <= EVENT_ID_LIMIT_CHARS).ok_or_else(|| {
+        StepError::last("invalid_event", "the event must have an id of at most 256 characters")
+    })?;
     let step = WorkflowStep {
         function: money.workflow,
         event,

@@ -173,14 +173,18 @@ async fn an_event_that_comes_again_makes_no_second_escrow() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_gives_up_after_many_strangers_and_releases_nothing() -> Result<()> {
+async fn many_strangers_neither_release_an_escrow_nor_end_it_before_its_time() -> Result<()> {
     let driven = Driven::start(&[]).await?;
     let event = driven.open("e-1", escrow("E1")).await?;
     for _ in 0..5 {
         driven.confirm("E1", "a-stranger").await?;
     }
+    driven.clock()?.advance(7 * DAY - Duration::from_secs(60)).await?;
+    assert_eq!((driven.waiting(&event).await?.status, driven.statuses()), (Status::Running, vec!["funded"]));
+    driven.clock()?.advance(Duration::from_secs(120)).await?;
     let run = driven.inngest.ended(&event).await?;
-    assert_eq!((error_of(&run).0, driven.statuses()), ("not_confirmed", vec!["funded"]));
+    assert_eq!((run.status, &run.output["status"]), (Status::Completed, &json!("cancelled")), "{run:?}");
+    assert_eq!(driven.statuses(), ["cancelled"]);
     Ok(())
 }
 
