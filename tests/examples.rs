@@ -110,6 +110,20 @@ async fn bets(stack: &Local, many: i64) -> Result<()> {
     .await?
 }
 
+/// Waits until a state file has the results with these references.
+async fn saved(state: &Path, references: &BTreeSet<String>) -> Result<()> {
+    let has_all = || {
+        let text = std::fs::read_to_string(state).unwrap_or_default();
+        references.iter().all(|reference| text.contains(&format!("\"{reference} executed\"")))
+    };
+    soon(async {
+        while !has_all() {
+            tokio::time::sleep(crate::whole_stack::LOOK_EVERY).await;
+        }
+    })
+    .await
+}
+
 async fn an_agent_takes_each_result_once(language: Language) -> Result<()> {
     let stack = with_owners(quick()).await?;
     let folder = tempfile::tempdir()?;
@@ -148,6 +162,8 @@ async fn an_agent_takes_each_result_once(language: Language) -> Result<()> {
     let told = format!("select realtime.send('{{\"signal_id\": \"s\"}}', 'signal', 'owner:{OWNER}')");
     crate::whole_stack::sql(&stack, &told).await?;
     agent.says(|line| line["what"] == "signal" && line["signal_id"] == "s").await?;
+    // It saves just after it has told. A kill in between would make it tell again.
+    saved(&state, &during).await?;
     agent.process.kill().await?;
     let away = deposit(&stack, AGENT, 2).await?;
     bets(&stack, 6).await?;
