@@ -115,11 +115,10 @@ async fn an_event_that_comes_again_and_a_rerun_get_the_order_that_there_is() -> 
     driven.clock()?.rerun("alert-1")?;
     driven.inngest.rest().await?;
     let runs = driven.inngest.runs_of("alert-1").await?;
-    // The rerun is one of both runs.
-    assert_eq!(runs.len(), 4, "{runs:?}");
+    assert_eq!(runs.len(), 3, "{runs:?}");
     assert!(runs.iter().all(|run| run.output == first.output), "{runs:?}");
     assert_eq!(driven.stack.purple_flea.positions().len(), 1);
-    assert_eq!(driven.steps().await?, ["place-order executed 4"]);
+    assert_eq!(driven.steps().await?, ["place-order executed 3"]);
     // The same event that asks for something else is refused.
     driven.clock()?.advance(Duration::from_secs(25 * 60 * 60)).await?;
     let mut other = event.clone();

@@ -3,10 +3,10 @@
 use super::{cron, expression};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, time::Duration};
-
-/// The clock's start: 2026-11-30T19:00:00Z, in milliseconds.
-const START_MS: i64 = 1_796_065_200_000;
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 /// How long the server remembers an event's id, in milliseconds.
 const REPEAT_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -150,10 +150,17 @@ pub(super) struct State {
     numbers: u64,
 }
 
+/// Returns the time, in milliseconds since 1970, in whole seconds. The clock starts there, because the function has the
+/// machine's clock.
+fn start_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default().saturating_mul(1_000)
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
-            now_ms: START_MS,
+            now_ms: start_ms(),
             functions: Vec::new(),
             registration: None,
             runs: Vec::new(),
@@ -451,7 +458,7 @@ pub(super) fn functions(body: &Value) -> Result<Vec<Function>> {
             function.id
         );
         for cron in function.triggers("cron") {
-            cron::next(cron, START_MS)?;
+            cron::next(cron, start_ms())?;
         }
         Ok(function)
     };
