@@ -21,7 +21,7 @@ pub const FEED_PREFIX: &str = "purple-flea-edge/";
 
 pub use escrow_lifecycle::CONFIRMED;
 
-/// What a workflow needs of the world.
+/// The parts of the world that a workflow needs.
 #[derive(Debug)]
 pub struct Host<'a, R> {
     /// The settings.

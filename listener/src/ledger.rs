@@ -37,7 +37,7 @@ pub(crate) struct Delivery {
     pub(crate) webhook_id: String,
     /// The receiver's URL.
     pub(crate) url: String,
-    /// What the receiver reads. A database of an earlier release names none.
+    /// The format that the receiver reads. A database of an earlier release names none.
     #[serde(default)]
     pub(crate) format: Format,
     /// The subscription's secret: `whsec_…`, or an event key of Inngest. `None` if the database cannot read it.
@@ -46,7 +46,7 @@ pub(crate) struct Delivery {
     pub(crate) body: String,
 }
 
-/// What a receiver reads.
+/// The format that a receiver reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Format {

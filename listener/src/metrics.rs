@@ -31,7 +31,7 @@ pub(crate) struct Metrics {
     /// One counter for each of `OUTCOMES`.
     deliveries: [Counter; OUTCOMES.len()],
     seconds: Histogram,
-    /// What the listener does over Realtime.
+    /// The counters of the work over Realtime.
     pub(crate) realtime: Arc<RealtimeMetrics>,
 }
 

@@ -45,7 +45,7 @@ use token::Token;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_rustls::TlsConnector;
 
-/// What the program gives to Realtime's tasks.
+/// The parts that the program gives to Realtime's tasks.
 pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
     pub(crate) metrics: Arc<RealtimeMetrics>,
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// What Realtime's tasks share.
+/// The parts that Realtime's tasks share.
 struct Shared {
     ledger: Ledger,
     runtime: Arc<Native>,

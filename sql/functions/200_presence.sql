@@ -1,6 +1,6 @@
 -- Presence: agents that their owners track on the private topics agent-fleet:<owner>. A listener
--- reports them while they are tracked, and a report counts as a heartbeat (157_fleet.sql). The topic
--- proves the owner. What a client tracks there is its own word, so each agent is checked.
+-- reports them while they are tracked, and a report counts as a heartbeat (157_fleet.sql). The
+-- topic proves the owner. What a client tracks there is its own word, so each agent is checked.
 
 create or replace function purple_flea.note_presence(owner uuid, agents text[]) returns integer
   language plpgsql

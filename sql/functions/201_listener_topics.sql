@@ -26,8 +26,8 @@ begin
 end;
 $$;
 comment on function purple_flea.may_signal(text) is
-  'Says whether a topic of Realtime is trade-signals:<agent_id> of an agent of the caller''s. Never '
-  'raises.';
+  'Says whether a topic of Realtime is trade-signals:<agent_id> of an agent of the caller''s. '
+  'Never raises.';
 
 create or replace function purple_flea.is_listener() returns boolean
   language plpgsql

@@ -2,9 +2,9 @@
 -- it.
 
 -- A pending job of a workflow is never due. So no claim, no notification and no sweep finds it,
--- whatever made it pending: an attempt without effect, a lease that was given back, an operator. Its
--- step claims it by name (claim_workflow_step). It expires soon after the last attempt, also while
--- its agent is paused: hours later nothing may trade.
+-- whatever made it pending: an attempt without effect, a lease that was given back, an operator.
+-- Its step claims it by name (claim_workflow_step). It expires soon after the last attempt, also
+-- while its agent is paused: hours later nothing may trade.
 create or replace function purple_flea.hold_workflow_job() returns trigger
   language plpgsql
   set search_path = pg_catalog, pg_temp

@@ -115,8 +115,8 @@ begin
 end;
 $$;
 comment on function purple_flea.request_workflow_escrow_step(text, text, text, jsonb) is
-  'Asks for a step of an escrow that a workflow has made. An owner may have asked for the same step '
-  'before: then that job answers.';
+  'Asks for a step of an escrow that a workflow has made. An owner may have asked for the same '
+  'step before: then that job answers.';
 
 -- For Purple Flea's own webhooks: which workflow waits for the escrow, and who may confirm it.
 create or replace function public.workflow_escrow(pf_escrow_id text) returns jsonb
@@ -147,6 +147,6 @@ begin
 end;
 $$;
 comment on function public.workflow_escrow(text) is
-  'Gives the workflow''s escrow that Purple Flea knows by this id: {escrow_id, counterparty, names, '
-  'status}, where names are all that its counterparty is known by; or {"refused": '
+  'Gives the workflow''s escrow that Purple Flea knows by this id: {escrow_id, counterparty, '
+  'names, status}, where names are all that its counterparty is known by; or {"refused": '
   '"unknown_escrow"}.';

@@ -156,8 +156,8 @@ end;
 $$;
 comment on function public.claim_workflow_step(jsonb, uuid, text, integer, integer, boolean) is
   'Asks for the job of a workflow''s step and claims it, unless it is held back. The step is '
-  '{function, event, step, run, agent, kind, details, subject}. Gives the reply of claim_jobs(), or '
-  'in refused: unknown_agent, unknown_counterparty, unknown_escrow, escrow_taken, '
+  '{function, event, step, run, agent, kind, details, subject}. Gives the reply of claim_jobs(), '
+  'or in refused: unknown_agent, unknown_counterparty, unknown_escrow, escrow_taken, '
   'escrow_not_open, invalid_order, invalid_bet, invalid_escrow, reference_taken, under_way, '
   'unknown_kind.';
 

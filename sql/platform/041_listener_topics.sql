@@ -2,9 +2,9 @@
 -- - `doorbell`: the worker hears. Nobody but the database sends.
 -- - `trade-signals:<agent_id>`: the agent's owner sends and hears, the worker hears.
 -- - `agent-fleet:<owner>`: that owner sends, hears and tracks presence, the worker hears.
--- The worker is the role purple_flea_worker, or the user of Supabase Auth that the ledger names. The
--- role service_role passes row-level security by. The restrictive policies hold beside those of the
--- project's own, which may open all topics. A project may also have roles of its own: those neither
+-- The worker is the role purple_flea_worker, or the user of Supabase Auth that the ledger names.
+-- The role service_role passes row-level security by. The restrictive policies hold beside those of
+-- the project's own, which may open all topics. A project may also have roles of its own: those neither
 -- hear nor send on any topic of ours.
 do $$
 declare

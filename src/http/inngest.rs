@@ -64,7 +64,7 @@ pub struct App<'a, C> {
     pub inngest: &'a Inngest,
     /// The workflows.
     pub workflows: Vec<Workflow<C>>,
-    /// What the workflows get beside their run.
+    /// The context that the workflows get beside their run.
     pub context: C,
     /// The room for large bodies.
     pub large_bodies: &'a LargeBodies,

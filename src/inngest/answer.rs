@@ -19,9 +19,9 @@ const NO_RETRY: HeaderName = HeaderName::from_static("x-inngest-no-retry");
 pub struct Answer {
     /// The reply.
     pub response: Response<Vec<u8>>,
-    /// What happened: `returned`, `failed`, or the operation.
+    /// The event: `returned`, `failed`, or the operation.
     pub outcome: &'static str,
-    /// What failed, for the log.
+    /// The failure, for the log.
     pub cause: Option<String>,
 }
 

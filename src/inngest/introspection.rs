@@ -1,4 +1,4 @@
-//! What the function tells about itself, to a person or to Inngest.
+//! The description that the function gives of itself, to a person or to Inngest.
 
 use super::{
     APP, FRAMEWORK, Inngest, SDK,

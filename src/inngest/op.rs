@@ -1,4 +1,4 @@
-//! What a run reports to Inngest: one operation, or its end. The names and shapes are Inngest's.
+//! The report of a run to Inngest: one operation, or its end. The names and shapes are Inngest's.
 
 use super::stop::Thrown;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub fn quoted(text: &str) -> String {
 pub struct Op {
     /// The step's id.
     pub id: String,
-    /// What was done, or what Inngest is to do.
+    /// The kind: the run has done it, or Inngest is to do it.
     #[serde(rename = "op")]
     pub code: OpCode,
     /// The step's name.
@@ -46,7 +46,7 @@ pub struct Op {
     /// The error of a step that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Thrown>,
-    /// What Inngest needs for a wait or a sleep.
+    /// The arguments of a wait or a sleep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opts: Option<Opts>,
 }
@@ -68,7 +68,7 @@ pub enum OpCode {
     Sleep,
 }
 
-/// What Inngest needs for a wait or a sleep.
+/// The arguments of a wait or a sleep.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Opts {
     /// The name of the event to wait for.

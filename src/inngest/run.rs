@@ -8,10 +8,10 @@
 //! # use purple_flea_edge::inngest::run::{Run, StepError, Stop, Wait};
 //! # use serde_json::{Value, json};
 //! # use std::time::Duration;
-//! # async fn balance() -> Result<f64, StepError> { Ok(1.0) }
+//! # async fn balance() -> Result<u32, StepError> { Ok(1) }
 //! async fn example(run: &Run<'_>) -> Result<Value, Stop> {
 //!     let balance = run.step("check-balance", async || balance().await).await?;
-//!     if balance < 10.0 {
+//!     if balance < 10 {
 //!         return Ok(json!({ "skipped": true }));
 //!     }
 //!     run.sleep("cool-down", Duration::from_secs(2)).await?;
@@ -73,13 +73,13 @@ pub struct Run<'a> {
     names: RefCell<Vec<(String, u32)>>,
     /// The steps without a memo, in the order in which they were found.
     found: RefCell<Vec<(String, String)>>,
-    /// What this call reports.
+    /// The report of this call.
     report: RefCell<Option<Report>>,
     /// Whether a step is being executed.
     busy: Cell<bool>,
 }
 
-/// What a call reports instead of the function's end.
+/// The report of a call instead of the function's end.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The operation.

@@ -10,7 +10,7 @@ use futures::future::LocalBoxFuture;
 use serde_json::Value;
 use std::{borrow::Cow, time::Duration};
 
-/// What starts a run.
+/// A trigger of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trigger {
     /// An event of this name.
@@ -56,7 +56,7 @@ pub struct Workflow<C> {
     pub id: &'static str,
     /// The name on the dashboard.
     pub name: &'static str,
-    /// What starts a run: 1 to 10.
+    /// The triggers of a run: 1 to 10.
     pub triggers: Vec<Trigger>,
     /// How often Inngest tries a failed step, or a failed run, again: 0 to 20.
     pub retries: u32,

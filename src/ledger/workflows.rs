@@ -35,7 +35,7 @@ pub struct WorkflowStep<'a> {
     pub agent: &'a str,
     /// The kind of job.
     pub kind: RequestKind,
-    /// What is asked for.
+    /// The request.
     pub details: Value,
     /// The event's own name of the escrow that the step makes.
     pub subject: Option<&'a str>,

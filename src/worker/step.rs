@@ -15,7 +15,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// What became of the job.
+/// The fate of the job.
 #[derive(Debug)]
 pub enum Ended {
     /// This attempt executed the job.

@@ -29,7 +29,7 @@ pub(super) struct Money<'a> {
     pub(super) step: &'static str,
     /// The kind of job.
     pub(super) kind: RequestKind,
-    /// What is asked for, as the ledger keeps it.
+    /// The request, as the ledger keeps it.
     pub(super) details: Value,
     /// The event's own name of the escrow that the step makes.
     pub(super) subject: Option<&'a str>,

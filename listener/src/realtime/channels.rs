@@ -23,7 +23,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Wait before a channel is joined again that the server has closed; it doubles with each time in a row.
 const CLOSED_FIRST: Duration = Duration::from_millis(500);
 
-/// What the reason of a refusal begins with that only a change of privileges ends.
+/// The beginning of the reason of a refusal that only a change of privileges ends.
 const FORBIDDEN: &str = "Unauthorized";
 
 /// Wait before a forbidden channel, or one whose join nobody has answered, is joined again; it doubles with each time in a
@@ -37,7 +37,7 @@ const REFUSED_FIRST: Duration = Duration::from_secs(2);
 /// The longest of these waits.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// What the owner of a socket hears.
+/// A message that the owner of a socket hears.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
     /// A channel is live.

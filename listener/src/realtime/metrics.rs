@@ -1,4 +1,4 @@
-//! What the listener does over Realtime, counted.
+//! The counters of the listener's work over Realtime.
 
 use crate::registration::register;
 use prometheus_client::{
@@ -21,7 +21,7 @@ const REASONS: [&str; 11] = [
     "other",
 ];
 
-/// What became of a signal: the values of the label `outcome`.
+/// The fates of a signal: the values of the label `outcome`.
 const SIGNALS: [&str; 4] = ["published", "repeated", "refused", "lost"];
 
 /// The outcomes of a call of the function: the values of the label `outcome`.

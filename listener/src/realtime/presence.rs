@@ -17,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// What a topic of presence begins with. The rest is the owner's id.
+/// The prefix of a topic of presence. The rest is the owner's id.
 const PREFIX: &str = "agent-fleet:";
 
 /// Owners of one answer of the database.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What Realtime puts before each topic's name.
+/// The prefix that Realtime puts before each topic's name.
 const PREFIX: &str = "realtime:";
 
 /// The topic of heartbeats.
@@ -47,7 +47,7 @@ impl Topic {
 pub(crate) enum Message {
     /// The answer to a message of ours, by its reference: done, or the reason of a refusal.
     Reply { reference: String, result: Result<(), String> },
-    /// What somebody has sent to a topic.
+    /// A message that a client has sent to a topic.
     Broadcast { event: String, payload: Value },
     /// Everybody who is there.
     PresenceState(Value),

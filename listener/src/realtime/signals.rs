@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-/// What a private topic of signals begins with. The rest is the sender's id.
+/// The prefix of a private topic of signals. The rest is the sender's id.
 const PREFIX: &str = "trade-signals:";
 
 /// The public topic. Anybody with the project's public key sends there.
